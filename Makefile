@@ -1,0 +1,55 @@
+# The two commands a newcomer needs are `make run` and `make test`; both install what they need first.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTOS := $(wildcard proto/*.proto)
+
+.PHONY: run test lint format bench lock clean help
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+$(READY): pyproject.toml requirements.lock $(PROTOS) Makefile
+	@echo "Installing (once; a few hundred megabytes of real servers)..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tollgate needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target .tools uv==$(UV_VERSION)
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	.tools/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@rm -rf wire && mkdir wire
+	@printf '"""Protobuf classes generated from proto/ by make; never edited."""\n' > wire/__init__.py
+	$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy -Iproto --python_out=wire --mypy_out=quiet:wire $(PROTOS)
+	.tools/bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY)    ## start the whole gateway on this machine (ARGS="--data-dir D --port P")
+	@exec $(BIN)/tollgate up $(ARGS)
+
+test: $(READY)   ## every test, on real parts (ARGS="tests/unit -k money")
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)   ## format, lint, types, import arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## let ruff arrange the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## the benchmark; prints one table
+	$(BIN)/python -m bench $(ARGS)
+
+lock:            ## resolve pyproject.toml again, hashes and all
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target .tools uv==$(UV_VERSION)
+	.tools/bin/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements.lock
+	.tools/bin/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements-prod.lock
+
+clean:           ## remove what make built (not the data of a stack)
+	rm -rf $(VENV) .tools wire

@@ -1,0 +1,129 @@
+"""Every name that crosses a process: headers, metadata, spool fields, cluster names, channels.
+
+A name written in Lua or in Envoy's configuration and read in Python stands here once; a test compares both sides. This
+module holds names only, no behaviour beyond composing and splitting them.
+"""
+
+from typing import Final
+
+SPOOL_VERSION: Final = 1
+"""Schema version of a spool line, its field `v`. Fields may be appended; a changed meaning needs a new version."""
+
+SPOOL_FILE: Final = "access.jsonl"
+"""Name of the file inside the spool directory that Envoy appends to."""
+
+
+class Header:
+    """Header names. `x-tg-*` are internal: removed from clients' requests on arrival and before a provider sees them."""
+
+    REQUEST_ID: Final = "x-request-id"
+    ROUTE: Final = "x-tg-route"
+    PREPARED: Final = "x-tg-prepared"
+    CLIENT_REQUEST_ID: Final = "x-tg-client-request-id"
+    INTERNAL_PREFIX: Final = "x-tg-"
+    AUTHORIZATION: Final = "authorization"
+    API_KEY: Final = "x-api-key"
+    SHOULD_RETRY: Final = "x-should-retry"
+    """Read by the official SDKs: `false` stops them from repeating a request that cannot succeed."""
+
+
+class Metadata:
+    """Dynamic metadata: which namespace, and the keys in it."""
+
+    NAMESPACE: Final = "tollgate"
+    """Written by `envoy/lua/front.lua`."""
+    REQUEST: Final = "request"
+    """A struct with the fields of `RequestField`."""
+    PLAN: Final = "plan"
+    """Where the model stands in the forwarded body: `first,last,bytes`, 1-based and inclusive; read by upstream.lua."""
+    USAGE_FIRST: Final = "usage_first"
+    USAGE_LAST: Final = "usage_last"
+    """Raw JSON text of the provider's usage object: the first one seen, and the last one when there were several."""
+    SSE_EVENTS: Final = "sse_events"
+    """Server-sent events delivered so far."""
+    GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
+    """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
+
+
+class RequestField:
+    """What front.lua read from the request: keys of the struct `Metadata.REQUEST`."""
+
+    ENDPOINT: Final = "endpoint"
+    MODEL: Final = "model"
+    STREAM: Final = "stream"
+    BODY_BYTES: Final = "body_bytes"
+    MAX_OUTPUT_TOKENS: Final = "max_output_tokens"
+    CHOICES: Final = "choices"
+    CLIENT_REQUEST_ID: Final = "client_request_id"
+
+
+class GrantField:
+    """What ext_authz decided: keys of the struct under `Metadata.GRANT_NAMESPACE`."""
+
+    ORG_ID: Final = "org_id"
+    PROJECT_ID: Final = "project_id"
+    KEY_ID: Final = "key_id"
+    PRICE_VERSION: Final = "price_version"
+    HOLD_NANO_USD: Final = "hold_nano_usd"
+    """Decimal text, because a metadata number is a double. Absent when nothing was held."""
+    ERROR_CODE: Final = "error_code"
+    """The `code` of the refusal; absent when admitted."""
+
+
+class SpoolField:
+    """Keys of one spool line (JSON object). `REQUEST` and `GRANT` hold the two structs above, whole."""
+
+    VERSION: Final = "v"
+    TYPE: Final = "type"
+    REQUEST_ID: Final = "request_id"
+    START_TIME: Final = "start_time"
+    DURATION_MS: Final = "duration_ms"
+    FIRST_BYTE_MS: Final = "first_byte_ms"
+    METHOD: Final = "method"
+    STATUS: Final = "status"
+    RESPONSE_FLAGS: Final = "response_flags"
+    RESPONSE_DETAILS: Final = "response_details"
+    ROUTE: Final = "route"
+    CLUSTER: Final = "cluster"
+    ATTEMPTS: Final = "attempts"
+    BYTES_RECEIVED: Final = "bytes_received"
+    BYTES_SENT: Final = "bytes_sent"
+    USER_AGENT: Final = "user_agent"
+    REQUEST: Final = "request"
+    GRANT: Final = "grant"
+    USAGE_FIRST: Final = "usage_first"
+    USAGE_LAST: Final = "usage_last"
+    SSE_EVENTS: Final = "sse_events"
+
+
+class Channel:
+    """Postgres NOTIFY channels. The payload says what changed; a listener that missed one reloads on reconnect."""
+
+    CATALOG: Final = "catalog_changed"
+    """Payload: the new catalogue revision."""
+    API_KEY: Final = "api_key_changed"
+    """Payload: hex of the key's hash."""
+
+
+class Cluster:
+    """Names of Envoy clusters."""
+
+    XDS: Final = "control_plane_xds"
+    EXT_AUTHZ: Final = "ext_authz"
+    CONTROL_PLANE: Final = "control_plane"
+    PROVIDER_PREFIX: Final = "provider/"
+
+
+def provider_cluster(provider: str) -> str:
+    """Name of the cluster that carries traffic to `provider` with the platform's own credential."""
+    return Cluster.PROVIDER_PREFIX + provider
+
+
+def provider_of_cluster(cluster: str) -> str | None:
+    """The provider behind a cluster name, or None for a cluster of ours."""
+    return cluster.removeprefix(Cluster.PROVIDER_PREFIX) if cluster.startswith(Cluster.PROVIDER_PREFIX) else None
+
+
+def route_key(endpoint: str, model: str) -> str:
+    """The value of `Header.ROUTE` for a model on an endpoint; also the name of that route. Endpoints hold no colon."""
+    return f"{endpoint}:{model}"

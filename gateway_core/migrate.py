@@ -1,0 +1,95 @@
+"""Numbered SQL migrations, one folder and one schema per service.
+
+Forward only. A file already applied may not change: its checksum is kept. Concurrent starts wait on an advisory lock.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+_NAME = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of a migrations folder."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, in hex."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+class MigrationError(RuntimeError):
+    """The folder and the database do not fit together; the message says how."""
+
+
+def read_migrations(folder: Path) -> list[Migration]:
+    """The migrations of a folder in order.
+
+    Raises:
+        MigrationError: a file with another name than `0001_what_it_does.sql`, or a gap in the numbers.
+    """
+    migrations = []
+    for path in sorted(folder.glob("*.sql")):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            raise MigrationError(f"{path.name}: a migration is named like 0001_what_it_does.sql")
+        migrations.append(Migration(int(match[1]), path.name, path.read_text(encoding="utf-8")))
+    if [migration.number for migration in migrations] != list(range(1, len(migrations) + 1)):
+        raise MigrationError(f"{folder.name}: numbers must run from 0001 without a gap")
+    return migrations
+
+
+async def migrate(connection: asyncpg.Connection, service: str, migrations: Sequence[Migration]) -> list[str]:
+    """Apply what is missing, all or nothing, and return the names applied.
+
+    Raises:
+        MigrationError: an applied file has changed since, or the database is newer than this code.
+    """
+    async with connection.transaction():
+        # The lock keeps two starts from creating the table, and then from running one file twice.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('tollgate.migrate'))")
+        await connection.execute("""
+            CREATE TABLE IF NOT EXISTS public.tollgate_migrations (
+                service    text NOT NULL,
+                number     integer NOT NULL,
+                name       text NOT NULL,
+                checksum   text NOT NULL,
+                applied_at timestamptz NOT NULL DEFAULT now(),
+                PRIMARY KEY (service, number)
+            )""")
+        rows = await connection.fetch(
+            "SELECT number, name, checksum FROM public.tollgate_migrations WHERE service = $1", service
+        )
+        applied = {row["number"]: (row["name"], row["checksum"]) for row in rows}
+        _refuse_drift(applied, migrations)
+        missing = [migration for migration in migrations if migration.number not in applied]
+        for migration in missing:
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO public.tollgate_migrations (service, number, name, checksum) VALUES ($1, $2, $3, $4)",
+                service,
+                migration.number,
+                migration.name,
+                migration.checksum,
+            )
+    return [migration.name for migration in missing]
+
+
+def _refuse_drift(applied: dict[int, tuple[str, str]], migrations: Sequence[Migration]) -> None:
+    known = {migration.number: migration for migration in migrations}
+    for number, (name, checksum) in applied.items():
+        migration = known.get(number)
+        if migration is None:
+            raise MigrationError(f"{name} was applied to this database, but this version does not know it")
+        if migration.checksum != checksum:
+            raise MigrationError(f"{name} has changed since it was applied; add a new migration instead")
