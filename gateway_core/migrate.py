@@ -5,7 +5,7 @@ Forward only. A file already applied may not change: its checksum is kept. Concu
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +68,9 @@ async def migrate(connection: asyncpg.Connection, service: str, migrations: Sequ
                 PRIMARY KEY (service, number)
             )""")
         rows = await connection.fetch(
-            "SELECT number, name, checksum FROM public.tollgate_migrations WHERE service = $1", service
+            "SELECT number, checksum FROM public.tollgate_migrations WHERE service = $1", service
         )
-        applied = {row["number"]: (row["name"], row["checksum"]) for row in rows}
-        _refuse_drift(applied, migrations)
-        missing = [migration for migration in migrations if migration.number not in applied]
+        missing = missing_migrations({row["number"]: row["checksum"] for row in rows}, migrations)
         for migration in missing:
             await connection.execute(migration.sql)
             await connection.execute(
@@ -85,11 +83,17 @@ async def migrate(connection: asyncpg.Connection, service: str, migrations: Sequ
     return [migration.name for migration in missing]
 
 
-def _refuse_drift(applied: dict[int, tuple[str, str]], migrations: Sequence[Migration]) -> None:
+def missing_migrations(applied: Mapping[int, str], migrations: Sequence[Migration]) -> list[Migration]:
+    """Which migrations are not yet among the applied ones (number to checksum).
+
+    Raises:
+        MigrationError: an applied file has changed since, or is not known to this version.
+    """
     known = {migration.number: migration for migration in migrations}
-    for number, (name, checksum) in applied.items():
+    for number, checksum in applied.items():
         migration = known.get(number)
         if migration is None:
-            raise MigrationError(f"{name} was applied to this database, but this version does not know it")
+            raise MigrationError(f"migration {number} was applied to this database, but this version does not know it")
         if migration.checksum != checksum:
-            raise MigrationError(f"{name} has changed since it was applied; add a new migration instead")
+            raise MigrationError(f"{migration.name} has changed since it was applied; add a new migration instead")
+    return [migration for migration in migrations if migration.number not in applied]

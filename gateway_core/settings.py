@@ -5,10 +5,40 @@ TOLLGATE_SECRETS_DIR names, which is how secrets are handed over. Read once, at 
 """
 
 import os
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class HostPort(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
+def parse_host_ports(text: str) -> tuple[HostPort, ...]:
+    """Read `host:port,host:port`; an IPv6 address stands in brackets.
+
+    Raises:
+        ValueError: an entry without a port from 1 to 65535, or no entry at all.
+    """
+    endpoints = []
+    for entry in text.split(","):
+        host, _, port = entry.strip().rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:  # noqa: PLR2004 - the range of a port
+            raise ValueError(f"not host:port: {entry!r}")
+        endpoints.append(HostPort(host.strip("[]"), int(port)))
+    return tuple(endpoints)
+
+
+def _from_text(value: object) -> object:
+    return parse_host_ports(value) if isinstance(value, str) else value
+
+
+HostPorts = Annotated[tuple[HostPort, ...], NoDecode, BeforeValidator(_from_text)]
+"""A setting written as `host:port,host:port`."""
 
 
 class ServiceSettings(BaseSettings):
@@ -25,4 +55,4 @@ class ServiceSettings(BaseSettings):
     def load(cls) -> Self:
         """Read the environment and, if TOLLGATE_SECRETS_DIR is set, the files in it. The environment wins."""
         directory = os.environ.get("TOLLGATE_SECRETS_DIR")  # noqa: TID251 - this is where settings are read
-        return cls(_secrets_dir=directory)  # type: ignore[call-arg]  # a parameter of BaseSettings the plugin hides
+        return cls(_secrets_dir=directory)

@@ -1,0 +1,48 @@
+"""`python -m billing_sink [serve|migrate]`."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import asyncpg
+
+from billing_sink import clickhouse
+from billing_sink.app import serve
+from billing_sink.settings import Settings
+from gateway_core.logs import configure
+from gateway_core.migrate import migrate, read_migrations
+from gateway_core.tasks import run_until_stopped
+
+POSTGRES_MIGRATIONS = Path(__file__).parent / "migrations" / "postgres"
+
+
+async def _serve() -> None:
+    settings = Settings.load()
+    log = configure("billing_sink", settings.log_level)
+    await run_until_stopped(lambda: serve(settings, log))
+
+
+async def _migrate() -> None:
+    settings = Settings.load()
+    log = configure("billing_sink", settings.log_level)
+    connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
+    try:
+        applied = await migrate(connection, "billing_sink", read_migrations(POSTGRES_MIGRATIONS))
+    finally:
+        await connection.close()
+    client = clickhouse.connect(settings.clickhouse_url)
+    log.info("migrated", postgres=applied, clickhouse=clickhouse.migrate(client))
+
+
+COMMANDS = {"serve": _serve, "migrate": _migrate}
+
+
+def main() -> None:
+    """Run the command named on the command line; `serve` when none is."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "serve"
+    if name not in COMMANDS:
+        sys.exit(f"usage: python -m billing_sink [{'|'.join(COMMANDS)}]")
+    asyncio.run(COMMANDS[name]())
+
+
+main()

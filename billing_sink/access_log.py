@@ -1,0 +1,86 @@
+"""A spool line as a value. The edge: behind it nothing is JSON any more."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+
+from gateway_core.endpoints import Endpoint
+from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, RequestId
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+
+FINISHED: Final = "DownstreamEnd"
+PERIODIC: Final = "DownstreamPeriodic"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the front filter read from the request; see `gateway_core.contract.RequestField`."""
+
+    endpoint: Endpoint | None = None
+    model: ModelName | None = None
+    stream: bool = False
+    body_bytes: Count = 0
+    max_output_tokens: Count | None = None
+    client_request_id: Annotated[str, StringConstraints(max_length=200)] | None = None
+    error_code: Id | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What ext_authz decided; see `gateway_core.contract.GrantField`."""
+
+    org_id: OrgId | None = None
+    project_id: ProjectId | None = None
+    key_id: KeyId | None = None
+    price_version: PriceVersion | None = None
+    hold_nano_usd: Count | None = None
+    error_code: Id | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolLine:
+    """One line as Envoy wrote it; field names are those of `gateway_core.contract.SpoolField`."""
+
+    v: Literal[1]
+    type: Id
+    start_time: datetime
+    status: Annotated[int, Field(ge=0, le=999)]
+    request_id: RequestId | None = None
+    duration_ms: Count | None = None
+    first_byte_ms: Count | None = None
+    response_flags: str | None = None
+    response_details: str | None = None
+    cluster: str | None = None
+    attempts: Count | None = None
+    bytes_received: Count = 0
+    bytes_sent: Count = 0
+    user_agent: str | None = None
+    request: Asked | None = None
+    grant: Grant | None = None
+    usage_first: str | None = None
+    usage_last: str | None = None
+    sse_events: Count | None = field(default=None)
+
+
+class InvalidLineError(ValueError):
+    """A line that is not of the spool's form. The message names the fields and never quotes them."""
+
+
+_ADAPTER: Final = TypeAdapter(SpoolLine)
+
+
+def parse_line(content: bytes) -> SpoolLine:
+    """Read one line.
+
+    Raises:
+        InvalidLineError: not JSON, another version, or a field of another kind.
+    """
+    try:
+        return _ADAPTER.validate_json(content)
+    except ValidationError as error:
+        problems = {".".join(map(str, problem["loc"])) or problem["type"] for problem in error.errors()}
+        raise InvalidLineError(f"not a spool line: {', '.join(sorted(problems))[:500]}") from error

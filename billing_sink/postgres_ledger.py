@@ -1,0 +1,137 @@
+"""The ledger in Postgres (schema `billing`): batches go in, the spool's offset moves with them or not at all."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+
+from billing_sink.postings import Batch, Posting, Quarantined, conflict
+from billing_sink.prices import DeploymentKey, PriceBook
+from billing_sink.rating import Rated
+from billing_sink.spool import SpoolId
+from gateway_core.ids import ModelName, PriceVersion, ProviderName
+from gateway_core.pricing import PriceRow, Rate
+from gateway_core.usage import Meter
+
+EXPIRE_AT_ONCE = 1000
+
+
+class SpoolMovedError(RuntimeError):
+    """Another sink has read this spool further. Two on one spool is a fault of deployment; this one stops."""
+
+
+class PostgresLedger:
+    """What the sink writes. Every method is one transaction."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def offset(self, spool_id: SpoolId) -> int:
+        """How far a spool has been committed, in bytes."""
+        found = await self._pool.fetchval("SELECT byte_offset FROM billing.spool_offsets WHERE spool_id = $1", spool_id)
+        return found or 0
+
+    async def post(self, batch: Batch) -> Sequence[Quarantined]:
+        """Write a batch and move the offset from its begin to its end.
+
+        Returns:
+            What was quarantined: the batch's own, and postings in conflict with what is recorded.
+
+        Raises:
+            SpoolMovedError: the offset is not at the batch's begin.
+        """
+        by_id = {posting.request_id: posting for posting in batch.postings}
+        async with self._pool.acquire() as connection, connection.transaction():
+            moved = await connection.fetchval(
+                "SELECT billing.move_offset($1, $2, $3)", batch.spool_id, batch.begin, batch.end
+            )
+            if not moved:
+                raise SpoolMovedError(f"spool {batch.spool_id} is no longer at byte {batch.begin}")
+            conflicts = await connection.fetch(
+                "SELECT billing.settle($1::jsonb) AS request_id", json.dumps([_row(p) for p in batch.postings])
+            )
+            quarantined = [*batch.quarantined, *(conflict(by_id[row["request_id"]]) for row in conflicts)]
+            await connection.executemany(
+                """
+                INSERT INTO billing.quarantine (spool_id, byte_offset, request_id, reason, line)
+                VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+                """,
+                [
+                    (batch.spool_id, item.raw.byte_offset, item.request_id, item.reason, item.raw.content)
+                    for item in quarantined
+                ],
+            )
+        return quarantined
+
+    async def expire_holds(self, now: datetime) -> int:
+        """End holds whose time is over; returns how many."""
+        count: int = await self._pool.fetchval("SELECT billing.expire_holds($1, $2)", now, EXPIRE_AT_ONCE)
+        return count
+
+    async def read_prices(self) -> PriceBook:
+        """Every price ever published."""
+        # Read first: what is published between the two statements only makes the book newer than it says.
+        as_of = await self._pool.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
+        rows = await self._pool.fetch(
+            """
+            SELECT model, provider, revision,
+                   array_agg(meter) AS meters,
+                   array_agg(cost_nano_usd_per_mtok) AS costs,
+                   array_agg(price_nano_usd_per_mtok) AS prices
+            FROM catalog.prices GROUP BY model, provider, revision
+            """
+        )
+        return PriceBook.of(PriceVersion(as_of), (_price_row(row) for row in rows))
+
+
+def _price_row(row: asyncpg.Record) -> tuple[DeploymentKey, PriceRow]:
+    rates = {
+        Meter(meter): Rate(cost_nano_usd_per_mtok=cost, price_nano_usd_per_mtok=price)
+        for meter, cost, price in zip(row["meters"], row["costs"], row["prices"], strict=True)
+    }
+    key = (ModelName(row["model"]), ProviderName(row["provider"]))
+    return key, PriceRow(PriceVersion(row["revision"]), rates)
+
+
+def _row(posting: Posting) -> dict[str, object]:
+    rated, line = posting.rated, posting.rated.line
+    asked, grant = line.request, line.grant
+    return {
+        "request_id": posting.request_id,
+        "input_hash": posting.input_hash.hex(),
+        "outcome": rated.outcome,
+        "usage_source": rated.source,
+        "org_id": grant and grant.org_id,
+        "project_id": grant and grant.project_id,
+        "key_id": grant and grant.key_id,
+        "endpoint": asked and asked.endpoint,
+        "model": asked and asked.model,
+        "provider": rated.provider,
+        "price_version": grant and grant.price_version,
+        "stream": asked is not None and asked.stream,
+        "status": line.status,
+        "error_code": _error_code(rated),
+        "response_flags": line.response_flags,
+        "response_details": line.response_details,
+        "attempts": line.attempts or 0,
+        "client_request_id": asked and asked.client_request_id,
+        "user_agent": line.user_agent,
+        "started_at": line.start_time.isoformat(),
+        "duration_ms": line.duration_ms or 0,
+        "first_byte_ms": line.first_byte_ms,
+        "bytes_received": line.bytes_received,
+        "bytes_sent": line.bytes_sent,
+        "sse_events": line.sse_events or 0,
+        "meters": rated.meters or {},
+        "cost_nano_usd": rated.charge.cost_nano_usd,
+        "price_nano_usd": rated.charge.price_nano_usd,
+        "usage_raw": None if line.usage_first is None else [u for u in (line.usage_first, line.usage_last) if u],
+    }
+
+
+def _error_code(rated: Rated) -> str | None:
+    grant, asked = rated.line.grant, rated.line.request
+    if grant is not None and grant.error_code is not None:
+        return grant.error_code
+    return asked.error_code if asked is not None else None

@@ -1,0 +1,121 @@
+"""From raw lines to what the ledger is told: each line becomes a posting, a quarantine row, or a running request. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from billing_sink.access_log import FINISHED, InvalidLineError, SpoolLine, parse_line
+from billing_sink.prices import PriceBook, UnknownPriceError
+from billing_sink.rating import Rated, rate
+from billing_sink.spool import RawBatch, RawLine, SpoolId
+from gateway_core.ids import PriceVersion, RequestId
+from gateway_core.pricing import UnpricedError
+from gateway_core.usage import InvalidUsageError
+
+_NO_VERSION: Final = PriceVersion(0)
+
+LINE_BEGIN: Final = b'{"'
+"""How every line begins. Found inside a line, it may be the next one after one that was cut off without its newline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One finished request, rated, under the id it is recorded by. The hash tells a replay from a conflict."""
+
+    request_id: RequestId
+    input_hash: bytes
+    raw: RawLine
+    rated: Rated
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A line, or a part of one, that a person has to look at."""
+
+    raw: RawLine
+    reason: str
+    request_id: RequestId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that follows from a stretch of the spool, to be written in one transaction with the offset."""
+
+    spool_id: SpoolId
+    begin: int
+    end: int
+    postings: Sequence[Posting]
+    quarantined: Sequence[Quarantined]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedLines:
+    """A stretch of the spool, read but not yet rated."""
+
+    begin: int
+    end: int
+    lines: Sequence[tuple[RawLine, SpoolLine] | Quarantined]
+
+    @property
+    def newest_price_version(self) -> PriceVersion:
+        """The newest price version any line was admitted under; 0 if none was."""
+        lines = (item[1] for item in self.lines if not isinstance(item, Quarantined))
+        return max((line.grant.price_version or _NO_VERSION for line in lines if line.grant), default=_NO_VERSION)
+
+
+def parse_lines(raw: RawBatch) -> ParsedLines:
+    """Read every line of a stretch of the spool."""
+    return ParsedLines(raw.begin, raw.end, tuple(part for line in raw.lines for part in _parse(line)))
+
+
+def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Batch:
+    """Rate every finished request. A request id occurs once among the postings."""
+    postings: dict[RequestId, Posting] = {}
+    quarantined: list[Quarantined] = []
+    for item in parsed.lines:
+        result = item if isinstance(item, Quarantined) else _rate(spool_id, *item, prices)
+        if isinstance(result, Quarantined):
+            quarantined.append(result)
+        elif result is not None:
+            first = postings.setdefault(result.request_id, result)
+            if first.input_hash != result.input_hash:
+                quarantined.append(conflict(result))
+    return Batch(spool_id, parsed.begin, parsed.end, tuple(postings.values()), tuple(quarantined))
+
+
+def conflict(posting: Posting) -> Quarantined:
+    """The same request id with another input: a fault worth waking someone for."""
+    return Quarantined(posting.raw, "conflict: this request id is recorded with another input", posting.request_id)
+
+
+def _parse(raw: RawLine) -> Iterable[tuple[RawLine, SpoolLine] | Quarantined]:
+    """The lines in a raw line: one, or a torn one and the whole one that was appended to it."""
+    try:
+        yield raw, parse_line(raw.content)
+        return
+    except InvalidLineError as error:
+        reason = str(error)
+    begin = len(raw.content)
+    while (begin := raw.content.rfind(LINE_BEGIN, 0, begin)) > 0:
+        tail = RawLine(raw.byte_offset + begin, raw.content[begin:])
+        try:
+            whole = parse_line(tail.content)
+        except InvalidLineError:
+            continue
+        yield Quarantined(RawLine(raw.byte_offset, raw.content[:begin]), f"torn: {reason}")
+        yield tail, whole
+        return
+    yield Quarantined(raw, reason)
+
+
+def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -> Posting | Quarantined | None:
+    if line.type != FINISHED:
+        return None
+    # A connection that never got as far as a request has no id; its place in the spool is one.
+    request_id = line.request_id or RequestId(f"{spool_id}:{raw.byte_offset}")
+    try:
+        rated = rate(line, prices)
+    except (InvalidUsageError, UnpricedError, UnknownPriceError) as error:
+        return Quarantined(raw, f"{type(error).__name__}: {error}", request_id)
+    return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)

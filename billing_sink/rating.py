@@ -1,0 +1,113 @@
+"""What a finished request was, and what it costs. Pure.
+
+The rules, in order; README.md says why:
+1. Not admitted: `refused`. Admitted without a price (a list of models): `free`.
+2. Answered with 200 and the provider's usage complete: `settled`, by that usage.
+3. Answered with 200 and something delivered, but no usage or only its beginning (the client left, the provider broke off):
+   `estimated` - what was reported, at least one output token per delivered event, and a token per 4 bytes where nothing
+   was reported; never more output than the client asked for, and never more money than was held.
+4. Everything else: `released`, nothing charged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from billing_sink.access_log import Asked, Grant, SpoolLine
+from billing_sink.prices import PriceBook
+from gateway_core.contract import provider_of_cluster
+from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Dialect, Endpoint
+from gateway_core.ids import ProviderName
+from gateway_core.money import NanoUsd
+from gateway_core.pricing import Charge, charge
+from gateway_core.usage import Meter, Usage, parse_usage
+
+BYTES_PER_TOKEN: Final = 4
+HTTP_OK: Final = 200
+
+NOTHING: Final = Charge(NanoUsd(0), NanoUsd(0))
+
+
+class Outcome(StrEnum):
+    """How a request ended, for the money."""
+
+    SETTLED = "settled"
+    RELEASED = "released"
+    ESTIMATED = "estimated"
+    REFUSED = "refused"
+    FREE = "free"
+
+
+class UsageSource(StrEnum):
+    """Whose figures the meters are."""
+
+    PROVIDER = "provider"
+    ESTIMATED = "estimated"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A finished request with its outcome, meters and money."""
+
+    line: SpoolLine
+    outcome: Outcome
+    provider: ProviderName | None
+    source: UsageSource = UsageSource.NONE
+    meters: Mapping[Meter, int] | None = None
+    charge: Charge = NOTHING
+
+
+def rate(line: SpoolLine, prices: PriceBook) -> Rated:
+    """Decide the outcome of a finished request and price it.
+
+    Raises:
+        InvalidUsageError: the provider's usage contradicts itself.
+        UnpricedError, UnknownPriceError: tokens nobody priced.
+        The caller quarantines all three; the hold stays until a person decides or it expires.
+    """
+    grant, asked = line.grant, line.request
+    provider = _provider(line)
+    if grant is None or grant.key_id is None or grant.error_code is not None:
+        return Rated(line, Outcome.REFUSED, provider)
+    if asked is None or asked.endpoint is None or asked.model is None or grant.price_version is None:
+        return Rated(line, Outcome.FREE, provider)
+    if line.status != HTTP_OK or provider is None:
+        return Rated(line, Outcome.RELEASED, provider)
+    price = prices.find(asked.model, provider, grant.price_version)
+    usage, source = _usage(line, asked, asked.endpoint)
+    if source is UsageSource.NONE:
+        return Rated(line, Outcome.RELEASED, provider)
+    if source is UsageSource.PROVIDER:
+        return Rated(line, Outcome.SETTLED, provider, source, usage.counts, charge(usage, price))
+    estimate = _at_most_held(charge(usage, price), grant)
+    return Rated(line, Outcome.ESTIMATED, provider, source, usage.counts, estimate)
+
+
+def _provider(line: SpoolLine) -> ProviderName | None:
+    name = provider_of_cluster(line.cluster or "")
+    return ProviderName(name) if name else None
+
+
+def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, UsageSource]:
+    dialect = DIALECT_BY_ENDPOINT[endpoint]
+    delivered = (line.sse_events or 0) if asked.stream else -(-line.bytes_sent // BYTES_PER_TOKEN)
+    if line.usage_first is None:
+        if not delivered:
+            return Usage({}), UsageSource.NONE
+        reported = {Meter.INPUT: -(-asked.body_bytes // BYTES_PER_TOKEN)}
+    else:
+        reported = dict(parse_usage(dialect, line.usage_first, line.usage_last).counts)
+        # Anthropic reports the input when a stream begins and the output when it ends.
+        if not (dialect is Dialect.ANTHROPIC and asked.stream and line.usage_last is None):
+            return Usage(reported), UsageSource.PROVIDER
+    output = max(reported.get(Meter.OUTPUT, 0), delivered)
+    if asked.max_output_tokens is not None:
+        output = min(output, asked.max_output_tokens)
+    return Usage({**reported, Meter.OUTPUT: output}), UsageSource.ESTIMATED
+
+
+def _at_most_held(estimate: Charge, grant: Grant) -> Charge:
+    held = NanoUsd(grant.hold_nano_usd or 0)
+    return Charge(estimate.cost_nano_usd, min(estimate.price_nano_usd, held))

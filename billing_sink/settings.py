@@ -1,0 +1,19 @@
+"""Settings of the billing sink; the table in README.md explains each."""
+
+from pydantic import Field, SecretStr
+
+from gateway_core.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What `python -m billing_sink` needs to know."""
+
+    clickhouse_url: SecretStr
+    spool_dir: str = "/var/lib/tollgate/spool"
+    billing_sink_metrics_host: str = "127.0.0.1"
+    billing_sink_metrics_port: int = 9104
+    spool_batch_lines: int = Field(default=2000, ge=1, le=100_000)
+    spool_poll_ms: int = Field(default=50, ge=1, le=10_000)
+    export_batch_rows: int = Field(default=5000, ge=1, le=100_000)
+    export_poll_ms: int = Field(default=200, ge=1, le=60_000)
+    hold_sweep_ms: int = Field(default=5000, ge=10, le=600_000)

@@ -1,0 +1,91 @@
+"""The loop from the spool to the ledger. Killed anywhere, it goes on from the last committed offset."""
+
+import asyncio
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postings import make_batch, parse_lines
+from billing_sink.prices import PriceBook
+from billing_sink.spool import SpoolId, read_lines, spool_id
+from gateway_core.logs import Logger
+from gateway_core.postgres import Trouble
+
+RETRY_S = 0.5
+"""How long to wait when Postgres is in trouble. The spool keeps everything meanwhile."""
+
+
+class Sink:
+    """Reads one spool file, in order, batch after batch."""
+
+    def __init__(
+        self, path: Path, ledger: PostgresLedger, *, batch_lines: int, registry: CollectorRegistry, log: Logger
+    ) -> None:
+        self._path = path
+        self._ledger = ledger
+        self._batch_lines = batch_lines
+        self._log = log
+        self._spool: SpoolId | None = None
+        self._offset = 0
+        self._prices: PriceBook | None = None
+        self._requests = Counter(
+            "tollgate_sink_requests_total", "Finished requests recorded", ["outcome"], registry=registry
+        )
+        self._quarantined = Counter("tollgate_sink_quarantined_total", "Lines quarantined", registry=registry)
+        self._lag = Gauge("tollgate_sink_lag_bytes", "Bytes of the spool not yet in the ledger", registry=registry)
+        self._lag.set_function(self._unread_bytes)
+
+    async def run(self, poll_s: float) -> None:
+        """Follow the spool for ever."""
+        while True:
+            try:
+                advanced = await self.step()
+            except Trouble as error:
+                self._log.warning("ledger_unavailable", error=type(error).__name__)
+                # The commit may have succeeded with its answer lost: ask again where the spool stands.
+                self._spool = None
+                await asyncio.sleep(RETRY_S)
+                continue
+            if not advanced:
+                await asyncio.sleep(poll_s)
+
+    async def drain(self) -> None:
+        """Post what is in the spool now, until there is no more."""
+        while await self.step():
+            pass
+
+    async def step(self) -> bool:
+        """Post one batch; False when there was nothing to post.
+
+        Raises:
+            SpoolTruncatedError, SpoolMovedError: a person has to look.
+            asyncpg.PostgresError, OSError: nothing happened, or all of it; call again.
+        """
+        if self._spool is None:
+            self._spool = spool_id(self._path)
+            if self._spool is None:
+                return False
+            self._offset = await self._ledger.offset(self._spool)
+        raw = read_lines(self._path, self._offset, lines_max=self._batch_lines)
+        if not raw.lines:
+            return False
+        parsed = parse_lines(raw)
+        if self._prices is None or self._prices.as_of < parsed.newest_price_version:
+            self._prices = await self._ledger.read_prices()
+        batch = make_batch(self._spool, parsed, self._prices)
+        quarantined = await self._ledger.post(batch)
+        self._offset = batch.end
+        for posting in batch.postings:
+            self._requests.labels(posting.rated.outcome).inc()
+        self._quarantined.inc(len(quarantined))
+        if quarantined:
+            self._log.error("quarantined", reasons=sorted({item.reason for item in quarantined})[:10])
+        self._log.info("batch_posted", lines=len(raw.lines), postings=len(batch.postings), offset=batch.end)
+        return True
+
+    def _unread_bytes(self) -> float:
+        try:
+            return max(0, self._path.stat().st_size - self._offset)
+        except FileNotFoundError:
+            return 0

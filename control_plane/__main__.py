@@ -1,0 +1,60 @@
+"""`python -m control_plane [serve|migrate|seed-demo]`."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import asyncpg
+
+from control_plane.settings import SeedSettings, Settings
+from gateway_core.logs import configure
+from gateway_core.migrate import migrate, read_migrations
+from gateway_core.settings import ServiceSettings
+from gateway_core.tasks import run_until_stopped
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def _serve() -> None:
+    from control_plane.app import serve  # noqa: PLC0415 - Envoy's API takes half a second to import; migrate needs none
+
+    settings = Settings.load()
+    log = configure("control_plane", settings.log_level)
+    await run_until_stopped(lambda: serve(settings, log))
+
+
+async def _migrate() -> None:
+    settings = ServiceSettings.load()
+    log = configure("control_plane", settings.log_level)
+    connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
+    try:
+        log.info("migrated", applied=await migrate(connection, "control_plane", read_migrations(MIGRATIONS)))
+    finally:
+        await connection.close()
+
+
+async def _seed_demo() -> None:
+    from control_plane.demo import seed  # noqa: PLC0415 - only this command needs it
+
+    settings = SeedSettings.load()
+    log = configure("control_plane", settings.log_level)
+    connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
+    try:
+        await seed(connection, settings)
+        log.info("demo_seeded")
+    finally:
+        await connection.close()
+
+
+COMMANDS = {"serve": _serve, "migrate": _migrate, "seed-demo": _seed_demo}
+
+
+def main() -> None:
+    """Run the command named on the command line; `serve` when none is."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "serve"
+    if name not in COMMANDS:
+        sys.exit(f"usage: python -m control_plane [{'|'.join(COMMANDS)}]")
+    asyncio.run(COMMANDS[name]())
+
+
+main()

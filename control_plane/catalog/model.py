@@ -1,0 +1,118 @@
+"""The catalogue as values: what the gateway can reach, in which order, under which names. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from gateway_core.endpoints import Endpoint
+from gateway_core.ids import ModelName, ProviderName
+from gateway_core.providers import PATHS_BY_KIND, ProviderKind
+
+
+@dataclass(frozen=True, slots=True)
+class KindTemplate:
+    """What all providers of a kind have in common.
+
+    Attributes:
+        credential_header: the header that carries the credential.
+        credential_prefix: what stands before the credential in it.
+        default_headers: sent when the client did not send its own.
+    """
+
+    credential_header: str
+    credential_prefix: str = ""
+    default_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_BEARER: Final = KindTemplate(credential_header="authorization", credential_prefix="Bearer ")
+
+TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
+    ProviderKind.OPENAI: _BEARER,
+    ProviderKind.ANTHROPIC: KindTemplate(
+        credential_header="x-api-key", default_headers={"anthropic-version": "2023-06-01"}
+    ),
+    ProviderKind.GEMINI: _BEARER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider and the credential we use with it."""
+
+    name: ProviderName
+    kind: ProviderKind
+    base_url: str
+    credential: SecretStr | None
+
+    @property
+    def template(self) -> KindTemplate:
+        """What its kind has in common."""
+        return TEMPLATES[self.kind]
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is reached over TLS."""
+        return urlsplit(self.base_url).scheme == "https"
+
+    @property
+    def host(self) -> str:
+        """Host name or address."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """Port, the scheme's own when the URL names none."""
+        return urlsplit(self.base_url).port or (443 if self.tls else 80)
+
+    def path(self, endpoint: Endpoint) -> str | None:
+        """The path of an endpoint at this provider, or None if it does not serve it."""
+        suffix = PATHS_BY_KIND[self.kind].get(endpoint)
+        return None if suffix is None else urlsplit(self.base_url).path.rstrip("/") + suffix
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model at a provider, under the provider's own name for it."""
+
+    model: ModelName
+    provider: ProviderName
+    upstream_model: str
+    priority: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model under its public name. `created` is seconds since 1970, as OpenAI lists it."""
+
+    name: ModelName
+    owned_by: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """One consistent reading of the whole catalogue."""
+
+    revision: int
+    providers: Mapping[ProviderName, Provider]
+    models: Mapping[ModelName, Model]
+    deployments: tuple[Deployment, ...]
+
+    def chains(self) -> Iterable[tuple[Endpoint, ModelName, tuple[tuple[Deployment, ...], ...]]]:
+        """For each endpoint and model that can be served: the groups of deployments, in the order they are tried.
+
+        A deployment whose provider does not serve the endpoint is left out of that chain.
+        """
+        by_model = sorted(self.deployments, key=lambda d: (d.model, d.priority, d.provider))
+        for model, deployments in groupby(by_model, key=lambda d: d.model):
+            members = tuple(deployments)
+            for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES):
+                able = [d for d in members if self.providers[d.provider].path(endpoint) is not None]
+                groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
+                if groups:
+                    yield endpoint, model, groups

@@ -1,0 +1,44 @@
+"""Keeps the snapshot up to date with the catalogue: reads it again whenever Postgres says it changed."""
+
+import asyncio
+
+import asyncpg
+from pydantic import SecretStr
+
+from control_plane.catalog.credentials import CredentialCipher
+from control_plane.catalog.model import Catalog
+from control_plane.catalog.postgres_store import read_catalog
+from gateway_core.contract import Channel
+from gateway_core.logs import Logger
+from gateway_core.postgres import Trouble, notifications
+
+
+class CatalogWatcher:
+    """Reads the catalogue at the start, after every change, and after every break of the connection.
+
+    Postgres gone: the last catalogue stays in force, here and in every Envoy.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, dsn: SecretStr, cipher: CredentialCipher, log: Logger) -> None:
+        self._pool = pool
+        self._dsn = dsn
+        self._cipher = cipher
+        self._log = log
+        self.changed = asyncio.Event()
+
+    async def listen(self) -> None:
+        """Note that something changed; several changes at once are one."""
+        async for _ in notifications(self._dsn, [Channel.CATALOG], service="control_plane"):
+            self.changed.set()
+
+    async def next_catalog(self) -> Catalog:
+        """The catalogue, as soon as it may have changed."""
+        while True:
+            await self.changed.wait()
+            self.changed.clear()
+            try:
+                return await read_catalog(self._pool, self._cipher)
+            except Trouble as error:
+                self._log.warning("catalog_unreadable", error=type(error).__name__)
+                self.changed.set()
+                await asyncio.sleep(1)

@@ -1,0 +1,191 @@
+"""The demo: a small catalogue, an organisation with a balance, a key and an operator token. For the local stack.
+
+Running it again changes nothing that an operator has made their own; only the providers' addresses follow the simulator,
+whose port may be another one today.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+from pydantic import SecretStr
+
+from control_plane.catalog.credentials import CredentialCipher
+from control_plane.settings import SeedSettings
+from gateway_core.api_keys import hash_key
+from gateway_core.ids import ProviderName
+from gateway_core.money import parse_usd
+from gateway_core.providers import ProviderKind
+from gateway_core.usage import Meter
+
+ORG_ID: Final = "org_demo"
+PROJECT_ID: Final = "prj_demo"
+KEY_ID: Final = "key_demo"
+TOKEN_ID: Final = "tok_demo_operator"  # noqa: S105 - an id, not the token
+BALANCE_USD: Final = "25.00"
+
+
+@dataclass(frozen=True, slots=True)
+class _DemoProvider:
+    name: ProviderName
+    kind: ProviderKind
+    real_url: str
+    simulated_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _DemoModel:
+    name: str
+    provider: ProviderName
+    context_tokens: int
+    max_output_tokens: int
+    usd_per_mtok: Mapping[Meter, str]
+
+
+OPENAI, ANTHROPIC, GEMINI = ProviderName("openai"), ProviderName("anthropic"), ProviderName("gemini")
+
+PROVIDERS: Final = (
+    _DemoProvider(OPENAI, ProviderKind.OPENAI, "https://api.openai.com/v1", "/v1"),
+    _DemoProvider(ANTHROPIC, ProviderKind.ANTHROPIC, "https://api.anthropic.com/v1", "/v1"),
+    _DemoProvider(GEMINI, ProviderKind.GEMINI, "https://generativelanguage.googleapis.com/v1beta", "/v1beta"),
+)
+
+# List prices as the providers publish them, in US dollars per million tokens.
+MODELS: Final = (
+    _DemoModel(
+        "gpt-4o-mini",
+        OPENAI,
+        128_000,
+        16_384,
+        {Meter.INPUT: "0.15", Meter.CACHED_INPUT: "0.075", Meter.OUTPUT: "0.60", Meter.REASONING: "0.60"},
+    ),
+    _DemoModel(
+        "gpt-4o",
+        OPENAI,
+        128_000,
+        16_384,
+        {Meter.INPUT: "2.50", Meter.CACHED_INPUT: "1.25", Meter.OUTPUT: "10.00", Meter.REASONING: "10.00"},
+    ),
+    _DemoModel(
+        "claude-sonnet-4-5",
+        ANTHROPIC,
+        200_000,
+        64_000,
+        {
+            Meter.INPUT: "3.00",
+            Meter.CACHED_INPUT: "0.30",
+            Meter.CACHE_WRITE_5M: "3.75",
+            Meter.CACHE_WRITE_1H: "6.00",
+            Meter.OUTPUT: "15.00",
+        },
+    ),
+    _DemoModel(
+        "gemini-2.5-flash",
+        GEMINI,
+        1_048_576,
+        65_536,
+        {Meter.INPUT: "0.30", Meter.CACHED_INPUT: "0.03", Meter.OUTPUT: "2.50", Meter.REASONING: "2.50"},
+    ),
+)
+
+
+async def seed(connection: asyncpg.Connection, settings: SeedSettings) -> None:
+    """Write what is missing, in one transaction."""
+    async with connection.transaction():
+        await _seed_accounts(connection, settings)
+        await _seed_providers(connection, settings)
+        await _seed_models(connection)
+
+
+async def _seed_accounts(connection: asyncpg.Connection, settings: SeedSettings) -> None:
+    is_new = await connection.fetchval(
+        "INSERT INTO accounts.organizations (org_id, name) VALUES ($1, 'Demo') ON CONFLICT DO NOTHING RETURNING true",
+        ORG_ID,
+    )
+    await connection.execute(
+        "INSERT INTO accounts.projects (project_id, org_id, name) VALUES ($1, $2, 'Default') ON CONFLICT DO NOTHING",
+        PROJECT_ID,
+        ORG_ID,
+    )
+    await connection.execute(
+        """
+        INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash)
+        VALUES ($1, $2, $3, 'Demo key', $4) ON CONFLICT DO NOTHING
+        """,
+        KEY_ID,
+        ORG_ID,
+        PROJECT_ID,
+        hash_key(settings.demo_api_key.get_secret_value(), settings.api_key_pepper),
+    )
+    await connection.execute(
+        """
+        INSERT INTO accounts.machine_tokens (token_id, name, token_hash, role)
+        VALUES ($1, 'Demo operator', $2, 'platform_operator') ON CONFLICT DO NOTHING
+        """,
+        TOKEN_ID,
+        hash_key(settings.operator_token.get_secret_value(), settings.api_key_pepper),
+    )
+    if is_new:
+        await connection.execute("SELECT billing.open_balance($1)", ORG_ID)
+        await connection.execute("SELECT billing.credit($1, $2, 'demo balance')", ORG_ID, parse_usd(BALANCE_USD))
+
+
+async def _seed_providers(connection: asyncpg.Connection, settings: SeedSettings) -> None:
+    cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
+    credentials = {
+        OPENAI: settings.openai_api_key,
+        ANTHROPIC: settings.anthropic_api_key,
+        GEMINI: settings.gemini_api_key,
+    }
+    for provider in PROVIDERS:
+        real = credentials[provider.name]
+        url = provider.real_url if real else settings.simulator_url.rstrip("/") + provider.simulated_path
+        credential = real or SecretStr("simulated-" + secrets.token_urlsafe(16))
+        await connection.execute(
+            """
+            INSERT INTO catalog.providers (name, kind, base_url, credential, managed_by)
+            VALUES ($1, $2, $3, $4, 'demo')
+            ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, credential = excluded.credential
+            WHERE providers.managed_by = 'demo' AND (providers.base_url <> excluded.base_url OR $5)
+            """,
+            provider.name,
+            provider.kind,
+            url,
+            cipher.seal(provider.name, credential),
+            real is not None,
+        )
+
+
+async def _seed_models(connection: asyncpg.Connection) -> None:
+    for model in MODELS:
+        is_new = await connection.fetchval(
+            """
+            INSERT INTO catalog.models (name, owned_by, context_tokens, max_output_tokens)
+            VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING true
+            """,
+            model.name,
+            model.provider,
+            model.context_tokens,
+            model.max_output_tokens,
+        )
+        if not is_new:
+            continue
+        await connection.execute(
+            "INSERT INTO catalog.deployments (model, provider, upstream_model) VALUES ($1, $2, $1)",
+            model.name,
+            model.provider,
+        )
+        revision = await connection.fetchval("INSERT INTO catalog.revisions DEFAULT VALUES RETURNING revision")
+        await connection.executemany(
+            """
+            INSERT INTO catalog.prices
+                (model, provider, revision, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
+            VALUES ($1, $2, $3, $4, $5, $5)
+            """,
+            [
+                (model.name, model.provider, revision, meter, parse_usd(price))
+                for meter, price in model.usd_per_mtok.items()
+            ],
+        )

@@ -1,0 +1,1 @@
+"""The catalogue as Envoy's resources, and the discovery service that hands them out."""

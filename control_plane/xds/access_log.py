@@ -1,0 +1,39 @@
+"""Which fields of a request go into the spool: one JSON line when it ends, and one now and then while it runs."""
+
+from control_plane.xds.protobuf import Json, JsonObject, typed
+from gateway_core.contract import SPOOL_FILE, SPOOL_VERSION, Header, Metadata, SpoolField
+
+
+def spool_log(spool_dir: str) -> JsonObject:
+    """The access log that billing_sink reads. A field without a value is null, not absent."""
+    line: dict[str, Json] = {
+        SpoolField.VERSION: SPOOL_VERSION,
+        SpoolField.TYPE: "%ACCESS_LOG_TYPE%",
+        SpoolField.REQUEST_ID: f"%REQ({Header.REQUEST_ID})%",
+        SpoolField.START_TIME: "%START_TIME%",
+        SpoolField.DURATION_MS: "%DURATION%",
+        SpoolField.FIRST_BYTE_MS: "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:ms)%",
+        SpoolField.METHOD: "%REQ(:METHOD)%",
+        SpoolField.STATUS: "%RESPONSE_CODE%",
+        SpoolField.RESPONSE_FLAGS: "%RESPONSE_FLAGS%",
+        SpoolField.RESPONSE_DETAILS: "%RESPONSE_CODE_DETAILS%",
+        SpoolField.ROUTE: "%ROUTE_NAME%",
+        SpoolField.CLUSTER: "%UPSTREAM_CLUSTER%",
+        SpoolField.ATTEMPTS: "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        SpoolField.BYTES_RECEIVED: "%BYTES_RECEIVED%",
+        SpoolField.BYTES_SENT: "%BYTES_SENT%",
+        SpoolField.USER_AGENT: "%REQ(user-agent):200%",
+        SpoolField.REQUEST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.REQUEST})%",
+        SpoolField.GRANT: f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE})%",
+        SpoolField.USAGE_FIRST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_FIRST})%",
+        SpoolField.USAGE_LAST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_LAST})%",
+        SpoolField.SSE_EVENTS: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_EVENTS})%",
+    }
+    return {
+        "name": "spool",
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            path=f"{spool_dir}/{SPOOL_FILE}",
+            log_format={"json_format": line},
+        ),
+    }

@@ -1,0 +1,123 @@
+"""One aggregated discovery stream (state of the world) as a state machine: requests and snapshots in, responses out.
+
+At most one response is unanswered at a time, in `PUSH_ORDER`: what is named is accepted before what names it. A node that
+refuses a part of a snapshot is sent no more of that snapshot; it keeps what it has until the next one. No I/O here;
+server.py moves the bytes.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from control_plane.xds.nodes import NodeRegistry
+from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, SECRET_TYPE
+from control_plane.xds.snapshot import PUSH_ORDER, Snapshot, TypedResources
+from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+
+_WILDCARD_TYPES: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
+"""Types of which a node takes all there is; of the others it takes what it names."""
+
+
+@dataclass(slots=True)
+class _Subscription:
+    """What the node has asked for and been given, of one type."""
+
+    names: frozenset[str] = frozenset()
+    sent_version: str | None = None
+    sent_names: frozenset[str] = frozenset()
+    nonce: str = ""
+    answered: bool = True
+
+
+@dataclass(slots=True)
+class AdsStream:
+    """The conversation with one node.
+
+    Attributes:
+        key: tells this stream from all others in the registry.
+        new_nonce: makes a nonce never used before on this stream.
+    """
+
+    key: int
+    registry: NodeRegistry
+    new_nonce: Callable[[], str]
+    _snapshot: Snapshot | None = None
+    _refused: Snapshot | None = None
+    _node_known: bool = False
+    _subscriptions: dict[str, _Subscription] = field(default_factory=dict)
+
+    def on_snapshot(self, snapshot: Snapshot) -> Iterable[DiscoveryResponse]:
+        """There is a new snapshot."""
+        self._snapshot = snapshot
+        return self._next()
+
+    def on_request(self, request: DiscoveryRequest) -> Iterable[DiscoveryResponse]:
+        """The node subscribes, accepts or refuses. A request about an older response than the last is stale: ignored."""
+        if not self._node_known:
+            self._node_known = True
+            self.registry.connected(self.key, request.node.id)
+        if request.type_url not in PUSH_ORDER:
+            return ()
+        subscription = self._subscriptions.get(request.type_url)
+        if subscription is None:
+            subscription = self._subscriptions[request.type_url] = _Subscription()
+            if request.version_info:
+                # A node that reconnects says what it already has.
+                self.registry.accepted(self.key, request.type_url, request.version_info)
+                if request.type_url in _WILDCARD_TYPES:
+                    subscription.sent_version = request.version_info
+        elif request.response_nonce != subscription.nonce:
+            return ()
+        elif not subscription.answered:
+            self._take_answer(request, subscription)
+        subscription.names = frozenset(request.resource_names)
+        return self._next()
+
+    def _take_answer(self, request: DiscoveryRequest, subscription: _Subscription) -> None:
+        subscription.answered = True
+        version = subscription.sent_version or ""
+        if request.HasField("error_detail"):
+            self._refused = self._snapshot
+            self.registry.rejected(self.key, request.type_url, version, request.error_detail.message)
+        else:
+            self.registry.accepted(self.key, request.type_url, version)
+
+    def _next(self) -> Iterable[DiscoveryResponse]:
+        """The next response that is due, if any."""
+        snapshot = self._snapshot
+        if snapshot is None or snapshot is self._refused:
+            return
+        for type_url in PUSH_ORDER:
+            resources = snapshot.by_type[type_url]
+            subscription = self._subscriptions.get(type_url)
+            if subscription is not None:
+                if not subscription.answered:
+                    return
+                if self._is_due(type_url, resources, subscription):
+                    yield self._respond(type_url, resources, subscription)
+                    return
+            if type_url == SECRET_TYPE and not self._has_all_secrets(resources, subscription):
+                # A cluster is not usable before its secret, so no route may name it yet.
+                return
+
+    def _is_due(self, type_url: str, resources: TypedResources, subscription: _Subscription) -> bool:
+        if type_url in _WILDCARD_TYPES:
+            return subscription.sent_version != resources.version
+        known = subscription.names & resources.resources.keys()
+        return bool(known) and (subscription.sent_version != resources.version or not known <= subscription.sent_names)
+
+    def _has_all_secrets(self, resources: TypedResources, subscription: _Subscription | None) -> bool:
+        return resources.resources.keys() <= (subscription.sent_names if subscription else frozenset())
+
+    def _respond(self, type_url: str, resources: TypedResources, subscription: _Subscription) -> DiscoveryResponse:
+        names = frozenset(resources.resources)
+        if type_url not in _WILDCARD_TYPES:
+            names &= subscription.names
+        subscription.sent_version = resources.version
+        subscription.sent_names = names
+        subscription.nonce = self.new_nonce()
+        subscription.answered = False
+        response = DiscoveryResponse(version_info=resources.version, type_url=type_url, nonce=subscription.nonce)
+        for name in sorted(names):
+            response.resources.add(type_url=type_url, value=resources.resources[name])
+        return response

@@ -1,0 +1,175 @@
+"""The HTTP filters of the listener and of a provider's cluster, in order, with the reason for each place.
+
+Filters fail open unless told otherwise; each one here is told.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from control_plane.catalog.model import Provider
+from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
+from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
+from control_plane.xds.secrets import credential_secret
+from gateway_core.contract import Cluster, Header, Metadata, provider_cluster
+
+EXT_AUTHZ_TIMEOUT: Final = "2s"
+
+_CREDENTIAL_HEADERS: Final = (
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "api-key",
+    "x-amz-security-token",
+    "proxy-authorization",
+    "cookie",
+)
+"""Headers that may hold the client's key, or what an earlier attempt put there for another provider."""
+
+_CLIENT_HEADERS: Final = ("x-forwarded-for", "x-forwarded-proto", "forwarded", "via")
+"""Headers that tell a provider who the client is."""
+
+EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
+    # Nobody outside speaks our internal headers or Envoy's.
+    {"remove_on_match": {"key_matcher": {"prefix": Header.INTERNAL_PREFIX}}},
+    {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+    # The billing key is ours to choose; the client's own id rides along under another name.
+    {
+        "append": {
+            "header": {"key": Header.CLIENT_REQUEST_ID, "value": f"%REQ({Header.REQUEST_ID}):200%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    },
+    {"remove": Header.REQUEST_ID},
+    # A compressed answer could not be read for its usage.
+    {"remove": "accept-encoding"},
+)
+
+
+def listener_filters(*, max_body_bytes: int) -> list[Json]:
+    """The downstream filters."""
+    return [
+        # First, so that nothing behind it ever holds more than the limit.
+        _filter(
+            "body_size_limit",
+            typed_struct(
+                "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=max_body_bytes
+            ),
+        ),
+        # Reads the model, so that everything behind it can decide by it.
+        _filter(FRONT_FILTER, lua_config("front")),
+        # Decides. Behind the front filter because it is told model and size, before the router because it may refuse.
+        _filter(
+            Metadata.GRANT_NAMESPACE,
+            typed(
+                "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+                transport_api_version="V3",
+                grpc_service={"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}, "timeout": EXT_AUTHZ_TIMEOUT},
+                failure_mode_allow=False,
+                status_on_error={"code": 503},
+                metadata_context_namespaces=[Metadata.NAMESPACE],
+                allowed_headers={
+                    "patterns": [
+                        {"exact": Header.AUTHORIZATION},
+                        {"exact": Header.API_KEY},
+                        {"exact": Header.REQUEST_ID},
+                    ]
+                },
+            ),
+        ),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router")),
+    ]
+
+
+def provider_filters(provider: Provider) -> list[Json]:
+    """The upstream filters of a provider's cluster; they run once per attempt."""
+    cluster = provider_cluster(provider.name)
+    return [
+        # Body, model and path for this provider; skipped when the front filter has prepared them.
+        _filter(
+            upstream_filter(cluster),
+            typed(
+                "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+                extension_config={"name": upstream_filter(cluster), "typed_config": lua_config("upstream")},
+                xds_matcher=_skip_when(Header.PREPARED, cluster),
+            ),
+        ),
+        # Headers are shared by all attempts, so each one begins by forgetting what the client or the last one sent.
+        _filter("scrub", _header_mutation(_scrub())),
+        *_default_headers(provider.template.default_headers),
+        *_credential(provider),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def _filter(name: str, config: JsonObject) -> JsonObject:
+    return {"name": name, "typed_config": config}
+
+
+def _skip_when(header: str, value: str) -> JsonObject:
+    return {
+        "matcher_tree": {
+            "input": {
+                "name": header,
+                "typed_config": typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header),
+            },
+            "exact_match_map": {
+                "map": {
+                    value: {
+                        "action": {
+                            "name": "skip",
+                            "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter"),
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+
+def _header_mutation(mutations: list[Json]) -> JsonObject:
+    return typed(
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", mutations={"request_mutations": mutations}
+    )
+
+
+def _scrub() -> list[Json]:
+    return [
+        *({"remove": header} for header in (*_CREDENTIAL_HEADERS, *_CLIENT_HEADERS)),
+        {"remove_on_match": {"key_matcher": {"prefix": Header.INTERNAL_PREFIX}}},
+        {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+    ]
+
+
+def _default_headers(headers: Mapping[str, str]) -> list[Json]:
+    if not headers:
+        return []
+    mutations: list[Json] = [
+        {"append": {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}}
+        for key, value in headers.items()
+    ]
+    return [_filter("default_headers", _header_mutation(mutations))]
+
+
+def _credential(provider: Provider) -> list[Json]:
+    if provider.credential is None:
+        return []
+    injected = typed(
+        "envoy.extensions.http.injected_credentials.generic.v3.Generic",
+        credential={
+            "name": credential_secret(provider.name),
+            "sds_config": {"ads": {}, "resource_api_version": "V3"},
+        },
+        header=provider.template.credential_header,
+        header_value_prefix=provider.template.credential_prefix,
+    )
+    return [
+        _filter(
+            "credential",
+            typed(
+                "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+                overwrite=True,
+                allow_request_without_credential=False,
+                credential={"name": "envoy.http.injected_credentials.generic", "typed_config": injected},
+            ),
+        )
+    ]

@@ -1,0 +1,65 @@
+"""The one listener: the connection manager that every request passes."""
+
+from typing import Final
+
+from control_plane.settings import Settings
+from control_plane.xds.access_log import spool_log
+from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters
+from control_plane.xds.local_replies import local_reply_config
+from control_plane.xds.protobuf import JsonObject, typed
+from control_plane.xds.routes import ROUTE_CONFIG
+
+LISTENER: Final = "gateway"
+
+BUFFER_HEADROOM_BYTES: Final = 65536
+"""What the front filter may add to a body: a longer model name, a request for usage."""
+
+
+def listener(settings: Settings) -> JsonObject:
+    """The Listener resource."""
+    manager = typed(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="gateway",
+        rds={"route_config_name": ROUTE_CONFIG, "config_source": {"ads": {}, "resource_api_version": "V3"}},
+        http_filters=listener_filters(max_body_bytes=settings.max_body_bytes),
+        access_log=[spool_log(settings.spool_dir)],
+        # Long streams are seen while they run, so that a killed Envoy does not take them with it unseen.
+        access_log_options={"access_log_flush_interval": "10s"},
+        early_header_mutation_extensions=[
+            {
+                "name": "hygiene",
+                "typed_config": typed(
+                    "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                    mutations=list(EARLY_MUTATIONS),
+                ),
+            }
+        ],
+        generate_request_id=True,
+        always_set_request_id_in_response=True,
+        use_remote_address=True,
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="REJECT_REQUEST",
+        common_http_protocol_options={
+            "idle_timeout": "3600s",
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "max_headers_count": 100,
+        },
+        # Slow headers and slow bodies end; a running answer is bounded by its route.
+        request_headers_timeout="10s",
+        request_timeout="300s",
+        stream_idle_timeout="300s",
+        server_header_transformation="OVERWRITE",
+        server_name="tollgate",
+        local_reply_config=local_reply_config(),
+    )
+    return {
+        "name": LISTENER,
+        "address": {
+            "socket_address": {"address": settings.gateway_host, "port_value": settings.gateway_port},
+        },
+        "per_connection_buffer_limit_bytes": settings.max_body_bytes + BUFFER_HEADROOM_BYTES,
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }

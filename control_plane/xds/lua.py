@@ -1,0 +1,32 @@
+"""The Lua scripts of `envoy/lua/`, which travel inline: one version of the configuration pins the script as well."""
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from control_plane.xds.protobuf import JsonObject, typed_struct
+
+_FOLDER: Final = Path(__file__).parents[2] / "envoy" / "lua"
+
+FRONT_FILTER: Final = "tollgate.front"
+"""Name of the front filter; route metadata for it stands under the same name."""
+
+
+def upstream_filter(cluster: str) -> str:
+    """Name of the upstream filter of a cluster; route metadata for it stands under the same name."""
+    return f"tollgate.upstream.{cluster}"
+
+
+@cache
+def script(name: str) -> str:
+    """The text of `envoy/lua/<name>.lua`."""
+    return (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def lua_config(name: str) -> JsonObject:
+    """The `typed_config` of a Lua filter. All filters that run one script share a VM per worker."""
+    return typed_struct(
+        "envoy.extensions.filters.http.lua.v3.Lua",
+        default_source_code={"inline_string": script(name)},
+        shared_vm_id=f"tollgate.{name}",
+    )

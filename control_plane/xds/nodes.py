@@ -1,0 +1,77 @@
+"""What each connected Envoy has accepted and refused. A rejection is state: Envoy keeps its old configuration quietly."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from gateway_core.clock import Now
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A version that a node refused, and its words."""
+
+    version: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TypeStatus:
+    """Of one resource type at one node."""
+
+    accepted_version: str | None = None
+    accepted_at: datetime | None = None
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One connected Envoy."""
+
+    node_id: str
+    connected_at: datetime
+    types: dict[str, TypeStatus] = field(default_factory=dict)
+
+
+class NodeRegistry:
+    """The Envoys connected to this control plane. One that leaves is forgotten; a stream is told apart by its own key."""
+
+    def __init__(self, now: Now, registry: CollectorRegistry) -> None:
+        self._now = now
+        self._nodes: dict[int, NodeStatus] = {}
+        self._connected = Gauge("tollgate_xds_nodes", "Envoys connected", registry=registry)
+        self._connected.set_function(lambda: len(self._nodes))
+        self._answers = Counter(
+            "tollgate_xds_answers_total", "ACKs and NACKs received", ["type", "answer"], registry=registry
+        )
+
+    def connected(self, stream: int, node_id: str) -> None:
+        """A node opened a stream."""
+        self._nodes[stream] = NodeStatus(node_id, self._now())
+
+    def disconnected(self, stream: int) -> None:
+        """The stream ended."""
+        self._nodes.pop(stream, None)
+
+    def accepted(self, stream: int, type_url: str, version: str) -> None:
+        """The node ACKed a version; an earlier rejection is history."""
+        self._answers.labels(_short(type_url), "ack").inc()
+        self._nodes[stream].types[type_url] = TypeStatus(version, self._now())
+
+    def rejected(self, stream: int, type_url: str, version: str, message: str) -> None:
+        """The node NACKed a version and stays with the one it had."""
+        self._answers.labels(_short(type_url), "nack").inc()
+        types = self._nodes[stream].types
+        status = types.get(type_url, TypeStatus())
+        types[type_url] = replace(status, rejection=Rejection(version, message, self._now()))
+
+    def nodes(self) -> Iterable[NodeStatus]:
+        """All connected nodes, by id."""
+        return sorted(self._nodes.values(), key=lambda node: node.node_id)
+
+
+def _short(type_url: str) -> str:
+    return type_url.rpartition(".")[2]

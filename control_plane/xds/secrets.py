@@ -1,0 +1,20 @@
+"""Provider credentials as SDS secrets; Envoy keeps them out of its configuration dump."""
+
+from control_plane.catalog.model import Provider
+from control_plane.xds.protobuf import JsonObject
+from gateway_core.ids import ProviderName
+
+
+def credential_secret(provider: ProviderName) -> str:
+    """Name of the secret that holds a provider's credential."""
+    return f"credential/{provider}"
+
+
+def secret(provider: Provider) -> JsonObject | None:
+    """The Secret resource, or None for a provider that needs no credential."""
+    if provider.credential is None:
+        return None
+    return {
+        "name": credential_secret(provider.name),
+        "generic_secret": {"secret": {"inline_string": provider.credential.get_secret_value()}},
+    }

@@ -1,0 +1,91 @@
+"""The gRPC side of discovery: moves messages between Envoy and `AdsStream`, nothing else."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import grpc
+
+from control_plane.xds.ads_stream import AdsStream
+from control_plane.xds.cache import SnapshotCache
+from control_plane.xds.nodes import NodeRegistry
+from control_plane.xds.snapshot import Snapshot
+from gateway_core.logs import Logger
+from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+
+_SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_EVENTS_MAX = 64
+"""Requests of one node that may wait; beyond that its stream is not read, and HTTP/2 flow control holds it back."""
+_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+
+
+class AggregatedDiscovery:
+    """The service's one streaming method."""
+
+    def __init__(self, cache: SnapshotCache, registry: NodeRegistry, log: Logger) -> None:
+        self._cache = cache
+        self._registry = registry
+        self._log = log
+        self._keys = itertools.count()
+
+    async def stream(
+        self,
+        requests: AsyncIterator[DiscoveryRequest],
+        context: "grpc.aio.ServicerContext[DiscoveryRequest, DiscoveryResponse]",
+    ) -> None:
+        """Serve one node until it leaves."""
+        nonces = map(str, itertools.count(1))
+        stream = AdsStream(next(self._keys), self._registry, lambda: next(nonces))
+        events: asyncio.Queue[DiscoveryRequest | Snapshot | None] = asyncio.Queue(_EVENTS_MAX)
+        readers = [
+            asyncio.create_task(_forward_requests(requests, events), name="ads_requests"),
+            asyncio.create_task(self._forward_snapshots(events), name="ads_snapshots"),
+        ]
+        try:
+            while (event := await events.get()) is not None:
+                responses = stream.on_snapshot(event) if isinstance(event, Snapshot) else stream.on_request(event)
+                if isinstance(event, DiscoveryRequest) and event.HasField("error_detail"):
+                    self._log.error("xds_rejected", type=event.type_url, message=event.error_detail.message)
+                for response in responses:
+                    await context.write(response)
+        finally:
+            self._registry.disconnected(stream.key)
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    async def _forward_snapshots(self, events: "asyncio.Queue[DiscoveryRequest | Snapshot | None]") -> None:
+        snapshot: Snapshot | None = None
+        while True:
+            snapshot = await self._cache.newer_than(snapshot)
+            await events.put(snapshot)
+
+
+async def _forward_requests(
+    requests: AsyncIterator[DiscoveryRequest], events: "asyncio.Queue[DiscoveryRequest | Snapshot | None]"
+) -> None:
+    try:
+        async for request in requests:
+            await events.put(request)
+    finally:
+        await events.put(None)
+
+
+async def start_server(service: AggregatedDiscovery, address: str) -> grpc.aio.Server:
+    """Serve discovery on `host:port`.
+
+    Raises:
+        RuntimeError: the address cannot be bound.
+    """
+    server = grpc.aio.server(options=[("grpc.max_send_message_length", _MESSAGE_BYTES_MAX), ("grpc.so_reuseport", 0)])
+    handler = grpc.stream_stream_rpc_method_handler(
+        service.stream,
+        request_deserializer=DiscoveryRequest.FromString,
+        response_serializer=DiscoveryResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(_SERVICE, {"StreamAggregatedResources": handler}),)
+    )
+    server.add_insecure_port(address)
+    await server.start()
+    return server

@@ -1,0 +1,86 @@
+"""The wiring of ext_authz, top to bottom: keys and catalogue in memory, holds in Postgres, one gRPC method."""
+
+import asyncio
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
+
+from ext_authz.keys import KeyCache
+from ext_authz.postgres_catalog import PostgresCatalog
+from ext_authz.postgres_holds import PostgresHolds
+from ext_authz.postgres_keys import PostgresKeys
+from ext_authz.servicer import Authorization, start_server
+from ext_authz.settings import Settings
+from gateway_core.api_keys import KeyHash
+from gateway_core.clock import monotonic, utc_now
+from gateway_core.contract import Channel
+from gateway_core.health import serving_health
+from gateway_core.logs import Logger
+from gateway_core.postgres import Notification, Trouble, connect_pool, notifications
+
+POOL_SIZE_MAX = 16
+RETRY_S = 0.5
+
+
+async def serve(settings: Settings, log: Logger) -> None:
+    """Run until cancelled."""
+    registry = CollectorRegistry()
+    async with await connect_pool(settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX) as pool:
+        catalog = PostgresCatalog(pool)
+        await catalog.refresh()
+        keys = KeyCache(
+            PostgresKeys(pool),
+            entries_max=settings.key_cache_entries,
+            ttl_ms=settings.key_cache_ttl_ms,
+            monotonic=monotonic,
+        )
+        service = Authorization(
+            keys=keys,
+            catalog=catalog,
+            holds=PostgresHolds(pool, utc_now),
+            pepper=settings.api_key_pepper,
+            hold_ttl=timedelta(milliseconds=settings.hold_ttl_ms),
+            now=utc_now,
+            monotonic=monotonic,
+            registry=registry,
+            log=log,
+        )
+        address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
+        server = await start_server(service, address, checks_max=settings.checks_max)
+        stale = asyncio.Event()
+        try:
+            async with (
+                serving_health(
+                    settings.ext_authz_metrics_host, settings.ext_authz_metrics_port, lambda: None, registry
+                ),
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(_follow_changes(settings, keys, stale), name="follow_changes")
+                group.create_task(_refresh_catalog(catalog, stale, log), name="refresh_catalog")
+        finally:
+            await server.stop(grace=1.0)
+
+
+async def _follow_changes(settings: Settings, keys: KeyCache, stale: asyncio.Event) -> None:
+    channels = [Channel.API_KEY, Channel.CATALOG]
+    async for change in notifications(settings.postgres_dsn, channels, service="ext_authz"):
+        match change:
+            case Notification(channel=Channel.API_KEY, payload=payload):
+                keys.forget(KeyHash(bytes.fromhex(payload)))
+            case Notification():
+                stale.set()
+            case _:
+                keys.forget_all()
+                stale.set()
+
+
+async def _refresh_catalog(catalog: PostgresCatalog, stale: asyncio.Event, log: Logger) -> None:
+    while True:
+        await stale.wait()
+        stale.clear()
+        try:
+            await catalog.refresh()
+        except Trouble as error:
+            log.warning("catalog_unreadable", error=type(error).__name__)
+            stale.set()
+            await asyncio.sleep(RETRY_S)

@@ -1,0 +1,71 @@
+"""Envoy's question as a value. The edge: behind it there is no protobuf any more."""
+
+from dataclasses import dataclass
+
+from gateway_core.api_keys import bearer_token
+from gateway_core.contract import Header, Metadata, RequestField
+from gateway_core.endpoints import Endpoint
+from gateway_core.ids import ModelName, RequestId
+from wire.ext_authz_pb2 import CheckRequest
+
+
+class MalformedCheckError(ValueError):
+    """A question the front filter does not ask; the request is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request that wants to pass.
+
+    Attributes:
+        credential: the key as the client sent it, or None. Hidden in repr.
+        model: None on endpoints without one.
+        body_bytes: length of the body; no tokenizer makes more tokens than bytes of it.
+        max_output_tokens: what the client asked for per choice, or None.
+        choices: how many answers it asked for, at least 1.
+    """
+
+    request_id: RequestId
+    credential: str | None
+    endpoint: Endpoint
+    model: ModelName | None
+    body_bytes: int
+    max_output_tokens: int | None
+    choices: int
+
+    def __repr__(self) -> str:
+        return f"Attempt({self.request_id!r}, {self.endpoint}, {self.model!r})"
+
+
+def parse_check(request: CheckRequest) -> Attempt:
+    """Read a CheckRequest.
+
+    Raises:
+        MalformedCheckError: no request id, or nothing from the front filter.
+    """
+    headers = request.attributes.request.http.headers
+    metadata = request.attributes.metadata_context.filter_metadata
+    if Metadata.NAMESPACE not in metadata or not headers.get(Header.REQUEST_ID):
+        raise MalformedCheckError("the front filter has not seen this request")
+    fields = metadata[Metadata.NAMESPACE].fields[Metadata.REQUEST].struct_value.fields
+    model = fields[RequestField.MODEL].string_value
+    return Attempt(
+        request_id=RequestId(headers[Header.REQUEST_ID]),
+        credential=bearer_token(headers.get(Header.AUTHORIZATION)) or headers.get(Header.API_KEY),
+        endpoint=_endpoint(fields[RequestField.ENDPOINT].string_value),
+        model=ModelName(model) if model else None,
+        body_bytes=int(fields[RequestField.BODY_BYTES].number_value),
+        max_output_tokens=(
+            int(fields[RequestField.MAX_OUTPUT_TOKENS].number_value)
+            if fields[RequestField.MAX_OUTPUT_TOKENS].HasField("number_value")
+            else None
+        ),
+        choices=max(1, int(fields[RequestField.CHOICES].number_value)),
+    )
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        return Endpoint(text)
+    except ValueError as error:
+        raise MalformedCheckError("unknown endpoint") from error

@@ -1,0 +1,49 @@
+"""A decision as Envoy's answer."""
+
+from google.protobuf.struct_pb2 import Struct
+
+from ext_authz.decision import Admitted, Refused
+from ext_authz.keys import ApiKey
+from gateway_core.contract import GrantField, Header
+from wire.ext_authz_pb2 import CheckResponse, RpcStatus
+
+_OK = 0
+_PERMISSION_DENIED = 7
+_PAYMENT_REQUIRED = 402
+
+
+def render_decision(decision: Admitted | Refused) -> CheckResponse:
+    """The answer, with the grant as dynamic metadata, which the access log writes down."""
+    response = CheckResponse()
+    if decision.key is not None:
+        _write_key(response.dynamic_metadata, decision.key)
+    match decision:
+        case Admitted():
+            response.status.CopyFrom(RpcStatus(code=_OK))
+            # Present but empty: Envoy takes an answer without it for a denial.
+            response.ok_response.SetInParent()
+            if decision.price_version is not None:
+                response.dynamic_metadata[GrantField.PRICE_VERSION] = decision.price_version
+            if decision.hold_nano_usd is not None:
+                response.dynamic_metadata[GrantField.HOLD_NANO_USD] = str(decision.hold_nano_usd)
+        case Refused(error=error):
+            response.status.CopyFrom(RpcStatus(code=_PERMISSION_DENIED))
+            response.denied_response.status.code = error.status
+            response.denied_response.body = error.body()
+            _add_header(response, "content-type", "application/json")
+            if error.status == _PAYMENT_REQUIRED:
+                _add_header(response, Header.SHOULD_RETRY, "false")
+            response.dynamic_metadata[GrantField.ERROR_CODE] = error.code
+    return response
+
+
+def _write_key(metadata: Struct, key: ApiKey) -> None:
+    metadata[GrantField.ORG_ID] = key.org_id
+    metadata[GrantField.PROJECT_ID] = key.project_id
+    metadata[GrantField.KEY_ID] = key.key_id
+
+
+def _add_header(response: CheckResponse, key: str, value: str) -> None:
+    option = response.denied_response.headers.add()
+    option.header.key = key
+    option.header.value = value

@@ -1,0 +1,68 @@
+"""May this request pass, and what has to be held for it. Pure: everything it depends on is an argument."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from ext_authz.catalog import Catalog
+from ext_authz.check_request import Attempt
+from ext_authz.keys import ApiKey
+from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
+from gateway_core.errors import INVALID_API_KEY, ApiError, model_not_found
+from gateway_core.ids import PriceVersion
+from gateway_core.money import MAX_NANO_USD, NanoUsd
+from gateway_core.pricing import worst_case_nano_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It may not; `key` says whose request it was, when that is known."""
+
+    error: ApiError
+    key: ApiKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """It may, once `hold_nano_usd` is held. Both are None on endpoints that cost nothing."""
+
+    key: ApiKey
+    price_version: PriceVersion | None = None
+    hold_nano_usd: NanoUsd | None = None
+
+
+def insufficient_quota(key: ApiKey) -> Refused:
+    """The balance does not cover the request's worst case."""
+    message = "The balance of your organisation does not cover this request. Add credit, or lower max_tokens."
+    return Refused(ApiError(402, "insufficient_quota", message, type="insufficient_quota"), key)
+
+
+def decide(attempt: Attempt, key: ApiKey | None, catalog: Catalog, *, now: datetime) -> Admitted | Refused:
+    """Everything but the balance: key, model, endpoint, and the worst case that has to be held.
+
+    The worst case counts every byte of the body as an input token, since no tokenizer makes more, and the full output
+    of the model unless the client asked for less, at the dearest price of all deployments that may serve it.
+    """
+    if key is None or key.disabled or (key.expires_at is not None and key.expires_at <= now):
+        return Refused(INVALID_API_KEY, key)
+    if attempt.endpoint is Endpoint.MODELS or attempt.model is None:
+        return Admitted(key)
+    offer = catalog.offers.get(attempt.model)
+    if offer is None:
+        return Refused(model_not_found(attempt.model), key)
+    if key.models_allowed and not any(fnmatchcase(attempt.model, pattern) for pattern in key.models_allowed):
+        message = f"This API key may not use the model '{attempt.model}'."
+        return Refused(ApiError(403, "model_not_allowed", message, param="model"), key)
+    prices = offer.prices.get(attempt.endpoint)
+    if not prices:
+        served = ", ".join(PATH_BY_ENDPOINT[endpoint] for endpoint in offer.prices) or "no endpoint at the moment"
+        message = f"The model '{attempt.model}' is not served here; it is served on {served}."
+        return Refused(ApiError(400, "endpoint_not_supported", message, param="model"), key)
+    output = offer.max_output_tokens
+    if attempt.max_output_tokens is not None:
+        output = min(output, attempt.max_output_tokens)
+    worst = max(
+        worst_case_nano_usd(row, input_tokens_max=attempt.body_bytes, output_tokens_max=output * attempt.choices)
+        for row in prices
+    )
+    return Admitted(key, catalog.version, NanoUsd(min(worst, MAX_NANO_USD)))

@@ -1,0 +1,135 @@
+"""Envoy's question, answered: parse, load, decide, hold, render.
+
+Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers the client with 503.
+"""
+
+from datetime import timedelta
+from typing import Protocol
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from pydantic import SecretStr
+
+from ext_authz.catalog import Catalog
+from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
+from ext_authz.check_response import render_decision
+from ext_authz.decision import Admitted, Refused, decide, insufficient_quota
+from ext_authz.keys import ApiKey, KeyCache
+from gateway_core.api_keys import hash_key, is_well_formed
+from gateway_core.clock import Monotonic, Now
+from gateway_core.ids import KeyId, OrgId, RequestId
+from gateway_core.logs import Logger
+from gateway_core.money import NanoUsd
+from gateway_core.postgres import Trouble
+from wire.ext_authz_pb2 import CheckRequest, CheckResponse
+
+_SERVICE = "envoy.service.auth.v3.Authorization"
+
+
+class CatalogSource(Protocol):
+    """Where the current catalogue is."""
+
+    @property
+    def catalog(self) -> Catalog | None:
+        """The newest reading, or None before the first."""
+
+
+class Holds(Protocol):
+    """Where money is set aside."""
+
+    async def place(
+        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, amount: NanoUsd, ttl: timedelta
+    ) -> bool:
+        """Hold an amount for a request; False if the balance does not cover it.
+
+        Raises:
+            asyncpg.PostgresError, OSError: nothing is held, or nobody knows; the request must not pass.
+        """
+
+
+class Authorization:
+    """The gRPC service's one method, and what it asks."""
+
+    def __init__(
+        self,
+        *,
+        keys: KeyCache,
+        catalog: CatalogSource,
+        holds: Holds,
+        pepper: SecretStr,
+        hold_ttl: timedelta,
+        now: Now,
+        monotonic: Monotonic,
+        registry: CollectorRegistry,
+        log: Logger,
+    ) -> None:
+        self._keys = keys
+        self._catalog = catalog
+        self._holds = holds
+        self._pepper = pepper
+        self._hold_ttl = hold_ttl
+        self._now = now
+        self._monotonic = monotonic
+        self._log = log
+        self._decisions = Counter("tollgate_authz_decisions_total", "Decisions", ["decision"], registry=registry)
+        self._seconds = Histogram(
+            "tollgate_authz_seconds",
+            "Time to decide",
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2),
+            registry=registry,
+        )
+
+    async def check(
+        self, request: CheckRequest, context: "grpc.aio.ServicerContext[CheckRequest, CheckResponse]"
+    ) -> CheckResponse:
+        """Decide about one request."""
+        began = self._monotonic()
+        try:
+            decision = await self._decide(parse_check(request))
+        except (MalformedCheckError, *Trouble) as error:
+            self._decisions.labels("error").inc()
+            self._log.warning("check_failed", error=type(error).__name__)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "cannot decide")
+        self._decisions.labels("admitted" if isinstance(decision, Admitted) else decision.error.code).inc()
+        self._seconds.observe(self._monotonic() - began)
+        return render_decision(decision)
+
+    async def _decide(self, attempt: Attempt) -> Admitted | Refused:
+        catalog = self._catalog.catalog
+        if catalog is None:
+            raise MalformedCheckError("the catalogue has not been read yet")
+        key = await self._find_key(attempt)
+        decision = decide(attempt, key, catalog, now=self._now())
+        if isinstance(decision, Refused) or decision.hold_nano_usd is None:
+            return decision
+        held = await self._holds.place(
+            attempt.request_id,
+            org_id=decision.key.org_id,
+            key_id=decision.key.key_id,
+            amount=decision.hold_nano_usd,
+            ttl=self._hold_ttl,
+        )
+        return decision if held else insufficient_quota(decision.key)
+
+    async def _find_key(self, attempt: Attempt) -> ApiKey | None:
+        if attempt.credential is None or not is_well_formed(attempt.credential):
+            return None
+        return await self._keys.find(hash_key(attempt.credential, self._pepper))
+
+
+async def start_server(service: Authorization, address: str, *, checks_max: int) -> grpc.aio.Server:
+    """Serve checks on `host:port`; more than `checks_max` at once are refused, which Envoy answers with 503.
+
+    Raises:
+        RuntimeError: the address cannot be bound.
+    """
+    server = grpc.aio.server(maximum_concurrent_rpcs=checks_max, options=[("grpc.so_reuseport", 0)])
+    handler = grpc.unary_unary_rpc_method_handler(
+        service.check,
+        request_deserializer=CheckRequest.FromString,
+        response_serializer=CheckResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Check": handler}),))
+    server.add_insecure_port(address)
+    await server.start()
+    return server

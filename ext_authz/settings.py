@@ -1,0 +1,19 @@
+"""Settings of ext_authz; the table in README.md explains each."""
+
+from pydantic import Field, SecretStr
+
+from gateway_core.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What `python -m ext_authz` needs to know."""
+
+    api_key_pepper: SecretStr
+    ext_authz_host: str = "127.0.0.1"
+    ext_authz_port: int = 9002
+    ext_authz_metrics_host: str = "127.0.0.1"
+    ext_authz_metrics_port: int = 9102
+    key_cache_ttl_ms: int = Field(default=60_000, ge=0, le=3_600_000)
+    key_cache_entries: int = Field(default=100_000, ge=1, le=10_000_000)
+    hold_ttl_ms: int = Field(default=900_000, ge=1_000, le=86_400_000)
+    checks_max: int = Field(default=1000, ge=1, le=100_000)

@@ -1,0 +1,47 @@
+"""The small HTTP server of a service that has no other: liveness, readiness, metrics."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+
+Ready = Callable[[], str | None]
+"""Returns what is still missing, or None when the service can do its work."""
+
+
+def health_routes(ready: Ready, registry: CollectorRegistry) -> list[web.RouteDef]:
+    """`/livez` (this process answers), `/readyz` (503 with the reason until ready), `/metrics`."""
+
+    async def livez(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        missing = ready()
+        return web.Response(text="ok\n") if missing is None else web.Response(status=503, text=missing + "\n")
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+
+    return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+
+
+@asynccontextmanager
+async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+    """Serve an application while the block runs; open requests get a second to finish."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving_health(host: str, port: int, ready: Ready, registry: CollectorRegistry) -> AsyncIterator[None]:
+    """Serve only the health routes while the block runs."""
+    app = web.Application()
+    app.add_routes(health_routes(ready, registry))
+    async with serving(app, host, port):
+        yield

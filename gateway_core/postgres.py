@@ -1,0 +1,90 @@
+"""Connections to Postgres, and its notifications as a stream that admits when it has missed some."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+from pydantic import SecretStr
+
+NOTIFICATIONS_MAX: Final = 10_000
+RECONNECT_DELAY_S: Final = 0.25
+KEEPALIVE_S: Final = 5.0
+
+Trouble = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What a Postgres that is down, restarting or overloaded raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One NOTIFY: its channel and payload."""
+
+    channel: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """Notifications may have been missed: whatever is kept in memory has to be read again. Comes first of all."""
+
+
+async def connect_pool(dsn: SecretStr, *, service: str, size_max: int) -> asyncpg.Pool:
+    """A pool of up to `size_max` connections that show up in pg_stat_activity under the service's name.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the server cannot be reached or refuses; the caller decides whether to retry.
+    """
+    return await asyncpg.create_pool(
+        dsn.get_secret_value(),
+        min_size=1,
+        max_size=size_max,
+        command_timeout=30,
+        server_settings={"application_name": service},
+    )
+
+
+async def notifications(
+    dsn: SecretStr, channels: Sequence[str], *, service: str
+) -> AsyncIterator[Notification | Resync]:
+    """Every NOTIFY on the channels, over a connection of its own that is made again when it breaks.
+
+    Yields a `Resync` after each (re)connect and when more than `NOTIFICATIONS_MAX` were waiting. Never ends by itself.
+    """
+    while True:
+        queue: asyncio.Queue[Notification | Resync] = asyncio.Queue(NOTIFICATIONS_MAX)
+
+        receive = _receiver(queue)
+        try:
+            connection = await asyncpg.connect(
+                dsn.get_secret_value(), timeout=5, server_settings={"application_name": f"{service} listener"}
+            )
+        except Trouble:
+            await asyncio.sleep(RECONNECT_DELAY_S)
+            continue
+        try:
+            for channel in channels:
+                await connection.add_listener(channel, receive)
+            yield Resync()
+            while True:
+                try:
+                    yield await asyncio.wait_for(queue.get(), KEEPALIVE_S)
+                except TimeoutError:
+                    # A connection that died without a word is noticed here and not at the next change.
+                    await connection.execute("SELECT 1", timeout=KEEPALIVE_S)
+        except Trouble:
+            await asyncio.sleep(RECONNECT_DELAY_S)
+        finally:
+            connection.terminate()
+
+
+def _receiver(queue: asyncio.Queue[Notification | Resync]) -> Callable[[object, int, str, object], None]:
+    def receive(_connection: object, _pid: int, channel: str, payload: object) -> None:
+        if queue.full():
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(Resync())
+        else:
+            queue.put_nowait(Notification(channel, str(payload)))
+
+    return receive

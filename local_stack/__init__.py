@@ -1,0 +1,1 @@
+"""The embedded stack: real servers as child processes of one supervisor, without Docker and without root."""

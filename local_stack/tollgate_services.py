@@ -1,0 +1,188 @@
+"""The services of a Tollgate stack as a table: command, environment, needs, readiness, stop. Read it from top to bottom."""
+
+import base64
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway_core.api_keys import LIVE_PREFIX, OPERATOR_PREFIX, new_key
+from local_stack import probes
+from local_stack.clickhouse import ClickHouse
+from local_stack.data_directory import DataDirectory
+from local_stack.envoy import Envoy, local_bootstrap
+from local_stack.postgres import Postgres
+from local_stack.secret_files import SecretFiles
+from local_stack.service import Command, Service, Task
+from local_stack.settings import Environment
+from local_stack.valkey import Valkey
+
+HOST: Final = "127.0.0.1"
+
+# What the services read, by the name of the file.
+API_KEY_PEPPER: Final = "tollgate_api_key_pepper"
+CREDENTIAL_KEY: Final = "tollgate_credential_key"
+DEMO_API_KEY: Final = "tollgate_demo_api_key"
+OPERATOR_TOKEN: Final = "tollgate_operator_token"
+POSTGRES_DSN: Final = "tollgate_postgres_dsn"
+REDIS_URL: Final = "tollgate_redis_url"
+CLICKHOUSE_URL: Final = "tollgate_clickhouse_url"
+SECRET_NAMES: Final = (
+    *(API_KEY_PEPPER, CREDENTIAL_KEY, DEMO_API_KEY, OPERATOR_TOKEN),
+    *(POSTGRES_DSN, REDIS_URL, CLICKHOUSE_URL),
+)
+
+_POSTGRES_PASSWORD: Final = "postgres_password"
+_VALKEY_PASSWORD: Final = "valkey_password"
+_CLICKHOUSE_PASSWORD: Final = "clickhouse_password"
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The stores of one stack."""
+
+    postgres: Postgres
+    valkey: Valkey
+    clickhouse: ClickHouse
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a user of the stack is given."""
+
+    api_key: str
+    operator_token: str
+
+
+def keys(directory: DataDirectory) -> Keys:
+    """The demo key and the operator token, made at the first start."""
+    files = SecretFiles(directory.secrets)
+    return Keys(
+        files.kept(DEMO_API_KEY, lambda: new_key(LIVE_PREFIX, secrets.token_bytes).get_secret_value()),
+        files.kept(OPERATOR_TOKEN, lambda: new_key(OPERATOR_PREFIX, secrets.token_bytes).get_secret_value()),
+    )
+
+
+def servers(directory: DataDirectory, ports: Mapping[str, int]) -> Servers:
+    """The stores, their passwords made at the first start."""
+    files = SecretFiles(directory.secrets)
+    return Servers(
+        Postgres(directory.postgres, ports["postgres"], files.kept(_POSTGRES_PASSWORD, secrets.token_hex)),
+        Valkey(directory.run / "valkey.conf", ports["valkey"], files.kept(_VALKEY_PASSWORD, secrets.token_hex)),
+        ClickHouse(
+            directory.clickhouse,
+            ports["clickhouse"],
+            directory.secrets / _CLICKHOUSE_PASSWORD,
+            files.kept(_CLICKHOUSE_PASSWORD, secrets.token_hex),
+        ),
+    )
+
+
+def write_secrets(directory: DataDirectory, stores: Servers) -> None:
+    """Put everything the services read from TOLLGATE_SECRETS_DIR where they look for it."""
+    files = SecretFiles(directory.secrets)
+    files.kept(API_KEY_PEPPER, secrets.token_hex)
+    files.kept(CREDENTIAL_KEY, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    files.put(POSTGRES_DSN, stores.postgres.dsn)
+    files.put(REDIS_URL, stores.valkey.url)
+    files.put(CLICKHOUSE_URL, stores.clickhouse.url)
+
+
+def service_environment(directory: DataDirectory, ports: Mapping[str, int]) -> dict[str, str]:
+    """The settings of all services; each reads its own. No secret is among them."""
+    return {
+        "TOLLGATE_SECRETS_DIR": str(directory.secrets),
+        "TOLLGATE_SPOOL_DIR": str(directory.spool),
+        "TOLLGATE_GATEWAY_HOST": HOST,
+        "TOLLGATE_GATEWAY_PORT": str(ports["gateway"]),
+        "TOLLGATE_CONTROL_PLANE_HOST": HOST,
+        "TOLLGATE_CONTROL_PLANE_PORT": str(ports["control_plane"]),
+        "TOLLGATE_CONTROL_PLANE_ENDPOINTS": f"{HOST}:{ports['control_plane']}",
+        "TOLLGATE_XDS_HOST": HOST,
+        "TOLLGATE_XDS_PORT": str(ports["xds"]),
+        "TOLLGATE_EXT_AUTHZ_HOST": HOST,
+        "TOLLGATE_EXT_AUTHZ_PORT": str(ports["ext_authz"]),
+        "TOLLGATE_EXT_AUTHZ_ENDPOINTS": f"{HOST}:{ports['ext_authz']}",
+        "TOLLGATE_EXT_AUTHZ_METRICS_HOST": HOST,
+        "TOLLGATE_EXT_AUTHZ_METRICS_PORT": str(ports["ext_authz_metrics"]),
+        "TOLLGATE_BILLING_SINK_METRICS_HOST": HOST,
+        "TOLLGATE_BILLING_SINK_METRICS_PORT": str(ports["billing_sink_metrics"]),
+        "TOLLGATE_SIMULATOR_HOST": HOST,
+        "TOLLGATE_SIMULATOR_PORT": str(ports["simulator"]),
+        "TOLLGATE_SIMULATOR_URL": f"http://{HOST}:{ports['simulator']}",
+    }
+
+
+def tasks(directory: DataDirectory, ports: Mapping[str, int], environment: Environment) -> list[Task]:
+    """What runs once in each start. The migrations are of two services and do not wait for each other."""
+    variables = {**environment.general, **service_environment(directory, ports)}
+    with_keys = {**variables, **environment.provider_keys}
+    return [
+        Task("migrate_billing_sink", _python("billing_sink", "migrate", environment=variables), ("postgres", "clickhouse")),
+        Task("migrate_control_plane", _python("control_plane", "migrate", environment=variables), ("postgres",)),
+        Task(
+            "seed_demo",
+            _python("control_plane", "seed-demo", environment=with_keys),
+            ("migrate_billing_sink", "migrate_control_plane"),
+        ),
+    ]
+
+
+def services(
+    directory: DataDirectory, ports: Mapping[str, int], environment: Environment, stores: Servers, api_key: str
+) -> list[Service]:
+    """What runs as long as the stack does, in the order of the start."""
+    variables = {**environment.general, **service_environment(directory, ports)}
+    return [
+        stores.postgres.service(),
+        stores.valkey.service(),
+        stores.clickhouse.service(),
+        Service(
+            "simulator",
+            _python("simulator", environment=variables),
+            ready=lambda _: probes.connect(ports["simulator"]),
+            ports={"simulator": ports["simulator"]},
+            stop_stage=2,
+        ),
+        Service(
+            "control_plane",
+            _python("control_plane", environment=variables),
+            ready=lambda _: probes.http_get(ports["control_plane"], "/readyz"),
+            needs=("seed_demo", "valkey"),
+            ports={name: ports[name] for name in ("control_plane", "xds")},
+            stop_stage=2,
+        ),
+        Service(
+            "ext_authz",
+            _python("ext_authz", environment=variables),
+            ready=lambda _: probes.http_get(ports["ext_authz_metrics"], "/readyz"),
+            needs=("seed_demo", "valkey"),
+            ports={name: ports[name] for name in ("ext_authz", "ext_authz_metrics")},
+            stop_stage=2,
+        ),
+        Service(
+            "billing_sink",
+            _python("billing_sink", environment=variables),
+            ready=lambda _: probes.http_get(ports["billing_sink_metrics"], "/readyz"),
+            needs=("seed_demo",),
+            ports={"billing_sink_metrics": ports["billing_sink_metrics"]},
+            # After Envoy: what it has just written to the spool is still taken into the ledger.
+            stop_stage=1,
+            stop_grace_s=2.0,
+        ),
+        Envoy(
+            directory.run / "envoy.json",
+            local_bootstrap(admin_port=ports["envoy_admin"], xds_port=ports["xds"]),
+        ).service(
+            # Not before: an Envoy that finds nobody to ask waits half a second before it asks again.
+            needs=("control_plane", "simulator"),
+            ports={"gateway": ports["gateway"]},
+            serves=lambda _: probes.http_get(ports["gateway"], "/v1/models", bearer=api_key),
+        ),
+    ]
+
+
+def _python(module: str, *arguments: str, environment: Mapping[str, str]) -> Command:
+    # -P: the working directory is no place to import from.
+    return Command((sys.executable, "-P", "-m", module, *arguments), environment)

@@ -1,0 +1,106 @@
+"""The wiring: which path speaks which dialect, and the life of the process. Start reading here."""
+
+import asyncio
+import signal
+from dataclasses import asdict
+
+from aiohttp import web
+
+from gateway_core.clock import Now, utc_now
+from gateway_core.logs import Logger
+from simulator.anthropic_messages import AnthropicMessages
+from simulator.exchange import BODY_BYTES_MAX, Exchange
+from simulator.gemini_generate import Framing, GeminiGenerate
+from simulator.openai_chat import OpenAiChat
+from simulator.recorder import Recorder
+from simulator.settings import SimulatorSettings
+
+EXCHANGE = web.AppKey("exchange", Exchange)
+RECORDER = web.AppKey("recorder", Recorder)
+
+_SHUTDOWN_S = 0.1
+"""aiohttp waits this long twice, first for handlers to finish, then for clients to take note."""
+
+
+def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> web.Application:
+    """The application with all its routes; nothing runs yet."""
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    recorder = None
+    if settings.simulator_record:
+        recorder = Recorder(settings.simulator_record_max, now)
+        app[RECORDER] = recorder
+        app.router.add_get("/simulator/requests", get_requests)
+        app.router.add_delete("/simulator/requests", delete_requests)
+    app[EXCHANGE] = Exchange(knobs=settings.knobs, recorder=recorder, now=now, log=log)
+    app.router.add_post("/v1/chat/completions", post_chat)
+    app.router.add_post("/v1beta/openai/chat/completions", post_chat)
+    app.router.add_post("/v1/messages", post_message)
+    app.router.add_post("/v1beta/models/{model}:generateContent", post_generate)
+    app.router.add_post("/v1beta/models/{model}:streamGenerateContent", post_stream_generate)
+    app.router.add_get("/v1/models", get_models)
+    app.router.add_get("/livez", get_health)
+    app.router.add_get("/readyz", get_health)
+    return app
+
+
+async def serve(settings: SimulatorSettings, log: Logger) -> None:
+    """Serve until SIGTERM or SIGINT. Open streams are cut then: clients of a simulator lose nothing."""
+    # Handlers end with their client, or every abandoned timeout would be held for ten minutes.
+    runner = web.AppRunner(
+        build_app(settings, log), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
+    )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.simulator_host, settings.simulator_port).start()
+        host, port, *_ = runner.addresses[0]
+        log.info("simulator_started", host=host, port=port)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+    log.info("simulator_stopped")
+
+
+async def post_chat(request: web.Request) -> web.StreamResponse:
+    """OpenAI's chat completion, under OpenAI's path or Gemini's."""
+    return await request.app[EXCHANGE].answer(request, OpenAiChat())
+
+
+async def post_message(request: web.Request) -> web.StreamResponse:
+    """Anthropic's message."""
+    return await request.app[EXCHANGE].answer(request, AnthropicMessages())
+
+
+async def post_generate(request: web.Request) -> web.StreamResponse:
+    """Gemini's answer in one body."""
+    dialect = GeminiGenerate(request.match_info["model"], Framing.UNARY)
+    return await request.app[EXCHANGE].answer(request, dialect)
+
+
+async def post_stream_generate(request: web.Request) -> web.StreamResponse:
+    """Gemini's answer as events with `?alt=sse`, otherwise as a JSON array that grows."""
+    framing = Framing.SSE if request.query.get("alt") == "sse" else Framing.ARRAY
+    return await request.app[EXCHANGE].answer(request, GeminiGenerate(request.match_info["model"], framing))
+
+
+async def get_models(request: web.Request) -> web.Response:
+    """OpenAI's list of models."""
+    return request.app[EXCHANGE].list_models(request)
+
+
+async def get_health(_request: web.Request) -> web.Response:
+    """Alive and ready are one: there is nothing to wait for."""
+    return web.Response(text="ok\n")
+
+
+async def get_requests(request: web.Request) -> web.Response:
+    """What was received, oldest first."""
+    return web.json_response({"requests": [asdict(received) for received in request.app[RECORDER].requests()]})
+
+
+async def delete_requests(request: web.Request) -> web.Response:
+    """Forget what was received."""
+    request.app[RECORDER].clear()
+    return web.Response(status=204)
