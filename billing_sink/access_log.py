@@ -50,6 +50,7 @@ class SpoolLine:
     start_time: datetime
     status: Annotated[int, Field(ge=0, le=999)]
     request_id: RequestId | None = None
+    reply_id: RequestId | None = None
     duration_ms: Count | None = None
     first_byte_ms: Count | None = None
     response_flags: str | None = None

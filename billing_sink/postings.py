@@ -112,8 +112,8 @@ def _parse(raw: RawLine) -> Iterable[tuple[RawLine, SpoolLine] | Quarantined]:
 def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -> Posting | Quarantined | None:
     if line.type != FINISHED:
         return None
-    # A connection that never got as far as a request has no id; its place in the spool is one.
-    request_id = line.request_id or RequestId(f"{spool_id}:{raw.byte_offset}")
+    # A connection that ended before there was a request or an answer has no id; its place in the spool is one.
+    request_id = line.request_id or line.reply_id or RequestId(f"{spool_id}:{raw.byte_offset}")
     try:
         rated = rate(line, prices)
     except (InvalidUsageError, UnpricedError, UnknownPriceError) as error:

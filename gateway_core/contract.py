@@ -54,7 +54,11 @@ class RequestField:
     BODY_BYTES: Final = "body_bytes"
     MAX_OUTPUT_TOKENS: Final = "max_output_tokens"
     CHOICES: Final = "choices"
+    HIDE_USAGE: Final = "hide_usage"
+    """Whether the usage chunk of a stream was our idea and is kept from the client."""
     CLIENT_REQUEST_ID: Final = "client_request_id"
+    ERROR_CODE: Final = "error_code"
+    """The `code` of a refusal by the front filter; then it stands alone."""
 
 
 class GrantField:
@@ -76,6 +80,8 @@ class SpoolField:
     VERSION: Final = "v"
     TYPE: Final = "type"
     REQUEST_ID: Final = "request_id"
+    REPLY_ID: Final = "reply_id"
+    """The id in the answer: the same, or the only one when what came was not valid HTTP."""
     START_TIME: Final = "start_time"
     DURATION_MS: Final = "duration_ms"
     FIRST_BYTE_MS: Final = "first_byte_ms"

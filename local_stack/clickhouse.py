@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from local_stack import probes, process
 from local_stack.ports import free_port
 from local_stack.secret_files import write_private
 from local_stack.service import Command, Service
+from local_stack.settings import Environment
 
 USER = "tollgate"
 DATABASE = "tollgate"
@@ -24,6 +25,8 @@ class ClickHouse:
     port: int
     password_file: Path
     password: str
+    environment: Mapping[str, str]
+    """Of this process: the server is a Python like it, and finds its packages the same way."""
 
     @property
     def url(self) -> str:
@@ -44,7 +47,7 @@ class ClickHouse:
             "clickhouse",
             Command(
                 (*module, *(word for pair in arguments.items() for word in pair)),
-                environment={"TZ": "UTC"},
+                environment={**self.environment, "TZ": "UTC"},
             ),
             ready=self._missing,
             prepare=self._prepare,
@@ -72,4 +75,5 @@ def _alone(data_dir: Path, port: int) -> ClickHouse:
     data_dir = data_dir.resolve()
     password, password_file = secrets.token_hex(), data_dir / "clickhouse-password"
     write_private(password_file, password)
-    return ClickHouse(data_dir / "clickhouse", port, password_file, password)
+    environment = Environment.load(secret_names=()).general
+    return ClickHouse(data_dir / "clickhouse", port, password_file, password, environment)

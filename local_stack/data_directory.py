@@ -111,13 +111,13 @@ class DataDirectory:
             os.close(descriptor)
 
     def holder(self) -> int | None:
-        """The pid of the supervisor that holds the directory, None when nobody does."""
+        """The pid of the supervisor that holds the directory, None when nobody does or it has only just begun to."""
         try:
             with self._lock.open(encoding="ascii") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return int(file.read() or 0)
+                    return int(file.read() or 0) or None
                 return None
         except FileNotFoundError:
             return None

@@ -9,6 +9,7 @@ import itertools
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Self
 
 DEFAULTS: Mapping[str, int | None] = {
     "gateway": 8080,
@@ -40,7 +41,7 @@ class PortClaims:
     def __init__(self) -> None:
         self._claims = contextlib.ExitStack()
 
-    def __enter__(self) -> "PortClaims":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

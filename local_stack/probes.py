@@ -32,14 +32,3 @@ async def http_get(port: int, path: str, *, bearer: str | None = None) -> str | 
         return f"http://127.0.0.1:{port}{path} does not answer"
     status = answer.decode(errors="replace").partition(" ")[2].strip()
     return None if status.startswith("200") else f"http://127.0.0.1:{port}{path} answers {status}"
-
-
-async def connect(port: int) -> str | None:
-    """None when something listens on the port of 127.0.0.1."""
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
-            return None
-    except (OSError, TimeoutError):
-        return f"nobody listens on port {port}"

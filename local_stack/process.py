@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,7 +21,6 @@ DEADLINE_S = 60.0
 
 _POLL_S = 0.02
 _TAIL_LINES = 20
-_TAIL_BYTES_MAX = 8192
 
 
 class StartError(RuntimeError):
@@ -115,10 +115,8 @@ async def running(service: Service, log: Path) -> AsyncIterator[Process]:
 def tail(log: Path, lines: int) -> list[str]:
     """The last lines of a log, none when there is no log yet."""
     try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES_MAX))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
+        with log.open(encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, maxlen=lines)]
     except FileNotFoundError:
         return []
 

@@ -54,3 +54,5 @@ class Task:
     name: str
     command: Command
     needs: tuple[str, ...] = ()
+    is_done: bool = False
+    """It has succeeded in an earlier start and need not run again."""

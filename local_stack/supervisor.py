@@ -45,29 +45,34 @@ class Supervisor:
         self._changed = changed
         self._now = now
         self._processes: dict[str, Process] = {}
-        self._done = {node.name: asyncio.Event() for node in (*services, *tasks)}
+        names = [service.name for service in services] + [task.name for task in tasks]
+        self._done = {name: asyncio.Event() for name in names}
         self.statuses = {service.name: ServiceStatus(service.name, ports=service.ports) for service in services}
 
-    async def run(self, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def run(self, stopping: asyncio.Event, hurry: asyncio.Event, ready: Callable[[], None]) -> None:
         """Start everything, call `ready` once, keep it running until `stopping` is set, stop everything.
+
+        Set as well, `hurry` kills what the stop still waits for.
 
         Raises:
             StartError: a service or task did not start. What had started is stopped by then.
         """
         keeping = asyncio.create_task(self._keep_all(ready), name="keep services")
         asked = asyncio.create_task(stopping.wait(), name="wait for the signal to stop")
+        hurrying = asyncio.create_task(self._kill_when(hurry), name="wait for the signal to hurry")
         try:
             await asyncio.wait({keeping, asked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            asked.cancel()
             keeping.cancel()
+            asked.cancel()
             await asyncio.wait({keeping, asked})
             await self._stop_all()
+            hurrying.cancel()
         if not keeping.cancelled():
             keeping.result()
 
-    def hurry(self) -> None:
-        """Kill what still runs. While `run` stops things, they are then stopped at once."""
+    async def _kill_when(self, hurry: asyncio.Event) -> None:
+        await hurry.wait()
         for process in self._processes.values():
             if process.returncode is None:
                 kill(process)
@@ -89,8 +94,9 @@ class Supervisor:
             await self._done[name].wait()
 
     async def _perform(self, task: Task) -> None:
-        await self._all_done(task.needs)
-        await run(task.name, task.command, self._log(task.name))
+        if not task.is_done:
+            await self._all_done(task.needs)
+            await run(task.name, task.command, self._log(task.name))
         self._done[task.name].set()
 
     async def _keep(self, service: Service) -> None:
@@ -127,8 +133,7 @@ class Supervisor:
         await process.wait()
 
     async def _end(self, service: Service, grace_s: float) -> None:
-        process = self._processes.get(service.name)
-        if process is not None:
+        if (process := self._processes.get(service.name)) is not None:
             await stop(process, service.stop_signal, grace_s)
             del self._processes[service.name]
 
@@ -140,7 +145,8 @@ class Supervisor:
 
     async def _stop(self, service: Service, deadline_s: float) -> None:
         await self._end(service, min(service.stop_grace_s, max(0.0, deadline_s - self._now())))
-        self._become(service, state=State.DOWN, pid=None, born=None)
+        if self.statuses[service.name].state is not State.WAITING:
+            self._become(service, state=State.DOWN, pid=None, born=None)
 
     def _become(self, service: Service, **changes: Any) -> None:
         status = dataclasses.replace(self.statuses[service.name], **changes)

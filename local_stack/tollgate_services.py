@@ -5,6 +5,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from typing import Final
 
 from gateway_core.api_keys import LIVE_PREFIX, OPERATOR_PREFIX, new_key
@@ -20,22 +21,21 @@ from local_stack.valkey import Valkey
 
 HOST: Final = "127.0.0.1"
 
-# What the services read, by the name of the file.
-API_KEY_PEPPER: Final = "tollgate_api_key_pepper"
-CREDENTIAL_KEY: Final = "tollgate_credential_key"
-DEMO_API_KEY: Final = "tollgate_demo_api_key"
-OPERATOR_TOKEN: Final = "tollgate_operator_token"
-POSTGRES_DSN: Final = "tollgate_postgres_dsn"
-REDIS_URL: Final = "tollgate_redis_url"
-CLICKHOUSE_URL: Final = "tollgate_clickhouse_url"
-SECRET_NAMES: Final = (
-    *(API_KEY_PEPPER, CREDENTIAL_KEY, DEMO_API_KEY, OPERATOR_TOKEN),
-    *(POSTGRES_DSN, REDIS_URL, CLICKHOUSE_URL),
-)
 
-_POSTGRES_PASSWORD: Final = "postgres_password"
-_VALKEY_PASSWORD: Final = "valkey_password"
-_CLICKHOUSE_PASSWORD: Final = "clickhouse_password"
+class Secret(StrEnum):
+    """The secrets of a stack. A value is the name of its file and, but for the case, of the setting it fills."""
+
+    TOLLGATE_API_KEY_PEPPER = auto()
+    TOLLGATE_CREDENTIAL_KEY = auto()
+    TOLLGATE_DEMO_API_KEY = auto()
+    TOLLGATE_OPERATOR_TOKEN = auto()
+    TOLLGATE_POSTGRES_DSN = auto()
+    TOLLGATE_REDIS_URL = auto()
+    TOLLGATE_CLICKHOUSE_URL = auto()
+    # Parts of the URLs; no service reads them by these names.
+    POSTGRES_PASSWORD = auto()
+    VALKEY_PASSWORD = auto()
+    CLICKHOUSE_PASSWORD = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +59,25 @@ def keys(directory: DataDirectory) -> Keys:
     """The demo key and the operator token, made at the first start."""
     files = SecretFiles(directory.secrets)
     return Keys(
-        files.kept(DEMO_API_KEY, lambda: new_key(LIVE_PREFIX, secrets.token_bytes).get_secret_value()),
-        files.kept(OPERATOR_TOKEN, lambda: new_key(OPERATOR_PREFIX, secrets.token_bytes).get_secret_value()),
+        files.kept(Secret.TOLLGATE_DEMO_API_KEY, lambda: new_key(LIVE_PREFIX, secrets.token_bytes).get_secret_value()),
+        files.kept(
+            Secret.TOLLGATE_OPERATOR_TOKEN, lambda: new_key(OPERATOR_PREFIX, secrets.token_bytes).get_secret_value()
+        ),
     )
 
 
-def servers(directory: DataDirectory, ports: Mapping[str, int]) -> Servers:
+def servers(directory: DataDirectory, ports: Mapping[str, int], environment: Environment) -> Servers:
     """The stores, their passwords made at the first start."""
     files = SecretFiles(directory.secrets)
     return Servers(
-        Postgres(directory.postgres, ports["postgres"], files.kept(_POSTGRES_PASSWORD, secrets.token_hex)),
-        Valkey(directory.run / "valkey.conf", ports["valkey"], files.kept(_VALKEY_PASSWORD, secrets.token_hex)),
+        Postgres(directory.postgres, ports["postgres"], files.kept(Secret.POSTGRES_PASSWORD, secrets.token_hex)),
+        Valkey(directory.run / "valkey.conf", ports["valkey"], files.kept(Secret.VALKEY_PASSWORD, secrets.token_hex)),
         ClickHouse(
             directory.clickhouse,
             ports["clickhouse"],
-            directory.secrets / _CLICKHOUSE_PASSWORD,
-            files.kept(_CLICKHOUSE_PASSWORD, secrets.token_hex),
+            directory.secrets / Secret.CLICKHOUSE_PASSWORD,
+            files.kept(Secret.CLICKHOUSE_PASSWORD, secrets.token_hex),
+            environment.general,
         ),
     )
 
@@ -82,11 +85,11 @@ def servers(directory: DataDirectory, ports: Mapping[str, int]) -> Servers:
 def write_secrets(directory: DataDirectory, stores: Servers) -> None:
     """Put everything the services read from TOLLGATE_SECRETS_DIR where they look for it."""
     files = SecretFiles(directory.secrets)
-    files.kept(API_KEY_PEPPER, secrets.token_hex)
-    files.kept(CREDENTIAL_KEY, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
-    files.put(POSTGRES_DSN, stores.postgres.dsn)
-    files.put(REDIS_URL, stores.valkey.url)
-    files.put(CLICKHOUSE_URL, stores.clickhouse.url)
+    files.kept(Secret.TOLLGATE_API_KEY_PEPPER, secrets.token_hex)
+    files.kept(Secret.TOLLGATE_CREDENTIAL_KEY, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    files.put(Secret.TOLLGATE_POSTGRES_DSN, stores.postgres.dsn)
+    files.put(Secret.TOLLGATE_REDIS_URL, stores.valkey.url)
+    files.put(Secret.TOLLGATE_CLICKHOUSE_URL, stores.clickhouse.url)
 
 
 def service_environment(directory: DataDirectory, ports: Mapping[str, int]) -> dict[str, str]:
@@ -119,7 +122,11 @@ def tasks(directory: DataDirectory, ports: Mapping[str, int], environment: Envir
     variables = {**environment.general, **service_environment(directory, ports)}
     with_keys = {**variables, **environment.provider_keys}
     return [
-        Task("migrate_billing_sink", _python("billing_sink", "migrate", environment=variables), ("postgres", "clickhouse")),
+        Task(
+            "migrate_billing_sink",
+            _python("billing_sink", "migrate", environment=variables),
+            ("postgres", "clickhouse"),
+        ),
         Task("migrate_control_plane", _python("control_plane", "migrate", environment=variables), ("postgres",)),
         Task(
             "seed_demo",
@@ -141,7 +148,7 @@ def services(
         Service(
             "simulator",
             _python("simulator", environment=variables),
-            ready=lambda _: probes.connect(ports["simulator"]),
+            ready=lambda _: probes.http_get(ports["simulator"], "/readyz"),
             ports={"simulator": ports["simulator"]},
             stop_stage=2,
         ),
@@ -149,7 +156,7 @@ def services(
             "control_plane",
             _python("control_plane", environment=variables),
             ready=lambda _: probes.http_get(ports["control_plane"], "/readyz"),
-            needs=("seed_demo", "valkey"),
+            needs=("postgres", "valkey", "seed_demo"),
             ports={name: ports[name] for name in ("control_plane", "xds")},
             stop_stage=2,
         ),
@@ -157,7 +164,7 @@ def services(
             "ext_authz",
             _python("ext_authz", environment=variables),
             ready=lambda _: probes.http_get(ports["ext_authz_metrics"], "/readyz"),
-            needs=("seed_demo", "valkey"),
+            needs=("postgres", "valkey", "seed_demo"),
             ports={name: ports[name] for name in ("ext_authz", "ext_authz_metrics")},
             stop_stage=2,
         ),
@@ -165,7 +172,7 @@ def services(
             "billing_sink",
             _python("billing_sink", environment=variables),
             ready=lambda _: probes.http_get(ports["billing_sink_metrics"], "/readyz"),
-            needs=("seed_demo",),
+            needs=("postgres", "clickhouse", "seed_demo"),
             ports={"billing_sink_metrics": ports["billing_sink_metrics"]},
             # After Envoy: what it has just written to the spool is still taken into the ledger.
             stop_stage=1,

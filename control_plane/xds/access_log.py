@@ -10,6 +10,7 @@ def spool_log(spool_dir: str) -> JsonObject:
         SpoolField.VERSION: SPOOL_VERSION,
         SpoolField.TYPE: "%ACCESS_LOG_TYPE%",
         SpoolField.REQUEST_ID: f"%REQ({Header.REQUEST_ID})%",
+        SpoolField.REPLY_ID: f"%RESP({Header.REQUEST_ID})%",
         SpoolField.START_TIME: "%START_TIME%",
         SpoolField.DURATION_MS: "%DURATION%",
         SpoolField.FIRST_BYTE_MS: "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:ms)%",

@@ -1,8 +1,9 @@
 """One aggregated discovery stream (state of the world) as a state machine: requests and snapshots in, responses out.
 
-At most one response is unanswered at a time, in `PUSH_ORDER`: what is named is accepted before what names it. A node that
-refuses a part of a snapshot is sent no more of that snapshot; it keeps what it has until the next one. No I/O here;
-server.py moves the bytes.
+What is named is in force before what names it: listeners and routes wait until the clusters are accepted, and Envoy
+accepts clusters only when they are warm, which needs their secrets, so those are sent meanwhile. A node that refuses a
+part of a snapshot is sent no more of that snapshot; it keeps what it has until the next one. No I/O here; server.py moves
+the bytes.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.xds.nodes import NodeRegistry
-from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, SECRET_TYPE
-from control_plane.xds.snapshot import PUSH_ORDER, Snapshot, TypedResources
+from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE
+from control_plane.xds.snapshot import FOUNDATION, SUPERSTRUCTURE, TYPES, Snapshot, TypedResources
 from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 _WILDCARD_TYPES: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
@@ -56,7 +57,7 @@ class AdsStream:
         if not self._node_known:
             self._node_known = True
             self.registry.connected(self.key, request.node.id)
-        if request.type_url not in PUSH_ORDER:
+        if request.type_url not in TYPES:
             return ()
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
@@ -83,31 +84,25 @@ class AdsStream:
             self.registry.accepted(self.key, request.type_url, version)
 
     def _next(self) -> Iterable[DiscoveryResponse]:
-        """The next response that is due, if any."""
+        """The responses that are due."""
         snapshot = self._snapshot
         if snapshot is None or snapshot is self._refused:
             return
-        for type_url in PUSH_ORDER:
-            resources = snapshot.by_type[type_url]
-            subscription = self._subscriptions.get(type_url)
-            if subscription is not None:
-                if not subscription.answered:
-                    return
-                if self._is_due(type_url, resources, subscription):
-                    yield self._respond(type_url, resources, subscription)
-                    return
-            if type_url == SECRET_TYPE and not self._has_all_secrets(resources, subscription):
-                # A cluster is not usable before its secret, so no route may name it yet.
+        for group in (FOUNDATION, SUPERSTRUCTURE):
+            for type_url in group:
+                subscription = self._subscriptions.get(type_url)
+                if subscription is not None and self._is_due(type_url, snapshot.by_type[type_url], subscription):
+                    yield self._respond(type_url, snapshot.by_type[type_url], subscription)
+            if any(not self._subscriptions[type_url].answered for type_url in group if type_url in self._subscriptions):
                 return
 
     def _is_due(self, type_url: str, resources: TypedResources, subscription: _Subscription) -> bool:
+        if not subscription.answered:
+            return False
         if type_url in _WILDCARD_TYPES:
             return subscription.sent_version != resources.version
         known = subscription.names & resources.resources.keys()
         return bool(known) and (subscription.sent_version != resources.version or not known <= subscription.sent_names)
-
-    def _has_all_secrets(self, resources: TypedResources, subscription: _Subscription | None) -> bool:
-        return resources.resources.keys() <= (subscription.sent_names if subscription else frozenset())
 
     def _respond(self, type_url: str, resources: TypedResources, subscription: _Subscription) -> DiscoveryResponse:
         names = frozenset(resources.resources)

@@ -76,7 +76,7 @@ def listener_filters(*, max_body_bytes: int) -> list[Json]:
                 },
             ),
         ),
-        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router")),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
 
 

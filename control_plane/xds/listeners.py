@@ -42,7 +42,7 @@ def listener(settings: Settings) -> JsonObject:
         path_with_escaped_slashes_action="REJECT_REQUEST",
         common_http_protocol_options={
             "idle_timeout": "3600s",
-            "headers_with_underscores_action": "REJECT_REQUEST",
+            "headers_with_underscores_action": "DROP_HEADER",
             "max_headers_count": 100,
         },
         # Slow headers and slow bodies end; a running answer is bounded by its route.

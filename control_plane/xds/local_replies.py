@@ -1,6 +1,7 @@
 """What Envoy itself answers (no route, upstream down, time-out, too large), in the shape of OpenAI's errors."""
 
 from control_plane.xds.protobuf import Json, JsonObject, typed
+from gateway_core.contract import Header
 
 _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response")
 """Details of replies whose body one of us has already written; they pass as they are."""
@@ -42,11 +43,8 @@ def local_reply_config() -> JsonObject:
             _mapper(
                 _status("GE", 500), "provider_unavailable", "The model provider cannot be reached.", "server_error"
             ),
+            _mapper(_status("GE", 0), "bad_request", "The request is not valid HTTP.", "invalid_request_error"),
         ],
-        "body_format": {
-            "json_format": _error("bad_request", "The request is not valid HTTP.", "invalid_request_error"),
-            "content_type": "application/json",
-        },
     }
 
 
@@ -67,9 +65,17 @@ def _status(comparison: str, status: int) -> JsonObject:
     return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
 
 
+_REPLY_ID: JsonObject = {
+    "header": {"key": Header.REQUEST_ID, "value": "%UNIQUE_ID%"},
+    "append_action": "ADD_IF_ABSENT",
+}
+"""For what was no request at all, and so has no id: every answer carries one, and the log line has it too."""
+
+
 def _mapper(matching: JsonObject, code: str, message: str, kind: str) -> dict[str, Json]:
     return {
         "filter": matching,
+        "headers_to_add": [_REPLY_ID],
         "body_format_override": {"json_format": _error(code, message, kind), "content_type": "application/json"},
     }
 

@@ -16,7 +16,13 @@ from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _EVENTS_MAX = 64
 """Requests of one node that may wait; beyond that its stream is not read, and HTTP/2 flow control holds it back."""
-_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    ("grpc.so_reuseport", 0),
+    # Envoy pings every few seconds (bootstrap.yaml); by default grpcio takes that for an attack and hangs up.
+    ("grpc.http2.max_ping_strikes", 0),
+)
 
 
 class AggregatedDiscovery:
@@ -77,7 +83,7 @@ async def start_server(service: AggregatedDiscovery, address: str) -> grpc.aio.S
     Raises:
         RuntimeError: the address cannot be bound.
     """
-    server = grpc.aio.server(options=[("grpc.max_send_message_length", _MESSAGE_BYTES_MAX), ("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=_OPTIONS)
     handler = grpc.stream_stream_rpc_method_handler(
         service.stream,
         request_deserializer=DiscoveryRequest.FromString,

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 
-PUSH_ORDER = (CLUSTER_TYPE, SECRET_TYPE, LISTENER_TYPE, ROUTE_TYPE)
-"""Whoever is named comes before whoever names it."""
+FOUNDATION = (CLUSTER_TYPE, SECRET_TYPE)
+"""Named by others."""
+SUPERSTRUCTURE = (LISTENER_TYPE, ROUTE_TYPE)
+"""Name the others, so they come after."""
+TYPES = FOUNDATION + SUPERSTRUCTURE
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
 from control_plane.xds import clusters, listeners, routes, secrets
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject, encode
-from control_plane.xds.snapshot import PUSH_ORDER, Snapshot, TypedResources
+from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
 
 
 def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
@@ -37,7 +37,7 @@ class Translator:
     def translate(self, catalog: Catalog) -> Snapshot:
         """The snapshot of a catalogue."""
         encoded: dict[tuple[str, str], bytes] = {}
-        by_type: dict[str, dict[str, bytes]] = {type_url: {} for type_url in PUSH_ORDER}
+        by_type: dict[str, dict[str, bytes]] = {type_url: {} for type_url in TYPES}
         for type_url, resource in resources(catalog, self._settings):
             key = (type_url, json.dumps(resource, sort_keys=True))
             encoded[key] = self._encoded.get(key) or encode(type_url, resource)

@@ -14,6 +14,7 @@ local find, sub, byte, format = string.find, string.sub, string.byte, string.for
 local concat, tonumber, tostring, pcall, floor = table.concat, tonumber, tostring, pcall, math.floor
 
 local NAMESPACE = "tollgate"
+local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local DEPTH_MAX = 512             -- nesting of JSON; real tool schemas stay below 40
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
@@ -35,6 +36,8 @@ local QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
 local OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET = 123, 125, 91, 93
 
 ---------------------------------------------------------------------------------------------------------------- JSON
+
+local NOT_JSON = "The body is not valid JSON."
 
 -- Skips white space from i; returns the index and the byte there (nil at the end).
 local function skip_space(s, i)
@@ -106,30 +109,30 @@ end
 local function scan_object(s, i, wanted, first, last)
   local c
   i, c = skip_space(s, i)
-  if c ~= OPEN_BRACE then return nil, "a JSON object was expected" end
+  if c ~= OPEN_BRACE then return nil, "The body must be a JSON object." end
   local seen = {}
   i, c = skip_space(s, i + 1)
   if c == CLOSE_BRACE then return i end
   while true do
-    if c ~= QUOTE then return nil, "the body is not valid JSON" end
+    if c ~= QUOTE then return nil, NOT_JSON end
     local close = skip_string(s, i + 1)
-    if not close then return nil, "the body is not valid JSON" end
+    if not close then return nil, NOT_JSON end
     local key = sub(s, i + 1, close - 1)
-    if find(key, "\\", 1, true) then return nil, "keys with escape sequences are not accepted" end
-    if seen[key] then return nil, "the same key appears twice" end
+    if find(key, "\\", 1, true) then return nil, "Keys with escape sequences are not accepted." end
+    if seen[key] then return nil, "The same key appears twice." end
     seen[key] = true
     i, c = skip_space(s, close + 1)
-    if c ~= COLON then return nil, "the body is not valid JSON" end
+    if c ~= COLON then return nil, NOT_JSON end
     i, c = skip_space(s, i + 1)
     local value_last = skip_value(s, i, c)
-    if not value_last then return nil, "the body is not valid JSON" end
+    if not value_last then return nil, NOT_JSON end
     if wanted[key] then
       first[key] = i
       last[key] = value_last
     end
     i, c = skip_space(s, value_last + 1)
     if c == CLOSE_BRACE then return i end
-    if c ~= COMMA then return nil, "the body is not valid JSON" end
+    if c ~= COMMA then return nil, NOT_JSON end
     i, c = skip_space(s, i + 1)
   end
 end
@@ -139,7 +142,7 @@ local function scan_body(s, first, last)
   local close, problem = scan_object(s, 1, REQUEST_FIELDS, first, last)
   if not close then return nil, problem end
   local _, rest = skip_space(s, close + 1)
-  if rest ~= nil then return nil, "there is something behind the JSON object" end
+  if rest ~= nil then return nil, "There is something behind the JSON object." end
   return close
 end
 
@@ -372,6 +375,7 @@ local function on_stream(h, hide_usage)
 end
 
 -- A provider that refuses our credential tells the client about a key it never sent, sometimes quoting a part of it.
+-- Known by the grant: a 401 or 403 to a request that was admitted is the provider's.
 local function hide_credential_error(h)
   local text = '{"error":{"message":"The provider refused the credential of this gateway.","type":"server_error",'
     .. '"param":null,"code":"provider_credential_rejected"}}'
@@ -384,17 +388,21 @@ local function hide_credential_error(h)
 end
 
 local function on_response(h)
+  local metadata = h:streamInfo():dynamicMetadata()
+  local request = metadata:get(NAMESPACE)
+  request = request and request.request
+  if not request or not request.endpoint or request.endpoint == "models" then return end
   local headers = h:headers()
   local status = headers:get(":status")
   if status ~= "200" then
-    if (status == "401" or status == "403") and headers:get("x-envoy-upstream-service-time") then hide_credential_error(h) end
+    if status == "401" or status == "403" then
+      local grant = metadata:get(GRANT_NAMESPACE)
+      if grant and not grant.error_code then hide_credential_error(h) end
+    end
     return
   end
   local content_type = headers:get("content-type")
   if not content_type then return end
-  local request = h:streamInfo():dynamicMetadata():get(NAMESPACE)
-  request = request and request.request
-  if not request or request.endpoint == "models" then return end
   if find(content_type, "text/event-stream", 1, true) then return on_stream(h, request.hide_usage) end
   if not find(content_type, "json", 1, true) then return end
   local body = h:body()
@@ -402,6 +410,7 @@ local function on_response(h)
   if length == 0 then return end
   local s = body:getBytes(0, length)
   local usage = find(s, '"usage"', 1, true) and usage_text(s, 1, false)
+  -- The handle from above is stale: body() may have waited.
   if usage then h:streamInfo():dynamicMetadata():set(NAMESPACE, "usage_first", usage) end
 end
 
@@ -415,7 +424,5 @@ function envoy_on_request(h)
   end
 end
 
-function envoy_on_response(h)
-  local ok, problem = pcall(on_response, h)
-  if not ok then h:logErr("front response: " .. tostring(problem)) end
-end
+-- No pcall: the answer passes in any case, and Envoy counts the error (lua.errors), which is what the alert watches.
+envoy_on_response = on_response

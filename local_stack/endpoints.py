@@ -1,0 +1,49 @@
+"""`endpoints.json`: how programs reach a running stack. It holds secrets, is private, and is there while the stack serves."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local_stack.data_directory import DataDirectory
+from local_stack.secret_files import write_private
+from local_stack.tollgate_services import HOST, Keys, Servers
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The content of the file; the names are its keys."""
+
+    openai_base_url: str
+    anthropic_base_url: str
+    api_key: str
+    control_plane_url: str
+    operator_token: str
+    postgres_dsn: str
+    redis_url: str
+    clickhouse_url: str
+    envoy_admin_url: str
+    spool_dir: str
+    pids: Mapping[str, int] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Replace the file in one step."""
+        write_private(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def endpoints(directory: DataDirectory, ports: Mapping[str, int], keys: Keys, stores: Servers) -> Endpoints:
+    """Everything there is to know about a stack before it has processes."""
+    gateway_url = f"http://{HOST}:{ports['gateway']}"
+    return Endpoints(
+        openai_base_url=f"{gateway_url}/v1",
+        anthropic_base_url=gateway_url,
+        api_key=keys.api_key,
+        control_plane_url=f"http://{HOST}:{ports['control_plane']}",
+        operator_token=keys.operator_token,
+        postgres_dsn=stores.postgres.dsn,
+        redis_url=stores.valkey.url,
+        clickhouse_url=stores.clickhouse.url,
+        envoy_admin_url=f"http://{HOST}:{ports['envoy_admin']}",
+        spool_dir=str(directory.spool),
+    )

@@ -1,0 +1,91 @@
+"""What Envoy is told for a catalogue, word for word, and Envoy's own verdict on it.
+
+A case is a folder: `in.yaml` and one file per resource type. `--update-golden` writes those files anew; read the diff.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from control_plane.catalog.model import Catalog
+from control_plane.xds.lua import script
+from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject
+from control_plane.xds.translate import resources
+from tests.support.catalogs import read_catalog, settings
+from tests.support.envoy_static import static_bootstrap, validate
+
+FOLDER = Path(__file__).parent / "xds"
+INPUT = "in.yaml"
+FILE_BY_TYPE = {
+    CLUSTER_TYPE: "clusters.yaml",
+    LISTENER_TYPE: "listeners.yaml",
+    ROUTE_TYPE: "routes.yaml",
+    SECRET_TYPE: "secrets.yaml",
+}
+CASES = sorted(path.name for path in FOLDER.iterdir())
+EXPECTED_CASES = {"failover_chain", "no_credential", "single_provider", "tls_provider", "weighted_group"}
+SCRIPTS = ("front", "upstream")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a value that occurs twice twice: an anchor would make a golden file hard to read."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature is PyYAML's
+        return True
+
+
+def read_case(case: str) -> Catalog:
+    return read_catalog(yaml.safe_load((FOLDER / case / INPUT).read_text(encoding="utf-8")))
+
+
+def as_yaml(found: list[JsonObject]) -> str:
+    """The resources as YAML, with the name of a Lua script in place of its text."""
+    text = json.dumps(found)
+    for name in SCRIPTS:
+        text = text.replace(json.dumps(script(name)), json.dumps(f"<envoy/lua/{name}.lua>"))
+    return yaml.dump(json.loads(text), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_catalogue_becomes_exactly_the_resources_of_its_golden_files(case: str, request: pytest.FixtureRequest) -> None:
+    found: dict[str, list[JsonObject]] = {type_url: [] for type_url in FILE_BY_TYPE}
+    for type_url, resource in resources(read_case(case), settings()):
+        found[type_url].append(resource)
+
+    for type_url, file in FILE_BY_TYPE.items():
+        golden = FOLDER / case / file
+        text = as_yaml(found[type_url])
+        if request.config.getoption("--update-golden"):
+            golden.write_text(text, encoding="utf-8")
+        assert text == golden.read_text(encoding="utf-8"), f"{case}/{file}: --update-golden writes it anew"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_case_is_an_input_and_one_file_per_type_and_nothing_else(case: str) -> None:
+    assert {path.name for path in (FOLDER / case).iterdir()} == {INPUT, *FILE_BY_TYPE.values()}
+
+
+def test_no_case_is_lost() -> None:
+    assert EXPECTED_CASES <= set(CASES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_golden_file_holds_a_script_or_a_credential_outside_of_the_secrets(case: str) -> None:
+    credentials = [p.credential.get_secret_value() for p in read_case(case).providers.values() if p.credential]
+    for file in FILE_BY_TYPE.values():
+        text = (FOLDER / case / file).read_text(encoding="utf-8")
+        assert "function" not in text
+        for credential in credentials:
+            assert (credential in text) is (file == FILE_BY_TYPE[SECRET_TYPE])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_envoy_accepts_every_case_without_a_warning(case: str, tmp_path: Path) -> None:
+    bootstrap = static_bootstrap(resources(read_case(case), settings(spool_dir=str(tmp_path))))
+
+    output = validate(bootstrap, tmp_path)
+
+    assert [line for line in output.splitlines() if "[warning]" in line or "[error]" in line] == []
+    assert output.strip().endswith("OK")

@@ -1,0 +1,133 @@
+"""The ledger on a real Postgres: what it refuses, who pays, and that nothing counts twice."""
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from billing_sink.postgres_ledger import PostgresLedger, SpoolMovedError
+from billing_sink.postings import Batch, Posting
+from billing_sink.spool import SpoolId
+from tests.support.ledger import ORG, Books, hold, open_org, posting, read_books
+
+SPOOL = SpoolId("spool")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def batch(*postings: Posting, begin: int = 0) -> Batch:
+    return Batch(SPOOL, begin, begin + 100, postings, ())
+
+
+async def test_settlement_moves_the_price_from_balance_to_revenue_and_frees_the_hold(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "r1", 400)
+    await PostgresLedger(pool).post(batch(posting("r1", price=300)))
+    books = await read_books(pool)
+    assert books == Books(balance=700, held=0, revenue=300, absorbed=0, funding=-1000)
+    assert await pool.fetchval("SELECT state FROM billing.holds") == "settled"
+
+
+async def test_usage_beyond_its_hold_is_paid_from_what_is_free_and_the_rest_is_absorbed(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "r1", 100)
+    assert await hold(pool, "other", 600)
+    await PostgresLedger(pool).post(batch(posting("r1", price=900)))
+    # 100 held and 300 free are taken; the 600 another request holds are not.
+    assert await read_books(pool) == Books(balance=600, held=600, revenue=900, absorbed=-500, funding=-1000)
+    assert await pool.fetchval("SELECT absorbed_nano_usd FROM billing.requests") == 500
+
+
+async def test_one_request_over_its_hold_never_takes_what_another_of_the_same_batch_held(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "greedy", 300)
+    assert await hold(pool, "modest", 700)
+    await PostgresLedger(pool).post(batch(posting("greedy", price=1200), posting("modest", price=650)))
+    absorbed = dict(await pool.fetch("SELECT request_id, absorbed_nano_usd FROM billing.requests"))
+    assert absorbed == {"greedy": 1200 - 300 - 50, "modest": 0}
+    assert (await read_books(pool)).balance == 0
+
+
+async def test_a_replayed_batch_with_the_same_input_changes_nothing(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    await hold(pool, "r1", 400)
+    ledger = PostgresLedger(pool)
+    await ledger.post(batch(posting("r1", price=300)))
+    before = await read_books(pool)
+    assert await ledger.post(batch(posting("r1", price=300), begin=100)) == []
+    assert await read_books(pool) == before
+
+
+async def test_the_same_request_with_another_input_is_quarantined_and_not_charged(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    ledger = PostgresLedger(pool)
+    await ledger.post(batch(posting("r1", price=300)))
+    other = replace(posting("r1", price=400), input_hash=hashlib.sha256(b"other").digest())
+    [quarantined] = await ledger.post(batch(other, begin=100))
+    assert "conflict" in quarantined.reason
+    assert (await read_books(pool)).balance == 700
+    assert await pool.fetchval("SELECT count(*) FROM billing.quarantine") == 1
+
+
+async def test_an_offset_that_has_moved_writes_nothing(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    ledger = PostgresLedger(pool)
+    await ledger.post(batch(posting("r1", price=1)))
+    with pytest.raises(SpoolMovedError):
+        await ledger.post(batch(posting("r2", price=1)))
+    assert await pool.fetchval("SELECT count(*) FROM billing.requests") == 1
+
+
+async def test_a_thousand_concurrent_holds_on_a_balance_for_forty_admit_exactly_forty(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=4000)
+    admitted = await asyncio.gather(*(hold(pool, f"r{n}", 100) for n in range(1000)))
+    assert sum(admitted) == 40
+    assert await read_books(pool) == Books(balance=4000, held=4000, revenue=0, absorbed=0, funding=-4000)
+
+
+async def test_an_empty_balance_admits_nothing_not_even_for_free(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=100)
+    await PostgresLedger(pool).post(batch(posting("r1", price=100)))
+    assert not await hold(pool, "r2", 0)
+
+
+async def test_an_expired_hold_gives_its_money_back_and_a_late_line_is_marked(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    await hold(pool, "r1", 400, expires_at=NOW)
+    ledger = PostgresLedger(pool)
+    assert await ledger.expire_holds(NOW - timedelta(seconds=1)) == 0
+    assert await ledger.expire_holds(NOW) == 1
+    assert await read_books(pool) == Books(balance=1000, held=0, revenue=0, absorbed=0, funding=-1000)
+    await ledger.post(batch(posting("r1", price=300)))
+    assert await read_books(pool) == Books(balance=700, held=0, revenue=300, absorbed=0, funding=-1000)
+    assert await pool.fetchval("SELECT late FROM billing.requests")
+    assert await pool.fetchval("SELECT state FROM billing.holds") == "expired"
+
+
+@pytest.mark.parametrize("table", ["transactions", "entries", "requests"])
+@pytest.mark.parametrize("statement", ["DELETE FROM billing.{}", "TRUNCATE billing.{} CASCADE"])
+async def test_ledger_rows_cannot_be_removed(pool: asyncpg.Pool, table: str, statement: str) -> None:
+    await open_org(pool, balance=1000)
+    with pytest.raises(asyncpg.RaiseError, match="append-only"):
+        await pool.execute(statement.format(table))
+
+
+async def test_entries_that_do_not_sum_to_zero_are_refused(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    with pytest.raises(asyncpg.RaiseError, match="sum to zero"):
+        await pool.execute("INSERT INTO billing.entries SELECT 1, account_id, 5 FROM billing.accounts WHERE kind = 'revenue'")
+
+
+async def test_a_balance_cannot_be_written_below_zero(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await pool.execute("UPDATE billing.accounts SET posted_nano_usd = -1 WHERE org_id = $1", ORG)
+
+
+async def test_two_sinks_with_the_same_request_record_it_once(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    batches = [Batch(SpoolId(f"s{n}"), 0, 1, (posting("r1", price=10),), ()) for n in range(8)]
+    await asyncio.gather(*(PostgresLedger(pool).post(each) for each in batches))
+    assert (await read_books(pool)).balance == 990

@@ -1,0 +1,128 @@
+"""Catalogues for tests: written in YAML, drawn at random, or put together by hand; and settings to translate them with."""
+
+from collections.abc import Mapping, Sequence
+
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from control_plane.catalog.model import Catalog, Deployment, Model, Provider
+from control_plane.settings import Settings
+from gateway_core.ids import ModelName, ProviderName
+from gateway_core.providers import ProviderKind
+
+
+def settings(*, spool_dir: str = "/var/lib/tollgate/spool") -> Settings:
+    """The defaults, with secrets that open nothing and no look at the environment's own."""
+    return Settings(
+        postgres_dsn=SecretStr("postgresql://unused"),
+        api_key_pepper=SecretStr("pepper"),
+        credential_key=SecretStr("unused"),
+        spool_dir=spool_dir,
+    )
+
+
+def provider(
+    name: str,
+    kind: ProviderKind = ProviderKind.OPENAI,
+    base_url: str = "http://127.0.0.1:9000/v1",
+    credential: str | None = None,
+) -> Provider:
+    """A provider, without a credential unless one is given."""
+    return Provider(ProviderName(name), kind, base_url, None if credential is None else SecretStr(credential))
+
+
+def deployment(
+    model: str, provider: str, *, upstream_model: str | None = None, priority: int = 0, weight: int = 1
+) -> Deployment:
+    """A deployment, under the model's own name unless another is given."""
+    return Deployment(ModelName(model), ProviderName(provider), upstream_model or model, priority, weight)
+
+
+def catalog(providers: Sequence[Provider], deployments: Sequence[Deployment] = (), *, revision: int = 1) -> Catalog:
+    """A catalogue with a model for every name that is deployed."""
+    models = {d.model: Model(d.model, "test", 1_700_000_000) for d in deployments}
+    return Catalog(revision, {p.name: p for p in providers}, models, tuple(deployments))
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _WrittenProvider(_Written):
+    name: str
+    kind: ProviderKind
+    base_url: str
+    credential: str | None = None
+
+
+class _WrittenModel(_Written):
+    name: str
+    owned_by: str
+    created: int
+
+
+class _WrittenDeployment(_Written):
+    model: str
+    provider: str
+    upstream_model: str
+    priority: int = 0
+    weight: int = 1
+
+
+class _WrittenCatalog(_Written):
+    providers: list[_WrittenProvider]
+    models: list[_WrittenModel]
+    deployments: list[_WrittenDeployment]
+
+
+def read_catalog(written: Mapping[str, object]) -> Catalog:
+    """A catalogue from the three lists of an `in.yaml`; a misspelt field is an error."""
+    parsed = _WrittenCatalog.model_validate(written)
+    return Catalog(
+        revision=1,
+        providers={ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential) for p in parsed.providers},
+        models={ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created) for m in parsed.models},
+        deployments=tuple(
+            deployment(d.model, d.provider, upstream_model=d.upstream_model, priority=d.priority, weight=d.weight)
+            for d in parsed.deployments
+        ),
+    )
+
+
+_NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
+_MODELS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,30}", fullmatch=True)
+# Marked, so that a look for one in any text finds it and nothing else.
+_CREDENTIALS = st.from_regex(r"CREDENTIAL-[A-Za-z0-9+/\"\\]{1,30}", fullmatch=True)
+_BASE_URLS = st.sampled_from(
+    ["https://api.example.com/v1", "https://api.example.com:8443", "http://127.0.0.1:9000/v1/", "http://backend"]
+)
+
+
+@st.composite
+def catalogs(draw: st.DrawFn) -> Catalog:
+    """Any catalogue the schema allows: names, chains and weights at random, some models served nowhere."""
+    providers = draw(
+        st.lists(
+            st.builds(
+                provider, _NAMES, st.sampled_from(ProviderKind), _BASE_URLS, credential=st.none() | _CREDENTIALS
+            ),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda p: p.name,
+        )
+    )
+    deployments = draw(
+        st.lists(
+            st.builds(
+                deployment,
+                _MODELS,
+                st.sampled_from([p.name for p in providers]),
+                upstream_model=_MODELS,
+                priority=st.integers(0, 15),
+                weight=st.integers(1, 1000),
+            ),
+            max_size=6,
+            unique_by=lambda d: (d.model, d.provider),
+        )
+    )
+    return catalog(providers, deployments, revision=draw(st.integers(0, 2**40)))

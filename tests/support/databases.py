@@ -1,0 +1,67 @@
+"""Databases for tests: a server for the run, and a fresh database with all migrations for each test that wants one."""
+
+import os
+import secrets
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from gateway_core.migrate import migrate, read_migrations
+from local_stack.postgres import running_postgres
+
+ROOT = Path(__file__).parents[2]
+
+MIGRATIONS = {
+    "billing_sink": ROOT / "billing_sink" / "migrations" / "postgres",
+    "control_plane": ROOT / "control_plane" / "migrations",
+}
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine can be used here."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0  # noqa: S607
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+
+
+@asynccontextmanager
+async def postgres_server(directory: Path) -> AsyncIterator[str]:
+    """The DSN of a server where databases can be made.
+
+    The one TOLLGATE_TEST_POSTGRES_DSN names, else a container if Docker answers, else the embedded binaries.
+    """
+    if given := os.environ.get("TOLLGATE_TEST_POSTGRES_DSN"):
+        yield given
+    elif docker_answers():
+        from testcontainers.postgres import PostgresContainer  # noqa: PLC0415 - slow to import, rarely wanted
+
+        with PostgresContainer("postgres:18", driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        async with running_postgres(directory) as dsn:
+            yield dsn
+
+
+@asynccontextmanager
+async def fresh_database(server_dsn: str) -> AsyncIterator[str]:
+    """The DSN of a new database on the server, migrated; dropped at the end."""
+    name = f"test_{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(server_dsn)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        dsn = urlsplit(server_dsn)._replace(path=f"/{name}").geturl()
+        connection = await asyncpg.connect(dsn)
+        try:
+            for service, folder in MIGRATIONS.items():
+                await migrate(connection, service, read_migrations(folder))
+        finally:
+            await connection.close()
+        yield dsn
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()

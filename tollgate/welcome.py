@@ -1,0 +1,60 @@
+"""What `tollgate up` prints when the stack serves: everything to paste, flush left and unwrapped, so that pasting works."""
+
+import json
+import shlex
+
+from local_stack.endpoints import Endpoints
+from local_stack.stack import Provider
+
+DEMO_MODEL = "gpt-4o-mini"
+"""Of the demo catalogue, control_plane/demo.py."""
+
+_QUESTION = "Say hello in one short sentence."
+
+
+def welcome(endpoints: Endpoints, providers: list[Provider]) -> str:
+    """The whole text."""
+    return f"""
+Tollgate is ready.
+
+  OpenAI base URL     {endpoints.openai_base_url}
+  Anthropic base URL  {endpoints.anthropic_base_url}
+  API key             {endpoints.api_key}
+  Control plane       {endpoints.control_plane_url}
+  Operator token      {endpoints.operator_token}
+  Providers           {", ".join(_described(provider) for provider in providers)}
+
+Try it from a shell:
+
+{curl_line(endpoints)}
+
+Or from Python, with the official SDK (pip install openai):
+
+{python_snippet(endpoints)}
+
+Ctrl-C stops everything; the data stays.
+"""
+
+
+def curl_line(endpoints: Endpoints) -> str:
+    """A request as one line for a shell."""
+    body = {"model": DEMO_MODEL, "messages": [{"role": "user", "content": _QUESTION}]}
+    return shlex.join([
+        *("curl", "-sS", f"{endpoints.openai_base_url}/chat/completions"),
+        *("-H", f"Authorization: Bearer {endpoints.api_key}"),
+        *("-H", "Content-Type: application/json"),
+        *("-d", json.dumps(body)),
+    ])  # fmt: skip
+
+
+def python_snippet(endpoints: Endpoints) -> str:
+    """The same request in Python. No indented block, so that the interactive prompt takes it line by line."""
+    return f"""from openai import OpenAI
+client = OpenAI(base_url="{endpoints.openai_base_url}", api_key="{endpoints.api_key}")
+messages = [{{"role": "user", "content": "{_QUESTION}"}}]
+answer = client.chat.completions.create(model="{DEMO_MODEL}", messages=messages)
+print(answer.choices[0].message.content)"""
+
+
+def _described(provider: Provider) -> str:
+    return f"{provider.name} ({'real' if provider.is_real else 'simulated'})"
