@@ -7,6 +7,7 @@ error and exit code 127; the child's log shows it and nothing waits for a proces
 import argparse
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _PR_SET_PDEATHSIG = 1
 _ROOT = 0
 _NAMESPACE_ID = 1000
 _NOBODY = 65534
+_OPEN_FILES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             _leave_root(launch.unprivileged)
         # After the change of user, because the kernel forgets the setting there.
         _die_with_parent(launch.parent_pid, launch.orphan_signal)
+        _allow_many_files()
         os.execv(launch.argv[0], launch.argv)  # noqa: S606 - no shell is the point
     except (LaunchError, OSError) as error:
         print(f"launch: {launch.argv[0]}: {error}", file=sys.stderr)  # noqa: T201 - the child's log
@@ -121,6 +124,12 @@ def _die_with_parent(parent_pid: int, signal_number: int) -> None:
         raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG was refused")
     if os.getppid() != parent_pid:
         raise LaunchError("the supervisor is already gone")
+
+
+def _allow_many_files() -> None:
+    """A proxy has a file open per connection; the usual soft limit of 1024 is for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _OPEN_FILES), hard))
 
 
 if __name__ == "__main__":
