@@ -1,6 +1,6 @@
 """A spool line as a value. The edge: behind it nothing is JSON any more."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -11,6 +11,8 @@ from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, R
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=0, le=2**62)]
+SmallCount = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""What the ledger keeps as an integer. A line it had no room for would be retried for ever; so it is refused here."""
 
 FINISHED: Final = "DownstreamEnd"
 PERIODIC: Final = "DownstreamPeriodic"
@@ -36,7 +38,7 @@ class Grant:
     org_id: OrgId | None = None
     project_id: ProjectId | None = None
     key_id: KeyId | None = None
-    price_version: PriceVersion | None = None
+    price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
     error_code: Id | None = None
 
@@ -56,7 +58,7 @@ class SpoolLine:
     response_flags: str | None = None
     response_details: str | None = None
     cluster: str | None = None
-    attempts: Count | None = None
+    attempts: SmallCount | None = None
     bytes_received: Count = 0
     bytes_sent: Count = 0
     user_agent: str | None = None
@@ -64,7 +66,7 @@ class SpoolLine:
     grant: Grant | None = None
     usage_first: str | None = None
     usage_last: str | None = None
-    sse_events: Count | None = field(default=None)
+    sse_events: SmallCount | None = None
 
 
 class InvalidLineError(ValueError):
@@ -78,8 +80,10 @@ def parse_line(content: bytes) -> SpoolLine:
     """Read one line.
 
     Raises:
-        InvalidLineError: not JSON, another version, or a field of another kind.
+        InvalidLineError: not JSON, another version, a field of another kind, or a NUL, which Postgres cannot store.
     """
+    if b"\\u0000" in content:
+        raise InvalidLineError("not a spool line: it holds a NUL")
     try:
         return _ADAPTER.validate_json(content)
     except ValidationError as error:

@@ -105,7 +105,8 @@ def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, Us
     output = max(reported.get(Meter.OUTPUT, 0), delivered)
     if asked.max_output_tokens is not None:
         output = min(output, asked.max_output_tokens)
-    return Usage({**reported, Meter.OUTPUT: output}), UsageSource.ESTIMATED
+    estimated = {**reported, Meter.OUTPUT: output}
+    return Usage({meter: count for meter, count in estimated.items() if count}), UsageSource.ESTIMATED
 
 
 def _at_most_held(estimate: Charge, grant: Grant) -> Charge:

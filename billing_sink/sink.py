@@ -62,11 +62,12 @@ class Sink:
             SpoolTruncatedError, SpoolMovedError: a person has to look.
             asyncpg.PostgresError, OSError: nothing happened, or all of it; call again.
         """
-        if self._spool is None:
-            self._spool = spool_id(self._path)
-            if self._spool is None:
-                return False
-            self._offset = await self._ledger.offset(self._spool)
+        spool = spool_id(self._path)
+        if spool is None:
+            return False
+        if spool != self._spool:
+            self._offset = await self._ledger.offset(spool)
+            self._spool = spool
         raw = read_lines(self._path, self._offset, lines_max=self._batch_lines)
         if not raw.lines:
             return False

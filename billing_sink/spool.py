@@ -44,7 +44,8 @@ def spool_id(path: Path) -> SpoolId | None:
             first = file.readline(READ_BYTES)
     except FileNotFoundError:
         return None
-    return SpoolId(hashlib.sha256(first).hexdigest()[:32]) if first.endswith(b"\n") else None
+    complete = first.endswith(b"\n") or len(first) == READ_BYTES
+    return SpoolId(hashlib.sha256(first).hexdigest()[:32]) if complete else None
 
 
 def read_lines(path: Path, begin: int, *, lines_max: int) -> RawBatch:

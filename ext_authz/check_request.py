@@ -41,18 +41,21 @@ def parse_check(request: CheckRequest) -> Attempt:
     """Read a CheckRequest.
 
     Raises:
-        MalformedCheckError: no request id, or nothing from the front filter.
+        MalformedCheckError: no request id, nothing from the front filter, or no model where one is charged for.
     """
     headers = request.attributes.request.http.headers
     metadata = request.attributes.metadata_context.filter_metadata
     if Metadata.NAMESPACE not in metadata or not headers.get(Header.REQUEST_ID):
         raise MalformedCheckError("the front filter has not seen this request")
     fields = metadata[Metadata.NAMESPACE].fields[Metadata.REQUEST].struct_value.fields
+    endpoint = _endpoint(fields[RequestField.ENDPOINT].string_value)
     model = fields[RequestField.MODEL].string_value
+    if not model and endpoint is not Endpoint.MODELS:
+        raise MalformedCheckError("a request without a model")
     return Attempt(
         request_id=RequestId(headers[Header.REQUEST_ID]),
         credential=bearer_token(headers.get(Header.AUTHORIZATION)) or headers.get(Header.API_KEY),
-        endpoint=_endpoint(fields[RequestField.ENDPOINT].string_value),
+        endpoint=endpoint,
         model=ModelName(model) if model else None,
         body_bytes=int(fields[RequestField.BODY_BYTES].number_value),
         max_output_tokens=(

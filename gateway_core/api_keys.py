@@ -34,7 +34,9 @@ def new_key(prefix: str, random_bytes: RandomBytes) -> SecretStr:
 def is_well_formed(key: str) -> bool:
     """Whether prefix, length, alphabet and checksum fit; says nothing about whether the key exists."""
     prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
-    if prefix is None or len(key) != len(prefix) + _SECRET_CHARACTERS + _CHECKSUM_CHARACTERS or not key.isascii():
+    if prefix is None or len(key) != len(prefix) + _SECRET_CHARACTERS + _CHECKSUM_CHARACTERS:
+        return False
+    if not set(key[len(prefix) :]) <= set(_ALPHABET):
         return False
     return hmac.compare_digest(key[-_CHECKSUM_CHARACTERS:], _checksum(key[:-_CHECKSUM_CHARACTERS]))
 

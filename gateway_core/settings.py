@@ -26,10 +26,11 @@ def parse_host_ports(text: str) -> tuple[HostPort, ...]:
     """
     endpoints = []
     for entry in text.split(","):
-        host, _, port = entry.strip().rpartition(":")
+        bracketed, _, port = entry.strip().rpartition(":")
+        host = bracketed.strip("[]")
         if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:  # noqa: PLR2004 - the range of a port
             raise ValueError(f"not host:port: {entry!r}")
-        endpoints.append(HostPort(host.strip("[]"), int(port)))
+        endpoints.append(HostPort(host, int(port)))
     return tuple(endpoints)
 
 

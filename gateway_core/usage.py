@@ -54,7 +54,7 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None) -> Usage:
         dialect: the dialect of the answer, which is the dialect of the endpoint.
         first: JSON text of the first usage object of the answer.
         last: JSON text of the last one, when there were several. It wins field by field, because later objects of a
-            stream are running totals; Anthropic's last one names only what changed.
+            stream are running totals; Anthropic's last one names only what changed, or has null for what did not.
 
     Returns:
         Disjoint counts whose sum is the provider's own total.
@@ -62,7 +62,8 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None) -> Usage:
     Raises:
         InvalidUsageError: not an object of integers >= 0, or parts larger than their whole.
     """
-    merged = _object(first) | (_object(last) if last is not None else {})
+    changed = _object(last) if last is not None else {}
+    merged = _object(first) | {name: value for name, value in changed.items() if value is not None}
     counts = _openai(merged) if dialect is Dialect.OPENAI else _anthropic(merged)
     return Usage({meter: count for meter, count in counts.items() if count})
 
@@ -74,12 +75,16 @@ def _openai(usage: Mapping[str, object]) -> dict[Meter, int]:
     audio_in = _count(prompt_details, "audio_tokens")
     reasoning = _count(completion_details, "reasoning_tokens")
     audio_out = _count(completion_details, "audio_tokens")
+    prompt = _count(usage, "prompt_tokens", required=True)
+    completion = _count(usage, "completion_tokens")
+    # Gemini's compatible endpoint counts its thoughts in the total only.
+    thoughts = _rest(_count(usage, "total_tokens") or prompt + completion, prompt + completion)
     return {
-        Meter.INPUT: _rest(_count(usage, "prompt_tokens", required=True), cached + audio_in),
+        Meter.INPUT: _rest(prompt, cached + audio_in),
         Meter.CACHED_INPUT: cached,
         Meter.AUDIO_INPUT: audio_in,
-        Meter.OUTPUT: _rest(_count(usage, "completion_tokens"), reasoning + audio_out),
-        Meter.REASONING: reasoning,
+        Meter.OUTPUT: _rest(completion, reasoning + audio_out),
+        Meter.REASONING: reasoning + thoughts,
         Meter.AUDIO_OUTPUT: audio_out,
     }
 
@@ -99,7 +104,7 @@ def _anthropic(usage: Mapping[str, object]) -> dict[Meter, int]:
 def _object(text: str) -> dict[str, object]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidUsageError("usage is not JSON") from error
     if not isinstance(value, dict):
         raise InvalidUsageError("usage is not a JSON object")

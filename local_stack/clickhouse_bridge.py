@@ -43,7 +43,7 @@ _SPACE = rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
 _NAME = rb"(?:`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|\w+)"
 _INSERT_WITH_DATA = re.compile(
     rb"(?P<statement>%(space)sINSERT\s+INTO\s+(?:TABLE\s+)?%(name)s(?:\s*\.\s*%(name)s)?"
-    rb"\s*(?:\((?:\s|,|%(name)s)*\))?)\s*FORMAT\s+(?!VALUES\b)(?P<format>\w+)[ \t]*(?:\r?\n|;|$)"
+    rb"(?:\s*\((?:\s|,|%(name)s)*\))?)\s*FORMAT\s+(?!VALUES\b)(?P<format>\w+)[ \t]*(?:\r?\n|;|$)"
     % {b"space": _SPACE, b"name": _NAME},
     re.IGNORECASE | re.DOTALL,
 )

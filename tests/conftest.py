@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 
 import asyncpg
+import hypothesis
 import pytest
 import pytest_asyncio
 
 from tests.support.databases import fresh_database, postgres_server
+from tests.support.stack import Stack, running_stack
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -30,11 +32,22 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
         yield created
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """The whole gateway, started once as a newcomer starts it."""
+    async with running_stack(tmp_path_factory.mktemp("stack") / "data") as running:
+        yield running
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` writes tests/golden/ anew."""
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew instead of comparing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The generated classes of envoy-data-plane use pydantic in a way newer versions warn of; not ours to mend."""
+    """What holds for every test: which warnings are not ours to mend, and how hypothesis runs."""
+    # The generated classes of envoy-data-plane use pydantic in a way that newer versions of it warn of.
     config.addinivalue_line("filterwarnings", "ignore:Using .@model_validator. with mode=.after.:DeprecationWarning")
+    # A busy machine is no finding; what to run again for the same one is.
+    hypothesis.settings.register_profile("tollgate", deadline=None, print_blob=True)
+    hypothesis.settings.load_profile("tollgate")

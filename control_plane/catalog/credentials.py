@@ -42,7 +42,7 @@ class CredentialCipher:
         """
         try:
             text = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], provider.encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # the latter when even the nonce is cut short
             raise UnreadableCredentialError(
                 f"the credential of provider {provider} does not open with this key"
             ) from error

@@ -25,6 +25,7 @@ class _Subscription:
 
     names: frozenset[str] = frozenset()
     sent_version: str | None = None
+    sent_from: Snapshot | None = None
     sent_names: frozenset[str] = frozenset()
     nonce: str = ""
     answered: bool = True
@@ -72,13 +73,16 @@ class AdsStream:
         elif not subscription.answered:
             self._take_answer(request, subscription)
         subscription.names = frozenset(request.resource_names)
+        # What a node lets go of it forgets: asked for again, it has to be sent again.
+        subscription.sent_names &= subscription.names
         return self._next()
 
     def _take_answer(self, request: DiscoveryRequest, subscription: _Subscription) -> None:
         subscription.answered = True
         version = subscription.sent_version or ""
         if request.HasField("error_detail"):
-            self._refused = self._snapshot
+            # Not the current one: that may have come while the node was still thinking, and may be the remedy.
+            self._refused = subscription.sent_from
             self.registry.rejected(self.key, request.type_url, version, request.error_detail.message)
         else:
             self.registry.accepted(self.key, request.type_url, version)
@@ -109,6 +113,7 @@ class AdsStream:
         if type_url not in _WILDCARD_TYPES:
             names &= subscription.names
         subscription.sent_version = resources.version
+        subscription.sent_from = self._snapshot
         subscription.sent_names = names
         subscription.nonce = self.new_nonce()
         subscription.answered = False

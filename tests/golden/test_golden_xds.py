@@ -49,7 +49,9 @@ def as_yaml(found: list[JsonObject]) -> str:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_catalogue_becomes_exactly_the_resources_of_its_golden_files(case: str, request: pytest.FixtureRequest) -> None:
+def test_a_catalogue_becomes_exactly_the_resources_of_its_golden_files(
+    case: str, request: pytest.FixtureRequest
+) -> None:
     found: dict[str, list[JsonObject]] = {type_url: [] for type_url in FILE_BY_TYPE}
     for type_url, resource in resources(read_case(case), settings()):
         found[type_url].append(resource)

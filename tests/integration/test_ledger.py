@@ -117,7 +117,9 @@ async def test_ledger_rows_cannot_be_removed(pool: asyncpg.Pool, table: str, sta
 async def test_entries_that_do_not_sum_to_zero_are_refused(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=1000)
     with pytest.raises(asyncpg.RaiseError, match="sum to zero"):
-        await pool.execute("INSERT INTO billing.entries SELECT 1, account_id, 5 FROM billing.accounts WHERE kind = 'revenue'")
+        await pool.execute(
+            "INSERT INTO billing.entries SELECT 1, account_id, 5 FROM billing.accounts WHERE kind = 'revenue'"
+        )
 
 
 async def test_a_balance_cannot_be_written_below_zero(pool: asyncpg.Pool) -> None:

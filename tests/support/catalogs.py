@@ -103,9 +103,7 @@ def catalogs(draw: st.DrawFn) -> Catalog:
     """Any catalogue the schema allows: names, chains and weights at random, some models served nowhere."""
     providers = draw(
         st.lists(
-            st.builds(
-                provider, _NAMES, st.sampled_from(ProviderKind), _BASE_URLS, credential=st.none() | _CREDENTIALS
-            ),
+            st.builds(provider, _NAMES, st.sampled_from(ProviderKind), _BASE_URLS, credential=st.none() | _CREDENTIALS),
             min_size=1,
             max_size=4,
             unique_by=lambda p: p.name,

@@ -83,8 +83,6 @@ async def read_books(pool: asyncpg.Pool) -> Books:
     posted = {row["kind"]: row["posted_nano_usd"] for row in rows}
     held = sum(row["held_nano_usd"] for row in rows)
     assert sum(posted.values()) == 0, "the ledger does not sum to zero"
-    open_holds = await pool.fetchval(
-        "SELECT coalesce(sum(amount_nano_usd), 0) FROM billing.holds WHERE state = 'held'"
-    )
+    open_holds = await pool.fetchval("SELECT coalesce(sum(amount_nano_usd), 0) FROM billing.holds WHERE state = 'held'")
     assert open_holds == held, "held sums differ from the open holds"
     return Books(posted["balance"], held, posted["revenue"], posted["platform_absorbed"], posted["funding"])

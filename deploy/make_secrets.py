@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Makes the secret files that compose.yaml hands to the containers. A file that exists stays as it is.
+
+Compose mounts a secret with the owner and mode of the file on the host, and each image runs as a user of its own. So the
+files can be read by everybody, and the directory they are in only by its owner: a mounted file does not pass through it.
+"""
+
+import base64
+import secrets
+import sys
+from pathlib import Path
+from typing import Final
+
+from gateway_core.api_keys import LIVE_PREFIX, OPERATOR_PREFIX, new_key
+from gateway_core.ids import RandomBytes
+
+DIRECTORY: Final = Path(__file__).parent / "secrets"
+DIRECTORY_MODE: Final = 0o700
+FILE_MODE: Final = 0o644
+
+
+def make_missing(directory: Path, random_bytes: RandomBytes) -> list[str]:
+    """Write the secrets that have no file yet, and return their names.
+
+    A URL is made once, from the password at that time: whoever points it at a database of their own keeps it, and whoever
+    changes a password deletes the URL.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(DIRECTORY_MODE)
+    made: list[str] = []
+
+    def kept(name: str, value: str) -> str:
+        path = directory / name
+        if path.exists():
+            return path.read_text(encoding="utf-8").strip()
+        unfinished = directory / f".{name}.unfinished"
+        unfinished.write_text(value, encoding="utf-8")
+        unfinished.chmod(FILE_MODE)
+        unfinished.replace(path)
+        made.append(name)
+        return value
+
+    postgres = kept("postgres_password", random_bytes(32).hex())
+    clickhouse = kept("clickhouse_password", random_bytes(32).hex())
+    valkey = kept("valkey_password", random_bytes(32).hex())
+    kept("grafana_admin_password", random_bytes(16).hex())
+    kept("valkey.conf", f"requirepass {valkey}\n")
+    kept("tollgate_postgres_dsn", f"postgresql://tollgate:{postgres}@postgres:5432/tollgate")
+    kept("tollgate_clickhouse_url", f"http://tollgate:{clickhouse}@clickhouse:8123/tollgate")
+    kept("tollgate_redis_url", f"redis://:{valkey}@valkey:6379/0")
+    kept("tollgate_api_key_pepper", random_bytes(32).hex())
+    kept("tollgate_credential_key", base64.urlsafe_b64encode(random_bytes(32)).decode())
+    kept("tollgate_demo_api_key", new_key(LIVE_PREFIX, random_bytes).get_secret_value())
+    kept("tollgate_operator_token", new_key(OPERATOR_PREFIX, random_bytes).get_secret_value())
+    return made
+
+
+def main() -> None:
+    """Make what is missing and name it; no value is shown."""
+    made = make_missing(DIRECTORY, secrets.token_bytes)
+    sys.stdout.write(f"{DIRECTORY}: {', '.join(made) or 'nothing was missing'}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Every request gets exactly one outcome, whatever happens to the client, the provider or the sink."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import aiohttp
+import pytest
+
+from tests.support.stack import Stack, eventually
+
+SEED = 20260101
+
+
+@pytest.fixture
+async def session(stack: Stack) -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=64)
+    async with aiohttp.ClientSession(stack.url, connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as made:
+        yield made
+
+
+async def post(
+    stack: Stack, session: aiohttp.ClientSession, text: str, *, leave_after: int | None = None, **fields: object
+) -> None:
+    """One chat request; the client may leave after that many bytes of the answer (0: as soon as it is sent)."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
+    headers = {**stack.headers, "x-request-id": text.split()[0]}
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(0.05 if leave_after == 0 else 60):
+            async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
+                if leave_after is None:
+                    await response.read()
+                else:
+                    await response.content.read(leave_after)
+                    response.close()
+
+
+async def outcomes(stack: Stack, marker: str) -> Counter[tuple[str, str]]:
+    """How many recorded requests of this test there are, by id and outcome."""
+    async with stack.database() as database:
+        rows = await database.fetch(
+            "SELECT client_request_id, outcome FROM billing.requests WHERE client_request_id LIKE $1", f"{marker}-%"
+        )
+    return Counter((row["client_request_id"], row["outcome"]) for row in rows)
+
+
+async def books_are_coherent(stack: Stack) -> None:
+    """Sums of the ledger, once everything is settled."""
+    await stack.settled()
+    async with stack.database() as database:
+        assert await database.fetchval("SELECT sum(amount_nano_usd) FROM billing.entries") == 0
+        assert await database.fetchval("SELECT sum(held_nano_usd) FROM billing.accounts") == 0
+        wrong = await database.fetchval(
+            """
+            SELECT count(*) FROM billing.accounts a
+            WHERE posted_nano_usd <> (SELECT coalesce(sum(amount_nano_usd), 0) FROM billing.entries e
+                                      WHERE e.account_id = a.account_id)
+            """
+        )
+        assert wrong == 0
+        charged = await database.fetchval("SELECT sum(price_nano_usd) FROM billing.requests")
+        revenue = await database.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE kind = 'revenue'")
+        assert charged == revenue
+        assert await database.fetchval("SELECT count(*) FROM billing.quarantine") == 0
+
+
+async def test_two_hundred_mixed_requests_have_exactly_two_hundred_outcomes(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    rng = random.Random(SEED)
+    kinds = [
+        ("[[sim output_tokens=20]]", {}),
+        ("[[sim output_tokens=20]]", {"stream": True}),
+        ("[[sim error=500]]", {}),
+        ("[[sim error=429]]", {"stream": True}),
+        ("[[sim error=reset]]", {}),
+        ("[[sim error=cut]]", {"stream": True}),
+        ("[[sim error=no_usage]]", {}),
+        ("[[sim output_tokens=40 token_delay_ms=20]]", {"stream": True, "leave_after": 600}),
+        ("[[sim latency_ms=2000]]", {"leave_after": 0}),
+        ("", {"model": "no-such-model"}),
+    ]
+    chosen = [kinds[number % len(kinds)] for number in range(200)]
+    rng.shuffle(chosen)
+    gate = asyncio.Semaphore(24)
+
+    async def send(number: int, text: str, options: dict[str, object]) -> None:
+        async with gate:
+            await post(stack, session, f"mixed-{number} {text}", **options)  # type: ignore[arg-type]  # a mix on purpose
+
+    await asyncio.gather(*(send(number, *kind) for number, kind in enumerate(chosen)))
+
+    async def all_there() -> bool:
+        return len(await outcomes(stack, "mixed")) >= 200
+
+    await eventually(all_there)
+    await books_are_coherent(stack)
+    found = await outcomes(stack, "mixed")
+    assert len(found) == 200
+    assert set(found.values()) == {1}
+    by_outcome = Counter(outcome for _, outcome in found)
+    # Twenty ask for an unknown model; of the twenty who leave at once, some are gone before they are admitted.
+    assert 20 <= by_outcome["refused"] <= 40
+    assert by_outcome["settled"] >= 40
+    assert by_outcome["estimated"] >= 40
+    assert by_outcome["released"] >= 50
+    assert sum(by_outcome.values()) == 200
+
+
+async def test_kill_nine_of_the_sink_in_the_middle_of_two_thousand_requests_loses_and_repeats_nothing(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    rng = random.Random(SEED)
+    gate = asyncio.Semaphore(32)
+    sent = 0
+
+    async def send(number: int) -> None:
+        nonlocal sent
+        async with gate:
+            await post(
+                stack, session, f"killed-{number} [[sim output_tokens=5 latency_ms=150]]", stream=number % 2 == 0
+            )
+        sent += 1
+
+    async def kill_now_and_then() -> int:
+        kills = 0
+        while sent < 1800:
+            await asyncio.sleep(rng.uniform(0.1, 0.6))
+            pids = stack.endpoints["pids"]
+            with suppress(ProcessLookupError):
+                stack.kill("billing_sink")
+                kills += 1
+
+            async def is_back(old: int = pids["billing_sink"]) -> bool:
+                return bool(stack.endpoints["pids"]["billing_sink"] != old)
+
+            await eventually(is_back)
+        return kills
+
+    killer = asyncio.create_task(kill_now_and_then())
+    await asyncio.gather(*(send(number) for number in range(2000)))
+    assert await killer >= 2
+
+    async def all_there() -> bool:
+        return len(await outcomes(stack, "killed")) >= 2000
+
+    await eventually(all_there, deadline_s=60)
+    await books_are_coherent(stack)
+    found = await outcomes(stack, "killed")
+    assert len(found) == 2000
+    assert set(found.values()) == {1}
+    assert {outcome for _, outcome in found} == {"settled"}
+    async with stack.database() as database:
+        charges = await database.fetchval(
+            """
+            SELECT count(*) FROM billing.transactions t JOIN billing.requests r USING (request_id)
+            WHERE r.client_request_id LIKE 'killed-%'
+            """
+        )
+    assert charges == 2000
+    # ClickHouse follows, and has each request once.
+    assert await stack.clickhouse_count("client_request_id LIKE 'killed-%'", expected=2000) == 2000

@@ -1,0 +1,121 @@
+"""Failover from one provider to the next: right path, model and credential at each, and no key where it does not belong."""
+
+import json
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from io import BytesIO
+
+import aiohttp
+import pytest
+
+from local_stack.ports import free_port
+from tests.support.processes import running_python
+from tests.support.stack import Stack, add_model, add_provider, wait_until_routed
+
+FLAKY_KEY, BACKUP_KEY = "flaky-provider-secret", "backup-provider-secret"
+
+
+@pytest.fixture
+async def chain(stack: Stack) -> AsyncIterator[dict[str, str]]:
+    """Model `chain-<failure>`: a provider that fails in that way first, a good one second. Yields failure to URL."""
+    failures = ("500", "429", "reset", "401")
+    async with AsyncExitStack() as running:
+        urls: dict[str, str] = {}
+        for failure in failures:
+            port = free_port()
+            await running.enter_async_context(
+                running_python(
+                    "simulator",
+                    ready=f"http://127.0.0.1:{port}/readyz",
+                    TOLLGATE_SIMULATOR_PORT=str(port),
+                    TOLLGATE_SIMULATOR_KNOBS=f"error={failure}",
+                    TOLLGATE_SIMULATOR_RECORD="true",
+                )
+            )
+            urls[failure] = f"http://127.0.0.1:{port}"
+        await add_provider(stack, "backup", f"{stack.simulator_url}/v1", BACKUP_KEY)
+        for failure, url in urls.items():
+            await add_provider(stack, f"flaky-{failure}", f"{url}/v1", FLAKY_KEY)
+            await add_model(
+                stack, f"chain-{failure}", [(f"flaky-{failure}", "flaky-model"), ("backup", f"backup-{failure}")]
+            )
+        for failure in failures:
+            await wait_until_routed(stack, f"chain-{failure}")
+        yield urls
+
+
+def as_file(body: dict[str, object]) -> BytesIO:
+    """aiohttp warns of large bodies in any other form."""
+    return BytesIO(json.dumps(body).encode())
+
+
+async def received(url: str) -> list[dict[str, object]]:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/simulator/requests") as got:
+        found: list[dict[str, object]] = (await got.json())["requests"]
+        return found
+
+
+async def test_each_kind_of_failure_moves_to_the_next_provider_with_its_own_path_model_and_credential(
+    stack: Stack, chain: dict[str, str]
+) -> None:
+    client_key = stack.endpoints["api_key"]
+    for failure, flaky_url in chain.items():
+        for size in (10, 20_000_000):
+            await stack.forget_provider_requests()
+            body = {
+                "model": f"chain-{failure}",
+                "stream": size == 10,
+                "messages": [{"role": "user", "content": "x" * size}],
+            }
+            headers = {**stack.headers, "x-api-key": client_key, "cookie": f"key={client_key}"}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"{stack.url}/v1/chat/completions", data=as_file(body), headers=headers) as response,
+            ):
+                assert response.status == 200, failure
+                await response.read()
+                request_id = response.headers["x-request-id"]
+            first = (await received(flaky_url))[-1]
+            [second] = await stack.provider_requests()
+            for request, key, model in ((first, FLAKY_KEY, "flaky-model"), (second, BACKUP_KEY, f"backup-{failure}")):
+                assert request["path"] == "/v1/chat/completions"
+                assert request["headers"]["authorization"] == f"Bearer {key}"  # type: ignore[index]  # JSON of the simulator
+                assert f'"model": "{model}"' in str(request["body_start"])
+                assert client_key not in json.dumps(request)
+            assert FLAKY_KEY not in json.dumps(second)
+            row = await stack.request_row(request_id)
+            assert (row["provider"], row["attempts"], row["outcome"]) == ("backup", 2, "settled"), failure
+
+
+async def test_the_first_attempt_is_prepared_once_so_the_upstream_script_is_skipped(stack: Stack) -> None:
+    before = await stack.envoy_stats("^cluster.provider/openai.lua.executions")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{stack.url}/v1/chat/completions",
+            json={"model": "gpt-4o-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]},
+            headers=stack.headers,
+        ) as response,
+    ):
+        assert response.status == 200
+    assert await stack.envoy_stats("^cluster.provider/openai.lua.executions") == before
+    assert len(before) == 1
+
+
+async def test_no_script_failed_and_no_secret_is_in_the_config_dump_the_spool_or_a_log(stack: Stack) -> None:
+    errors = await stack.envoy_stats("lua.errors")
+    assert errors
+    assert not any(errors.values()), errors
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{stack.endpoints['envoy_admin_url']}/config_dump?include_eds") as got,
+    ):
+        places = {"config dump": await got.text()}
+    for path in [*(stack.data_dir / "logs").iterdir(), *(stack.data_dir / "spool").iterdir()]:
+        places[path.name] = path.read_text(errors="replace")
+    secrets = [path.read_text().strip() for path in (stack.data_dir / "secrets").iterdir()]
+    secrets += [FLAKY_KEY, BACKUP_KEY, "simulated-"]
+    for place, text in places.items():
+        for secret in secrets:
+            assert secret not in text, f"a secret is in {place}"

@@ -1,0 +1,163 @@
+"""front.lua on real streams: what the client gets, byte for byte, and what usage is captured, wherever the bytes are cut."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from tests.support.scripted_provider import ScriptedProvider, scripted_provider
+from tests.support.stack import Stack, add_model, add_provider, eventually, wait_until_routed
+
+USAGE = '{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}'
+
+
+def event(content: str, usage: str = "null") -> bytes:
+    choices = f'[{{"index":0,"delta":{{"content":{json.dumps(content)}}}}}]'
+    return f'data: {{"id":"c","choices":{choices},"usage":{usage}}}\n\n'.encode()
+
+
+USAGE_EVENT = f'data: {{"id":"c","choices":[],"usage":{USAGE}}}\n\n'.encode()
+DONE = b"data: [DONE]\n\n"
+STREAM = event("Hello") + event(' "usage": {"prompt_tokens": 999} \n\n') + USAGE_EVENT + DONE
+
+
+@dataclass
+class Bench:
+    """A model of the stack that a scripted provider serves."""
+
+    stack: Stack
+    provider: ScriptedProvider
+    session: aiohttp.ClientSession
+
+    async def ask(self, *, include_usage: bool = False, stream: bool = True) -> tuple[bytes, str]:
+        """Returns the body as the client got it, and the request id."""
+        body: dict[str, object] = {"model": "scripted", "messages": [], "stream": stream}
+        if include_usage:
+            body["stream_options"] = {"include_usage": True}
+        async with self.session.post("/v1/chat/completions", json=body, headers=self.stack.headers) as response:
+            assert response.status == 200
+            return await response.read(), response.headers["x-request-id"]
+
+    async def usage_of(self, request_id: str) -> list[dict[str, int]]:
+        """The provider's words as they are kept with the row."""
+        row = await self.stack.request_row(request_id)
+        return [json.loads(text) for text in json.loads(row["usage_raw"] or "[]")]
+
+
+@pytest.fixture
+async def bench(stack: Stack) -> AsyncIterator[Bench]:
+    async with scripted_provider() as provider, aiohttp.ClientSession(stack.url) as session:
+        async with stack.database() as database:
+            known = await database.fetchval("SELECT count(*) FROM catalog.providers WHERE name = 'scripted'")
+            if known:
+                await database.execute(
+                    "UPDATE catalog.providers SET base_url = $1 WHERE name = 'scripted'", provider.url
+                )
+        if not known:
+            await add_provider(stack, "scripted", provider.url, "scripted-secret")
+            await add_model(stack, "scripted", [("scripted", "upstream-scripted")])
+        await wait_until_routed(stack, "scripted")
+        await stack.cluster_is_at("provider/scripted", provider.url)
+        yield Bench(stack, provider, session)
+
+
+async def test_the_usage_chunk_is_hidden_and_everything_else_passes_wherever_it_is_cut(bench: Bench) -> None:
+    expected = STREAM.replace(USAGE_EVENT, b"")
+    for cut in range(1, len(STREAM), 7):
+        bench.provider.pieces = [STREAM[:cut], STREAM[cut:]]
+        bench.provider.pause_s = 0.002
+        body, request_id = await bench.ask()
+        assert body == expected, f"cut at {cut}"
+        if cut % 5 == 0:
+            assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+async def test_byte_by_byte_gives_the_same(bench: Bench) -> None:
+    bench.provider.pieces = [bytes([byte]) for byte in STREAM]
+    body, request_id = await bench.ask()
+    assert body == STREAM.replace(USAGE_EVENT, b"")
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+    assert (await bench.stack.request_row(request_id))["sse_events"] == 4
+
+
+async def test_a_client_that_asked_gets_every_byte(bench: Bench) -> None:
+    bench.provider.pieces = [STREAM]
+    body, request_id = await bench.ask(include_usage=True)
+    assert body == STREAM
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+async def test_crlf_streams_are_read_as_well(bench: Bench) -> None:
+    stream = STREAM.replace(b"\n\n", b"\r\n\r\n")
+    bench.provider.pieces = [stream[:100], stream[100:]]
+    body, request_id = await bench.ask()
+    assert body == stream.replace(USAGE_EVENT.replace(b"\n\n", b"\r\n\r\n"), b"")
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+@pytest.mark.parametrize("ending", [b"data: [DONE]", b"data: [DONE]\n", b": comment"])
+async def test_a_last_event_without_its_blank_line_still_reaches_the_client(bench: Bench, ending: bytes) -> None:
+    bench.provider.pieces = [event("a"), ending]
+    bench.provider.pause_s = 0.01
+    body, _ = await bench.ask()
+    assert body == event("a") + ending
+
+
+async def test_an_event_too_long_to_keep_passes_and_what_follows_is_read(bench: Bench) -> None:
+    long = event("x" * 3_000_000)
+    bench.provider.pieces = [long[:1_500_000], long[1_500_000:] + USAGE_EVENT + DONE]
+    body, request_id = await bench.ask()
+    assert body == long + DONE
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+async def test_usage_in_every_chunk_counts_once_by_the_last(bench: Bench) -> None:
+    running = '{"prompt_tokens":7,"completion_tokens":1}'
+    stream = event("a", running) + event("b", running.replace("1}", "2}")) + USAGE_EVENT + DONE
+    bench.provider.pieces = [stream]
+    _, request_id = await bench.ask()
+    row = await bench.stack.request_row(request_id)
+    assert json.loads(row["meters"]) == {"input": 7, "output": 3}
+
+
+async def test_a_usage_inside_tool_arguments_is_the_models_and_not_the_providers(bench: Bench) -> None:
+    bench.provider.content_type = "application/json"
+    arguments = json.dumps({"usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+    message = {"tool_calls": [{"function": {"name": "f", "arguments": arguments}}], "usage": {"prompt_tokens": 2}}
+    answer = json.dumps({"choices": [{"message": message}], "usage": json.loads(USAGE)}).encode()
+    bench.provider.pieces = [answer]
+    body, request_id = await bench.ask(stream=False)
+    assert body == answer
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+async def test_a_stream_cut_by_the_provider_is_estimated_by_what_was_delivered(bench: Bench) -> None:
+    bench.provider.pieces = [event("a"), event("b"), event("c")]
+    bench.provider.pause_s = 0.02
+    bench.provider.cut = True
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await bench.ask()
+
+    async def find() -> str | None:
+        async with bench.stack.database() as database:
+            return await database.fetchval(
+                "SELECT request_id FROM billing.requests WHERE model = 'scripted' AND response_details LIKE 'upstream_reset%'"
+            )
+
+    row = await bench.stack.request_row(await eventually(find))
+    assert (row["usage_source"], row["sse_events"]) == ("estimated", 3)
+    assert json.loads(row["meters"])["output"] == 3
+
+
+async def test_the_provider_is_asked_for_usage_and_nothing_else_of_the_body_changes(bench: Bench) -> None:
+    bench.provider.pieces = [STREAM]
+    sent = b'{ "stream_options" : { "include_obfuscation": false } , "model":"scripted", "stream":true,"x":1e400}'
+    async with bench.session.post("/v1/chat/completions", data=sent, headers=bench.stack.headers) as response:
+        await response.read()
+    expected = sent.replace(b'"scripted"', b'"upstream-scripted"').replace(
+        b'{ "include_obf', b'{"include_usage":true, "include_obf'
+    )
+    assert bench.provider.bodies[-1] == expected
+    assert bench.provider.headers[-1]["Content-Length"] == str(len(expected))

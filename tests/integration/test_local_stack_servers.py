@@ -1,0 +1,80 @@
+"""Valkey and Envoy as the stack runs them."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+import redis.asyncio
+
+from local_stack.envoy import running_envoy
+from local_stack.ports import free_port
+from local_stack.probes import ask
+from local_stack.process import StartError
+from local_stack.valkey import running_valkey
+
+
+async def test_valkey_keeps_counters_while_it_runs_and_nothing_on_disk(tmp_path: Path) -> None:
+    async with running_valkey(tmp_path) as url:
+        client = redis.asyncio.Redis.from_url(url)
+        assert await client.incr("count") == 1
+        assert (await client.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
+        await client.aclose()
+    assert names(tmp_path) == {"valkey.conf", "valkey.log"}
+
+
+async def test_valkey_wants_its_password(tmp_path: Path) -> None:
+    async with running_valkey(tmp_path) as url:
+        assert await ask(urlsplit(url).port or 0, b"PING\r\n") == b"-NOAUTH Authentication required.\r\n"
+    assert (tmp_path / "valkey.conf").stat().st_mode & 0o777 == 0o600
+
+
+async def test_envoy_serves_the_bootstrap_it_is_given(tmp_path: Path) -> None:
+    port = free_port()
+    async with running_envoy(tmp_path, direct_response(port)) as admin_url, aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/") as answer:
+            assert await answer.text() == "hello"
+        async with session.get(f"{admin_url}/server_info") as info:
+            assert (await info.json())["version"].split("/")[1] == "1.40.0"
+
+
+async def test_an_envoy_that_refuses_its_bootstrap_says_why(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"envoy ended with exit code 1(.|\n)*no_such_field"):
+        async with running_envoy(tmp_path, {"no_such_field": 1}):
+            pass
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def direct_response(port: int) -> dict[str, object]:
+    """A bootstrap with one listener that answers by itself."""
+    router = {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "test",
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [
+                        {
+                            "match": {"prefix": "/"},
+                            "direct_response": {"status": 200, "body": {"inline_string": "hello"}},
+                        }
+                    ],
+                }
+            ]
+        },
+    }
+    listener = {
+        "name": "test",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+    return {"node": {"id": "test", "cluster": "test"}, "static_resources": {"listeners": [listener]}}

@@ -1,0 +1,238 @@
+"""The whole gateway as a newcomer starts it: `tollgate up` in a directory of its own, and what tests ask of it."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncpg
+import clickhouse_connect
+from pydantic import SecretStr
+
+from control_plane.catalog.credentials import CredentialCipher
+from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
+from gateway_core.ids import ProviderName
+from gateway_core.money import parse_usd
+
+START_DEADLINE_S = 90
+SETTLE_DEADLINE_S = 15
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack."""
+
+    data_dir: Path
+    simulator_url: str
+
+    @property
+    def endpoints(self) -> Mapping[str, Any]:
+        """What the stack says of itself, now."""
+        found: dict[str, Any] = json.loads((self.data_dir / "endpoints.json").read_text())
+        return found
+
+    @property
+    def url(self) -> str:
+        """The gateway, without a path."""
+        return str(self.endpoints["anthropic_base_url"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The demo key as a header."""
+        return {"Authorization": f"Bearer {self.endpoints['api_key']}"}
+
+    def secret(self, name: str) -> str:
+        """One of the stack's secrets."""
+        return (self.data_dir / "secrets" / name).read_text().strip()
+
+    def kill(self, service: str) -> int:
+        """kill -9; returns the pid that is gone."""
+        pid = int(self.endpoints["pids"][service])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def log(self, service: str) -> str:
+        """Everything a service has logged."""
+        return (self.data_dir / "logs" / f"{service}.log").read_text(errors="replace")
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection to the stack's Postgres."""
+        connection = await asyncpg.connect(self.endpoints["postgres_dsn"])
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def make_key(self, name: str, *, balance: str) -> str:
+        """An organisation `org_<name>` with a balance in USD and the key `key_<name>`; returns the key."""
+        key = new_key(LIVE_PREFIX, secrets.token_bytes).get_secret_value()
+        key_hash = hash_key(key, SecretStr(self.secret("tollgate_api_key_pepper")))
+        org_id, project_id = f"org_{name}", f"prj_{name}"
+        async with self.database() as connection, connection.transaction():
+            await connection.execute("INSERT INTO accounts.organizations (org_id, name) VALUES ($1, $1)", org_id)
+            await connection.execute("INSERT INTO accounts.projects VALUES ($1, $2, 'Default')", project_id, org_id)
+            await connection.execute(
+                "INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash) VALUES ($1, $2, $3, $4, $5)",
+                *(f"key_{name}", org_id, project_id, name, key_hash),
+            )
+            await connection.execute("SELECT billing.open_balance($1)", org_id)
+            await connection.execute("SELECT billing.credit($1, $2, 'test')", org_id, parse_usd(balance))
+        return key
+
+    async def provider_requests(self) -> list[dict[str, Any]]:
+        """What the simulator received since it was last asked to forget."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.simulator_url}/simulator/requests") as got:
+            found: list[dict[str, Any]] = (await got.json())["requests"]
+            return found
+
+    async def forget_provider_requests(self) -> None:
+        """Empty the simulator's record."""
+        async with aiohttp.ClientSession() as session, session.delete(f"{self.simulator_url}/simulator/requests"):
+            pass
+
+    async def envoy_stats(self, pattern: str) -> dict[str, int]:
+        """Envoy's counters whose name matches a regular expression."""
+        url = f"{self.endpoints['envoy_admin_url']}/stats?filter={pattern}"
+        async with aiohttp.ClientSession() as session, session.get(url) as got:
+            lines = (await got.text()).splitlines()
+        return {name: int(value) for name, _, value in (line.partition(": ") for line in lines) if value.isdecimal()}
+
+    async def cluster_is_at(self, cluster: str, base_url: str) -> None:
+        """Wait until Envoy sends a cluster's traffic to the host and port of a URL."""
+        address = urlsplit(base_url).netloc
+
+        async def is_there() -> bool:
+            url = f"{self.endpoints['envoy_admin_url']}/clusters"
+            async with aiohttp.ClientSession() as session, session.get(url) as got:
+                return f"{cluster}::{address}::" in await got.text()
+
+        await eventually(is_there)
+
+    async def request_row(self, request_id: str) -> asyncpg.Record:
+        """The row of a finished request, once the sink has written it."""
+
+        async def find() -> asyncpg.Record | None:
+            async with self.database() as connection:
+                return await connection.fetchrow("SELECT * FROM billing.requests WHERE request_id = $1", request_id)
+
+        return await eventually(find)
+
+    async def clickhouse_count(self, condition: str, *, expected: int) -> int:
+        """How many requests ClickHouse has, once that is at least the expected number."""
+
+        async def count() -> int | None:
+            found: int = await asyncio.to_thread(self._count, condition)
+            return found if found >= expected else None
+
+        return await eventually(count, deadline_s=30)
+
+    def _count(self, condition: str) -> int:
+        with clickhouse_connect.get_client(dsn=self.endpoints["clickhouse_url"]) as client:
+            rows = client.query(f"SELECT count() FROM requests FINAL WHERE {condition}").result_rows
+        return int(rows[0][0])
+
+    async def settled(self) -> None:
+        """Wait until every request so far has its outcome: no open hold, and the sink at the end of the spool."""
+        spool = Path(self.endpoints["spool_dir"]) / "access.jsonl"
+
+        async def is_settled() -> bool:
+            async with self.database() as connection:
+                open_holds = await connection.fetchval("SELECT count(*) FROM billing.holds WHERE state = 'held'")
+                offset = await connection.fetchval("SELECT coalesce(max(byte_offset), 0) FROM billing.spool_offsets")
+            return open_holds == 0 and offset == spool.stat().st_size
+
+        await eventually(is_settled)
+
+
+async def eventually(find: Callable[[], Awaitable[T | None]], *, deadline_s: float = SETTLE_DEADLINE_S) -> T:
+    """The first true answer; fails when there is none in time."""
+    async with asyncio.timeout(deadline_s):
+        while not (found := await find()):
+            await asyncio.sleep(0.05)
+        return found
+
+
+async def add_provider(stack: Stack, name: str, base_url: str, credential: str, kind: str = "openai") -> None:
+    """A provider, written as an operator's change."""
+    cipher = CredentialCipher(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
+    sealed = cipher.seal(ProviderName(name), SecretStr(credential))
+    async with stack.database() as connection:
+        await connection.execute(
+            "INSERT INTO catalog.providers (name, kind, base_url, credential) VALUES ($1, $2, $3, $4)",
+            name,
+            kind,
+            base_url,
+            sealed,
+        )
+
+
+async def add_model(stack: Stack, name: str, chain: list[tuple[str, str]], *, max_output_tokens: int = 1000) -> None:
+    """A model with a chain of (provider, upstream model), each a group of its own; a tenth of a cent per million tokens."""
+    async with stack.database() as connection, connection.transaction():
+        await connection.execute("INSERT INTO catalog.models VALUES ($1, 'test', 100000, $2)", name, max_output_tokens)
+        for priority, (provider, upstream_model) in enumerate(chain):
+            await connection.execute(
+                "INSERT INTO catalog.deployments VALUES ($1, $2, $3, $4, 1)", name, provider, upstream_model, priority
+            )
+        revision = await connection.fetchval("INSERT INTO catalog.revisions DEFAULT VALUES RETURNING revision")
+        await connection.executemany(
+            "INSERT INTO catalog.prices VALUES ($1, $2, $3, $4, 1000000, 1000000)",
+            [
+                (name, provider, revision, meter)
+                for provider, _ in chain
+                for meter in ("input", "cached_input", "output", "reasoning")
+            ],
+        )
+
+
+async def wait_until_routed(stack: Stack, model: str) -> None:
+    """Wait until Envoy routes a model; no request is sent to it."""
+
+    async def is_routed() -> bool:
+        url = f"{stack.endpoints['envoy_admin_url']}/config_dump?resource=dynamic_route_configs"
+        async with aiohttp.ClientSession() as session, session.get(url) as got:
+            return f'"chat:{model}"' in await got.text()
+
+    await eventually(is_routed)
+
+
+@asynccontextmanager
+async def running_stack(data_dir: Path, **environment: str) -> AsyncIterator[Stack]:
+    """`tollgate up` until the block ends. The simulator records what it receives."""
+    output = (data_dir.parent / f"{data_dir.name}.out").open("wb")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tollgate", "up", "--data-dir", str(data_dir)),
+        stdout=output,
+        stderr=output,
+        env={**os.environ, "TOLLGATE_SIMULATOR_RECORD": "true", **environment},
+    )
+    output.close()
+    try:
+        await _until_ready(process, data_dir)
+        ports = json.loads((data_dir / "ports.json").read_text())
+        yield Stack(data_dir, f"http://127.0.0.1:{ports['simulator']}")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), 15)
+
+
+async def _until_ready(process: asyncio.subprocess.Process, data_dir: Path) -> None:
+    async with asyncio.timeout(START_DEADLINE_S):
+        while not (data_dir / "endpoints.json").exists():
+            if process.returncode is not None:
+                said = (data_dir.parent / f"{data_dir.name}.out").read_text()
+                raise AssertionError(f"tollgate up ended with {process.returncode}:\n{said}")
+            await asyncio.sleep(0.05)

@@ -1,0 +1,114 @@
+import pytest
+from hypothesis import given
+
+from control_plane.catalog.model import TEMPLATES, Catalog
+from gateway_core.endpoints import Endpoint
+from gateway_core.providers import PATHS_BY_KIND, ProviderKind
+from tests.support.catalogs import catalog, catalogs, deployment, provider
+
+OPENAI, ANTHROPIC, GEMINI = ProviderKind.OPENAI, ProviderKind.ANTHROPIC, ProviderKind.GEMINI
+
+
+def chains(found: Catalog) -> list[tuple[str, str, list[list[str]]]]:
+    return [
+        (endpoint, model, [[d.provider for d in group] for group in groups])
+        for endpoint, model, groups in found.chains()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "tls", "host", "port"),
+    [
+        ("https://api.openai.com/v1", True, "api.openai.com", 443),
+        ("http://backend", False, "backend", 80),
+        ("http://127.0.0.1:9000/v1", False, "127.0.0.1", 9000),
+        ("https://models.example.com:8443", True, "models.example.com", 8443),
+        ("http://[::1]:9000/v1", False, "::1", 9000),
+    ],
+)
+def test_host_port_and_tls_are_those_of_the_base_url(base_url: str, tls: bool, host: str, port: int) -> None:
+    found = provider("p", base_url=base_url)
+    assert (found.tls, found.host, found.port) == (tls, host, port)
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "endpoint", "path"),
+    [
+        (OPENAI, "https://h/v1", Endpoint.CHAT, "/v1/chat/completions"),
+        (OPENAI, "https://h/v1/", Endpoint.CHAT, "/v1/chat/completions"),
+        (OPENAI, "https://h", Endpoint.CHAT, "/chat/completions"),
+        (OPENAI, "https://h/v1", Endpoint.MESSAGES, None),
+        (ANTHROPIC, "https://h/v1", Endpoint.MESSAGES, "/v1/messages"),
+        (ANTHROPIC, "https://h/v1", Endpoint.CHAT, None),
+        (GEMINI, "https://h/v1beta", Endpoint.CHAT, "/v1beta/openai/chat/completions"),
+        (OPENAI, "https://h/v1", Endpoint.MODELS, None),
+    ],
+)
+def test_an_endpoint_stands_behind_the_path_of_the_base_url(
+    kind: ProviderKind, base_url: str, endpoint: Endpoint, path: str | None
+) -> None:
+    assert provider("p", kind, base_url).path(endpoint) == path
+
+
+def test_every_kind_has_a_template_and_serves_something() -> None:
+    assert set(TEMPLATES) == set(PATHS_BY_KIND) == set(ProviderKind)
+    assert all(PATHS_BY_KIND.values())
+
+
+def test_a_credential_does_not_show_in_the_repr_of_its_provider() -> None:
+    assert "hunter2" not in repr(provider("p", credential="hunter2"))
+
+
+def test_deployments_are_tried_by_priority_and_share_within_one() -> None:
+    found = catalog(
+        [provider(name) for name in "abcd"],
+        [
+            deployment("m", "d", priority=7),
+            deployment("m", "c", priority=0),
+            deployment("m", "a", priority=3),
+            deployment("m", "b", priority=3),
+        ],
+    )
+    assert chains(found) == [("chat", "m", [["c"], ["a", "b"], ["d"]])]
+
+
+def test_a_provider_that_does_not_serve_an_endpoint_is_left_out_of_that_chain() -> None:
+    found = catalog(
+        [provider("a", OPENAI), provider("b", ANTHROPIC), provider("c", GEMINI)],
+        [deployment("m", "a"), deployment("m", "b", priority=1), deployment("m", "c", priority=2)],
+    )
+    assert chains(found) == [("chat", "m", [["a"], ["c"]]), ("messages", "m", [["b"]])]
+
+
+def test_a_model_without_a_deployment_has_no_chain() -> None:
+    assert chains(catalog([provider("a")])) == []
+
+
+@given(catalogs())
+def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found: Catalog) -> None:
+    in_chains = {
+        (endpoint, d.model, d.provider) for endpoint, _, groups in found.chains() for group in groups for d in group
+    }
+    expected = {
+        (endpoint, d.model, d.provider)
+        for d in found.deployments
+        for endpoint in Endpoint
+        if found.providers[d.provider].path(endpoint) is not None
+    }
+    assert in_chains == expected
+
+
+@given(catalogs())
+def test_no_chain_or_group_is_empty_and_priorities_rise(found: Catalog) -> None:
+    for _, model, groups in found.chains():
+        priorities = [{d.priority for d in group} for group in groups]
+        assert all(len(each) == 1 for each in priorities)
+        flat = [each.pop() for each in priorities]
+        assert flat == sorted(set(flat))
+        assert {d.model for group in groups for d in group} == {model}
+
+
+@given(catalogs())
+def test_each_endpoint_and_model_has_at_most_one_chain(found: Catalog) -> None:
+    keys = [(endpoint, model) for endpoint, model, _ in found.chains()]
+    assert len(keys) == len(set(keys))

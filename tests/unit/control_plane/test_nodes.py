@@ -1,0 +1,109 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from control_plane.xds.nodes import NodeRegistry, Rejection, TypeStatus
+from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def metrics() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def registry(clock: Clock, metrics: CollectorRegistry) -> NodeRegistry:
+    return NodeRegistry(clock, metrics)
+
+
+def status(registry: NodeRegistry, type_url: str = CLUSTER_TYPE) -> TypeStatus:
+    [node] = registry.nodes()
+    return node.types[type_url]
+
+
+def test_a_node_that_connects_is_known_and_one_that_leaves_is_forgotten(registry: NodeRegistry) -> None:
+    registry.connected(1, "envoy-1")
+    assert [(node.node_id, node.connected_at, node.types) for node in registry.nodes()] == [("envoy-1", NOON, {})]
+    registry.disconnected(1)
+    assert list(registry.nodes()) == []
+
+
+def test_a_stream_that_ends_before_it_said_who_it_was_is_no_trouble(registry: NodeRegistry) -> None:
+    registry.disconnected(7)
+    assert list(registry.nodes()) == []
+
+
+def test_nodes_are_listed_by_id_even_when_two_share_one(registry: NodeRegistry) -> None:
+    for stream, node_id in [(1, "b"), (2, "a"), (3, "b")]:
+        registry.connected(stream, node_id)
+    assert [node.node_id for node in registry.nodes()] == ["a", "b", "b"]
+    registry.disconnected(1)
+    assert [node.node_id for node in registry.nodes()] == ["a", "b"]
+
+
+def test_what_was_accepted_is_remembered_with_its_time(registry: NodeRegistry, clock: Clock) -> None:
+    registry.connected(1, "envoy-1")
+    clock.now = NOON + timedelta(seconds=1)
+    registry.accepted(1, CLUSTER_TYPE, "v1")
+    assert status(registry) == TypeStatus("v1", clock.now)
+
+
+def test_a_rejection_stands_beside_what_is_still_in_force(registry: NodeRegistry, clock: Clock) -> None:
+    registry.connected(1, "envoy-1")
+    registry.accepted(1, CLUSTER_TYPE, "v1")
+    clock.now = NOON + timedelta(seconds=1)
+    registry.rejected(1, CLUSTER_TYPE, "v2", "no such filter")
+    assert status(registry) == TypeStatus("v1", NOON, Rejection("v2", "no such filter", clock.now))
+
+
+def test_a_first_version_may_be_rejected(registry: NodeRegistry) -> None:
+    registry.connected(1, "envoy-1")
+    registry.rejected(1, CLUSTER_TYPE, "v1", "no")
+    assert status(registry) == TypeStatus(None, None, Rejection("v1", "no", NOON))
+
+
+def test_a_rejection_is_history_once_a_version_is_accepted(registry: NodeRegistry) -> None:
+    registry.connected(1, "envoy-1")
+    registry.rejected(1, CLUSTER_TYPE, "v1", "no")
+    registry.accepted(1, CLUSTER_TYPE, "v2")
+    assert status(registry) == TypeStatus("v2", NOON)
+
+
+def test_types_and_streams_are_kept_apart(registry: NodeRegistry) -> None:
+    registry.connected(1, "envoy-1")
+    registry.connected(2, "envoy-2")
+    registry.accepted(1, CLUSTER_TYPE, "v1")
+    registry.rejected(1, ROUTE_TYPE, "v1", "no")
+    first, second = registry.nodes()
+    assert first.types[CLUSTER_TYPE].rejection is None
+    assert first.types[ROUTE_TYPE].accepted_version is None
+    assert second.types == {}
+
+
+def test_answers_and_nodes_are_counted(registry: NodeRegistry, metrics: CollectorRegistry) -> None:
+    registry.connected(1, "envoy-1")
+    registry.accepted(1, CLUSTER_TYPE, "v1")
+    registry.rejected(1, CLUSTER_TYPE, "v2", "no")
+    registry.rejected(1, CLUSTER_TYPE, "v3", "no")
+
+    def answers(answer: str) -> float | None:
+        return metrics.get_sample_value("tollgate_xds_answers_total", {"type": "Cluster", "answer": answer})
+
+    assert (answers("ack"), answers("nack")) == (1, 2)
+    assert metrics.get_sample_value("tollgate_xds_nodes") == 1

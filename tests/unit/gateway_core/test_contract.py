@@ -1,0 +1,150 @@
+"""The names in contract.py on the one side, Lua and Envoy's configuration on the other: neither may know more."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from control_plane.xds.translate import resources
+from gateway_core.contract import (
+    Cluster,
+    GrantField,
+    Header,
+    Metadata,
+    RequestField,
+    SpoolField,
+    provider_cluster,
+    provider_of_cluster,
+    route_key,
+)
+from gateway_core.endpoints import DIALECT_BY_ENDPOINT, PATH_BY_ENDPOINT, Endpoint
+from tests.support.catalogs import catalog, deployment, provider, settings
+from tests.support.databases import ROOT
+
+FRONT = (ROOT / "envoy" / "lua" / "front.lua").read_text(encoding="utf-8")
+UPSTREAM = (ROOT / "envoy" / "lua" / "upstream.lua").read_text(encoding="utf-8")
+CATALOG = catalog([provider("a", credential="secret"), provider("b")], [deployment("m", "a")])
+
+
+def names(holder: type) -> set[str]:
+    return {str(value) for name, value in vars(holder).items() if name.isupper()}
+
+
+def code(lua: str) -> str:
+    return "\n".join(line.partition("--")[0] for line in lua.splitlines())
+
+
+def resource_texts(type_url: str) -> str:
+    return "\n".join(json.dumps(resource) for name, resource in resources(CATALOG, settings()) if name == type_url)
+
+
+def access_log_line() -> dict[str, object]:
+    [listener] = [json.loads(json.dumps(r)) for name, r in resources(CATALOG, settings()) if name == LISTENER_TYPE]
+    [chain] = listener["filter_chains"]
+    [manager] = chain["filters"]
+    [log] = manager["typed_config"]["access_log"]
+    line: dict[str, object] = log["typed_config"]["log_format"]["json_format"]
+    return line
+
+
+def test_front_lua_writes_exactly_the_request_fields() -> None:
+    tables = re.findall(r':set\(NAMESPACE, "request",\s*\{([^}]*)\}', code(FRONT))
+    written = {name for table in tables for name in re.findall(r"(\w+)\s*=", table)}
+    assert len(tables) == code(FRONT).count('"request"')
+    assert written == names(RequestField)
+
+
+def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> None:
+    written = {
+        key
+        for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
+        for key in re.findall(r'"(\w+)"', arguments)
+    }
+    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE}
+
+
+def test_lua_uses_the_namespaces_of_the_contract() -> None:
+    assert f'local NAMESPACE = "{Metadata.NAMESPACE}"' in FRONT
+    assert f'local GRANT_NAMESPACE = "{Metadata.GRANT_NAMESPACE}"' in FRONT
+    assert f'dynamicMetadata():get("{Metadata.NAMESPACE}").{Metadata.PLAN}' in UPSTREAM
+
+
+def test_what_lua_reads_from_a_grant_or_a_request_is_a_field_of_it() -> None:
+    assert set(re.findall(r"\bgrant\.(\w+)", code(FRONT))) <= names(GrantField)
+    read = set(re.findall(r"\brequest\.(\w+)", code(FRONT))) - {Metadata.REQUEST}
+    assert read
+    assert read <= names(RequestField)
+
+
+@pytest.mark.parametrize("script", [FRONT, UPSTREAM], ids=["front", "upstream"])
+def test_every_internal_header_in_lua_is_in_the_contract(script: str) -> None:
+    assert set(re.findall(r'"(x-tg-[a-z-]+)"', code(script))) <= names(Header)
+
+
+def test_every_header_of_the_contract_is_used_by_lua_the_listener_or_a_route() -> None:
+    used = code(FRONT) + code(UPSTREAM) + "".join(map(resource_texts, (LISTENER_TYPE, ROUTE_TYPE, CLUSTER_TYPE)))
+    assert {name for name in names(Header) if name not in used} == set()
+
+
+def test_every_internal_header_in_the_configuration_is_in_the_contract() -> None:
+    configured = "".join(map(resource_texts, (LISTENER_TYPE, ROUTE_TYPE, CLUSTER_TYPE)))
+    used = set(re.findall(r"x-tg-[a-z-]*[a-z]", configured.replace(json.dumps(FRONT)[1:-1], "")))
+    assert used
+    assert used <= names(Header)
+
+
+def test_the_access_log_writes_exactly_the_fields_of_a_spool_line() -> None:
+    assert set(access_log_line()) == names(SpoolField)
+
+
+def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
+    read = re.findall(r"%DYNAMIC_METADATA\(([^)]*)\)%", json.dumps(access_log_line()))
+    expected = {Metadata.GRANT_NAMESPACE} | {
+        f"{Metadata.NAMESPACE}:{key}"
+        for key in (Metadata.REQUEST, Metadata.USAGE_FIRST, Metadata.USAGE_LAST, Metadata.SSE_EVENTS)
+    }
+    assert set(read) == expected
+    assert len(read) == len(expected)
+
+
+def test_the_ext_authz_filter_bears_the_name_its_metadata_is_found_under() -> None:
+    assert json.dumps({"name": Metadata.GRANT_NAMESPACE})[1:-1] in resource_texts(LISTENER_TYPE)
+
+
+def test_every_cluster_of_the_contract_is_configured() -> None:
+    bootstrap = (ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
+    assert f"cluster_name: {Cluster.XDS}" in bootstrap
+    configured = {resource["name"] for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE}
+    assert configured == {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, provider_cluster("a"), provider_cluster("b")}
+
+
+def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:
+    [table] = re.findall(r"local ENDPOINTS = \{([^}]*)\}", FRONT)
+    served = re.findall(r'\["(?:GET|POST) ([^"]*)"\] = "(\w+)"', table)
+    assert {endpoint: path for path, endpoint in served} == {str(name): path for name, path in PATH_BY_ENDPOINT.items()}
+    assert table.count("=") == len(served) == len(Endpoint)
+
+
+def test_every_endpoint_has_a_path_and_a_dialect_and_no_colon_in_its_name() -> None:
+    assert set(PATH_BY_ENDPOINT) == set(DIALECT_BY_ENDPOINT) == set(Endpoint)
+    assert not any(":" in endpoint for endpoint in Endpoint)
+
+
+def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:
+    assert provider_of_cluster(provider_cluster("openai")) == "openai"
+    assert provider_of_cluster(Cluster.EXT_AUTHZ) is None
+    assert provider_of_cluster("") is None
+
+
+def test_different_endpoints_and_models_never_share_a_route_key() -> None:
+    keys = {route_key(endpoint, model) for endpoint in Endpoint for model in ("", "m", "chat:m", "a/b:c")}
+    assert len(keys) == len(Endpoint) * 4
+
+
+@pytest.mark.parametrize("folder", ["envoy", "proto"])
+def test_a_folder_that_holds_data_is_not_a_package(folder: str) -> None:
+    # The package that carries the Envoy binary is imported as `envoy`; ours would hide it.
+    found: list[Path] = list((ROOT / folder).rglob("*.py"))
+    assert found == []

@@ -1,0 +1,139 @@
+import base64
+from pathlib import Path
+
+import pytest
+
+from gateway_core.api_keys import is_well_formed
+from local_stack.data_directory import DataDirectory
+from local_stack.endpoints import endpoints
+from local_stack.groundwork import Groundwork
+from local_stack.ports import DEFAULTS
+from local_stack.service import Service, Task
+from local_stack.settings import Environment
+from local_stack.tollgate_services import Secret, keys, servers, services, tasks, write_secrets
+
+PORTS = {name: 20000 + number for number, name in enumerate(DEFAULTS)}
+CALLER = {
+    "PATH": "/bin",
+    "OPENAI_API_KEY": "sk-real-openai",
+    "GEMINI_API_KEY": "",
+    "TOLLGATE_POSTGRES_DSN": "postgresql://elsewhere",
+    "TOLLGATE_LOG_LEVEL": "DEBUG",
+}
+ENVIRONMENT = Environment.sorted(CALLER, Secret)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> DataDirectory:
+    directory = DataDirectory.at(tmp_path / "stack")
+    directory.create()
+    write_secrets(directory, servers(directory, PORTS, ENVIRONMENT))
+    return directory
+
+
+def table(directory: DataDirectory) -> list[Service]:
+    stores = servers(directory, PORTS, ENVIRONMENT)
+    return services(directory, PORTS, ENVIRONMENT, stores, keys(directory).api_key)
+
+
+def test_no_secret_is_in_a_command_line_or_an_environment(directory: DataDirectory) -> None:
+    nodes: list[Service | Task] = [*table(directory), *tasks(directory, PORTS, ENVIRONMENT)]
+    visible = "\n".join(f"{node.command.argv} {dict(node.command.environment)}" for node in nodes)
+    for path in directory.secrets.iterdir():
+        assert path.read_text() not in visible, path.name
+
+
+def test_a_providers_key_reaches_the_seed_and_nothing_else(directory: DataDirectory) -> None:
+    nodes: list[Service | Task] = [*table(directory), *tasks(directory, PORTS, ENVIRONMENT)]
+    with_key = [node.name for node in nodes if "sk-real-openai" in node.command.environment.values()]
+    assert with_key == ["seed_demo"]
+    assert ENVIRONMENT.provider_keys == {"OPENAI_API_KEY": "sk-real-openai"}
+
+
+def test_a_left_over_variable_does_not_replace_a_secret_of_the_stack(directory: DataDirectory) -> None:
+    for service in table(directory):
+        assert "TOLLGATE_POSTGRES_DSN" not in service.command.environment
+
+
+def test_settings_of_the_caller_reach_the_services(directory: DataDirectory) -> None:
+    (sink,) = (service for service in table(directory) if service.name == "billing_sink")
+    assert sink.command.environment["TOLLGATE_LOG_LEVEL"] == "DEBUG"
+
+
+def test_every_need_is_in_the_table(directory: DataDirectory) -> None:
+    nodes: list[Service | Task] = [*table(directory), *tasks(directory, PORTS, ENVIRONMENT)]
+    assert {need for node in nodes for need in node.needs} <= {node.name for node in nodes}
+
+
+def test_every_port_belongs_to_one_service(directory: DataDirectory) -> None:
+    owned = [name for service in table(directory) for name in service.ports]
+    assert sorted(owned) == sorted(PORTS)
+
+
+def test_services_stop_from_the_edge_to_the_stores(directory: DataDirectory) -> None:
+    by_stage = {service.name: service.stop_stage for service in table(directory)}
+    assert by_stage["envoy"] < by_stage["billing_sink"] < by_stage["ext_authz"] <= by_stage["control_plane"]
+    assert by_stage["control_plane"] <= by_stage["simulator"] < by_stage["clickhouse"] <= by_stage["valkey"]
+    assert by_stage["valkey"] < by_stage["postgres"]
+
+
+def test_secrets_are_private_and_survive(directory: DataDirectory) -> None:
+    before = keys(directory)
+    assert is_well_formed(before.api_key)
+    assert is_well_formed(before.operator_token)
+    assert keys(directory) == before
+    assert directory.path.stat().st_mode & 0o777 == 0o700
+    assert directory.secrets.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in directory.secrets.iterdir()} == {0o600}
+    assert len(bytes.fromhex((directory.secrets / Secret.TOLLGATE_API_KEY_PEPPER).read_text())) == 32
+    assert len(base64.urlsafe_b64decode((directory.secrets / Secret.TOLLGATE_CREDENTIAL_KEY).read_text())) == 32
+
+
+def test_endpoints_name_the_gateway_for_both_dialects(directory: DataDirectory) -> None:
+    known = endpoints(directory, PORTS, keys(directory), servers(directory, PORTS, ENVIRONMENT))
+    gateway = f"http://127.0.0.1:{PORTS['gateway']}"
+    assert (known.openai_base_url, known.anthropic_base_url) == (f"{gateway}/v1", gateway)
+    assert known.clickhouse_url.endswith(f"@127.0.0.1:{PORTS['clickhouse']}/tollgate")
+    assert known.spool_dir == str(directory.spool)
+    known.write(directory.endpoints)
+    assert directory.endpoints.stat().st_mode & 0o777 == 0o600
+
+
+def test_tasks_that_succeeded_under_the_same_circumstances_are_not_repeated(directory: DataDirectory) -> None:
+    groundwork = Groundwork(directory, tasks(directory, PORTS, ENVIRONMENT))
+    assert not groundwork.take()
+    groundwork.record()
+    assert groundwork.take()
+
+
+def test_tasks_are_repeated_after_a_start_that_trusted_the_record_and_failed(directory: DataDirectory) -> None:
+    groundwork = Groundwork(directory, tasks(directory, PORTS, ENVIRONMENT))
+    groundwork.record()
+    assert groundwork.take()
+    assert not groundwork.take()
+
+
+def test_tasks_are_repeated_when_a_setting_has_changed(directory: DataDirectory) -> None:
+    Groundwork(directory, tasks(directory, PORTS, ENVIRONMENT)).record()
+    with_key = Environment.sorted({**CALLER, "GEMINI_API_KEY": "real"}, Secret)
+    assert not Groundwork(directory, tasks(directory, PORTS, with_key)).take()
+
+
+def test_tasks_are_repeated_when_a_port_has_changed(directory: DataDirectory) -> None:
+    Groundwork(directory, tasks(directory, PORTS, ENVIRONMENT)).record()
+    assert not Groundwork(directory, tasks(directory, {**PORTS, "simulator": 1}, ENVIRONMENT)).take()
+
+
+def test_tasks_are_repeated_when_a_secret_has_changed(directory: DataDirectory) -> None:
+    groundwork = Groundwork(directory, tasks(directory, PORTS, ENVIRONMENT))
+    groundwork.record()
+    keys(directory)
+    assert not groundwork.take()
+
+
+@pytest.mark.parametrize("path", ["postgres/data", "clickhouse/metadata/tollgate/requests.sql"])
+def test_tasks_are_repeated_when_a_store_has_changed(directory: DataDirectory, path: str) -> None:
+    groundwork = Groundwork(directory, tasks(directory, PORTS, ENVIRONMENT))
+    groundwork.record()
+    (directory.path / path).mkdir(parents=True)
+    assert not groundwork.take()
