@@ -3,13 +3,14 @@
 import asyncio
 import secrets
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
 
 from control_plane.api.app import make_app
 from control_plane.api.auth import Authenticator
 from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
+from control_plane.publisher import Publisher
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry
@@ -26,35 +27,24 @@ POOL_SIZE_MAX = 10
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    revision = Gauge("tollgate_catalog_revision", "Catalogue revision that Envoy is told", registry=registry)
     nodes = NodeRegistry(utc_now, registry)
     cache = SnapshotCache()
-    translator = Translator(settings)
 
     async with await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool:
         cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
         watcher = CatalogWatcher(pool, settings.postgres_dsn, cipher, log)
-        catalog = await read_catalog(pool, cipher)
+        publisher = Publisher(await read_catalog(pool, cipher), Translator(settings), cache, registry, log)
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
         app = make_app(
             authenticator=Authenticator(pool, settings.api_key_pepper),
             nodes=nodes,
-            current_catalog=lambda: catalog,
+            current_catalog=lambda: publisher.catalog,
             ready=lambda: None if cache.snapshot else "the catalogue has not been read yet",
             registry=registry,
             log=log,
         )
-
-        async def publish() -> None:
-            nonlocal catalog
-            while True:
-                snapshot = await asyncio.to_thread(translator.translate, catalog)
-                await cache.put(snapshot)
-                revision.set(snapshot.revision)
-                log.info("snapshot_published", revision=snapshot.revision)
-                catalog = await watcher.next_catalog()
 
         try:
             async with (
@@ -62,6 +52,6 @@ async def serve(settings: Settings, log: Logger) -> None:
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(watcher.listen(), name="catalog_listener")
-                group.create_task(publish(), name="publish")
+                group.create_task(publisher.run(watcher), name="publisher")
         finally:
             await discovery.stop(grace=0.5)

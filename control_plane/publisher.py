@@ -1,0 +1,46 @@
+"""From a change of the catalogue to a new snapshot in the cache."""
+
+import asyncio
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from control_plane.catalog.model import Catalog
+from control_plane.catalog.watcher import CatalogWatcher
+from control_plane.xds.cache import SnapshotCache
+from control_plane.xds.translate import Translator
+from gateway_core.logs import Logger
+
+
+class Publisher:
+    """Publishes the catalogue it begins with, and then each newer one."""
+
+    def __init__(
+        self, first: Catalog, translator: Translator, cache: SnapshotCache, registry: CollectorRegistry, log: Logger
+    ) -> None:
+        self.catalog = first
+        self._translator = translator
+        self._cache = cache
+        self._log = log
+        self._revision = Gauge("tollgate_catalog_revision", "Catalogue revision that Envoy is told", registry=registry)
+        self._untranslatable = Counter(
+            "tollgate_catalog_untranslatable_total", "Revisions no configuration could be made of", registry=registry
+        )
+
+    async def run(self, watcher: CatalogWatcher) -> None:
+        """Follow the catalogue for ever."""
+        while True:
+            await self.publish()
+            self.catalog = await watcher.next_catalog()
+
+    async def publish(self) -> None:
+        """Make a snapshot of the catalogue. If that cannot be done, Envoy keeps the last good one, and so do we."""
+        try:
+            snapshot = await asyncio.to_thread(self._translator.translate, self.catalog)
+        except (ValueError, LookupError, TypeError) as error:
+            self._untranslatable.inc()
+            # Only the type: the message of a failed encoding may quote what was to be encoded.
+            self._log.error("catalog_untranslatable", revision=self.catalog.revision, error=type(error).__name__)
+            return
+        await self._cache.put(snapshot)
+        self._revision.set(snapshot.revision)
+        self._log.info("snapshot_published", revision=snapshot.revision)
