@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import pytest
@@ -26,7 +27,7 @@ async def post(
 ) -> None:
     """One chat request; the client may leave after that many bytes of the answer (0: as soon as it is sent)."""
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
-    headers = {**stack.headers, "x-request-id": text.split()[0]}
+    headers = {**stack.headers, "x-request-id": text.split(maxsplit=1)[0]}
     with suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(0.05 if leave_after == 0 else 60):
             async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
@@ -70,7 +71,7 @@ async def test_two_hundred_mixed_requests_have_exactly_two_hundred_outcomes(
     stack: Stack, session: aiohttp.ClientSession
 ) -> None:
     rng = random.Random(SEED)
-    kinds = [
+    kinds: list[tuple[str, dict[str, Any]]] = [
         ("[[sim output_tokens=20]]", {}),
         ("[[sim output_tokens=20]]", {"stream": True}),
         ("[[sim error=500]]", {}),
@@ -86,9 +87,9 @@ async def test_two_hundred_mixed_requests_have_exactly_two_hundred_outcomes(
     rng.shuffle(chosen)
     gate = asyncio.Semaphore(24)
 
-    async def send(number: int, text: str, options: dict[str, object]) -> None:
+    async def send(number: int, text: str, options: dict[str, Any]) -> None:
         async with gate:
-            await post(stack, session, f"mixed-{number} {text}", **options)  # type: ignore[arg-type]  # a mix on purpose
+            await post(stack, session, f"mixed-{number} {text}", **options)
 
     await asyncio.gather(*(send(number, *kind) for number, kind in enumerate(chosen)))
 

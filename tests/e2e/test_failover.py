@@ -1,7 +1,6 @@
 """Failover from one provider to the next: right path, model and credential at each, and no key where it does not belong."""
 
 import json
-
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from io import BytesIO

@@ -1,18 +1,22 @@
 """The story of one chat request, along the hop table of docs/ARCHITECTURE.md, with the official SDK and real parts."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import clickhouse_connect
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 from pydantic import SecretStr
 
 from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
 from tests.support.stack import Stack, eventually
 
-PROMPT = [{"role": "user", "content": "Tell me about rivers. [[sim output_tokens=30 cached_tokens=4]]"}]
+PROMPT: list[ChatCompletionMessageParam] = [
+    {"role": "user", "content": "Tell me about rivers. [[sim output_tokens=30 cached_tokens=4]]"}
+]
 
 # gpt-4o-mini, US dollars per million tokens as in the demo catalogue: input 0.15, cached input 0.075, output 0.60.
 INPUT, CACHED_INPUT, OUTPUT = 150, 75, 600
@@ -80,7 +84,7 @@ async def test_hop_table_of_a_unary_chat_completion(stack: Stack, client: openai
     # 10: the same row in ClickHouse.
     clickhouse = clickhouse_connect.get_client(dsn=stack.endpoints["clickhouse_url"])
 
-    async def find_row() -> list[tuple[str, int, int]] | None:
+    async def find_row() -> Sequence[Sequence[Any]]:
         return clickhouse.query(
             "SELECT outcome, output_tokens, price_nano_usd FROM requests FINAL WHERE request_id = {id:String}",
             parameters={"id": request_id},
@@ -93,7 +97,9 @@ async def test_hop_table_of_a_unary_chat_completion(stack: Stack, client: openai
 async def test_hop_table_of_a_streamed_chat_completion(stack: Stack, client: openai.AsyncOpenAI) -> None:
     raw = await client.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=PROMPT, stream=True)
     request_id = raw.headers["x-request-id"]
-    chunks = [chunk async for chunk in raw.parse()]
+    stream = raw.parse()
+    assert isinstance(stream, openai.AsyncStream)
+    chunks = [chunk async for chunk in stream]
     # The client did not ask for usage, so it sees no chunk without choices; we asked, and were told.
     assert all(chunk.choices for chunk in chunks)
     row = await stack.request_row(request_id)

@@ -142,9 +142,10 @@ async def test_a_stream_cut_by_the_provider_is_estimated_by_what_was_delivered(b
 
     async def find() -> str | None:
         async with bench.stack.database() as database:
-            return await database.fetchval(
+            found: str | None = await database.fetchval(
                 "SELECT request_id FROM billing.requests WHERE model = 'scripted' AND response_details LIKE 'upstream_reset%'"
             )
+            return found
 
     row = await bench.stack.request_row(await eventually(find))
     assert (row["usage_source"], row["sse_events"]) == ("estimated", 3)

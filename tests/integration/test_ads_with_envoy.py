@@ -16,7 +16,7 @@ from control_plane.catalog.model import Catalog, Deployment, Provider
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry, NodeStatus
-from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE, encode
+from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE, JsonObject, encode
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.snapshot import Snapshot, TypedResources
 from control_plane.xds.translate import Translator
@@ -117,7 +117,7 @@ async def test_what_envoy_refuses_is_recorded_and_it_keeps_what_it_had(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     good = control_plane.translate("one")
-    broken_cluster = {
+    broken_cluster: JsonObject = {
         "name": "provider/one",
         "type": "STATIC",
         "load_assignment": {"cluster_name": "x", "endpoints": []},

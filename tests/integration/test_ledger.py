@@ -45,7 +45,8 @@ async def test_one_request_over_its_hold_never_takes_what_another_of_the_same_ba
     assert await hold(pool, "greedy", 300)
     assert await hold(pool, "modest", 700)
     await PostgresLedger(pool).post(batch(posting("greedy", price=1200), posting("modest", price=650)))
-    absorbed = dict(await pool.fetch("SELECT request_id, absorbed_nano_usd FROM billing.requests"))
+    rows = await pool.fetch("SELECT request_id, absorbed_nano_usd FROM billing.requests")
+    absorbed = {row["request_id"]: row["absorbed_nano_usd"] for row in rows}
     assert absorbed == {"greedy": 1200 - 300 - 50, "modest": 0}
     assert (await read_books(pool)).balance == 0
 

@@ -5,9 +5,9 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import envoy
 import yaml
 
+import envoy
 from control_plane.xds.protobuf import (
     CLUSTER_TYPE,
     LISTENER_TYPE,

@@ -149,8 +149,10 @@ class Stack:
 
         async def is_settled() -> bool:
             async with self.database() as connection:
-                open_holds = await connection.fetchval("SELECT count(*) FROM billing.holds WHERE state = 'held'")
-                offset = await connection.fetchval("SELECT coalesce(max(byte_offset), 0) FROM billing.spool_offsets")
+                open_holds: int = await connection.fetchval("SELECT count(*) FROM billing.holds WHERE state = 'held'")
+                offset: int = await connection.fetchval(
+                    "SELECT coalesce(max(byte_offset), 0) FROM billing.spool_offsets"
+                )
             return open_holds == 0 and offset == spool.stat().st_size
 
         await eventually(is_settled)
@@ -159,9 +161,9 @@ class Stack:
 async def eventually(find: Callable[[], Awaitable[T | None]], *, deadline_s: float = SETTLE_DEADLINE_S) -> T:
     """The first true answer; fails when there is none in time."""
     async with asyncio.timeout(deadline_s):
-        while not (found := await find()):
+        while not (found := await find()):  # noqa: ASYNC110 - it waits for other processes
             await asyncio.sleep(0.05)
-        return found
+    return found
 
 
 async def add_provider(stack: Stack, name: str, base_url: str, credential: str, kind: str = "openai") -> None:

@@ -56,7 +56,9 @@ class Talk:
     def publish(self, published: Snapshot) -> list[DiscoveryResponse]:
         return list(self.stream.on_snapshot(published))
 
-    def subscribe(self, type_url: str, names: Iterable[str] | None = None, version: str = "") -> list[DiscoveryResponse]:
+    def subscribe(
+        self, type_url: str, names: Iterable[str] | None = None, version: str = ""
+    ) -> list[DiscoveryResponse]:
         return self._say(
             DiscoveryRequest(
                 node=Node(id="envoy-1"),
@@ -275,7 +277,9 @@ def test_a_refusal_is_in_the_registry_beside_what_stays_in_force(talk: Talk) -> 
     in_force = talk.status(CLUSTER_TYPE).accepted_version
     [clusters] = talk.publish(snapshot(clusters="c2"))
     talk.nack(clusters, "unknown filter")
-    assert talk.status(CLUSTER_TYPE) == TypeStatus(in_force, NOW, Rejection(clusters.version_info, "unknown filter", NOW))
+    assert talk.status(CLUSTER_TYPE) == TypeStatus(
+        in_force, NOW, Rejection(clusters.version_info, "unknown filter", NOW)
+    )
 
 
 def test_a_node_that_refuses_a_part_is_sent_no_more_of_that_snapshot(talk: Talk) -> None:
@@ -374,7 +378,9 @@ class Envoy:
                 self._warming = True
                 self._ask(SECRET_TYPE, sorted({secret for secret in found.values() if secret}))
             case type_url if type_url == SECRET_TYPE:
-                self.held[SECRET_TYPE] |= {name: text for name, text in found.items() if name in self._names[SECRET_TYPE]}
+                self.held[SECRET_TYPE] |= {
+                    name: text for name, text in found.items() if name in self._names[SECRET_TYPE]
+                }
                 self._say(SECRET_TYPE)
             case type_url if type_url == LISTENER_TYPE:
                 self.held[LISTENER_TYPE] = found

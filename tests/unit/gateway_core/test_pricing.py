@@ -9,7 +9,6 @@ from gateway_core.money import NanoUsd
 from gateway_core.pricing import (
     INPUT_METERS,
     OUTPUT_METERS,
-    TOKENS_PER_UNIT,
     Charge,
     PriceRow,
     Rate,

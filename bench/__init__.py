@@ -1,0 +1,1 @@
+"""The benchmark: what a request costs, side by side, on this machine."""

@@ -1,0 +1,86 @@
+"""The stack under test, and what its processes have cost so far. Linux only: it reads /proc."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_DEADLINE_S = 90.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_DATA_PATH = ("envoy", "ext_authz")
+_NOT_COUNTED = ("simulator", "control_plane")
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A stack that `tollgate up` has started."""
+
+    api_key: str
+    gateway_port: int
+    simulator_port: int
+    pids: Mapping[str, int]
+
+    @property
+    def data_path(self) -> tuple[int, ...]:
+        """What a request passes before it is answered; Postgres, where holds are placed, is counted in `everything`."""
+        return tuple(self.pids[name] for name in _DATA_PATH)
+
+    @property
+    def everything(self) -> tuple[int, ...]:
+        """All processes that work because of a request, but for the provider."""
+        return tuple(pid for name, pid in self.pids.items() if name not in _NOT_COUNTED)
+
+
+@asynccontextmanager
+async def tollgate_up(directory: Path) -> AsyncIterator[RunningStack]:
+    """A stack of its own, until the block ends."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tollgate", "up", "--data-dir", str(directory)), stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(START_DEADLINE_S):
+            while not (directory / "endpoints.json").exists():
+                if process.returncode is not None:
+                    raise RuntimeError(f"tollgate up ended with {process.returncode}")
+                await asyncio.sleep(0.1)
+        endpoints = json.loads((directory / "endpoints.json").read_text())
+        ports = json.loads((directory / "ports.json").read_text())
+        yield RunningStack(endpoints["api_key"], ports["gateway"], ports["simulator"], endpoints["pids"])
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """User and system time of these processes and their children, in seconds."""
+    wanted = set(pids)
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(path.parent.name) in wanted or int(fields[1]) in wanted:
+            total += int(fields[11]) + int(fields[12])
+    return total / _TICKS_PER_S
+
+
+def find_pid(command: str, argument: str) -> int:
+    """The pid of the process that runs a command with this argument.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(command.encode()) and argument.encode() in words:
+            return int(path.parent.name)
+    raise LookupError(f"no {command} with {argument}")

@@ -1,0 +1,104 @@
+"""Shorthand for admission: keys, prices, questions as Envoy asks them, and stores that are dictionaries."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from google.protobuf.struct_pb2 import Struct
+
+from ext_authz.catalog import Catalog, Offer
+from ext_authz.keys import ApiKey
+from gateway_core.api_keys import KeyHash
+from gateway_core.contract import Header, Metadata
+from gateway_core.endpoints import Endpoint
+from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, RequestId
+from gateway_core.money import NanoUsd
+from gateway_core.pricing import PriceRow, Rate
+from gateway_core.usage import Meter
+from wire.ext_authz_pb2 import CheckRequest
+
+REQUEST_ID = RequestId("b1d71dd1-746f-46ff-aeb5-045245ff7fd4")
+KEY = ApiKey(KeyId("key_1"), OrgId("org_1"), ProjectId("prj_1"), (), disabled=False, expires_at=None)
+VERSION = PriceVersion(18)
+
+CHAT: Mapping[str, str | int | bool] = {
+    "endpoint": "chat",
+    "model": "gpt-4o-mini",
+    "stream": False,
+    "hide_usage": False,
+    "body_bytes": 67,
+}
+"""What front.lua says about a plain chat request."""
+
+
+def price(*, input_: int = 0, output: int = 0) -> PriceRow:
+    """A deployment's prices, in nano-USD per token of input and of output."""
+    rates = {Meter.INPUT: Rate(0, input_ * 1_000_000), Meter.OUTPUT: Rate(0, output * 1_000_000)}
+    return PriceRow(VERSION, rates)
+
+
+def offers(**prices_by_endpoint: tuple[PriceRow, ...]) -> Catalog:
+    """A catalogue that offers `gpt-4o-mini`, with up to 1000 tokens of output."""
+    prices = {Endpoint(name): rows for name, rows in prices_by_endpoint.items()}
+    return Catalog(VERSION, {ModelName("gpt-4o-mini"): Offer(1000, prices)})
+
+
+def check_request(
+    fields: Mapping[str, str | int | bool] | None = CHAT, headers: Mapping[str, str] | None = None
+) -> CheckRequest:
+    """A question as Envoy asks it; without `fields` the front filter has not seen the request."""
+    request = CheckRequest()
+    request.attributes.request.http.headers.update({Header.REQUEST_ID: REQUEST_ID} if headers is None else headers)
+    if fields is not None:
+        struct = Struct()
+        struct.update({Metadata.REQUEST: dict(fields), Metadata.PLAN: "11,23,67"})
+        request.attributes.metadata_context.filter_metadata[Metadata.NAMESPACE].CopyFrom(struct)
+    return request
+
+
+class Keys:
+    """A `KeyStore` in memory.
+
+    Attributes:
+        asked: every hash that was looked up, in order.
+        trouble: raised instead of an answer.
+    """
+
+    def __init__(self, keys: Mapping[KeyHash, ApiKey] | None = None) -> None:
+        self.keys = dict(keys or {})
+        self.asked: list[KeyHash] = []
+        self.trouble: Exception | None = None
+
+    async def find(self, key_hash: KeyHash) -> ApiKey | None:
+        """The key with this hash, or None."""
+        self.asked.append(key_hash)
+        if self.trouble is not None:
+            raise self.trouble
+        return self.keys.get(key_hash)
+
+
+class Purse:
+    """`Holds` on one balance.
+
+    Attributes:
+        held: amount per request.
+        ttls: how long each is to be kept.
+    """
+
+    def __init__(self, balance: int) -> None:
+        self.balance = balance
+        self.held: dict[RequestId, int] = {}
+        self.ttls: list[timedelta] = []
+        self.trouble: Exception | None = None
+
+    async def place(
+        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, amount: NanoUsd, ttl: timedelta
+    ) -> bool:
+        """Hold an amount if the balance still covers it."""
+        assert (org_id, key_id) == (KEY.org_id, KEY.key_id)
+        if self.trouble is not None:
+            raise self.trouble
+        if sum(self.held.values()) + amount > self.balance:
+            return False
+        self.held[request_id] = amount
+        self.ttls.append(ttl)
+        return True

@@ -1,0 +1,90 @@
+import pytest
+
+from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
+from gateway_core.contract import Header, Metadata
+from gateway_core.endpoints import Endpoint
+from tests.support.admission import CHAT, REQUEST_ID, check_request
+from wire.ext_authz_pb2 import CheckRequest
+
+
+def with_headers(**headers: str) -> CheckRequest:
+    return check_request(
+        headers={Header.REQUEST_ID: REQUEST_ID, **{name.replace("_", "-"): text for name, text in headers.items()}}
+    )
+
+
+def test_what_front_lua_says_about_a_chat_request_is_read() -> None:
+    fields = {**CHAT, "max_output_tokens": 256, "choices": 2}
+    attempt = parse_check(check_request(fields, {Header.REQUEST_ID: REQUEST_ID, "authorization": "Bearer sk-x"}))
+    assert attempt.request_id == REQUEST_ID
+    assert attempt.credential == "sk-x"
+    assert attempt.endpoint is Endpoint.CHAT
+    assert attempt.model == "gpt-4o-mini"
+    assert (attempt.body_bytes, attempt.max_output_tokens, attempt.choices) == (67, 256, 2)
+
+
+def test_what_the_client_left_out_is_one_choice_and_no_bound() -> None:
+    attempt = parse_check(check_request())
+    assert (attempt.max_output_tokens, attempt.choices, attempt.credential) == (None, 1, None)
+
+
+@pytest.mark.parametrize("choices", [0, 1])
+def test_there_is_always_at_least_one_choice(choices: int) -> None:
+    assert parse_check(check_request({**CHAT, "choices": choices})).choices == 1
+
+
+def test_a_bound_of_zero_is_a_bound() -> None:
+    assert parse_check(check_request({**CHAT, "max_output_tokens": 0})).max_output_tokens == 0
+
+
+def test_a_list_of_models_has_no_model_and_no_body() -> None:
+    attempt = parse_check(check_request({"endpoint": "models"}))
+    assert (attempt.endpoint, attempt.model, attempt.body_bytes) == (Endpoint.MODELS, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "credential"),
+    [
+        (with_headers(authorization="Bearer sk-a"), "sk-a"),
+        (with_headers(authorization="bearer sk-a"), "sk-a"),
+        (with_headers(x_api_key="sk-b"), "sk-b"),
+        (with_headers(authorization="Bearer sk-a", x_api_key="sk-b"), "sk-a"),
+        (with_headers(authorization="Basic dTpw", x_api_key="sk-b"), "sk-b"),
+        (with_headers(authorization="Basic dTpw"), None),
+        (with_headers(), None),
+    ],
+)
+def test_the_key_is_a_bearer_token_or_else_an_x_api_key(request_: CheckRequest, credential: str | None) -> None:
+    assert parse_check(request_).credential == credential
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(CheckRequest(), id="nothing at all"),
+        pytest.param(check_request(None), id="the front filter has not seen it"),
+        pytest.param(check_request(headers={}), id="no request id"),
+        pytest.param(check_request(headers={Header.REQUEST_ID: ""}), id="an empty request id"),
+        pytest.param(check_request({}), id="no fields"),
+        pytest.param(check_request({"error_code": "invalid_json"}), id="the front filter has refused it"),
+        pytest.param(check_request({**CHAT, "endpoint": "embeddings"}), id="an unknown endpoint"),
+        pytest.param(check_request({**CHAT, "model": ""}), id="an empty model"),
+        pytest.param(check_request({"endpoint": "chat", "body_bytes": 5}), id="no model where one is charged for"),
+    ],
+)
+def test_a_question_that_front_lua_does_not_ask_is_malformed(request_: CheckRequest) -> None:
+    with pytest.raises(MalformedCheckError):
+        parse_check(request_)
+
+
+def test_metadata_of_another_filter_is_not_taken_for_ours() -> None:
+    request = check_request(None)
+    request.attributes.metadata_context.filter_metadata["other"].update({Metadata.REQUEST: dict(CHAT)})
+    with pytest.raises(MalformedCheckError):
+        parse_check(request)
+
+
+def test_the_credential_does_not_show_in_a_repr() -> None:
+    attempt: Attempt = parse_check(with_headers(authorization="Bearer sk-tg-live-hunter2"))
+    assert attempt.credential == "sk-tg-live-hunter2"
+    assert "hunter2" not in f"{attempt!r} {attempt}"

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from ext_authz.check_response import render_decision
+from ext_authz.decision import Admitted, Refused, insufficient_quota
+from gateway_core.contract import GrantField, Header
+from gateway_core.errors import INVALID_API_KEY, ApiError, model_not_found
+from gateway_core.money import MAX_NANO_USD, NanoUsd
+from tests.support.admission import KEY, VERSION
+from wire.ext_authz_pb2 import CheckResponse
+
+WHOSE = {GrantField.ORG_ID: "org_1", GrantField.PROJECT_ID: "prj_1", GrantField.KEY_ID: "key_1"}
+
+
+def headers(response: CheckResponse) -> dict[str, str]:
+    return {option.header.key: option.header.value for option in response.denied_response.headers}
+
+
+def test_an_admission_carries_the_grant() -> None:
+    response = render_decision(Admitted(KEY, VERSION, NanoUsd(9_840_450)))
+    assert response.status.code == 0
+    assert MessageToDict(response.dynamic_metadata) == WHOSE | {
+        GrantField.PRICE_VERSION: 18,
+        GrantField.HOLD_NANO_USD: "9840450",
+    }
+
+
+def test_an_admission_is_explicit_since_envoy_takes_silence_for_a_denial() -> None:
+    assert render_decision(Admitted(KEY)).WhichOneof("http_response") == "ok_response"
+
+
+def test_an_admission_without_a_price_has_no_price_version_and_no_hold() -> None:
+    assert MessageToDict(render_decision(Admitted(KEY)).dynamic_metadata) == WHOSE
+
+
+def test_a_hold_of_nothing_is_still_a_hold() -> None:
+    assert render_decision(Admitted(KEY, VERSION, NanoUsd(0))).dynamic_metadata[GrantField.HOLD_NANO_USD] == "0"
+
+
+def test_a_large_hold_keeps_every_digit() -> None:
+    response = render_decision(Admitted(KEY, VERSION, NanoUsd(MAX_NANO_USD)))
+    assert response.dynamic_metadata[GrantField.HOLD_NANO_USD] == "9223372036854775807"
+
+
+@pytest.mark.parametrize("error", [INVALID_API_KEY, model_not_found("m"), ApiError(403, "model_not_allowed", "no")])
+def test_a_refusal_is_the_error_as_json(error: ApiError) -> None:
+    response = render_decision(Refused(error, KEY))
+    assert response.status.code != 0
+    assert response.WhichOneof("http_response") == "denied_response"
+    assert response.denied_response.status.code == error.status
+    assert json.loads(response.denied_response.body)["error"]["code"] == error.code
+    assert headers(response) == {"content-type": "application/json"}
+
+
+def test_a_refusal_is_in_the_grant_beside_whose_it_was() -> None:
+    response = render_decision(Refused(model_not_found("m"), KEY))
+    assert MessageToDict(response.dynamic_metadata) == WHOSE | {GrantField.ERROR_CODE: "model_not_found"}
+
+
+def test_a_refusal_of_nobody_we_know_has_the_code_alone() -> None:
+    response = render_decision(Refused(INVALID_API_KEY))
+    assert MessageToDict(response.dynamic_metadata) == {GrantField.ERROR_CODE: "invalid_api_key"}
+
+
+def test_an_empty_balance_tells_the_official_clients_not_to_try_again() -> None:
+    response = render_decision(insufficient_quota(KEY))
+    assert response.denied_response.status.code == 402
+    assert headers(response) == {"content-type": "application/json", Header.SHOULD_RETRY: "false"}

@@ -1,0 +1,164 @@
+"""Who may pass, and what is held for them."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext_authz.catalog import Catalog
+from ext_authz.check_request import Attempt
+from ext_authz.decision import Admitted, Refused, decide, insufficient_quota
+from ext_authz.keys import ApiKey
+from gateway_core.endpoints import Endpoint
+from gateway_core.ids import ModelName
+from gateway_core.money import MAX_NANO_USD
+from gateway_core.pricing import charge
+from gateway_core.usage import Meter, Usage
+from tests.support.admission import KEY, REQUEST_ID, VERSION, offers, price
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CHEAP, DEAR = price(input_=1, output=4), price(input_=2, output=3)
+CATALOG = offers(chat=(CHEAP,))
+ATTEMPT = Attempt(
+    request_id=REQUEST_ID,
+    credential="sk-tg-live-secret",
+    endpoint=Endpoint.CHAT,
+    model=ModelName("gpt-4o-mini"),
+    body_bytes=100,
+    max_output_tokens=None,
+    choices=1,
+)
+
+
+def decided(
+    attempt: Attempt = ATTEMPT, key: ApiKey | None = KEY, catalog: Catalog = CATALOG
+) -> tuple[int, str] | Admitted:
+    """Status and code of a refusal, or the admission."""
+    decision = decide(attempt, key, catalog, now=NOW)
+    return (decision.error.status, decision.error.code) if isinstance(decision, Refused) else decision
+
+
+def held(attempt: Attempt = ATTEMPT, catalog: Catalog = CATALOG) -> int:
+    decision = decided(attempt, catalog=catalog)
+    assert isinstance(decision, Admitted)
+    assert decision.hold_nano_usd is not None
+    return decision.hold_nano_usd
+
+
+def test_a_good_key_and_a_model_on_offer_is_admitted_at_the_catalogues_version() -> None:
+    assert decided() == Admitted(KEY, VERSION, held())
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(None, id="unknown"),
+        pytest.param(replace(KEY, disabled=True), id="disabled"),
+        pytest.param(replace(KEY, expires_at=NOW), id="expires this moment"),
+        pytest.param(replace(KEY, expires_at=NOW - timedelta(days=1)), id="expired"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", Endpoint)
+def test_a_key_that_is_not_good_is_refused_on_every_endpoint(key: ApiKey | None, endpoint: Endpoint) -> None:
+    assert decided(replace(ATTEMPT, endpoint=endpoint), key) == (401, "invalid_api_key")
+
+
+def test_a_key_is_good_until_the_moment_it_expires() -> None:
+    assert isinstance(decided(key=replace(KEY, expires_at=NOW + timedelta(microseconds=1))), Admitted)
+
+
+def test_a_refusal_says_whose_request_it_was_when_that_is_known() -> None:
+    disabled = replace(KEY, disabled=True)
+    assert decide(ATTEMPT, disabled, CATALOG, now=NOW).key == disabled
+    assert decide(replace(ATTEMPT, model=ModelName("x")), KEY, CATALOG, now=NOW).key == KEY
+
+
+def test_a_list_of_models_costs_nothing() -> None:
+    assert decided(replace(ATTEMPT, endpoint=Endpoint.MODELS, model=None)) == Admitted(KEY)
+
+
+def test_a_model_nobody_offers_is_not_found() -> None:
+    assert decided(replace(ATTEMPT, model=ModelName("gpt-99"))) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("patterns", [("gpt-4o",), ("claude-*",), ("GPT-*",), ("",)])
+def test_a_model_outside_of_the_keys_patterns_is_not_allowed(patterns: tuple[str, ...]) -> None:
+    assert decided(key=replace(KEY, models_allowed=patterns)) == (403, "model_not_allowed")
+
+
+@pytest.mark.parametrize("patterns", [(), ("gpt-4o-mini",), ("gpt-*",), ("claude-*", "*-mini"), ("*",)])
+def test_a_model_that_one_of_the_patterns_fits_is_allowed(patterns: tuple[str, ...]) -> None:
+    assert isinstance(decided(key=replace(KEY, models_allowed=patterns)), Admitted)
+
+
+def test_an_endpoint_the_model_is_not_served_on_names_those_it_is() -> None:
+    decision = decide(replace(ATTEMPT, endpoint=Endpoint.MESSAGES), KEY, CATALOG, now=NOW)
+    assert isinstance(decision, Refused)
+    assert (decision.error.status, decision.error.code) == (400, "endpoint_not_supported")
+    assert "/v1/chat/completions" in decision.error.message
+
+
+@pytest.mark.parametrize("catalog", [offers(), offers(chat=())], ids=["no endpoint", "no price"])
+def test_a_model_that_nobody_priced_is_not_sold(catalog: Catalog) -> None:
+    assert decided(catalog=catalog) == (400, "endpoint_not_supported")
+
+
+def test_the_hold_counts_every_byte_as_a_token_and_all_the_output_there_can_be() -> None:
+    assert held() == 100 * 1 + 1000 * 4
+
+
+def test_asking_for_less_output_lowers_the_hold() -> None:
+    assert held(replace(ATTEMPT, max_output_tokens=10)) == 100 + 10 * 4
+    assert held(replace(ATTEMPT, max_output_tokens=0)) == 100
+
+
+def test_asking_for_more_output_than_the_model_has_does_not_raise_it() -> None:
+    assert held(replace(ATTEMPT, max_output_tokens=10**9)) == held()
+
+
+def test_every_choice_has_its_own_output_but_the_input_counts_once() -> None:
+    assert held(replace(ATTEMPT, choices=3, max_output_tokens=10)) == 100 + 3 * 10 * 4
+
+
+def test_the_hold_is_that_of_the_dearest_deployment_for_this_request() -> None:
+    both = offers(chat=(CHEAP, DEAR))
+    assert held(replace(ATTEMPT, max_output_tokens=10), both) == 100 * 2 + 10 * 3
+    assert held(replace(ATTEMPT, max_output_tokens=1000), both) == 100 * 1 + 1000 * 4
+
+
+def test_a_hold_is_never_more_than_a_bigint() -> None:
+    assert held(replace(ATTEMPT, choices=10**9), offers(chat=(price(output=10**12),))) == MAX_NANO_USD
+
+
+def test_a_model_that_is_free_is_held_at_nothing_and_still_held() -> None:
+    assert decided(catalog=offers(chat=(price(),))) == Admitted(KEY, VERSION, held(catalog=offers(chat=(price(),))))
+    assert held(catalog=offers(chat=(price(),))) == 0
+
+
+def test_a_balance_that_does_not_suffice_is_a_402_that_knows_its_key() -> None:
+    refused = insufficient_quota(KEY)
+    assert (refused.error.status, refused.error.code, refused.key) == (402, "insufficient_quota", KEY)
+
+
+@given(
+    body_bytes=st.integers(1, 10**6),
+    choices=st.integers(1, 8),
+    asked=st.none() | st.integers(0, 5000),
+    data=st.data(),
+)
+def test_no_answer_within_what_was_asked_for_costs_more_than_was_held(
+    body_bytes: int, choices: int, asked: int | None, data: st.DataObject
+) -> None:
+    rows = tuple(
+        price(input_=data.draw(st.integers(0, 1000)), output=data.draw(st.integers(0, 1000)))
+        for _ in range(data.draw(st.integers(1, 3)))
+    )
+    attempt = replace(ATTEMPT, body_bytes=body_bytes, choices=choices, max_output_tokens=asked)
+    output_max = choices * min(1000, 1000 if asked is None else asked)
+    usage = Usage(
+        {Meter.INPUT: data.draw(st.integers(0, body_bytes)), Meter.OUTPUT: data.draw(st.integers(0, output_max))}
+    )
+    served_by = data.draw(st.sampled_from(rows))
+    assert charge(usage, served_by).price_nano_usd <= held(attempt, offers(chat=rows))

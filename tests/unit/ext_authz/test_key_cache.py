@@ -1,0 +1,172 @@
+"""What the memory of keys remembers, for how long, and what makes it forget."""
+
+import asyncio
+
+import pytest
+
+from ext_authz.keys import ApiKey, KeyCache
+from gateway_core.api_keys import KeyHash
+from tests.support.admission import KEY, Keys
+
+HASH, OTHER, THIRD = (KeyHash(bytes([n]) * 32) for n in (1, 2, 3))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class SlowKeys(Keys):
+    """Answers with what it knew when it was asked, once `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__({HASH: KEY})
+        self.go = asyncio.Event()
+
+    async def find(self, key_hash: KeyHash) -> ApiKey | None:
+        found = await super().find(key_hash)
+        await self.go.wait()
+        return found
+
+
+def cache(store: Keys, clock: Clock | None = None, *, entries_max: int = 10, ttl_ms: int = 60_000) -> KeyCache:
+    return KeyCache(store, entries_max=entries_max, ttl_ms=ttl_ms, monotonic=clock or Clock())
+
+
+async def test_a_key_is_asked_for_once_and_then_remembered() -> None:
+    store = Keys({HASH: KEY})
+    keys = cache(store)
+    assert [await keys.find(HASH) for _ in range(3)] == [KEY] * 3
+    assert store.asked == [HASH]
+
+
+async def test_that_there_is_no_such_key_is_remembered_too() -> None:
+    store = Keys()
+    keys = cache(store)
+    assert [await keys.find(HASH) for _ in range(3)] == [None] * 3
+    assert store.asked == [HASH]
+
+
+async def test_what_is_remembered_is_asked_for_again_when_its_time_is_over() -> None:
+    store, clock = Keys({HASH: KEY}), Clock()
+    keys = cache(store, clock, ttl_ms=1500)
+    await keys.find(HASH)
+    clock.seconds += 1.499
+    assert await keys.find(HASH) == KEY
+    assert len(store.asked) == 1
+    del store.keys[HASH]
+    clock.seconds += 0.001
+    assert await keys.find(HASH) is None
+    assert len(store.asked) == 2
+
+
+async def test_a_time_to_live_of_zero_remembers_nothing() -> None:
+    store = Keys({HASH: KEY})
+    keys = cache(store, ttl_ms=0)
+    await keys.find(HASH)
+    await keys.find(HASH)
+    assert len(store.asked) == 2
+
+
+async def test_the_oldest_entry_makes_room_for_a_new_one() -> None:
+    store = Keys()
+    keys = cache(store, entries_max=2)
+    for key_hash in (HASH, OTHER, THIRD):
+        await keys.find(key_hash)
+    store.asked.clear()
+    for key_hash in (OTHER, THIRD, HASH):
+        await keys.find(key_hash)
+    assert store.asked == [HASH]
+
+
+async def test_an_entry_that_was_read_again_counts_as_new() -> None:
+    store, clock = Keys(), Clock()
+    keys = cache(store, clock, entries_max=2, ttl_ms=1000)
+    await keys.find(HASH)
+    clock.seconds += 0.6
+    await keys.find(OTHER)
+    clock.seconds += 0.6
+    await keys.find(HASH)
+    await keys.find(THIRD)
+    store.asked.clear()
+    await keys.find(HASH)
+    await keys.find(OTHER)
+    assert store.asked == [OTHER]
+
+
+async def test_made_up_keys_never_take_more_room_than_there_is() -> None:
+    keys = cache(Keys(), entries_max=5)
+    for n in range(100):
+        await keys.find(KeyHash(n.to_bytes(32)))
+    assert len(keys._entries) == 5
+
+
+async def test_a_key_that_changed_is_asked_for_again_and_only_that_one() -> None:
+    store = Keys({HASH: KEY, OTHER: KEY})
+    keys = cache(store)
+    await keys.find(HASH)
+    await keys.find(OTHER)
+    del store.keys[HASH]
+    keys.forget(HASH)
+    store.asked.clear()
+    assert await keys.find(HASH) is None
+    assert await keys.find(OTHER) == KEY
+    assert store.asked == [HASH]
+
+
+async def test_forgetting_a_key_that_is_not_remembered_does_no_harm() -> None:
+    keys = cache(Keys({HASH: KEY}))
+    keys.forget(OTHER)
+    assert await keys.find(HASH) == KEY
+
+
+async def test_when_changes_may_have_been_missed_everything_is_asked_for_again() -> None:
+    store = Keys({HASH: KEY, OTHER: KEY})
+    keys = cache(store)
+    await keys.find(HASH)
+    await keys.find(OTHER)
+    keys.forget_all()
+    store.asked.clear()
+    await keys.find(HASH)
+    await keys.find(OTHER)
+    assert store.asked == [HASH, OTHER]
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_an_answer_that_was_on_its_way_when_the_key_changed_is_not_remembered(everything: bool) -> None:
+    store = SlowKeys()
+    keys = cache(store)
+    finding = asyncio.create_task(keys.find(HASH))
+    await asyncio.sleep(0)
+
+    # The key is revoked, and the announcement overtakes the answer.
+    del store.keys[HASH]
+    if everything:
+        keys.forget_all()
+    else:
+        keys.forget(HASH)
+    store.go.set()
+
+    assert await finding == KEY
+    assert await keys.find(HASH) is None
+
+
+async def test_a_store_in_trouble_is_not_remembered_as_an_answer() -> None:
+    store = Keys({HASH: KEY})
+    keys = cache(store)
+    store.trouble = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        await keys.find(HASH)
+    store.trouble = None
+    assert await keys.find(HASH) == KEY
+
+
+async def test_known_keys_keep_working_while_the_store_is_in_trouble() -> None:
+    store = Keys({HASH: KEY})
+    keys = cache(store)
+    await keys.find(HASH)
+    store.trouble = OSError("gone")
+    assert await keys.find(HASH) == KEY

@@ -1,0 +1,208 @@
+"""The one gRPC method, with stores in memory: what is asked, in which order, and that trouble never lets anybody pass."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn, cast
+
+import asyncpg
+import grpc
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from ext_authz.catalog import Catalog
+from ext_authz.keys import KeyCache
+from ext_authz.servicer import Authorization
+from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
+from gateway_core.contract import GrantField, Header
+from tests.support.admission import CHAT, KEY, REQUEST_ID, Keys, Purse, check_request, offers, price
+from wire.ext_authz_pb2 import CheckRequest, CheckResponse
+
+PEPPER = SecretStr("pepper")
+SECRET = new_key(LIVE_PREFIX, bytes).get_secret_value()
+TROUBLES = [OSError("gone"), TimeoutError(), asyncpg.PostgresError("down"), asyncpg.InterfaceError("closed")]
+
+
+class AbortedError(Exception):
+    """What a real context raises when the call is ended with a status."""
+
+
+class Context:
+    """As much of a servicer's context as is used; the status a call was ended with."""
+
+    status: grpc.StatusCode | None = None
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        self.status = code
+        raise AbortedError(details)
+
+
+class CurrentCatalog:
+    """A `CatalogSource`."""
+
+    def __init__(self, catalog: Catalog | None) -> None:
+        self.catalog = catalog
+
+
+class Gate:
+    """The service under test and everything it leans on: a key, a model at 1 nano-USD a token, a balance."""
+
+    def __init__(self, balance: int = 10_000) -> None:
+        self.keys = Keys({hash_key(SECRET, PEPPER): KEY})
+        self.purse = Purse(balance)
+        self.catalog = CurrentCatalog(offers(chat=(price(input_=1, output=1),)))
+        self.context = Context()
+        self.metrics = CollectorRegistry()
+        self.service = Authorization(
+            keys=KeyCache(self.keys, entries_max=10, ttl_ms=1000, monotonic=lambda: 0.0),
+            catalog=self.catalog,
+            holds=self.purse,
+            pepper=PEPPER,
+            hold_ttl=timedelta(minutes=15),
+            now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            monotonic=lambda: 0.0,
+            registry=self.metrics,
+            log=structlog.get_logger(),
+        )
+
+    async def ask(self, request: CheckRequest) -> CheckResponse:
+        context = cast("grpc.aio.ServicerContext[CheckRequest, CheckResponse]", self.context)
+        return await self.service.check(request, context)
+
+    async def is_closed_to(self, request: CheckRequest) -> bool:
+        """Whether the call ended with an error, which Envoy answers with 503."""
+        with pytest.raises(AbortedError):
+            await self.ask(request)
+        return self.context.status is grpc.StatusCode.UNAVAILABLE
+
+    def decisions(self, decision: str) -> float:
+        return self.metrics.get_sample_value("tollgate_authz_decisions_total", {"decision": decision}) or 0
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    structlog.configure(processors=[structlog.testing.LogCapture()])
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+def from_client(credential: str | None = SECRET, **fields: str | int | bool) -> CheckRequest:
+    headers = {Header.REQUEST_ID: REQUEST_ID}
+    return check_request(
+        {**CHAT, **fields}, headers if credential is None else headers | {Header.AUTHORIZATION: f"Bearer {credential}"}
+    )
+
+
+async def test_a_good_key_with_enough_balance_passes_with_its_worst_case_held(gate: Gate) -> None:
+    response = await gate.ask(from_client())
+    assert response.WhichOneof("http_response") == "ok_response"
+    assert gate.purse.held == {REQUEST_ID: 67 + 1000}
+    assert gate.purse.ttls == [timedelta(minutes=15)]
+    assert response.dynamic_metadata[GrantField.HOLD_NANO_USD] == "1067"
+    assert gate.decisions("admitted") == 1
+
+
+async def test_a_balance_that_does_not_cover_the_worst_case_is_refused_with_402() -> None:
+    gate = Gate(balance=1066)
+    response = await gate.ask(from_client())
+    assert response.denied_response.status.code == 402
+    assert json.loads(response.denied_response.body)["error"]["code"] == "insufficient_quota"
+    assert response.dynamic_metadata[GrantField.ERROR_CODE] == "insufficient_quota"
+    assert response.dynamic_metadata[GrantField.ORG_ID] == KEY.org_id
+    assert gate.decisions("insufficient_quota") == 1
+
+
+async def test_asking_for_less_output_may_fit_where_all_of_it_did_not() -> None:
+    gate = Gate(balance=100)
+    response = await gate.ask(from_client(max_output_tokens=33))
+    assert response.WhichOneof("http_response") == "ok_response"
+
+
+async def test_the_same_balance_is_not_given_twice() -> None:
+    gate = Gate(balance=1500)
+    await gate.ask(from_client())
+    other = from_client()
+    other.attributes.request.http.headers[Header.REQUEST_ID] = "another"
+    assert (await gate.ask(other)).denied_response.status.code == 402
+
+
+@pytest.mark.parametrize("credential", [None, "hunter2", SECRET[:-1], SECRET[:-1] + "0", SECRET + "0", "sk-proj-abc"])
+async def test_a_key_that_cannot_exist_never_reaches_the_store(gate: Gate, credential: str | None) -> None:
+    response = await gate.ask(from_client(credential))
+    assert response.denied_response.status.code == 401
+    assert gate.keys.asked == []
+
+
+async def test_a_well_formed_key_that_nobody_has_is_refused(gate: Gate) -> None:
+    stranger = new_key(LIVE_PREFIX, lambda count: b"\x01" * count).get_secret_value()
+    response = await gate.ask(from_client(stranger))
+    assert response.denied_response.status.code == 401
+    assert len(gate.keys.asked) == 1
+
+
+async def test_the_store_is_asked_for_the_hash_and_never_sees_the_key(gate: Gate) -> None:
+    await gate.ask(from_client())
+    assert gate.keys.asked == [hash_key(SECRET, PEPPER)]
+
+
+async def test_nothing_is_held_for_a_request_that_is_refused(gate: Gate) -> None:
+    response = await gate.ask(from_client(model="gpt-99"))
+    assert response.denied_response.status.code == 404
+    assert gate.purse.held == {}
+
+
+async def test_a_list_of_models_is_admitted_with_an_empty_balance() -> None:
+    gate = Gate(balance=0)
+    response = await gate.ask(
+        check_request({"endpoint": "models"}, {Header.REQUEST_ID: REQUEST_ID, Header.AUTHORIZATION: f"Bearer {SECRET}"})
+    )
+    assert response.WhichOneof("http_response") == "ok_response"
+    assert gate.purse.held == {}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
+async def test_nobody_unknown_passes_while_the_key_store_is_in_trouble(gate: Gate, trouble: Exception) -> None:
+    gate.keys.trouble = trouble
+    assert await gate.is_closed_to(from_client())
+    assert gate.purse.held == {}
+    assert gate.decisions("error") == 1
+    assert gate.decisions("admitted") == 0
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
+async def test_nobody_passes_without_a_hold_while_the_ledger_is_in_trouble(gate: Gate, trouble: Exception) -> None:
+    gate.purse.trouble = trouble
+    assert await gate.is_closed_to(from_client())
+
+
+async def test_nobody_passes_before_the_catalogue_has_been_read(gate: Gate) -> None:
+    gate.catalog.catalog = None
+    assert await gate.is_closed_to(from_client())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [CheckRequest(), check_request(None), check_request({"endpoint": "chat"})],
+    ids=["empty", "unseen", "no model"],
+)
+async def test_what_the_front_filter_has_not_seen_does_not_pass(gate: Gate, request_: CheckRequest) -> None:
+    assert await gate.is_closed_to(request_)
+
+
+async def test_a_fault_of_our_own_is_not_swallowed(gate: Gate) -> None:
+    gate.purse.trouble = ZeroDivisionError("a fault")
+    with pytest.raises(ZeroDivisionError):
+        await gate.ask(from_client())
+
+
+async def test_no_log_line_holds_the_key(gate: Gate) -> None:
+    captured = structlog.testing.LogCapture()
+    structlog.configure(processors=[captured])
+    gate.keys.trouble = OSError("gone")
+    assert await gate.is_closed_to(from_client())
+    assert [entry["event"] for entry in captured.entries] == ["check_failed"]
+    assert SECRET not in str(captured.entries)
