@@ -69,7 +69,7 @@ MODELS: Final = (
         {Meter.INPUT: "2.50", Meter.CACHED_INPUT: "1.25", Meter.OUTPUT: "10.00", Meter.REASONING: "10.00"},
     ),
     _DemoModel(
-        "claude-sonnet-4-5",
+        "claude-sonnet-4-6",
         ANTHROPIC,
         200_000,
         64_000,
@@ -177,15 +177,14 @@ async def _seed_models(connection: asyncpg.Connection) -> None:
             model.name,
             model.provider,
         )
-        revision = await connection.fetchval("INSERT INTO catalog.revisions DEFAULT VALUES RETURNING revision")
         await connection.executemany(
             """
             INSERT INTO catalog.prices
-                (model, provider, revision, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
-            VALUES ($1, $2, $3, $4, $5, $5)
+                (model, provider, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
+            VALUES ($1, $2, $3, $4, $4)
             """,
             [
-                (model.name, model.provider, revision, meter, parse_usd(price))
+                (model.name, model.provider, meter, parse_usd(price))
                 for meter, price in model.usd_per_mtok.items()
             ],
         )

@@ -77,8 +77,8 @@ def _openai(usage: Mapping[str, object]) -> dict[Meter, int]:
     audio_out = _count(completion_details, "audio_tokens")
     prompt = _count(usage, "prompt_tokens", required=True)
     completion = _count(usage, "completion_tokens")
-    # Gemini's compatible endpoint counts its thoughts in the total only.
-    thoughts = _rest(_count(usage, "total_tokens") or prompt + completion, prompt + completion)
+    # Gemini's compatible endpoint counts its thoughts in the total only. A total below the sum is one of an earlier chunk.
+    thoughts = max(0, _count(usage, "total_tokens") - prompt - completion)
     return {
         Meter.INPUT: _rest(prompt, cached + audio_in),
         Meter.CACHED_INPUT: cached,

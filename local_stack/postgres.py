@@ -92,24 +92,27 @@ class Postgres:
         unfinished = self.directory / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         log = self.directory / "initdb.log"
-        initdb = self._command(
-            *("initdb", "-D", str(unfinished), "-U", USER, "--encoding=UTF8", "--locale=C"),
-            *("--auth=scram-sha-256", f"--pwfile={self._handed_over('password', self.password)}", "--no-instructions"),
-        )
-        await process.run("initdb", initdb, log)
-        first_sql = self._handed_over("first.sql", f"CREATE DATABASE {DATABASE}")
-        single = self._command("postgres", "--single", "-D", str(unfinished), "template1")
-        await process.run("initdb", dataclasses.replace(single, stdin=first_sql), log)
+        with self._handed_over("password", self.password) as password_file:
+            initdb = self._command(
+                *("initdb", "-D", str(unfinished), "-U", USER, "--encoding=UTF8", "--locale=C"),
+                *("--auth=scram-sha-256", f"--pwfile={password_file}", "--no-instructions"),
+            )
+            await process.run("initdb", initdb, log)
+        with self._handed_over("first.sql", f"CREATE DATABASE {DATABASE}") as sql_file:
+            single = self._command("postgres", "--single", "-D", str(unfinished), "template1")
+            await process.run("initdb", dataclasses.replace(single, stdin=sql_file), log)
         unfinished.rename(self._data)
 
-    def _handed_over(self, name: str, text: str) -> Path:
+    @contextlib.contextmanager
+    def _handed_over(self, name: str, text: str) -> Iterator[Path]:
         """A file for the user Postgres runs as, who is the directory's owner; he alone can read it."""
         owner = self.directory.stat()
         path = self.directory / name
         path.touch(mode=0o600)
         os.chown(path, owner.st_uid, owner.st_gid)
         path.write_text(f"{text}\n", encoding="ascii")
-        return path
+        yield path
+        path.unlink()
 
     async def _outlive_predecessor(self) -> None:
         """Wait until nobody works in the directory, then drop what a killed server left.

@@ -128,14 +128,14 @@ def logs(
         _fail(f"no stack has run in {directory.path}")
     if service not in names:
         _fail(f"no service is named {service!r}; there are {', '.join(names)}")
-    for line in tail(directory.log(service), lines):
-        typer.echo(line)
-    if is_followed:
-        try:
-            for text in follow(directory.log(service)):
-                typer.echo(text, nl=False)
-        except KeyboardInterrupt:
-            pass
+    if not is_followed:
+        typer.echo("\n".join(tail(directory.log(service), lines)))
+        return
+    try:
+        for text in follow(directory.log(service), lines):
+            typer.echo(text, nl=False)
+    except KeyboardInterrupt:
+        pass
 
 
 def main() -> None:

@@ -2,16 +2,17 @@
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 _POLL_S = 0.2
 
 
-def follow(log: Path) -> Iterator[str]:
-    """What is written to a log from now on, also after it has been put aside for a new one. Never ends by itself."""
+def follow(log: Path, lines: int) -> Iterator[str]:
+    """The last lines of a log and whatever is written to it, also after it was put aside for a new one. Never ends."""
     file = log.open(encoding="utf-8", errors="replace")
-    file.seek(0, os.SEEK_END)
+    yield "".join(deque(file, maxlen=lines))
     while True:
         if text := file.read():
             yield text

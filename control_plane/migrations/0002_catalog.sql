@@ -3,7 +3,7 @@
 -- running version survives it: yes, nothing ran before
 CREATE SCHEMA catalog;
 
--- One row per change of anything below. A price is pinned by the revision at which a request was admitted.
+-- One row per transaction that changed anything below. A price is pinned by the revision at which a request was admitted.
 CREATE TABLE catalog.revisions (
     revision   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT now()
@@ -37,11 +37,23 @@ CREATE TABLE catalog.deployments (
     PRIMARY KEY (model, provider)
 );
 
+-- The revision of this transaction; the first call in it makes one.
+CREATE FUNCTION catalog.current_revision() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_revision bigint := nullif(current_setting('tollgate.catalog_revision', true), '')::bigint;
+BEGIN
+    IF v_revision IS NULL THEN
+        INSERT INTO catalog.revisions DEFAULT VALUES RETURNING revision INTO v_revision;
+        PERFORM set_config('tollgate.catalog_revision', v_revision::text, true);
+    END IF;
+    RETURN v_revision;
+END $$;
+
 -- Never updated: a new price is a new row with a newer revision. All meters of a deployment are written together.
 CREATE TABLE catalog.prices (
     model                   text NOT NULL,
     provider                text NOT NULL,
-    revision                bigint NOT NULL REFERENCES catalog.revisions,
+    revision                bigint NOT NULL DEFAULT catalog.current_revision() REFERENCES catalog.revisions,
     meter                   text NOT NULL CHECK (meter ~ '^[a-z][a-z0-9_]*$'),
     cost_nano_usd_per_mtok  bigint NOT NULL CHECK (cost_nano_usd_per_mtok >= 0),
     price_nano_usd_per_mtok bigint NOT NULL CHECK (price_nano_usd_per_mtok >= 0),
@@ -56,19 +68,19 @@ END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON catalog.prices
     FOR EACH STATEMENT EXECUTE FUNCTION catalog.refuse_change();
 
--- Every statement that changes the catalogue makes a revision, and every revision is announced, whoever wrote the
--- statement. The announcement leaves with the commit, so a listener that reads at once sees the change.
+-- Every transaction that changes the catalogue makes a revision, whoever wrote its statements, and every revision is
+-- announced. The announcement leaves with the commit, so a listener that reads at once sees the change.
 CREATE FUNCTION catalog.make_revision() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO catalog.revisions DEFAULT VALUES;
+    PERFORM catalog.current_revision();
     RETURN NULL;
 END $$;
 CREATE TRIGGER make_revision AFTER INSERT OR UPDATE OR DELETE ON catalog.providers
-    FOR EACH STATEMENT EXECUTE FUNCTION catalog.make_revision();
+    FOR EACH ROW EXECUTE FUNCTION catalog.make_revision();
 CREATE TRIGGER make_revision AFTER INSERT OR UPDATE OR DELETE ON catalog.models
-    FOR EACH STATEMENT EXECUTE FUNCTION catalog.make_revision();
+    FOR EACH ROW EXECUTE FUNCTION catalog.make_revision();
 CREATE TRIGGER make_revision AFTER INSERT OR UPDATE OR DELETE ON catalog.deployments
-    FOR EACH STATEMENT EXECUTE FUNCTION catalog.make_revision();
+    FOR EACH ROW EXECUTE FUNCTION catalog.make_revision();
 
 CREATE FUNCTION catalog.announce_revision() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

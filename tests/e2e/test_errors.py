@@ -90,7 +90,7 @@ async def test_an_unknown_model_is_404_and_one_on_another_endpoint_says_where_it
         assert response.status == 404
         assert (await error_of(response))["code"] == "model_not_found"
     async with session.post(
-        CHAT, json={"model": "claude-sonnet-4-5", "messages": []}, headers=stack.headers
+        CHAT, json={"model": "claude-sonnet-4-6", "messages": []}, headers=stack.headers
     ) as response:
         assert response.status == 400
         assert "/v1/messages" in (await error_of(response))["message"]

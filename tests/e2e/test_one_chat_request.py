@@ -121,7 +121,7 @@ async def test_a_client_that_asks_for_usage_in_its_stream_gets_it(client: openai
 
 async def test_the_models_a_key_may_use_are_listed_in_openai_form(client: openai.AsyncOpenAI) -> None:
     models = {model.id async for model in client.models.list()}
-    assert {"gpt-4o-mini", "gpt-4o", "claude-sonnet-4-5", "gemini-2.5-flash"} <= models
+    assert {"gpt-4o-mini", "gpt-4o", "claude-sonnet-4-6", "gemini-2.5-flash"} <= models
 
 
 async def test_a_key_limited_to_some_models_lists_and_uses_only_those(stack: Stack) -> None:

@@ -1,5 +1,6 @@
 """The command `tollgate` around stacks that do not run, run already, or are told to stop while they start."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -20,6 +23,18 @@ WAIT_S = 20
 def tollgate(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tollgate", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """The command in the background, and its output."""
+    command = [sys.executable, "-m", "tollgate", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout
+        finally:
+            process.kill()
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -87,26 +102,22 @@ def test_logs_prints_the_last_lines(directory: DataDirectory) -> None:
 def test_logs_follows_into_a_new_file(directory: DataDirectory) -> None:
     log = directory.log("envoy")
     log.write_text("old\n")
-    command = [sys.executable, "-m", "tollgate", "logs", "envoy", "--follow", "--data-dir", str(directory.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
-        assert following.stdout is not None
-        assert following.stdout.readline() == "old\n"
+    with started("logs", "envoy", "--follow", "--data-dir", str(directory.path)) as (following, output):
+        assert output.readline() == "old\n"
         log.replace(log.with_name("envoy.log.1"))
         log.write_text("new\n")
-        assert following.stdout.readline() == "new\n"
+        assert output.readline() == "new\n"
         following.send_signal(signal.SIGINT)
         assert following.wait(WAIT_S) == 0
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_start_stops_in_order_and_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
-    command = [sys.executable, "-m", "tollgate", "up", "--data-dir", str(tmp_path / "stack")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starting:
-        assert starting.stdout is not None
-        assert " up " in starting.stdout.readline()
+    with started("up", "--data-dir", str(tmp_path / "stack")) as (starting, output):
+        assert " up " in output.readline()
         began_s = time.monotonic()
         starting.send_signal(stop)
-        rest = starting.stdout.read()
+        rest = output.read()
         assert starting.wait(WAIT_S) == 0
     assert time.monotonic() - began_s < 5
     assert "Stopping" in rest
@@ -115,11 +126,9 @@ def test_a_signal_during_the_start_stops_in_order_and_leaves_nothing(tmp_path: P
 
 
 def test_a_closed_terminal_does_not_keep_a_stack_from_stopping(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tollgate", "up", "--data-dir", str(tmp_path / "stack")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as starting:
-        assert starting.stdout is not None
-        starting.stdout.readline()
-        starting.stdout.close()
+    with started("up", "--data-dir", str(tmp_path / "stack")) as (starting, output):
+        output.readline()
+        output.close()
         starting.send_signal(signal.SIGHUP)
         starting.wait(WAIT_S)
     assert processes_of(tmp_path) == []

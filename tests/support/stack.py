@@ -188,11 +188,13 @@ async def add_model(stack: Stack, name: str, chain: list[tuple[str, str]], *, ma
             await connection.execute(
                 "INSERT INTO catalog.deployments VALUES ($1, $2, $3, $4, 1)", name, provider, upstream_model, priority
             )
-        revision = await connection.fetchval("INSERT INTO catalog.revisions DEFAULT VALUES RETURNING revision")
         await connection.executemany(
-            "INSERT INTO catalog.prices VALUES ($1, $2, $3, $4, 1000000, 1000000)",
+            """
+            INSERT INTO catalog.prices (model, provider, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
+            VALUES ($1, $2, $3, 1000000, 1000000)
+            """,
             [
-                (name, provider, revision, meter)
+                (name, provider, meter)
                 for provider, _ in chain
                 for meter in ("input", "cached_input", "output", "reasoning")
             ],

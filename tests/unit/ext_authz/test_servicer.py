@@ -1,6 +1,7 @@
 """The one gRPC method, with stores in memory: what is asked, in which order, and that trouble never lets anybody pass."""
 
 import json
+from collections.abc import Iterator, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn, cast
 
@@ -81,8 +82,9 @@ class Gate:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
-    structlog.configure(processors=[structlog.testing.LogCapture()])
+def logged() -> Iterator[Sequence[MutableMapping[str, object]]]:
+    with structlog.testing.capture_logs() as entries:
+        yield entries
 
 
 @pytest.fixture
@@ -199,10 +201,8 @@ async def test_a_fault_of_our_own_is_not_swallowed(gate: Gate) -> None:
         await gate.ask(from_client())
 
 
-async def test_no_log_line_holds_the_key(gate: Gate) -> None:
-    captured = structlog.testing.LogCapture()
-    structlog.configure(processors=[captured])
+async def test_no_log_line_holds_the_key(gate: Gate, logged: Sequence[MutableMapping[str, object]]) -> None:
     gate.keys.trouble = OSError("gone")
     assert await gate.is_closed_to(from_client())
-    assert [entry["event"] for entry in captured.entries] == ["check_failed"]
-    assert SECRET not in str(captured.entries)
+    assert [entry["event"] for entry in logged] == ["check_failed"]
+    assert SECRET not in str(logged)

@@ -1,0 +1,278 @@
+"""What a finished request was and what it costs, rule by rule. Tokens cost 2 nano-USD each way, and us one."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_sink.access_log import parse_line
+from billing_sink.prices import PriceBook, UnknownPriceError
+from billing_sink.rating import NOTHING, Outcome, Rated, UsageSource, rate
+from gateway_core.ids import ModelName, PriceVersion, ProviderName
+from gateway_core.pricing import PriceRow, Rate, UnpricedError
+from gateway_core.usage import InvalidUsageError, Meter
+from tests.support.spool_lines import (
+    CHAT_USAGE,
+    GRANT,
+    MESSAGE_DELTA,
+    MESSAGE_START,
+    MESSAGES,
+    REQUEST,
+    Json,
+    chat_stream,
+    line,
+    messages_stream,
+    not_a_request,
+    refused,
+    render,
+)
+
+RATES = {meter: Rate(1_000_000, 2_000_000) for meter in (Meter.INPUT, Meter.CACHED_INPUT, Meter.OUTPUT)}
+PRICES = PriceBook.of(
+    PriceVersion(18),
+    [
+        ((ModelName(model), ProviderName(provider)), PriceRow(PriceVersion(10), RATES))
+        for model, provider in [("gpt-4o-mini", "openai"), ("claude-sonnet-4-5", "anthropic")]
+    ],
+)
+STREAMED = {**REQUEST, "stream": True}
+STREAMED_MESSAGES = {**MESSAGES, "stream": True}
+
+
+def rated(written: Json) -> Rated:
+    return rate(parse_line(render(written)), PRICES)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(refused(), id="refused by ext_authz, key known"),
+        pytest.param(refused(code="invalid_api_key", grant={"error_code": "invalid_api_key"}), id="key unknown"),
+        pytest.param(refused(grant=None, status=503), id="ext_authz did not answer"),
+        pytest.param(refused(grant={}, status=503), id="an empty grant"),
+        pytest.param(
+            refused(grant=None, request={"error_code": "invalid_json"}, status=400), id="refused by front.lua"
+        ),
+        pytest.param(refused(status=200, usage_first=CHAT_USAGE), id="refused, whatever the status says"),
+        pytest.param(not_a_request(), id="no request at all"),
+    ],
+)
+def test_what_was_not_admitted_is_refused_and_costs_nothing(written: Json) -> None:
+    found = rated(written)
+    assert (found.outcome, found.source, found.meters, found.charge) == (
+        Outcome.REFUSED,
+        UsageSource.NONE,
+        None,
+        NOTHING,
+    )
+
+
+def test_a_list_of_models_is_free() -> None:
+    grant = {name: value for name, value in GRANT.items() if name not in {"price_version", "hold_nano_usd"}}
+    found = rated(line(request={"endpoint": "models"}, grant=grant, cluster="control_plane", usage_first=None))
+    assert (found.outcome, found.provider, found.charge) == (Outcome.FREE, None, NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("written", "meters", "price"),
+    [
+        pytest.param(line(), {Meter.INPUT: 5, Meter.OUTPUT: 18}, 46, id="chat"),
+        pytest.param(chat_stream(), {Meter.INPUT: 5, Meter.OUTPUT: 18}, 46, id="chat stream"),
+        pytest.param(
+            chat_stream(usage_last={"prompt_tokens": 5, "completion_tokens": 20}),
+            {Meter.INPUT: 5, Meter.OUTPUT: 20},
+            50,
+            id="chat stream with running totals",
+        ),
+        pytest.param(
+            messages_stream(),
+            {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 89},
+            1146,
+            id="messages stream",
+        ),
+        pytest.param(
+            messages_stream(request=MESSAGES, usage_first={"input_tokens": 10, "output_tokens": 3}, usage_last=None),
+            {Meter.INPUT: 10, Meter.OUTPUT: 3},
+            26,
+            id="messages, not streamed: one usage object is all of it",
+        ),
+        pytest.param(
+            line(usage_first={"prompt_tokens": 5, "completion_tokens": 10_000_000}),
+            {Meter.INPUT: 5, Meter.OUTPUT: 10_000_000},
+            20_000_010,
+            id="more than was held: what the provider counted counts",
+        ),
+        pytest.param(line(usage_first={"prompt_tokens": 0, "completion_tokens": 0}), {}, 0, id="nothing used"),
+    ],
+)
+def test_a_complete_answer_is_settled_by_the_providers_own_figures(
+    written: Json, meters: Mapping[Meter, int], price: int
+) -> None:
+    found = rated(written)
+    assert (found.outcome, found.source) == (Outcome.SETTLED, UsageSource.PROVIDER)
+    assert found.meters == meters
+    assert (found.charge.price_nano_usd, found.charge.cost_nano_usd) == (price, price // 2)
+
+
+@pytest.mark.parametrize(
+    ("written", "meters"),
+    [
+        pytest.param(
+            chat_stream(usage_first=None),
+            {Meter.INPUT: 17, Meter.OUTPUT: 21},
+            id="a token per delivered event, and one per 4 bytes of the body",
+        ),
+        pytest.param(
+            chat_stream(usage_first=None, request={**STREAMED, "body_bytes": 65}),
+            {Meter.INPUT: 17, Meter.OUTPUT: 21},
+            id="bytes are rounded up",
+        ),
+        pytest.param(
+            chat_stream(usage_first=None, request={**STREAMED, "max_output_tokens": 8}),
+            {Meter.INPUT: 17, Meter.OUTPUT: 8},
+            id="never more output than was asked for",
+        ),
+        pytest.param(
+            chat_stream(usage_first=None, request={**STREAMED, "max_output_tokens": 0}),
+            {Meter.INPUT: 17},
+            id="no output was asked for",
+        ),
+        pytest.param(
+            line(usage_first=None, bytes_sent=41),
+            {Meter.INPUT: 17, Meter.OUTPUT: 11},
+            id="not streamed: a token per 4 bytes of the answer",
+        ),
+        pytest.param(
+            messages_stream(usage_last=None),
+            {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 40},
+            id="only the beginning: its input, and the events that were delivered",
+        ),
+        pytest.param(
+            messages_stream(usage_last=None, sse_events=1),
+            {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 2},
+            id="only the beginning: at least the output it reported",
+        ),
+        pytest.param(
+            messages_stream(usage_last=None, request={**STREAMED_MESSAGES, "max_output_tokens": 1}),
+            {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 1},
+            id="only the beginning: never more than was asked for",
+        ),
+        pytest.param(
+            messages_stream(usage_first=None, usage_last=None),
+            {Meter.INPUT: 17, Meter.OUTPUT: 40},
+            id="a stream without even a beginning",
+        ),
+    ],
+)
+def test_an_answer_that_broke_off_is_estimated(written: Json, meters: Mapping[Meter, int]) -> None:
+    found = rated(written)
+    assert (found.outcome, found.source) == (Outcome.ESTIMATED, UsageSource.ESTIMATED)
+    assert found.meters == meters
+    assert found.charge.price_nano_usd == 2 * sum(meters.values())
+
+
+def test_an_estimate_never_charges_more_than_was_held_but_costs_us_what_it_costs() -> None:
+    found = rated(chat_stream(usage_first=None, grant={**GRANT, "hold_nano_usd": "50"}))
+    assert found.outcome is Outcome.ESTIMATED
+    assert (found.charge.price_nano_usd, found.charge.cost_nano_usd) == (50, 17 + 21)
+
+
+def test_an_estimate_without_a_hold_charges_nothing() -> None:
+    grant = {name: value for name, value in GRANT.items() if name != "hold_nano_usd"}
+    assert rated(chat_stream(usage_first=None, grant=grant)).charge.price_nano_usd == 0
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(
+            pytest.param(line(status=status, usage_first=None), id=f"status {status}")
+            for status in (0, 201, 400, 401, 429, 500, 502, 503, 504)
+        ),
+        pytest.param(line(status=500), id="an error with usage in it"),
+        pytest.param(line(usage_first=None, bytes_sent=0), id="nothing delivered"),
+        pytest.param(chat_stream(usage_first=None, sse_events=None), id="a stream without an event"),
+        pytest.param(chat_stream(usage_first=None, sse_events=0), id="a stream with no events"),
+        pytest.param(line(cluster=None, usage_first=None), id="no provider was reached"),
+        pytest.param(line(cluster="control_plane"), id="answered by ourselves"),
+        pytest.param(line(cluster="provider/"), id="a provider without a name"),
+    ],
+)
+def test_everything_else_is_released(written: Json) -> None:
+    found = rated(written)
+    assert (found.outcome, found.source, found.meters, found.charge) == (
+        Outcome.RELEASED,
+        UsageSource.NONE,
+        None,
+        NOTHING,
+    )
+
+
+def test_the_provider_is_the_one_whose_cluster_answered() -> None:
+    assert rated(line()).provider == "openai"
+    assert rated(refused(cluster=None)).provider is None
+
+
+@pytest.mark.parametrize(
+    ("written", "trouble"),
+    [
+        pytest.param(line(usage_first={"prompt_tokens": -1}), InvalidUsageError, id="usage that is none"),
+        pytest.param(line(usage_first="{"), InvalidUsageError, id="usage that is not JSON"),
+        pytest.param(messages_stream(usage_last="[]"), InvalidUsageError, id="a last usage that is none"),
+        pytest.param(
+            line(usage_first={**CHAT_USAGE, "completion_tokens_details": {"reasoning_tokens": 1}}),
+            UnpricedError,
+            id="a meter nobody priced",
+        ),
+        pytest.param(line(grant={**GRANT, "price_version": 9}), UnknownPriceError, id="before the first price"),
+        pytest.param(line(cluster="provider/other"), UnknownPriceError, id="a deployment nobody priced"),
+        pytest.param(line(request={**REQUEST, "model": "gpt-99"}), UnknownPriceError, id="a model nobody priced"),
+    ],
+)
+def test_what_cannot_be_priced_is_never_taken_for_free(written: Json, trouble: type[Exception]) -> None:
+    with pytest.raises(trouble):
+        rated(written)
+
+
+def test_the_price_is_that_of_the_version_at_admission() -> None:
+    key = (ModelName("gpt-4o-mini"), ProviderName("openai"))
+    rows = [
+        (key, PriceRow(PriceVersion(version), {m: Rate(0, nano * 1_000_000) for m in RATES}))
+        for version, nano in [(10, 2), (19, 1000)]
+    ]
+    found = rate(parse_line(render(line())), PriceBook.of(PriceVersion(19), rows))
+    assert found.charge.price_nano_usd == 46
+
+
+@given(
+    events=st.integers(0, 10**6),
+    body_bytes=st.integers(0, 10**7),
+    asked=st.none() | st.integers(0, 10**6),
+    hold=st.integers(0, 10**9),
+    begun=st.booleans(),
+)
+def test_an_estimate_stays_within_the_hold_and_the_bound_and_counts_nothing_as_zero(
+    events: int, body_bytes: int, asked: int | None, hold: int, begun: bool
+) -> None:
+    found = rated(
+        messages_stream(
+            sse_events=events,
+            request={**STREAMED_MESSAGES, "body_bytes": body_bytes, "max_output_tokens": asked},
+            grant={**GRANT, "hold_nano_usd": str(hold)},
+            usage_first=MESSAGE_START if begun else None,
+            usage_last=None,
+        )
+    )
+    assert (found.outcome is Outcome.ESTIMATED) is (begun or events > 0)
+    meters = found.meters or {}
+    assert found.charge.price_nano_usd <= hold
+    assert 0 not in meters.values()
+    if asked is not None:
+        assert meters.get(Meter.OUTPUT, 0) <= asked
+
+
+@given(cut=st.booleans(), output=st.integers(0, 10**6))
+def test_the_last_word_of_a_stream_settles_it_and_a_missing_one_does_not(cut: bool, output: int) -> None:
+    found = rated(messages_stream(usage_last=None if cut else {**MESSAGE_DELTA, "output_tokens": output}))
+    assert found.outcome is (Outcome.ESTIMATED if cut else Outcome.SETTLED)
