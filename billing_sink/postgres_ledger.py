@@ -17,6 +17,10 @@ from gateway_core.usage import Meter
 EXPIRE_AT_ONCE = 1000
 
 
+Unacceptable = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError)
+"""What Postgres or its driver raises for values that will never fit, such as a NUL in a text. Trying again is no use."""
+
+
 class SpoolMovedError(RuntimeError):
     """Another sink has read this spool further. Two on one spool is a fault of deployment; this one stops."""
 

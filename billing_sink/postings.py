@@ -57,11 +57,28 @@ class ParsedLines:
     end: int
     lines: Sequence[tuple[RawLine, SpoolLine] | Quarantined]
 
+    def halves(self) -> tuple["ParsedLines", "ParsedLines"]:
+        """The same lines in two stretches; there must be at least two."""
+        middle = len(self.lines) // 2
+        first, second = self.lines[:middle], self.lines[middle:]
+        border = _raw(second[0]).byte_offset
+        return ParsedLines(self.begin, border, first), ParsedLines(border, self.end, second)
+
     @property
     def newest_price_version(self) -> PriceVersion:
         """The newest price version any line was admitted under; 0 if none was."""
         lines = (item[1] for item in self.lines if not isinstance(item, Quarantined))
         return max((line.grant.price_version or _NO_VERSION for line in lines if line.grant), default=_NO_VERSION)
+
+
+def refuse_line(spool_id: SpoolId, parsed: ParsedLines, reason: str) -> Batch:
+    """The batch that quarantines the one line of a stretch, whatever it was."""
+    (item,) = parsed.lines
+    return Batch(spool_id, parsed.begin, parsed.end, (), (Quarantined(_raw(item), reason),))
+
+
+def _raw(item: tuple[RawLine, SpoolLine] | Quarantined) -> RawLine:
+    return item.raw if isinstance(item, Quarantined) else item[0]
 
 
 def parse_lines(raw: RawBatch) -> ParsedLines:

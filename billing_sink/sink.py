@@ -5,8 +5,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import make_batch, parse_lines
+from billing_sink.postgres_ledger import PostgresLedger, Unacceptable
+from billing_sink.postings import Batch, ParsedLines, make_batch, parse_lines, refuse_line
 from billing_sink.prices import PriceBook
 from billing_sink.spool import SpoolId, read_lines, spool_id
 from gateway_core.logs import Logger
@@ -74,7 +74,22 @@ class Sink:
         parsed = parse_lines(raw)
         if self._prices is None or self._prices.as_of < parsed.newest_price_version:
             self._prices = await self._ledger.read_prices()
-        batch = make_batch(self._spool, parsed, self._prices)
+        await self._post(self._spool, parsed, self._prices)
+        return True
+
+    async def _post(self, spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> None:
+        """Post lines; those the ledger cannot take are found by halving and quarantined, so that they stop no other."""
+        batch = make_batch(spool_id, parsed, prices)
+        try:
+            await self._commit(batch)
+        except Unacceptable as error:
+            if len(parsed.lines) == 1:
+                await self._commit(refuse_line(spool_id, parsed, f"the ledger refuses it: {type(error).__name__}"))
+                return
+            for half in parsed.halves():
+                await self._post(spool_id, half, prices)
+
+    async def _commit(self, batch: Batch) -> None:
         quarantined = await self._ledger.post(batch)
         self._offset = batch.end
         for posting in batch.postings:
@@ -82,8 +97,7 @@ class Sink:
         self._quarantined.inc(len(quarantined))
         if quarantined:
             self._log.error("quarantined", reasons=sorted({item.reason for item in quarantined})[:10])
-        self._log.info("batch_posted", lines=len(raw.lines), postings=len(batch.postings), offset=batch.end)
-        return True
+        self._log.info("batch_posted", postings=len(batch.postings), offset=batch.end)
 
     def _unread_bytes(self) -> float:
         try:

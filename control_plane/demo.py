@@ -183,8 +183,5 @@ async def _seed_models(connection: asyncpg.Connection) -> None:
                 (model, provider, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
             VALUES ($1, $2, $3, $4, $4)
             """,
-            [
-                (model.name, model.provider, meter, parse_usd(price))
-                for meter, price in model.usd_per_mtok.items()
-            ],
+            [(model.name, model.provider, meter, parse_usd(price)) for meter, price in model.usd_per_mtok.items()],
         )

@@ -2,6 +2,7 @@
 
 from pydantic import Field, SecretStr
 
+from gateway_core.contract import REQUEST_S_MAX
 from gateway_core.settings import ServiceSettings
 
 
@@ -15,5 +16,5 @@ class Settings(ServiceSettings):
     ext_authz_metrics_port: int = 9102
     key_cache_ttl_ms: int = Field(default=60_000, ge=0, le=3_600_000)
     key_cache_entries: int = Field(default=100_000, ge=1, le=10_000_000)
-    hold_ttl_ms: int = Field(default=900_000, ge=1_000, le=86_400_000)
+    hold_ttl_ms: int = Field(default=3_600_000, ge=(REQUEST_S_MAX + 60) * 1000, le=86_400_000)
     checks_max: int = Field(default=1000, ge=1, le=100_000)

@@ -13,6 +13,10 @@ SPOOL_FILE: Final = "access.jsonl"
 """Name of the file inside the spool directory that Envoy appends to."""
 
 
+REQUEST_S_MAX: Final = 3000
+"""Envoy ends a request that runs longer, so a hold that lives longer than this outlives its request."""
+
+
 class Header:
     """Header names. `x-tg-*` are internal: removed from clients' requests on arrival and before a provider sees them."""
 

@@ -8,6 +8,7 @@ from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import JsonObject, typed
 from control_plane.xds.routes import ROUTE_CONFIG
+from gateway_core.contract import REQUEST_S_MAX
 
 LISTENER: Final = "gateway"
 
@@ -42,6 +43,7 @@ def listener(settings: Settings) -> JsonObject:
         path_with_escaped_slashes_action="REJECT_REQUEST",
         common_http_protocol_options={
             "idle_timeout": "3600s",
+            "max_stream_duration": f"{REQUEST_S_MAX}s",
             "headers_with_underscores_action": "DROP_HEADER",
             "max_headers_count": 100,
         },

@@ -217,7 +217,10 @@ local function on_request(h)
   if query then path = sub(path, 1, query - 1) end
   local endpoint = ENDPOINTS[headers:get(":method") .. " " .. path]
   if not endpoint then return refuse(h, "404", "not_found", "Unknown path or method.") end
-  if client_request_id then headers:remove("x-tg-client-request-id") end
+  if client_request_id then
+    headers:remove("x-tg-client-request-id")
+    if find(client_request_id, "[^!-~]") then client_request_id = nil end   -- metadata takes plain text only
+  end
 
   if endpoint == "models" then
     headers:replace("x-tg-route", "models:")

@@ -48,12 +48,15 @@ async def test_a_hundred_at_once_on_a_small_balance_never_take_it_below_zero(sta
         row = await database.fetchrow(
             "SELECT posted_nano_usd, held_nano_usd FROM billing.accounts WHERE org_id = 'org_nearly_empty'"
         )
-        charged, absorbed, count = await database.fetchrow(
+        sums = await database.fetchrow(
             """
             SELECT sum(price_nano_usd), sum(absorbed_nano_usd), count(*) FROM billing.requests
             WHERE org_id = 'org_nearly_empty' AND outcome = 'settled'
             """
         )
+    assert row is not None
+    assert sums is not None
+    charged, absorbed, count = sums
     assert row["held_nano_usd"] == 0
     assert row["posted_nano_usd"] == parse_usd("0.001") - charged >= 0
     assert absorbed == 0

@@ -110,6 +110,17 @@ async def start_over(pool: asyncpg.Pool, lines: Sequence[Json]) -> None:
     )
 
 
+def write(path: Path, spool: bytes) -> None:
+    """What Envoy has written so far, from the beginning."""
+    path.write_bytes(spool)
+
+
+def append(path: Path, written: bytes) -> None:
+    """What Envoy writes next."""
+    with path.open("ab") as file:
+        file.write(written)
+
+
 def sink(path: Path, pool: asyncpg.Pool, batch_lines: int) -> Sink:
     """A sink that has just been started: it remembers nothing of what another one did."""
     return Sink(
@@ -136,7 +147,7 @@ async def outcome(pool: asyncpg.Pool) -> Outcome:
 
 async def read_at_once(path: Path, pool: asyncpg.Pool, lines: Sequence[Json], spool: bytes) -> Outcome:
     await start_over(pool, lines)
-    path.write_bytes(spool)
+    write(path, spool)
     await sink(path, pool, 10_000).drain()
     return await outcome(pool)
 
@@ -175,12 +186,12 @@ def as_spool(lines: Sequence[Json]) -> bytes:
 async def test_batches_may_end_at_any_line_and_the_sink_may_be_killed_between_them(
     priced: asyncpg.Pool, path: Path, seed: int
 ) -> None:
-    rng = random.Random(seed)  # noqa: S311 - lines, not secrets
+    rng = random.Random(seed)
     lines = some_lines(rng)
     expected = await read_at_once(path, priced, lines, as_spool(lines))
 
     await start_over(priced, lines)
-    path.write_bytes(as_spool(lines))
+    write(path, as_spool(lines))
     while await sink(path, priced, rng.randint(1, 5)).step():
         pass
 
@@ -191,18 +202,17 @@ async def test_batches_may_end_at_any_line_and_the_sink_may_be_killed_between_th
 async def test_the_spool_may_be_read_while_it_grows_by_any_number_of_bytes(
     priced: asyncpg.Pool, path: Path, seed: int
 ) -> None:
-    rng = random.Random(seed)  # noqa: S311 - lines, not secrets
+    rng = random.Random(seed)
     lines = some_lines(rng)
     spool = as_spool(lines)
     expected = await read_at_once(path, priced, lines, spool)
 
     await start_over(priced, lines)
-    path.unlink()
+    write(path, b"")
     running = sink(path, priced, rng.randint(1, 5))
     while spool:
         size = rng.randint(1, 900)
-        with path.open("ab") as file:
-            file.write(spool[:size])
+        append(path, spool[:size])
         spool = spool[size:]
         if rng.random() < 0.3:
             running = sink(path, priced, rng.randint(1, 5))
@@ -213,14 +223,14 @@ async def test_the_spool_may_be_read_while_it_grows_by_any_number_of_bytes(
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_lines_may_come_repeated_and_in_any_order(priced: asyncpg.Pool, path: Path, seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311 - lines, not secrets
+    rng = random.Random(seed)
     lines = some_lines(rng)
     expected = await read_at_once(path, priced, lines, as_spool(lines))
 
     shuffled = [*lines, *rng.choices(lines, k=len(lines))]
     rng.shuffle(shuffled)
     await start_over(priced, lines)
-    path.write_bytes(as_spool(shuffled))
+    write(path, as_spool(shuffled))
     while await sink(path, priced, rng.randint(1, 7)).step():
         pass
 
@@ -231,12 +241,12 @@ async def test_lines_may_come_repeated_and_in_any_order(priced: asyncpg.Pool, pa
 async def test_a_spool_that_is_read_again_under_another_identity_changes_nothing(
     priced: asyncpg.Pool, path: Path, seed: int
 ) -> None:
-    rng = random.Random(seed)  # noqa: S311 - lines, not secrets
+    rng = random.Random(seed)
     lines = some_lines(rng)
     expected = await read_at_once(path, priced, lines, as_spool(lines))
 
     # Its first line is another one, so nothing of it counts as read.
-    path.write_bytes(as_spool([periodic("nobody"), *lines]))
+    write(path, as_spool([periodic("nobody"), *lines]))
     await sink(path, priced, 3).drain()
 
     assert await outcome(priced) == expected
@@ -246,7 +256,7 @@ async def test_a_spool_that_is_read_again_under_another_identity_changes_nothing
 async def test_a_spool_cut_in_the_middle_of_a_line_and_continued_loses_only_that_line(
     priced: asyncpg.Pool, path: Path, seed: int
 ) -> None:
-    rng = random.Random(seed)  # noqa: S311 - lines, not secrets
+    rng = random.Random(seed)
     lines = [line("first"), *some_lines(rng)]
     lost = rng.randrange(1, len(lines) - 1)
     before, after = as_spool(lines[:lost]), as_spool(lines[lost + 1 :])
@@ -256,10 +266,9 @@ async def test_a_spool_cut_in_the_middle_of_a_line_and_continued_loses_only_that
 
     # Envoy dies in the middle of a line; the next one appends to the same file.
     await start_over(priced, lines)
-    path.write_bytes(before + torn)
+    write(path, before + torn)
     await sink(path, priced, 4).drain()
-    with path.open("ab") as file:
-        file.write(after)
+    append(path, after)
     await sink(path, priced, 4).drain()
 
     found = await outcome(priced)
@@ -273,13 +282,14 @@ async def test_a_spool_cut_in_the_middle_of_a_line_and_continued_loses_only_that
 async def test_every_line_is_a_request_a_quarantine_row_or_a_request_still_running(
     priced: asyncpg.Pool, path: Path, seed: int
 ) -> None:
-    rng = random.Random(seed)  # noqa: S311 - lines, not secrets
+    rng = random.Random(seed)
     rubbish = [b"", b"rubbish", b"\xff\xfe\x00", b"{}", render(line("x", user_agent="\x00")), render(line("y"))[:-9]]
     lines = [*some_lines(rng), not_a_request(), not_a_request(), refused("z", grant=None, request=None)]
     contents = [*map(render, lines), *rubbish, render(line("w", attempts=2**40))]
     rng.shuffle(contents)
     await start_over(priced, lines)
-    path.write_bytes(b"".join(content + b"\n" for content in contents))
+    spool = b"".join(content + b"\n" for content in contents)
+    write(path, spool)
 
     while await sink(path, priced, rng.randint(1, 5)).step():
         pass
@@ -288,7 +298,7 @@ async def test_every_line_is_a_request_a_quarantine_row_or_a_request_still_runni
     quarantined = await priced.fetchval("SELECT count(*) FROM billing.quarantine")
     running = sum(b'"type":"DownstreamPeriodic"' in content for content in contents)
     assert requests + quarantined + running == len(contents)
-    assert await priced.fetchval("SELECT byte_offset FROM billing.spool_offsets") == path.stat().st_size
+    assert await priced.fetchval("SELECT byte_offset FROM billing.spool_offsets") == len(spool)
     await read_books(priced)
 
 
@@ -314,7 +324,7 @@ async def test_the_same_request_with_another_line_is_quarantined_in_whatever_bat
     lines = [line("a"), line("a", bytes_sent=1), line("b")]
     for batch_lines in (1, 10):
         await start_over(priced, lines)
-        path.write_bytes(as_spool(lines))
+        write(path, as_spool(lines))
         while await sink(path, priced, batch_lines).step():
             pass
         found = await outcome(priced)
@@ -329,10 +339,10 @@ async def test_another_spool_in_the_place_of_the_first_is_read_from_its_beginnin
 ) -> None:
     first, second = [line("a")], [line("b"), line("c"), line("d", request={**REQUEST, "body_bytes": 9})]
     await start_over(priced, [*first, *second])
-    path.write_bytes(as_spool(first))
+    write(path, as_spool(first))
     running = sink(path, priced, 10)
     await running.drain()
-    path.write_bytes(as_spool(second))
+    write(path, as_spool(second))
     await running.drain()
     assert {row[0] for row in (await outcome(priced)).requests} == {"a", "b", "c", "d"}
 
@@ -340,9 +350,9 @@ async def test_another_spool_in_the_place_of_the_first_is_read_from_its_beginnin
 async def test_a_spool_that_lost_lines_already_in_the_ledger_stops_the_sink(priced: asyncpg.Pool, path: Path) -> None:
     lines = [line("a"), line("b")]
     await start_over(priced, lines)
-    path.write_bytes(as_spool(lines))
+    write(path, as_spool(lines))
     await sink(path, priced, 10).drain()
-    path.write_bytes(as_spool(lines[:1]))
+    write(path, as_spool(lines[:1]))
     with pytest.raises(SpoolTruncatedError):
         await sink(path, priced, 10).drain()
 
@@ -351,6 +361,6 @@ async def test_a_spool_that_is_not_there_yet_is_no_trouble(priced: asyncpg.Pool,
     waiting = sink(path, priced, 10)
     assert not await waiting.step()
     await start_over(priced, [line("a")])
-    path.write_bytes(as_spool([line("a")]))
+    write(path, as_spool([line("a")]))
     assert await waiting.step()
     assert len((await outcome(priced)).requests) == 1

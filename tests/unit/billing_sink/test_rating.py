@@ -124,6 +124,16 @@ def test_a_complete_answer_is_settled_by_the_providers_own_figures(
             id="a token per delivered event, and one per 4 bytes of the body",
         ),
         pytest.param(
+            chat_stream(usage_first=None, sse_events=3, bytes_sent=3 * 400 + 403),
+            {Meter.INPUT: 17, Meter.OUTPUT: 100},
+            id="few large events: a token per 4 bytes beyond their framing",
+        ),
+        pytest.param(
+            chat_stream(usage_first=None, sse_events=3, bytes_sent=3 * 400 + 12),
+            {Meter.INPUT: 17, Meter.OUTPUT: 3},
+            id="small events: one token each",
+        ),
+        pytest.param(
             chat_stream(usage_first=None, request={**STREAMED, "body_bytes": 65}),
             {Meter.INPUT: 17, Meter.OUTPUT: 21},
             id="bytes are rounded up",
@@ -149,7 +159,7 @@ def test_a_complete_answer_is_settled_by_the_providers_own_figures(
             id="only the beginning: its input, and the events that were delivered",
         ),
         pytest.param(
-            messages_stream(usage_last=None, sse_events=1),
+            messages_stream(usage_last=None, sse_events=1, bytes_sent=300),
             {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 2},
             id="only the beginning: at least the output it reported",
         ),

@@ -358,6 +358,7 @@ class Envoy:
 
     Attributes:
         outbox: requests on their way to the control plane.
+        warming: whether clusters were received and not yet accepted.
     """
 
     def __init__(self) -> None:
@@ -365,7 +366,7 @@ class Envoy:
         self.outbox: deque[DiscoveryRequest] = deque()
         self._nonce = dict.fromkeys(TYPES, "")
         self._names: dict[str, list[str]] = {type_url: [] for type_url in TYPES}
-        self._warming = False
+        self.warming = False
         for type_url in (CLUSTER_TYPE, LISTENER_TYPE):
             self._say(type_url)
 
@@ -375,7 +376,7 @@ class Envoy:
         match response.type_url:
             case type_url if type_url == CLUSTER_TYPE:
                 self.held[CLUSTER_TYPE] = found
-                self._warming = True
+                self.warming = True
                 self._ask(SECRET_TYPE, sorted({secret for secret in found.values() if secret}))
             case type_url if type_url == SECRET_TYPE:
                 self.held[SECRET_TYPE] |= {
@@ -389,7 +390,7 @@ class Envoy:
             case _:
                 named = {name for name in found["routes"].split(",") if name}
                 assert named <= self.held[CLUSTER_TYPE].keys(), "a route names a cluster that is not there"
-                assert not self._warming, "a route came before its clusters were warm"
+                assert not self.warming, "a route came before its clusters were warm"
                 self.held[ROUTE_TYPE] = found
                 self._say(ROUTE_TYPE)
         if {secret for secret in self.held[CLUSTER_TYPE].values() if secret} <= self.held[SECRET_TYPE].keys():
@@ -397,8 +398,8 @@ class Envoy:
 
     def stop_warming(self) -> None:
         """The secrets are there, or will not come: Envoy waits 15 s for one that was removed meanwhile."""
-        if self._warming:
-            self._warming = False
+        if self.warming:
+            self.warming = False
             self._say(CLUSTER_TYPE)
 
     def _ask(self, type_url: str, names: list[str]) -> None:
@@ -457,7 +458,7 @@ def test_whatever_the_timing_a_node_ends_up_with_all_of_the_last_snapshot(
         turn(who)
     while coming:
         turn("publish")
-    while envoy.outbox or inbox:
+    while envoy.outbox or inbox or envoy.warming:
         turn("request")
         turn("response")
         if not (envoy.outbox or inbox):

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,9 +17,9 @@ def version(resources: Mapping[str, bytes]) -> str:
 
 
 @given(RESOURCES, st.randoms(use_true_random=False))
-def test_the_order_of_resources_does_not_matter_to_their_version(resources: dict[str, bytes], random: object) -> None:
+def test_the_order_of_resources_does_not_matter_to_their_version(resources: dict[str, bytes], random: Random) -> None:
     names = list(resources)
-    random.shuffle(names)  # type: ignore[attr-defined] - a random.Random, which hypothesis wraps
+    random.shuffle(names)
     assert version({name: resources[name] for name in names}) == version(resources)
 
 

@@ -121,7 +121,7 @@ def test_the_same_catalogue_gives_the_same_versions_in_any_order_and_on_any_repl
     reordered = replace(
         found,
         revision=found.revision + 1,
-        providers=dict(reversed(found.providers.items())),
+        providers=dict(reversed(list(found.providers.items()))),
         deployments=tuple(reversed(found.deployments)),
     )
     assert versions(Translator(SETTINGS).translate(found)) == versions(Translator(SETTINGS).translate(reordered))
@@ -192,7 +192,7 @@ def test_a_resource_keeps_its_name_in_its_bytes(found: Catalog) -> None:
     for typed in snapshot.by_type.values():
         for name, content in typed.resources.items():
             # Every one of the four messages has its name in field 1.
-            fields = {number: value for number, value in _fields(content)}
+            fields = dict(_fields(content))
             assert fields[1] == name.encode()
 
 

@@ -13,7 +13,7 @@ from ext_authz.decision import Admitted, Refused, decide, insufficient_quota
 from ext_authz.keys import ApiKey
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName
-from gateway_core.money import MAX_NANO_USD
+from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import charge
 from gateway_core.usage import Meter, Usage
 from tests.support.admission import KEY, REQUEST_ID, VERSION, offers, price
@@ -40,7 +40,7 @@ def decided(
     return (decision.error.status, decision.error.code) if isinstance(decision, Refused) else decision
 
 
-def held(attempt: Attempt = ATTEMPT, catalog: Catalog = CATALOG) -> int:
+def held(attempt: Attempt = ATTEMPT, catalog: Catalog = CATALOG) -> NanoUsd:
     decision = decided(attempt, catalog=catalog)
     assert isinstance(decision, Admitted)
     assert decision.hold_nano_usd is not None

@@ -50,7 +50,7 @@ def test_only_what_is_not_applied_is_missing() -> None:
 
 def test_a_file_that_changed_after_it_was_applied_is_refused() -> None:
     changed = Migration(1, FIRST.name, FIRST.sql + " ")
-    with pytest.raises(MigrationError, match="0001_step.sql has changed"):
+    with pytest.raises(MigrationError, match=r"0001_step\.sql has changed"):
         missing_migrations({1: FIRST.checksum}, [changed, SECOND])
 
 

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,9 @@ class Settings(ServiceSettings):
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOLLGATE_SECRETS_DIR", raising=False)
     monkeypatch.setenv("TOLLGATE_POSTGRES_DSN", "postgresql://u:hunter2@db/t")
-    yield monkeypatch
 
 
 def test_a_setting_is_read_from_the_variable_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,8 +52,9 @@ def test_the_environment_wins_over_a_file(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_settings_cannot_be_changed_once_read() -> None:
+    settings = Settings.load()
     with pytest.raises(ValidationError, match="frozen"):
-        Settings.load().workers = 2  # type: ignore[misc] - that is the point
+        settings.__setattr__("workers", 2)  # an assignment would fail in the type checker
 
 
 def test_no_secret_shows_in_a_repr() -> None:

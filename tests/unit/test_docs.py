@@ -1,0 +1,71 @@
+"""The documents say what the code does: settings, files, links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import billing_sink.settings
+import control_plane.settings
+import ext_authz.settings
+from gateway_core.settings import ServiceSettings
+
+ROOT = Path(__file__).parents[2]
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "control_plane": control_plane.settings.Settings,
+    "ext_authz": ext_authz.settings.Settings,
+    "billing_sink": billing_sink.settings.Settings,
+}
+
+
+def documented(service: str) -> set[str]:
+    """The settings in the first column of the tables of a service's README."""
+    text = (ROOT / service / "README.md").read_text()
+    cells = (line.split("|")[1] for line in text.splitlines() if line.startswith("| `TOLLGATE_"))
+    return {name for cell in cells for name in re.findall(r"TOLLGATE_[A-Z_]+", cell)}
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_every_setting_is_in_the_readme_of_its_service_and_nothing_else_is(service: str) -> None:
+    assert documented(service) == {f"TOLLGATE_{name.upper()}" for name in SETTINGS[service].model_fields}
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_the_defaults_in_the_readme_are_those_of_the_code(service: str) -> None:
+    text = (ROOT / service / "README.md").read_text()
+    for name, field in SETTINGS[service].model_fields.items():
+        if isinstance(field.default, int):
+            [row] = [
+                line for line in text.splitlines() if f"`TOLLGATE_{name.upper()}`" in line and line.startswith("|")
+            ]
+            assert re.search(rf"\b{field.default}\b", row), f"{name}: {field.default} is not in {row!r}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name
+)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_file_the_architecture_names_exists() -> None:
+    """A bare file name in a row of the hop table stands in the folder of the file named before it."""
+    rows = [
+        line for line in (ROOT / "docs" / "ARCHITECTURE.md").read_text().splitlines() if re.match(r"\| \d+ \|", line)
+    ]
+    assert len(rows) == 10
+    for row in rows:
+        folder = ROOT
+        for name in re.findall(r"`([a-z_/0-9]+\.(?:py|lua|sql|yaml))`", row):
+            candidates = [ROOT / name, folder / name]
+            found = next((candidate for candidate in candidates if candidate.exists()), None)
+            assert found, f"{name} in {row[:40]}"
+            folder = found.parent
+
+
+def test_every_package_has_a_readme() -> None:
+    packages = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "wire"]
+    assert not [package.name for package in packages if not (package / "README.md").exists()]
