@@ -1,15 +1,14 @@
 """The stack under test, and what its processes have cost so far. Linux only: it reads /proc."""
 
-import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_DEADLINE_S = 90.0
+from local_stack.running import running_stack
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _DATA_PATH = ("envoy", "ext_authz")
 _NOT_COUNTED = ("simulator", "control_plane")
@@ -38,22 +37,10 @@ class RunningStack:
 @asynccontextmanager
 async def tollgate_up(directory: Path) -> AsyncIterator[RunningStack]:
     """A stack of its own, until the block ends."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tollgate", "up", "--data-dir", str(directory)), stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with asyncio.timeout(START_DEADLINE_S):
-            while not (directory / "endpoints.json").exists():
-                if process.returncode is not None:
-                    raise RuntimeError(f"tollgate up ended with {process.returncode}")
-                await asyncio.sleep(0.1)
-        endpoints = json.loads((directory / "endpoints.json").read_text())
-        ports = json.loads((directory / "ports.json").read_text())
+    async with running_stack(directory) as started:
+        endpoints = json.loads(started.endpoints.read_text())
+        ports = json.loads(started.ports.read_text())
         yield RunningStack(endpoints["api_key"], ports["gateway"], ports["simulator"], endpoints["pids"])
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
 
 
 def cpu_s(pids: Iterable[int]) -> float:

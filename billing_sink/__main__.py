@@ -1,7 +1,5 @@
 """`python -m billing_sink [serve|migrate]`."""
 
-import asyncio
-import sys
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +9,7 @@ from billing_sink.app import serve
 from billing_sink.settings import Settings
 from gateway_core.logs import configure
 from gateway_core.migrate import migrate, read_migrations
-from gateway_core.tasks import run_until_stopped
+from gateway_core.tasks import run_command, run_until_stopped
 
 POSTGRES_MIGRATIONS = Path(__file__).parent / "migrations" / "postgres"
 
@@ -34,15 +32,10 @@ async def _migrate() -> None:
     log.info("migrated", postgres=applied, clickhouse=clickhouse.migrate(client))
 
 
-COMMANDS = {"serve": _serve, "migrate": _migrate}
-
-
 def main() -> None:
     """Run the command named on the command line; `serve` when none is."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "serve"
-    if name not in COMMANDS:
-        sys.exit(f"usage: python -m billing_sink [{'|'.join(COMMANDS)}]")
-    asyncio.run(COMMANDS[name]())
+    run_command("billing_sink", {"serve": _serve, "migrate": _migrate})
 
 
-main()
+if __name__ == "__main__":
+    main()

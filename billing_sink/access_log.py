@@ -27,6 +27,7 @@ class Asked:
     stream: bool = False
     body_bytes: Count = 0
     max_output_tokens: Count | None = None
+    choices: Count | None = None
     client_request_id: Annotated[str, StringConstraints(max_length=200)] | None = None
     error_code: Id | None = None
 
@@ -47,7 +48,7 @@ class Grant:
 class SpoolLine:
     """One line as Envoy wrote it; field names are those of `gateway_core.contract.SpoolField`."""
 
-    v: Literal[1]
+    v: Literal[1]  # gateway_core.contract.SPOOL_VERSION
     type: Id
     start_time: datetime
     status: Annotated[int, Field(ge=0, le=999)]

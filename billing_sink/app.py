@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from billing_sink.clickhouse import connect
 from billing_sink.exporter import Exporter
+from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
@@ -44,7 +45,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(sink.run(settings.spool_poll_ms / 1000), name="sink")
-                group.create_task(_expire(ledger, settings, registry, log), name="expire_holds")
+                group.create_task(_expire(sink, ledger, settings, registry, log), name="expire_holds")
                 group.create_task(_export(pool, settings, registry, log), name="exporter")
         finally:
             try:
@@ -54,11 +55,16 @@ async def serve(settings: Settings, log: Logger) -> None:
                 log.warning("drain_unfinished", error=type(error).__name__)
 
 
-async def _expire(ledger: PostgresLedger, settings: Settings, registry: CollectorRegistry, log: Logger) -> None:
-    expired = Counter("tollgate_sink_holds_expired_total", "Holds of requests never heard of again", registry=registry)
+async def _expire(
+    sink: Sink, ledger: PostgresLedger, settings: Settings, registry: CollectorRegistry, log: Logger
+) -> None:
+    """Not while there is a backlog: the lines of the oldest holds may be in it."""
+    expired = Counter(
+        "tollgate_billing_sink_holds_expired_total", "Holds of requests never heard of again", registry=registry
+    )
     while True:
         try:
-            count = await ledger.expire_holds(utc_now())
+            count = await ledger.expire_holds(utc_now()) if sink.is_caught_up else 0
         except Trouble as error:
             log.warning("expiry_unavailable", error=type(error).__name__)
         else:
@@ -70,13 +76,13 @@ async def _expire(ledger: PostgresLedger, settings: Settings, registry: Collecto
 
 async def _export(pool: asyncpg.Pool, settings: Settings, registry: CollectorRegistry, log: Logger) -> None:
     """ClickHouse gone: the ledger goes on; the cursor waits and nothing is skipped."""
-    rows = Counter("tollgate_sink_exported_rows_total", "Rows copied to ClickHouse", registry=registry)
+    rows = Counter("tollgate_billing_sink_exported_rows_total", "Rows copied to ClickHouse", registry=registry)
     exporter: Exporter | None = None
     while True:
         try:
             if exporter is None:
                 client = await asyncio.to_thread(connect, settings.clickhouse_url)
-                exporter = Exporter(pool, client, batch_rows=settings.export_batch_rows)
+                exporter = Exporter(PostgresExports(pool), client, batch_rows=settings.export_batch_rows)
             copied = await exporter.export_batch()
         except (*Trouble, ClickHouseError) as error:
             log.warning("export_unavailable", error=type(error).__name__)

@@ -1,26 +1,68 @@
-"""Copies finished requests from Postgres to ClickHouse, in the order of their transactions.
+"""Copies finished requests from Postgres to ClickHouse: the loop, and what each column of ClickHouse is made of.
 
-A sequence alone would skip the rows of a transaction that commits late, so the cursor goes by transaction first and stops
-before the oldest one still running. Rows go in before the cursor moves: a crash between repeats a batch, which collapses.
+Rows go in before the cursor moves: a crash between repeats a batch, which collapses.
 """
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Final
 
-import asyncpg
 from clickhouse_connect.driver.client import Client
 
 from billing_sink.clickhouse import insert_requests
+from billing_sink.postgres_exports import PostgresExports, Row
+from gateway_core.usage import Meter
 
-CURSOR = "requests"
+Getter = Callable[[Row], object]
+
+
+def _or_empty(name: str) -> Getter:
+    """What Postgres may not know. ClickHouse keeps an empty text instead: a Nullable column costs a second file."""
+    return lambda row: row[name] or ""
+
+
+def _tokens(meter: Meter) -> Getter:
+    return lambda row: row["meters"].get(meter, 0)
+
+
+COLUMNS: Final[Mapping[str, Getter]] = {
+    "request_id": itemgetter("request_id"),
+    "started_at": itemgetter("started_at"),
+    "recorded_at": itemgetter("recorded_at"),
+    "outcome": itemgetter("outcome"),
+    "late": itemgetter("late"),
+    "usage_source": itemgetter("usage_source"),
+    "org_id": _or_empty("org_id"),
+    "project_id": _or_empty("project_id"),
+    "key_id": _or_empty("key_id"),
+    "endpoint": _or_empty("endpoint"),
+    "model": _or_empty("model"),
+    "provider": _or_empty("provider"),
+    "stream": itemgetter("stream"),
+    "status": itemgetter("status"),
+    "error_code": _or_empty("error_code"),
+    "attempts": itemgetter("attempts"),
+    "duration_ms": itemgetter("duration_ms"),
+    "first_byte_ms": itemgetter("first_byte_ms"),
+    "bytes_received": itemgetter("bytes_received"),
+    "bytes_sent": itemgetter("bytes_sent"),
+    "sse_events": itemgetter("sse_events"),
+    **{f"{meter}_tokens": _tokens(meter) for meter in Meter},
+    "cost_nano_usd": itemgetter("cost_nano_usd"),
+    "price_nano_usd": itemgetter("price_nano_usd"),
+    "absorbed_nano_usd": itemgetter("absorbed_nano_usd"),
+    "client_request_id": _or_empty("client_request_id"),
+    "user_agent": _or_empty("user_agent"),
+}
+"""Each column of the table `requests` in ClickHouse, and how it is got from a row of billing.requests."""
 
 
 class Exporter:
     """Moves one batch at a time."""
 
-    def __init__(self, pool: asyncpg.Pool, client: Client, *, batch_rows: int) -> None:
-        self._pool = pool
+    def __init__(self, exports: PostgresExports, client: Client, *, batch_rows: int) -> None:
+        self._exports = exports
         self._client = client
         self._batch_rows = batch_rows
 
@@ -30,63 +72,10 @@ class Exporter:
         Raises:
             clickhouse_connect.driver.exceptions.Error, OSError, asyncpg.PostgresError: nothing is lost; call again.
         """
-        rows = await self._pool.fetch(
-            """
-            WITH cursor AS (
-                SELECT coalesce(max(written_by), '0'::xid8) AS written_by, coalesce(max(seq), 0) AS seq
-                FROM billing.export_cursors WHERE name = $1
-            )
-            SELECT r.* FROM billing.requests r, cursor
-            WHERE (r.written_by, r.seq) > (cursor.written_by, cursor.seq)
-              AND r.written_by < pg_snapshot_xmin(pg_current_snapshot())
-            ORDER BY r.written_by, r.seq LIMIT $2
-            """,
-            CURSOR,
-            self._batch_rows,
-        )
-        if not rows:
+        found = await self._exports.next_rows(self._batch_rows)
+        if found is None:
             return 0
-        await asyncio.to_thread(insert_requests, self._client, [_request_row(row) for row in rows])
-        await self._pool.execute(
-            """
-            INSERT INTO billing.export_cursors (name, written_by, seq) VALUES ($1, $2, $3)
-            ON CONFLICT (name) DO UPDATE SET written_by = excluded.written_by, seq = excluded.seq
-            """,
-            CURSOR,
-            rows[-1]["written_by"],
-            rows[-1]["seq"],
-        )
-        return len(rows)
-
-
-def _request_row(row: asyncpg.Record) -> Sequence[object]:
-    """The values of `REQUEST_COLUMNS`, in their order."""
-    meters: dict[str, int] = json.loads(row["meters"])
-    return (
-        row["request_id"],
-        row["started_at"],
-        row["recorded_at"],
-        row["outcome"],
-        row["late"],
-        row["usage_source"],
-        *(row[name] or "" for name in ("org_id", "project_id", "key_id", "endpoint", "model", "provider")),
-        row["stream"],
-        row["status"],
-        row["error_code"] or "",
-        row["attempts"],
-        row["duration_ms"],
-        row["first_byte_ms"],
-        row["bytes_received"],
-        row["bytes_sent"],
-        row["sse_events"],
-        meters.get("input", 0),
-        meters.get("cached_input", 0),
-        meters.get("cache_write_5m", 0) + meters.get("cache_write_1h", 0),
-        meters.get("output", 0),
-        meters.get("reasoning", 0),
-        row["cost_nano_usd"],
-        row["price_nano_usd"],
-        row["absorbed_nano_usd"],
-        row["client_request_id"] or "",
-        row["user_agent"] or "",
-    )
+        values = [[get(row) for get in COLUMNS.values()] for row in found.rows]
+        await asyncio.to_thread(insert_requests, self._client, tuple(COLUMNS), values)
+        await self._exports.move(found.end)
+        return len(values)

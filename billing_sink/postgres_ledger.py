@@ -11,8 +11,7 @@ from billing_sink.prices import DeploymentKey, PriceBook
 from billing_sink.rating import Rated
 from billing_sink.spool import SpoolId
 from gateway_core.ids import ModelName, PriceVersion, ProviderName
-from gateway_core.pricing import PriceRow, Rate
-from gateway_core.usage import Meter
+from gateway_core.pricing import PriceRow
 
 EXPIRE_AT_ONCE = 1000
 
@@ -90,12 +89,8 @@ class PostgresLedger:
 
 
 def _price_row(row: asyncpg.Record) -> tuple[DeploymentKey, PriceRow]:
-    rates = {
-        Meter(meter): Rate(cost_nano_usd_per_mtok=cost, price_nano_usd_per_mtok=price)
-        for meter, cost, price in zip(row["meters"], row["costs"], row["prices"], strict=True)
-    }
     key = (ModelName(row["model"]), ProviderName(row["provider"]))
-    return key, PriceRow(PriceVersion(row["revision"]), rates)
+    return key, PriceRow.of(row["revision"], row["meters"], row["costs"], row["prices"])
 
 
 def _row(posting: Posting) -> dict[str, object]:

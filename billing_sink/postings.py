@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from billing_sink.access_log import FINISHED, InvalidLineError, SpoolLine, parse_line
+from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line
 from billing_sink.prices import PriceBook, UnknownPriceError
 from billing_sink.rating import Rated, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
@@ -127,8 +127,10 @@ def _parse(raw: RawLine) -> Iterable[tuple[RawLine, SpoolLine] | Quarantined]:
 
 
 def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -> Posting | Quarantined | None:
-    if line.type != FINISHED:
+    if line.type == PERIODIC:
         return None
+    if line.type != FINISHED:
+        return Quarantined(raw, "neither the end of a request nor one that is running", line.request_id)
     # A connection that ended before there was a request or an answer has no id; its place in the spool is one.
     request_id = line.request_id or line.reply_id or RequestId(f"{spool_id}:{raw.byte_offset}")
     try:

@@ -1,6 +1,6 @@
 """What a finished request was, and what it costs. Pure.
 
-The rules, in order; README.md says why:
+The rules, in order:
 1. Not admitted: `refused`. Admitted without a price (a list of models): `free`.
 2. Answered with 200 and the provider's usage complete: `settled`, by that usage.
 3. Answered with 200 and something delivered, but no usage or only its beginning (the client left, the provider broke off):
@@ -107,7 +107,7 @@ def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, Us
             return Usage(reported), UsageSource.PROVIDER
     output = max(reported.get(Meter.OUTPUT, 0), delivered)
     if asked.max_output_tokens is not None:
-        output = min(output, asked.max_output_tokens)
+        output = min(output, asked.max_output_tokens * max(1, asked.choices or 1))
     estimated = {**reported, Meter.OUTPUT: output}
     return Usage({meter: count for meter, count in estimated.items() if count}), UsageSource.ESTIMATED
 

@@ -29,11 +29,15 @@ class Sink:
         self._spool: SpoolId | None = None
         self._offset = 0
         self._prices: PriceBook | None = None
+        self.is_caught_up = False
+        """Whether the spool had been read to its end at the last look."""
         self._requests = Counter(
-            "tollgate_sink_requests_total", "Finished requests recorded", ["outcome"], registry=registry
+            "tollgate_billing_sink_requests_total", "Finished requests recorded", ["outcome"], registry=registry
         )
-        self._quarantined = Counter("tollgate_sink_quarantined_total", "Lines quarantined", registry=registry)
-        self._lag = Gauge("tollgate_sink_lag_bytes", "Bytes of the spool not yet in the ledger", registry=registry)
+        self._quarantined = Counter("tollgate_billing_sink_quarantined_total", "Lines quarantined", registry=registry)
+        self._lag = Gauge(
+            "tollgate_billing_sink_lag_bytes", "Bytes of the spool not yet in the ledger", registry=registry
+        )
         self._lag.set_function(self._unread_bytes)
 
     async def run(self, poll_s: float) -> None:
@@ -52,6 +56,8 @@ class Sink:
 
     async def drain(self) -> None:
         """Post what is in the spool now, until there is no more."""
+        # A commit may have been cut off while its answer was on the way.
+        self._spool = None
         while await self.step():
             pass
 
@@ -62,6 +68,10 @@ class Sink:
             SpoolTruncatedError, SpoolMovedError: a person has to look.
             asyncpg.PostgresError, OSError: nothing happened, or all of it; call again.
         """
+        self.is_caught_up = not await self._advance()
+        return not self.is_caught_up
+
+    async def _advance(self) -> bool:
         spool = spool_id(self._path)
         if spool is None:
             return False

@@ -1,4 +1,4 @@
-"""The spool: the file Envoy appends a JSON line to for every finished request. Read only; Envoy writes, nobody deletes.
+"""The spool: the file Envoy appends a JSON line to for every finished request. Read only here; nothing is ever removed.
 
 A spool file is told apart by its first line, which holds a request id and so is like no other. That survives a restart, a
 rename and a copy, and a file that replaced another is never read from the middle.

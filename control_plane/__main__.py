@@ -1,7 +1,5 @@
 """`python -m control_plane [serve|migrate|seed-demo]`."""
 
-import asyncio
-import sys
 from pathlib import Path
 
 import asyncpg
@@ -10,7 +8,7 @@ from control_plane.settings import SeedSettings, Settings
 from gateway_core.logs import configure
 from gateway_core.migrate import migrate, read_migrations
 from gateway_core.settings import ServiceSettings
-from gateway_core.tasks import run_until_stopped
+from gateway_core.tasks import run_command, run_until_stopped
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -46,15 +44,10 @@ async def _seed_demo() -> None:
         await connection.close()
 
 
-COMMANDS = {"serve": _serve, "migrate": _migrate, "seed-demo": _seed_demo}
-
-
 def main() -> None:
     """Run the command named on the command line; `serve` when none is."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "serve"
-    if name not in COMMANDS:
-        sys.exit(f"usage: python -m control_plane [{'|'.join(COMMANDS)}]")
-    asyncio.run(COMMANDS[name]())
+    run_command("control_plane", {"serve": _serve, "migrate": _migrate, "seed-demo": _seed_demo})
 
 
-main()
+if __name__ == "__main__":
+    main()

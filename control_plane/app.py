@@ -33,12 +33,12 @@ async def serve(settings: Settings, log: Logger) -> None:
     async with await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool:
         cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
         watcher = CatalogWatcher(pool, settings.postgres_dsn, cipher, log)
-        publisher = Publisher(await read_catalog(pool, cipher), Translator(settings), cache, registry, log)
+        publisher = Publisher(await read_catalog(pool, cipher, log), Translator(settings), cache, registry, log)
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
         app = make_app(
-            authenticator=Authenticator(pool, settings.api_key_pepper),
+            authenticator=Authenticator(pool, settings.api_key_pepper, utc_now),
             nodes=nodes,
             current_catalog=lambda: publisher.catalog,
             ready=lambda: None if cache.snapshot else "the catalogue has not been read yet",

@@ -21,26 +21,31 @@ class Publisher:
         self._translator = translator
         self._cache = cache
         self._log = log
-        self._revision = Gauge("tollgate_catalog_revision", "Catalogue revision that Envoy is told", registry=registry)
+        self._revision = Gauge(
+            "tollgate_control_plane_catalog_revision", "Catalogue revision that Envoy is told", registry=registry
+        )
         self._untranslatable = Counter(
-            "tollgate_catalog_untranslatable_total", "Revisions no configuration could be made of", registry=registry
+            "tollgate_control_plane_catalog_untranslatable_total",
+            "Revisions no configuration could be made of",
+            registry=registry,
         )
 
     async def run(self, watcher: CatalogWatcher) -> None:
         """Follow the catalogue for ever."""
+        await self.publish(self.catalog)
         while True:
-            await self.publish()
-            self.catalog = await watcher.next_catalog()
+            await self.publish(await watcher.next_catalog())
 
-    async def publish(self) -> None:
-        """Make a snapshot of the catalogue. If that cannot be done, Envoy keeps the last good one, and so do we."""
+    async def publish(self, catalog: Catalog) -> None:
+        """Make a snapshot of a catalogue. If that cannot be done, Envoy keeps the last good one, and so do we."""
         try:
-            snapshot = await asyncio.to_thread(self._translator.translate, self.catalog)
+            snapshot = await asyncio.to_thread(self._translator.translate, catalog)
         except (ValueError, LookupError, TypeError) as error:
             self._untranslatable.inc()
             # Only the type: the message of a failed encoding may quote what was to be encoded.
-            self._log.error("catalog_untranslatable", revision=self.catalog.revision, error=type(error).__name__)
+            self._log.error("catalog_untranslatable", revision=catalog.revision, error=type(error).__name__)
             return
         await self._cache.put(snapshot)
+        self.catalog = catalog
         self._revision.set(snapshot.revision)
         self._log.info("snapshot_published", revision=snapshot.revision)

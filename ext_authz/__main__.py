@@ -15,4 +15,5 @@ def main() -> None:
     asyncio.run(run_until_stopped(lambda: serve(settings, log)))
 
 
-main()
+if __name__ == "__main__":
+    main()

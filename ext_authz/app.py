@@ -6,9 +6,8 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from ext_authz.keys import KeyCache
-from ext_authz.postgres_catalog import PostgresCatalog
 from ext_authz.postgres_holds import PostgresHolds
-from ext_authz.postgres_keys import PostgresKeys
+from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.settings import Settings
 from gateway_core.api_keys import KeyHash
@@ -17,6 +16,7 @@ from gateway_core.contract import Channel
 from gateway_core.health import serving_health
 from gateway_core.logs import Logger
 from gateway_core.postgres import Notification, Trouble, connect_pool, notifications
+from gateway_core.postgres_keys import PostgresKeys
 
 POOL_SIZE_MAX = 16
 RETRY_S = 0.5
@@ -26,8 +26,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
     async with await connect_pool(settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX) as pool:
-        catalog = PostgresCatalog(pool)
-        await catalog.refresh()
+        offers = await PostgresOffers.read(pool)
         keys = KeyCache(
             PostgresKeys(pool),
             entries_max=settings.key_cache_entries,
@@ -36,7 +35,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         service = Authorization(
             keys=keys,
-            catalog=catalog,
+            offers=offers,
             holds=PostgresHolds(pool, utc_now),
             pepper=settings.api_key_pepper,
             hold_ttl=timedelta(milliseconds=settings.hold_ttl_ms),
@@ -56,7 +55,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(_follow_changes(settings, keys, stale), name="follow_changes")
-                group.create_task(_refresh_catalog(catalog, stale, log), name="refresh_catalog")
+                group.create_task(_refresh_offers(offers, stale, log), name="refresh_offers")
         finally:
             await server.stop(grace=1.0)
 
@@ -74,13 +73,13 @@ async def _follow_changes(settings: Settings, keys: KeyCache, stale: asyncio.Eve
                 stale.set()
 
 
-async def _refresh_catalog(catalog: PostgresCatalog, stale: asyncio.Event, log: Logger) -> None:
+async def _refresh_offers(offers: PostgresOffers, stale: asyncio.Event, log: Logger) -> None:
     while True:
         await stale.wait()
         stale.clear()
         try:
-            await catalog.refresh()
+            await offers.refresh()
         except Trouble as error:
-            log.warning("catalog_unreadable", error=type(error).__name__)
+            log.warning("offers_unreadable", error=type(error).__name__)
             stale.set()
             await asyncio.sleep(RETRY_S)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway_core.api_keys import bearer_token
+from gateway_core.api_keys import credential_of
 from gateway_core.contract import Header, Metadata, RequestField
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, RequestId
@@ -54,7 +54,7 @@ def parse_check(request: CheckRequest) -> Attempt:
         raise MalformedCheckError("a request without a model")
     return Attempt(
         request_id=RequestId(headers[Header.REQUEST_ID]),
-        credential=bearer_token(headers.get(Header.AUTHORIZATION)) or headers.get(Header.API_KEY),
+        credential=credential_of(headers),
         endpoint=endpoint,
         model=ModelName(model) if model else None,
         body_bytes=int(fields[RequestField.BODY_BYTES].number_value),

@@ -3,7 +3,7 @@
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.decision import Admitted, Refused
-from ext_authz.keys import ApiKey
+from gateway_core.api_keys import ApiKey
 from gateway_core.contract import GrantField, Header
 from wire.ext_authz_pb2 import CheckResponse, RpcStatus
 

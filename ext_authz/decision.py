@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 
-from ext_authz.catalog import Catalog
 from ext_authz.check_request import Attempt
-from ext_authz.keys import ApiKey
+from ext_authz.offers import Offers
+from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
-from gateway_core.errors import INVALID_API_KEY, ApiError, model_not_found
+from gateway_core.errors import (
+    INVALID_API_KEY,
+    ApiError,
+    endpoint_not_supported,
+    model_not_allowed,
+    model_not_found,
+)
 from gateway_core.ids import PriceVersion
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import worst_case_nano_usd
@@ -31,33 +36,24 @@ class Admitted:
     hold_nano_usd: NanoUsd | None = None
 
 
-def insufficient_quota(key: ApiKey) -> Refused:
-    """The balance does not cover the request's worst case."""
-    message = "The balance of your organisation does not cover this request. Add credit, or lower max_tokens."
-    return Refused(ApiError(402, "insufficient_quota", message, type="insufficient_quota"), key)
-
-
-def decide(attempt: Attempt, key: ApiKey | None, catalog: Catalog, *, now: datetime) -> Admitted | Refused:
+def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
     """Everything but the balance: key, model, endpoint, and the worst case that has to be held.
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more, and the full output
     of the model unless the client asked for less, at the dearest price of all deployments that may serve it.
     """
-    if key is None or key.disabled or (key.expires_at is not None and key.expires_at <= now):
+    if key is None or not key.is_valid(now):
         return Refused(INVALID_API_KEY, key)
     if attempt.endpoint is Endpoint.MODELS or attempt.model is None:
         return Admitted(key)
-    offer = catalog.offers.get(attempt.model)
+    offer = offers.by_model.get(attempt.model)
     if offer is None:
         return Refused(model_not_found(attempt.model), key)
-    if key.models_allowed and not any(fnmatchcase(attempt.model, pattern) for pattern in key.models_allowed):
-        message = f"This API key may not use the model '{attempt.model}'."
-        return Refused(ApiError(403, "model_not_allowed", message, param="model"), key)
+    if not key.may_use(attempt.model):
+        return Refused(model_not_allowed(attempt.model), key)
     prices = offer.prices.get(attempt.endpoint)
     if not prices:
-        served = ", ".join(PATH_BY_ENDPOINT[endpoint] for endpoint in offer.prices) or "no endpoint at the moment"
-        message = f"The model '{attempt.model}' is not served here; it is served on {served}."
-        return Refused(ApiError(400, "endpoint_not_supported", message, param="model"), key)
+        return Refused(endpoint_not_supported(attempt.model, (PATH_BY_ENDPOINT[each] for each in offer.prices)), key)
     output = offer.max_output_tokens
     if attempt.max_output_tokens is not None:
         output = min(output, attempt.max_output_tokens)
@@ -65,4 +61,4 @@ def decide(attempt: Attempt, key: ApiKey | None, catalog: Catalog, *, now: datet
         worst_case_nano_usd(row, input_tokens_max=attempt.body_bytes, output_tokens_max=output * attempt.choices)
         for row in prices
     )
-    return Admitted(key, catalog.version, NanoUsd(min(worst, MAX_NANO_USD)))
+    return Admitted(key, offers.version, NanoUsd(min(worst, MAX_NANO_USD)))

@@ -1,25 +1,10 @@
-"""API keys as admission sees them, and a bounded memory of them."""
+"""A bounded memory of API keys."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
-from gateway_core.api_keys import KeyHash
+from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.clock import Monotonic
-from gateway_core.ids import KeyId, OrgId, ProjectId
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key that exists. `models_allowed` are shell-style patterns; none means every model."""
-
-    key_id: KeyId
-    org_id: OrgId
-    project_id: ProjectId
-    models_allowed: tuple[str, ...]
-    disabled: bool
-    expires_at: datetime | None
 
 
 class KeyStore(Protocol):

@@ -10,13 +10,14 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from pydantic import SecretStr
 
-from ext_authz.catalog import Catalog
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
-from ext_authz.decision import Admitted, Refused, decide, insufficient_quota
-from ext_authz.keys import ApiKey, KeyCache
-from gateway_core.api_keys import hash_key, is_well_formed
+from ext_authz.decision import Admitted, Refused, decide
+from ext_authz.keys import KeyCache
+from ext_authz.offers import Offers
+from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.clock import Monotonic, Now
+from gateway_core.errors import INSUFFICIENT_QUOTA
 from gateway_core.ids import KeyId, OrgId, RequestId
 from gateway_core.logs import Logger
 from gateway_core.money import NanoUsd
@@ -26,12 +27,12 @@ from wire.ext_authz_pb2 import CheckRequest, CheckResponse
 _SERVICE = "envoy.service.auth.v3.Authorization"
 
 
-class CatalogSource(Protocol):
-    """Where the current catalogue is."""
+class OfferSource(Protocol):
+    """Where the current offers are."""
 
     @property
-    def catalog(self) -> Catalog | None:
-        """The newest reading, or None before the first."""
+    def offers(self) -> Offers:
+        """The newest reading."""
 
 
 class Holds(Protocol):
@@ -54,7 +55,7 @@ class Authorization:
         self,
         *,
         keys: KeyCache,
-        catalog: CatalogSource,
+        offers: OfferSource,
         holds: Holds,
         pepper: SecretStr,
         hold_ttl: timedelta,
@@ -64,16 +65,16 @@ class Authorization:
         log: Logger,
     ) -> None:
         self._keys = keys
-        self._catalog = catalog
+        self._offers = offers
         self._holds = holds
         self._pepper = pepper
         self._hold_ttl = hold_ttl
         self._now = now
         self._monotonic = monotonic
         self._log = log
-        self._decisions = Counter("tollgate_authz_decisions_total", "Decisions", ["decision"], registry=registry)
+        self._decisions = Counter("tollgate_ext_authz_decisions_total", "Decisions", ["decision"], registry=registry)
         self._seconds = Histogram(
-            "tollgate_authz_seconds",
+            "tollgate_ext_authz_seconds",
             "Time to decide",
             buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2),
             registry=registry,
@@ -95,11 +96,8 @@ class Authorization:
         return render_decision(decision)
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
-        catalog = self._catalog.catalog
-        if catalog is None:
-            raise MalformedCheckError("the catalogue has not been read yet")
         key = await self._find_key(attempt)
-        decision = decide(attempt, key, catalog, now=self._now())
+        decision = decide(attempt, key, self._offers.offers, now=self._now())
         if isinstance(decision, Refused) or decision.hold_nano_usd is None:
             return decision
         held = await self._holds.place(
@@ -109,7 +107,7 @@ class Authorization:
             amount=decision.hold_nano_usd,
             ttl=self._hold_ttl,
         )
-        return decision if held else insufficient_quota(decision.key)
+        return decision if held else Refused(INSUFFICIENT_QUOTA, decision.key)
 
     async def _find_key(self, attempt: Attempt) -> ApiKey | None:
         if attempt.credential is None or not is_well_formed(attempt.credential):

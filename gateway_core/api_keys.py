@@ -1,24 +1,28 @@
-"""API keys and machine tokens: their form, and the keyed hash that is stored in their place.
+"""API keys and machine tokens: their form, the keyed hash that is stored in their place, and what a key may do.
 
-A key is `sk-tg-live-` or `sk-tg-test-`, 43 characters of randomness (base 62) and a checksum of 6 characters, so that a
-typing error or a made-up key is refused without a look-up and secret scanners can be sure. Pure.
+A key is `sk-tg-live-`, 43 characters of randomness (base 62) and a checksum of 6 characters, so that a typing error or a
+made-up key is refused without a look-up and secret scanners can be sure. An operator's token has the same form. Pure.
 """
 
 import hashlib
 import hmac
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Final, NewType
 
 from pydantic import SecretStr
 
-from gateway_core.ids import RandomBytes
+from gateway_core.contract import Header
+from gateway_core.ids import KeyId, ModelName, OrgId, ProjectId, RandomBytes
 
 KeyHash = NewType("KeyHash", bytes)
 
 LIVE_PREFIX: Final = "sk-tg-live-"
-TEST_PREFIX: Final = "sk-tg-test-"
 OPERATOR_PREFIX: Final = "tg-op-"
-_PREFIXES: Final = (LIVE_PREFIX, TEST_PREFIX, OPERATOR_PREFIX)
+_PREFIXES: Final = (LIVE_PREFIX, OPERATOR_PREFIX)
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARACTERS: Final = 43  # 62**43 > 2**256
@@ -49,6 +53,11 @@ def hash_key(key: str, pepper: SecretStr) -> KeyHash:
     return KeyHash(hmac.digest(pepper.get_secret_value().encode(), key.encode(), hashlib.sha256))
 
 
+def credential_of(headers: Mapping[str, str]) -> str | None:
+    """The credential of a request, wherever the client's SDK puts it: `Authorization: Bearer`, or `x-api-key`."""
+    return bearer_token(headers.get(Header.AUTHORIZATION)) or headers.get(Header.API_KEY)
+
+
 def bearer_token(authorization: str | None) -> str | None:
     """The credential in an `Authorization: Bearer` header, or None. The scheme's case does not matter (RFC 9110)."""
     scheme, _, credential = (authorization or "").partition(" ")
@@ -65,3 +74,28 @@ def _base62(number: int, length: int) -> str:
         number, digit = divmod(number, 62)
         digits.append(_ALPHABET[digit])
     return "".join(reversed(digits))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that exists: whose it is and what it may do, as `accounts.find_key` says.
+
+    Attributes:
+        models_allowed: shell-style patterns of model names; none means every model.
+        is_disabled: the key itself, or the organisation behind it.
+    """
+
+    key_id: KeyId
+    org_id: OrgId
+    project_id: ProjectId
+    models_allowed: tuple[str, ...]
+    is_disabled: bool
+    expires_at: datetime | None
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether it opens anything at this moment."""
+        return not self.is_disabled and (self.expires_at is None or now < self.expires_at)
+
+    def may_use(self, model: ModelName) -> bool:
+        """Whether its patterns admit a model."""
+        return not self.models_allowed or any(fnmatchcase(model, pattern) for pattern in self.models_allowed)

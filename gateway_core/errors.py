@@ -1,11 +1,22 @@
-"""The error body clients get, in OpenAI's form, and the codes in it.
+"""Every error a client can get from us, whichever process words it, in OpenAI's form.
 
-Every refusal of ours, whichever process words it, has this shape: `{"error": {message, type, param, code}}`.
+front.lua and upstream.lua hold their own texts, because Lua cannot import this; a test compares their codes with these.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
+
+
+class ErrorType(StrEnum):
+    """OpenAI's classes of errors."""
+
+    INVALID_REQUEST = "invalid_request_error"
+    INSUFFICIENT_QUOTA = "insufficient_quota"
+    SERVER = "server_error"
+    TIMEOUT = "timeout_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +26,84 @@ class ApiError:
     status: int
     code: str
     message: str
-    type: str = "invalid_request_error"
+    type: ErrorType = ErrorType.INVALID_REQUEST
     param: str | None = None
+
+    def document(self) -> dict[str, dict[str, str | None]]:
+        """The JSON object: `{"error": {message, type, param, code}}`."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def body(self) -> str:
         """The JSON text."""
-        return json.dumps(
-            {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-        )
+        return json.dumps(self.document())
 
 
+# The caller's, worded by ext_authz or control_plane.
 INVALID_API_KEY: Final = ApiError(
     401, "invalid_api_key", "No valid API key was given. Send it as 'Authorization: Bearer sk-tg-...'."
 )
-ROUTE_NOT_FOUND: Final = ApiError(404, "not_found", "Unknown path or method.")
+INSUFFICIENT_QUOTA: Final = ApiError(
+    402,
+    "insufficient_quota",
+    "The balance of your organisation does not cover this request. Add credit, or lower max_tokens.",
+    type=ErrorType.INSUFFICIENT_QUOTA,
+)
+NOT_FOUND: Final = ApiError(404, "not_found", "Unknown path or method.")
+
+# The caller's, worded by front.lua, which says in the message what is wrong.
+INVALID_JSON: Final = ApiError(400, "invalid_json", "The body is not valid JSON.")
+MISSING_MODEL: Final = ApiError(400, "missing_model", "The field 'model' is required.", param="model")
+INVALID_MODEL: Final = ApiError(400, "invalid_model", "The field 'model' is not a model's name.", param="model")
+
+# The caller's, worded by Envoy.
+BAD_REQUEST: Final = ApiError(400, "bad_request", "The request is not valid HTTP.")
+REQUEST_TIMEOUT: Final = ApiError(408, "request_timeout", "The request did not arrive in time.", type=ErrorType.TIMEOUT)
+REQUEST_TOO_LARGE: Final = ApiError(413, "request_too_large", "The request body is too large.")
+HEADERS_TOO_LARGE: Final = ApiError(431, "headers_too_large", "The headers are too large.")
+
+# Ours.
+INTERNAL: Final = ApiError(500, "internal_error", "Something went wrong on our side.", type=ErrorType.SERVER)
+DATABASE_UNAVAILABLE: Final = ApiError(503, "database_unavailable", "Try again shortly.", type=ErrorType.SERVER)
+AUTHORIZATION_UNAVAILABLE: Final = ApiError(
+    503,
+    "authorization_unavailable",
+    "The gateway cannot check this request right now. Try again shortly.",
+    type=ErrorType.SERVER,
+)
+GATEWAY_ERROR: Final = ApiError(503, "gateway_error", "The gateway could not read this request.", type=ErrorType.SERVER)
+PROVIDER_CREDENTIAL_REJECTED: Final = ApiError(
+    502,
+    "provider_credential_rejected",
+    "The provider refused the credential of this gateway.",
+    type=ErrorType.SERVER,
+)
+PROVIDER_CREDENTIAL_UNAVAILABLE: Final = ApiError(
+    503,
+    "provider_credential_unavailable",
+    "The gateway has no credential for this provider.",
+    type=ErrorType.SERVER,
+)
+
+# The provider's.
+PROVIDER_UNAVAILABLE: Final = ApiError(
+    503, "provider_unavailable", "The model provider cannot be reached.", type=ErrorType.SERVER
+)
+PROVIDER_TIMEOUT: Final = ApiError(
+    504, "provider_timeout", "The model provider did not answer in time.", type=ErrorType.TIMEOUT
+)
 
 
 def model_not_found(model: str) -> ApiError:
     """No such model, or none that this organisation can see."""
     return ApiError(404, "model_not_found", f"The model '{model}' does not exist.", param="model")
+
+
+def model_not_allowed(model: str) -> ApiError:
+    """The organisation can see the model, but this key may not use it."""
+    return ApiError(403, "model_not_allowed", f"This API key may not use the model '{model}'.", param="model")
+
+
+def endpoint_not_supported(model: str, paths: Iterable[str]) -> ApiError:
+    """The model is served on other paths than the one asked."""
+    message = f"The model '{model}' is not served here; it is served on {', '.join(paths)}."
+    return ApiError(400, "endpoint_not_supported", message, param="model")

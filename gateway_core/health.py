@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway_core.settings import HostPort
+
 Ready = Callable[[], str | None]
 """Returns what is still missing, or None when the service can do its work."""
 
@@ -27,13 +29,23 @@ def health_routes(ready: Ready, registry: CollectorRegistry) -> list[web.RouteDe
 
 
 @asynccontextmanager
-async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    """Serve an application while the block runs; open requests get a second to finish."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+async def serving(
+    app: web.Application, host: str, port: int, *, drain_s: float = 1.0, handler_cancellation: bool = False
+) -> AsyncIterator[HostPort]:
+    """Serve an application while the block runs; yields where, which for port 0 only the kernel knew before.
+
+    Args:
+        app: the application.
+        host: address to listen on.
+        port: port to listen on; 0 takes any free one.
+        drain_s: how long open requests may go on at the end, and after that how long their clients have to take note.
+        handler_cancellation: whether a handler ends when its client leaves.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=drain_s, handler_cancellation=handler_cancellation)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
-        yield
+        yield HostPort(*runner.addresses[0][:2])
     finally:
         await runner.cleanup()
 

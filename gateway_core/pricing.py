@@ -1,6 +1,6 @@
 """Prices and what a request costs under them. Pure; exact until the one rounding at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -8,6 +8,8 @@ from typing import Final
 from gateway_core.ids import PriceVersion
 from gateway_core.money import NanoUsd, round_half_even
 from gateway_core.usage import Meter, Usage
+
+_METERS: Final = frozenset(Meter)
 
 TOKENS_PER_UNIT: Final = 1_000_000
 """Prices are per million tokens, the unit every provider publishes."""
@@ -27,6 +29,19 @@ class PriceRow:
 
     version: PriceVersion
     rates: Mapping[Meter, Rate]
+
+    @classmethod
+    def of(cls, version: int, meters: Sequence[str], costs: Sequence[int], prices: Sequence[int]) -> "PriceRow":
+        """A row from the columns of `catalog.prices`, in nano-USD per million tokens.
+
+        A meter this version does not know is left out: nothing here can count on it, so nothing needs its price.
+        """
+        rates = {
+            Meter(meter): Rate(cost_nano_usd_per_mtok=cost, price_nano_usd_per_mtok=price)
+            for meter, cost, price in zip(meters, costs, prices, strict=True)
+            if meter in _METERS
+        }
+        return cls(PriceVersion(version), rates)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 
 from gateway_core.logs import configure
+from gateway_core.tasks import run_until_stopped
 from simulator.app import serve
 from simulator.settings import SimulatorSettings
 
@@ -10,7 +11,8 @@ from simulator.settings import SimulatorSettings
 def main() -> None:
     """Run the simulator in this process."""
     settings = SimulatorSettings()
-    asyncio.run(serve(settings, configure("simulator", settings.log_level)))
+    log = configure("simulator", settings.log_level)
+    asyncio.run(run_until_stopped(lambda: serve(settings, log)))
 
 
 if __name__ == "__main__":

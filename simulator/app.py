@@ -1,12 +1,12 @@
 """The wiring: which path speaks which dialect, and the life of the process. Start reading here."""
 
 import asyncio
-import signal
 from dataclasses import asdict
 
 from aiohttp import web
 
 from gateway_core.clock import Now, utc_now
+from gateway_core.health import serving
 from gateway_core.logs import Logger
 from simulator.anthropic_messages import AnthropicMessages
 from simulator.exchange import BODY_BYTES_MAX, Exchange
@@ -18,8 +18,7 @@ from simulator.settings import SimulatorSettings
 EXCHANGE = web.AppKey("exchange", Exchange)
 RECORDER = web.AppKey("recorder", Recorder)
 
-_SHUTDOWN_S = 0.1
-"""aiohttp waits this long twice, first for handlers to finish, then for clients to take note."""
+_DRAIN_S = 0.1
 
 
 def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> web.Application:
@@ -44,23 +43,20 @@ def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> w
 
 
 async def serve(settings: SimulatorSettings, log: Logger) -> None:
-    """Serve until SIGTERM or SIGINT. Open streams are cut then: clients of a simulator lose nothing."""
-    # Handlers end with their client, or every abandoned timeout would be held for ten minutes.
-    runner = web.AppRunner(
-        build_app(settings, log), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
-    )
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await runner.setup()
+    """Serve until cancelled. Open streams are cut then: clients of a simulator lose nothing."""
     try:
-        await web.TCPSite(runner, settings.simulator_host, settings.simulator_port).start()
-        host, port, *_ = runner.addresses[0]
-        log.info("simulator_started", host=host, port=port)
-        await stop.wait()
+        async with serving(
+            build_app(settings, log),
+            settings.simulator_host,
+            settings.simulator_port,
+            drain_s=_DRAIN_S,
+            # Handlers end with their client, or every abandoned timeout would be held for ten minutes.
+            handler_cancellation=True,
+        ) as address:
+            log.info("simulator_started", host=address.host, port=address.port)
+            await asyncio.Event().wait()
     finally:
-        await runner.cleanup()
-    log.info("simulator_stopped")
+        log.info("simulator_stopped")
 
 
 async def post_chat(request: web.Request) -> web.StreamResponse:

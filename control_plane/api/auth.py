@@ -4,29 +4,32 @@ import asyncpg
 from aiohttp import web
 from pydantic import SecretStr
 
-from control_plane.accounts.postgres_keys import KeyOwner, find_key_owner, is_operator
+from control_plane.accounts.postgres_tokens import is_operator
 from control_plane.api.errors import UnauthenticatedError
-from gateway_core.api_keys import bearer_token, hash_key, is_well_formed
-from gateway_core.contract import Header
+from gateway_core.api_keys import ApiKey, credential_of, hash_key, is_well_formed
+from gateway_core.clock import Now
+from gateway_core.postgres_keys import PostgresKeys
 
 
 class Authenticator:
     """Checks credentials against schema `accounts`."""
 
-    def __init__(self, pool: asyncpg.Pool, pepper: SecretStr) -> None:
+    def __init__(self, pool: asyncpg.Pool, pepper: SecretStr, now: Now) -> None:
         self._pool = pool
+        self._keys = PostgresKeys(pool)
         self._pepper = pepper
+        self._now = now
 
-    async def key_owner(self, request: web.Request) -> KeyOwner:
-        """The owner of the API key in the request.
+    async def api_key(self, request: web.Request) -> ApiKey:
+        """The valid API key in the request.
 
         Raises:
             UnauthenticatedError: no key, or not a valid one.
         """
-        owner = await find_key_owner(self._pool, hash_key(self._credential(request), self._pepper))
-        if owner is None:
+        key = await self._keys.find(hash_key(self._credential(request), self._pepper))
+        if key is None or not key.is_valid(self._now()):
             raise UnauthenticatedError
-        return owner
+        return key
 
     async def require_operator(self, request: web.Request) -> None:
         """Pass only a platform operator.
@@ -38,7 +41,7 @@ class Authenticator:
             raise UnauthenticatedError
 
     def _credential(self, request: web.Request) -> str:
-        credential = bearer_token(request.headers.get(Header.AUTHORIZATION)) or request.headers.get(Header.API_KEY)
+        credential = credential_of(request.headers)
         if credential is None or not is_well_formed(credential):
             raise UnauthenticatedError
         return credential

@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway_core.errors import INVALID_API_KEY, ROUTE_NOT_FOUND, ApiError
+from gateway_core.errors import DATABASE_UNAVAILABLE, INTERNAL, INVALID_API_KEY, NOT_FOUND, ApiError
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
 
@@ -15,14 +15,11 @@ class UnauthenticatedError(Exception):
     """No credential, or none that is valid."""
 
 
-INTERNAL: Final = ApiError(500, "internal_error", "Something went wrong on our side.", type="server_error")
-UNAVAILABLE: Final = ApiError(503, "database_unavailable", "Try again shortly.", type="server_error")
-
 ERROR_BY_TYPE: Final[Mapping[type[Exception], ApiError]] = {
     UnauthenticatedError: INVALID_API_KEY,
-    web.HTTPNotFound: ROUTE_NOT_FOUND,
-    web.HTTPMethodNotAllowed: ROUTE_NOT_FOUND,
-    **dict.fromkeys(Trouble, UNAVAILABLE),
+    web.HTTPNotFound: NOT_FOUND,
+    web.HTTPMethodNotAllowed: NOT_FOUND,
+    **dict.fromkeys(Trouble, DATABASE_UNAVAILABLE),
 }
 
 

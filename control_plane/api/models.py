@@ -1,7 +1,5 @@
 """`GET /v1/models`: what the caller's key may use, in OpenAI's form."""
 
-from fnmatch import fnmatchcase
-
 from aiohttp import web
 
 from control_plane.api.context import AUTHENTICATOR, CURRENT_CATALOG
@@ -9,7 +7,7 @@ from control_plane.api.context import AUTHENTICATOR, CURRENT_CATALOG
 
 async def list_models(request: web.Request) -> web.Response:
     """Every model that has a route and that the key's patterns admit."""
-    owner = await request.app[AUTHENTICATOR].key_owner(request)
+    key = await request.app[AUTHENTICATOR].api_key(request)
     catalog = request.app[CURRENT_CATALOG]()
     routable = {model for _, model, _ in catalog.chains()}
     return web.json_response(
@@ -18,8 +16,7 @@ async def list_models(request: web.Request) -> web.Response:
             "data": [
                 {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owned_by}
                 for model in sorted(catalog.models.values(), key=lambda model: model.name)
-                if model.name in routable
-                and (not owner.models_allowed or any(fnmatchcase(model.name, p) for p in owner.models_allowed))
+                if model.name in routable and key.may_use(model.name)
             ],
         }
     )

@@ -37,7 +37,7 @@ class CatalogWatcher:
             await self.changed.wait()
             self.changed.clear()
             try:
-                return await read_catalog(self._pool, self._cipher)
+                return await read_catalog(self._pool, self._cipher, self._log)
             except Trouble as error:
                 self._log.warning("catalog_unreadable", error=type(error).__name__)
                 self.changed.set()

@@ -60,3 +60,14 @@ END $$;
 CREATE TRIGGER announce AFTER UPDATE ON accounts.organizations
     FOR EACH ROW WHEN (OLD.disabled_at IS DISTINCT FROM NEW.disabled_at)
     EXECUTE FUNCTION accounts.announce_keys_of_org();
+
+-- What admission and the API ask about a key: one question, one answer. No row for a key that does not exist.
+CREATE FUNCTION accounts.find_key(p_key_hash bytea)
+RETURNS TABLE (key_id text, org_id text, project_id text, models_allowed text[], is_disabled boolean,
+               expires_at timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT key.key_id, key.org_id, key.project_id, key.models_allowed,
+           key.disabled_at IS NOT NULL OR org.disabled_at IS NOT NULL, key.expires_at
+    FROM accounts.api_keys key JOIN accounts.organizations org USING (org_id)
+    WHERE key.key_hash = p_key_hash;
+$$;

@@ -43,6 +43,9 @@ DECLARE
     v_revision bigint := nullif(current_setting('tollgate.catalog_revision', true), '')::bigint;
 BEGIN
     IF v_revision IS NULL THEN
+        -- One writer at a time: revisions are committed in the order of their numbers, so who has seen one has seen all
+        -- before it.
+        PERFORM pg_advisory_xact_lock(hashtext('tollgate.catalog'));
         INSERT INTO catalog.revisions DEFAULT VALUES RETURNING revision INTO v_revision;
         PERFORM set_config('tollgate.catalog_revision', v_revision::text, true);
     END IF;
@@ -53,7 +56,7 @@ END $$;
 CREATE TABLE catalog.prices (
     model                   text NOT NULL,
     provider                text NOT NULL,
-    revision                bigint NOT NULL DEFAULT catalog.current_revision() REFERENCES catalog.revisions,
+    revision                bigint NOT NULL REFERENCES catalog.revisions,
     meter                   text NOT NULL CHECK (meter ~ '^[a-z][a-z0-9_]*$'),
     cost_nano_usd_per_mtok  bigint NOT NULL CHECK (cost_nano_usd_per_mtok >= 0),
     price_nano_usd_per_mtok bigint NOT NULL CHECK (price_nano_usd_per_mtok >= 0),
@@ -65,6 +68,13 @@ CREATE FUNCTION catalog.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME;
 END $$;
+-- A price holds from the revision that brings it, whatever the statement says.
+CREATE FUNCTION catalog.stamp_price() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.revision := catalog.current_revision();
+    RETURN NEW;
+END $$;
+CREATE TRIGGER stamp BEFORE INSERT ON catalog.prices FOR EACH ROW EXECUTE FUNCTION catalog.stamp_price();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON catalog.prices
     FOR EACH STATEMENT EXECUTE FUNCTION catalog.refuse_change();
 

@@ -55,7 +55,7 @@ def _cluster(name: str, endpoints: Sequence[HostPort]) -> dict[str, Json]:
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [_endpoint(endpoint) for endpoint in endpoints]}],
         },
-        # Admission bounds concurrency, per key and provider; Envoy's default of 1024 would refuse before it.
+        # Not the place to limit tenants: Envoy's default of 1024 would refuse one of them for what another one does.
         "circuit_breakers": {
             "thresholds": [
                 {

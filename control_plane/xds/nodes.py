@@ -42,10 +42,10 @@ class NodeRegistry:
     def __init__(self, now: Now, registry: CollectorRegistry) -> None:
         self._now = now
         self._nodes: dict[int, NodeStatus] = {}
-        self._connected = Gauge("tollgate_xds_nodes", "Envoys connected", registry=registry)
+        self._connected = Gauge("tollgate_control_plane_xds_nodes", "Envoys connected", registry=registry)
         self._connected.set_function(lambda: len(self._nodes))
         self._answers = Counter(
-            "tollgate_xds_answers_total", "ACKs and NACKs received", ["type", "answer"], registry=registry
+            "tollgate_control_plane_xds_answers_total", "ACKs and NACKs received", ["type", "answer"], registry=registry
         )
 
     def connected(self, stream: int, node_id: str) -> None:

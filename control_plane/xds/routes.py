@@ -8,7 +8,7 @@ from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from gateway_core.contract import Cluster, Header, provider_cluster, route_key
 from gateway_core.endpoints import Endpoint
-from gateway_core.errors import ROUTE_NOT_FOUND, ApiError
+from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName
 
 ROUTE_CONFIG: Final = "gateway"
@@ -51,7 +51,7 @@ def route_configuration(catalog: Catalog) -> JsonObject:
                         "exact_match_map": {"map": routes},
                     },
                     # Admission knows the model but no route does, or the front filter was passed over: closed.
-                    "on_no_match": _action(_not_found(ROUTE_NOT_FOUND)),
+                    "on_no_match": _action(_not_found(NOT_FOUND)),
                 },
             }
         ],

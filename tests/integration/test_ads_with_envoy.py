@@ -22,10 +22,10 @@ from control_plane.xds.snapshot import Snapshot, TypedResources
 from control_plane.xds.translate import Translator
 from gateway_core.clock import utc_now
 from gateway_core.ids import ModelName, ProviderName
-from gateway_core.logs import configure
 from gateway_core.providers import ProviderKind
 from local_stack.envoy import local_bootstrap, running_envoy
 from local_stack.ports import free_port
+from tests.support.logs import QUIET
 from tests.support.stack import eventually
 
 SECRET = "a-provider-secret"
@@ -55,7 +55,7 @@ class ControlPlane:
             gateway_port=free_port(),
         )
         self.translator = Translator(self.settings)
-        self.log = configure("test", "CRITICAL")
+        self.log = QUIET
 
     def translate(self, *names: str) -> Snapshot:
         return self.translator.translate(catalog(*names))

@@ -13,6 +13,7 @@ from control_plane.demo import seed
 from control_plane.settings import SeedSettings
 from gateway_core.api_keys import LIVE_PREFIX, OPERATOR_PREFIX, new_key
 from gateway_core.ids import ProviderName
+from tests.support.logs import QUIET
 
 CREDENTIAL_KEY = SecretStr(urlsafe_b64encode(bytes(32)).decode())
 
@@ -33,7 +34,7 @@ def settings(database: str, monkeypatch: pytest.MonkeyPatch) -> SeedSettings:
 
 async def providers(pool: asyncpg.Pool) -> dict[str, tuple[str, str]]:
     """Name to base URL and credential."""
-    catalog = await read_catalog(pool, CredentialCipher(CREDENTIAL_KEY, secrets.token_bytes))
+    catalog = await read_catalog(pool, CredentialCipher(CREDENTIAL_KEY, secrets.token_bytes), QUIET)
     return {
         name: (provider.base_url, provider.credential.get_secret_value() if provider.credential else "")
         for name, provider in catalog.providers.items()

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.sink import Sink
-from gateway_core.logs import configure
+from tests.support.logs import QUIET
 from tests.support.spool_lines import line, render
 
 HUGE = 2**63 - 1
@@ -25,7 +25,7 @@ async def test_a_line_the_ledger_refuses_is_quarantined_and_every_other_line_is_
     lines[5] = line("r5", usage_first={"prompt_tokens": 10**9})
     spool = tmp_path / "access.jsonl"
     spool.write_bytes(b"".join(render(each) + b"\n" for each in lines))
-    log = configure("test", "CRITICAL")
+    log = QUIET
     sink = Sink(spool, PostgresLedger(pool), batch_lines=100, registry=CollectorRegistry(), log=log)
     await sink.drain()
     recorded = {row["request_id"] for row in await pool.fetch("SELECT request_id FROM billing.requests")}

@@ -5,9 +5,8 @@ from datetime import timedelta
 
 from google.protobuf.struct_pb2 import Struct
 
-from ext_authz.catalog import Catalog, Offer
-from ext_authz.keys import ApiKey
-from gateway_core.api_keys import KeyHash
+from ext_authz.offers import Offer, Offers
+from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, RequestId
@@ -17,7 +16,7 @@ from gateway_core.usage import Meter
 from wire.ext_authz_pb2 import CheckRequest
 
 REQUEST_ID = RequestId("b1d71dd1-746f-46ff-aeb5-045245ff7fd4")
-KEY = ApiKey(KeyId("key_1"), OrgId("org_1"), ProjectId("prj_1"), (), disabled=False, expires_at=None)
+KEY = ApiKey(KeyId("key_1"), OrgId("org_1"), ProjectId("prj_1"), (), is_disabled=False, expires_at=None)
 VERSION = PriceVersion(18)
 
 CHAT: Mapping[str, str | int | bool] = {
@@ -36,10 +35,10 @@ def price(*, input_: int = 0, output: int = 0) -> PriceRow:
     return PriceRow(VERSION, rates)
 
 
-def offers(**prices_by_endpoint: tuple[PriceRow, ...]) -> Catalog:
-    """A catalogue that offers `gpt-4o-mini`, with up to 1000 tokens of output."""
+def offers(**prices_by_endpoint: tuple[PriceRow, ...]) -> Offers:
+    """What offers `gpt-4o-mini`, with up to 1000 tokens of output."""
     prices = {Endpoint(name): rows for name, rows in prices_by_endpoint.items()}
-    return Catalog(VERSION, {ModelName("gpt-4o-mini"): Offer(1000, prices)})
+    return Offers(VERSION, {ModelName("gpt-4o-mini"): Offer(1000, prices)})
 
 
 def check_request(

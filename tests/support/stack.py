@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from control_plane.catalog.credentials import CredentialCipher
 from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
 from gateway_core.ids import ProviderName
 from gateway_core.money import parse_usd
+from local_stack import running
 
-START_DEADLINE_S = 90
 SETTLE_DEADLINE_S = 15
 
 T = TypeVar("T")
@@ -214,29 +213,11 @@ async def wait_until_routed(stack: Stack, model: str) -> None:
 
 @asynccontextmanager
 async def running_stack(data_dir: Path, **environment: str) -> AsyncIterator[Stack]:
-    """`tollgate up` until the block ends. The simulator records what it receives."""
-    output = (data_dir.parent / f"{data_dir.name}.out").open("wb")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tollgate", "up", "--data-dir", str(data_dir)),
-        stdout=output,
-        stderr=output,
-        env={**os.environ, "TOLLGATE_SIMULATOR_RECORD": "true", **environment},
-    )
-    output.close()
-    try:
-        await _until_ready(process, data_dir)
-        ports = json.loads((data_dir / "ports.json").read_text())
+    """A stack until the block ends. The simulator records what it receives; what is printed goes to `<data_dir>.out`."""
+    async with running.running_stack(
+        data_dir,
+        environment={**os.environ, "TOLLGATE_SIMULATOR_RECORD": "true", **environment},
+        output=data_dir.parent / f"{data_dir.name}.out",
+    ) as directory:
+        ports = json.loads(directory.ports.read_text())
         yield Stack(data_dir, f"http://127.0.0.1:{ports['simulator']}")
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.wait(), 15)
-
-
-async def _until_ready(process: asyncio.subprocess.Process, data_dir: Path) -> None:
-    async with asyncio.timeout(START_DEADLINE_S):
-        while not (data_dir / "endpoints.json").exists():
-            if process.returncode is not None:
-                said = (data_dir.parent / f"{data_dir.name}.out").read_text()
-                raise AssertionError(f"tollgate up ended with {process.returncode}:\n{said}")
-            await asyncio.sleep(0.05)

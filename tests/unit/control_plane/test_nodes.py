@@ -103,7 +103,9 @@ def test_answers_and_nodes_are_counted(registry: NodeRegistry, metrics: Collecto
     registry.rejected(1, CLUSTER_TYPE, "v3", "no")
 
     def answers(answer: str) -> float | None:
-        return metrics.get_sample_value("tollgate_xds_answers_total", {"type": "Cluster", "answer": answer})
+        return metrics.get_sample_value(
+            "tollgate_control_plane_xds_answers_total", {"type": "Cluster", "answer": answer}
+        )
 
     assert (answers("ack"), answers("nack")) == (1, 2)
-    assert metrics.get_sample_value("tollgate_xds_nodes") == 1
+    assert metrics.get_sample_value("tollgate_control_plane_xds_nodes") == 1

@@ -4,9 +4,9 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from ext_authz.check_response import render_decision
-from ext_authz.decision import Admitted, Refused, insufficient_quota
+from ext_authz.decision import Admitted, Refused
 from gateway_core.contract import GrantField, Header
-from gateway_core.errors import INVALID_API_KEY, ApiError, model_not_found
+from gateway_core.errors import INSUFFICIENT_QUOTA, INVALID_API_KEY, ApiError, model_not_found
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from tests.support.admission import KEY, VERSION
 from wire.ext_authz_pb2 import CheckResponse
@@ -65,6 +65,6 @@ def test_a_refusal_of_nobody_we_know_has_the_code_alone() -> None:
 
 
 def test_an_empty_balance_tells_the_official_clients_not_to_try_again() -> None:
-    response = render_decision(insufficient_quota(KEY))
+    response = render_decision(Refused(INSUFFICIENT_QUOTA, KEY))
     assert response.denied_response.status.code == 402
     assert headers(response) == {"content-type": "application/json", Header.SHOULD_RETRY: "false"}

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from ext_authz.keys import ApiKey, KeyCache
-from gateway_core.api_keys import KeyHash
+from ext_authz.keys import KeyCache
+from gateway_core.api_keys import ApiKey, KeyHash
 from tests.support.admission import KEY, Keys
 
 HASH, OTHER, THIRD = (KeyHash(bytes([n]) * 32) for n in (1, 2, 3))

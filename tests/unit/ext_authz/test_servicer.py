@@ -12,8 +12,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from ext_authz.catalog import Catalog
 from ext_authz.keys import KeyCache
+from ext_authz.offers import Offers
 from ext_authz.servicer import Authorization
 from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
 from gateway_core.contract import GrantField, Header
@@ -39,11 +39,11 @@ class Context:
         raise AbortedError(details)
 
 
-class CurrentCatalog:
-    """A `CatalogSource`."""
+class CurrentOffers:
+    """An `OfferSource`."""
 
-    def __init__(self, catalog: Catalog | None) -> None:
-        self.catalog = catalog
+    def __init__(self, current: Offers) -> None:
+        self.offers = current
 
 
 class Gate:
@@ -52,12 +52,12 @@ class Gate:
     def __init__(self, balance: int = 10_000) -> None:
         self.keys = Keys({hash_key(SECRET, PEPPER): KEY})
         self.purse = Purse(balance)
-        self.catalog = CurrentCatalog(offers(chat=(price(input_=1, output=1),)))
+        self.offers = CurrentOffers(offers(chat=(price(input_=1, output=1),)))
         self.context = Context()
         self.metrics = CollectorRegistry()
         self.service = Authorization(
             keys=KeyCache(self.keys, entries_max=10, ttl_ms=1000, monotonic=lambda: 0.0),
-            catalog=self.catalog,
+            offers=self.offers,
             holds=self.purse,
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
@@ -78,7 +78,7 @@ class Gate:
         return self.context.status is grpc.StatusCode.UNAVAILABLE
 
     def decisions(self, decision: str) -> float:
-        return self.metrics.get_sample_value("tollgate_authz_decisions_total", {"decision": decision}) or 0
+        return self.metrics.get_sample_value("tollgate_ext_authz_decisions_total", {"decision": decision}) or 0
 
 
 @pytest.fixture(autouse=True)
@@ -178,11 +178,6 @@ async def test_nobody_unknown_passes_while_the_key_store_is_in_trouble(gate: Gat
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
 async def test_nobody_passes_without_a_hold_while_the_ledger_is_in_trouble(gate: Gate, trouble: Exception) -> None:
     gate.purse.trouble = trouble
-    assert await gate.is_closed_to(from_client())
-
-
-async def test_nobody_passes_before_the_catalogue_has_been_read(gate: Gate) -> None:
-    gate.catalog.catalog = None
     assert await gate.is_closed_to(from_client())
 
 

@@ -9,7 +9,6 @@ from pydantic import SecretStr
 from gateway_core.api_keys import (
     LIVE_PREFIX,
     OPERATOR_PREFIX,
-    TEST_PREFIX,
     bearer_token,
     hash_key,
     is_well_formed,
@@ -17,7 +16,7 @@ from gateway_core.api_keys import (
 )
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-PREFIXES = [LIVE_PREFIX, TEST_PREFIX, OPERATOR_PREFIX]
+PREFIXES = [LIVE_PREFIX, OPERATOR_PREFIX]
 
 KEYS = st.builds(
     lambda prefix, random: new_key(prefix, lambda _: random).get_secret_value(),

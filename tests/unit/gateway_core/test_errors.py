@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from gateway_core.errors import INVALID_API_KEY, ROUTE_NOT_FOUND, ApiError, model_not_found
+from gateway_core.errors import INVALID_API_KEY, NOT_FOUND, ApiError, ErrorType, model_not_found
 
 
 @pytest.mark.parametrize(
-    "error", [INVALID_API_KEY, ROUTE_NOT_FOUND, model_not_found("m"), ApiError(402, "c", "m", "t")]
+    "error", [INVALID_API_KEY, NOT_FOUND, model_not_found("m"), ApiError(402, "c", "m", ErrorType.SERVER)]
 )
 def test_every_refusal_has_the_shape_of_openais_errors(error: ApiError) -> None:
     assert json.loads(error.body()) == {

@@ -1,0 +1,72 @@
+"""Finished requests in Postgres (schema `billing`) in the order of their transactions, and how far they have been exported."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+Row = Mapping[str, Any]
+"""The columns of billing.requests; `meters` is a mapping of counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the order of transactions: after this row of this one."""
+
+    written_by: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Consecutive rows, and where the cursor belongs once they have been copied. Never empty."""
+
+    rows: Sequence[Row]
+    end: Position
+
+
+class PostgresExports:
+    """One cursor over billing.requests."""
+
+    def __init__(self, pool: asyncpg.Pool, name: str = "requests") -> None:
+        self._pool = pool
+        self._name = name
+
+    async def next_rows(self, rows_max: int) -> Rows | None:
+        """The rows behind the cursor, None when there are none yet.
+
+        A sequence alone would skip the rows of a transaction that commits late, so the order is by transaction first, and
+        ends before the oldest one still running.
+        """
+        found = await self._pool.fetch(
+            """
+            WITH cursor AS (
+                SELECT coalesce(max(written_by), '0'::xid8) AS written_by, coalesce(max(seq), 0) AS seq
+                FROM billing.export_cursors WHERE name = $1
+            )
+            SELECT r.* FROM billing.requests r, cursor
+            WHERE (r.written_by, r.seq) > (cursor.written_by, cursor.seq)
+              AND r.written_by < pg_snapshot_xmin(pg_current_snapshot())
+            ORDER BY r.written_by, r.seq LIMIT $2
+            """,
+            self._name,
+            rows_max,
+        )
+        if not found:
+            return None
+        rows = [{**record, "meters": json.loads(record["meters"])} for record in found]
+        return Rows(rows, Position(found[-1]["written_by"], found[-1]["seq"]))
+
+    async def move(self, to: Position) -> None:
+        """Put the cursor where the rows that were copied end."""
+        await self._pool.execute(
+            """
+            INSERT INTO billing.export_cursors (name, written_by, seq) VALUES ($1, $2, $3)
+            ON CONFLICT (name) DO UPDATE SET written_by = excluded.written_by, seq = excluded.seq
+            """,
+            self._name,
+            to.written_by,
+            to.seq,
+        )

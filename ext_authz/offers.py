@@ -1,0 +1,24 @@
+"""The part of the catalogue that admission needs: which models can be bought, on which endpoints, at which prices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway_core.endpoints import Endpoint
+from gateway_core.ids import ModelName, PriceVersion
+from gateway_core.pricing import PriceRow
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model as it can be bought: per endpoint, the prices of every deployment that may serve it; at least one."""
+
+    max_output_tokens: int
+    prices: Mapping[Endpoint, tuple[PriceRow, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """All models that can be bought, as of one catalogue revision."""
+
+    version: PriceVersion
+    by_model: Mapping[ModelName, Offer]

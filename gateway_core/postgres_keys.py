@@ -1,0 +1,31 @@
+"""API keys from Postgres, by their hash, through the function that the owner of schema `accounts` offers."""
+
+import asyncpg
+
+from gateway_core.api_keys import ApiKey, KeyHash
+from gateway_core.ids import KeyId, OrgId, ProjectId
+
+
+class PostgresKeys:
+    """Looks up one key at a time."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def find(self, key_hash: KeyHash) -> ApiKey | None:
+        """The key with this hash, valid or not, or None.
+
+        Raises:
+            asyncpg.PostgresError, OSError: unknown right now.
+        """
+        row = await self._pool.fetchrow("SELECT * FROM accounts.find_key($1)", key_hash)
+        if row is None:
+            return None
+        return ApiKey(
+            key_id=KeyId(row["key_id"]),
+            org_id=OrgId(row["org_id"]),
+            project_id=ProjectId(row["project_id"]),
+            models_allowed=tuple(row["models_allowed"]),
+            is_disabled=row["is_disabled"],
+            expires_at=row["expires_at"],
+        )

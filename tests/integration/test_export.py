@@ -1,0 +1,116 @@
+"""From a real Postgres to a real ClickHouse: every finished request arrives, in spite of crashes and of late commits."""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from clickhouse_connect.driver.client import Client
+from pydantic import SecretStr
+
+from billing_sink import clickhouse, postgres_ledger
+from billing_sink.exporter import COLUMNS, Exporter
+from billing_sink.postgres_exports import Position, PostgresExports
+from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postings import Batch, Posting
+from billing_sink.spool import SpoolId
+from gateway_core.usage import Meter
+from local_stack.clickhouse import running_clickhouse
+from tests.support.ledger import open_org, posting
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with running_clickhouse(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
+
+
+@pytest.fixture
+def client(clickhouse_url: str) -> Iterator[Client]:
+    """On a ClickHouse that is migrated and holds nothing."""
+    with clickhouse.connect(SecretStr(clickhouse_url)) as connected:
+        clickhouse.migrate(connected)
+        connected.command("TRUNCATE TABLE requests")
+        yield connected
+
+
+@pytest.fixture
+async def ledger(pool: asyncpg.Pool) -> PostgresLedger:
+    await open_org(pool, balance=1_000_000)
+    return PostgresLedger(pool)
+
+
+def batch(name: str, *postings: Posting) -> Batch:
+    """A spool of its own, so that batches do not wait for each other."""
+    return Batch(SpoolId(name), 0, 1, postings, ())
+
+
+def ids(client: Client) -> list[str]:
+    return [row[0] for row in client.query("SELECT request_id FROM requests FINAL ORDER BY request_id").result_rows]
+
+
+class DiesBeforeItsCursorMoves(PostgresExports):
+    async def move(self, to: Position) -> None:
+        raise ConnectionResetError(f"before {to}")
+
+
+def test_the_table_has_exactly_the_columns_that_are_exported(client: Client) -> None:
+    described: Sequence[Sequence[Any]] = client.query("DESCRIBE TABLE requests").result_rows
+    assert [row[0] for row in described] == list(COLUMNS)
+
+
+async def test_every_meter_and_the_money_arrive_in_their_own_columns(
+    pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
+) -> None:
+    meters = {meter: number for number, meter in enumerate(Meter, start=1)}
+    finished = posting("r1", price=300)
+    await ledger.post(batch("spool", replace(finished, rated=replace(finished.rated, meters=meters))))
+    assert await Exporter(PostgresExports(pool), client, batch_rows=10).export_batch() == 1
+    [row] = client.query("SELECT * FROM requests FINAL").named_results()
+    assert {meter: row[f"{meter}_tokens"] for meter in Meter} == meters
+    assert (row["request_id"], row["outcome"], row["org_id"]) == ("r1", "settled", "org_test")
+    assert (row["price_nano_usd"], row["error_code"], row["first_byte_ms"]) == (300, "", None)
+
+
+async def test_rows_arrive_once_batch_after_batch(pool: asyncpg.Pool, client: Client, ledger: PostgresLedger) -> None:
+    await ledger.post(batch("spool", *(posting(f"r{number}", price=1) for number in range(5))))
+    exporter = Exporter(PostgresExports(pool), client, batch_rows=2)
+    assert [await exporter.export_batch() for _ in range(4)] == [2, 2, 1, 0]
+    assert client.query("SELECT count() FROM requests").result_rows == [(5,)]
+    assert ids(client) == [f"r{number}" for number in range(5)]
+
+
+async def test_a_batch_repeated_after_a_crash_counts_once(
+    pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
+) -> None:
+    await ledger.post(batch("spool", posting("r1", price=1), posting("r2", price=1)))
+    with pytest.raises(ConnectionResetError):
+        await Exporter(DiesBeforeItsCursorMoves(pool), client, batch_rows=10).export_batch()
+    assert ids(client) == ["r1", "r2"]
+    exporter = Exporter(PostgresExports(pool), client, batch_rows=10)
+    assert await exporter.export_batch() == 2
+    assert await exporter.export_batch() == 0
+    assert ids(client) == ["r1", "r2"]
+
+
+async def test_a_transaction_that_commits_late_with_an_older_number_is_not_skipped(
+    pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
+) -> None:
+    exporter = Exporter(PostgresExports(pool), client, batch_rows=10)
+    await ledger.post(batch("before", posting("before", price=1)))
+    async with pool.acquire() as slow, slow.transaction():
+        # As PostgresLedger.post does: its number is taken with the offset, long before its rows are there.
+        await slow.fetchval("SELECT billing.move_offset('slow', 0, 1)")
+        await ledger.post(batch("fast", posting("fast", price=1)))
+        assert await exporter.export_batch() == 1
+        assert ids(client) == ["before"]
+        settled = json.dumps([postgres_ledger._row(posting("slow", price=1))])
+        await slow.fetch("SELECT billing.settle($1::jsonb)", settled)
+        assert await exporter.export_batch() == 0
+    assert await exporter.export_batch() == 2
+    assert ids(client) == ["before", "fast", "slow"]
+    rows = await pool.fetch("SELECT request_id, written_by FROM billing.requests ORDER BY written_by, seq")
+    assert [row["request_id"] for row in rows] == ["before", "slow", "fast"]
