@@ -1,15 +1,23 @@
 """A spool line as a value. The edge: behind it nothing is JSON any more."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, RequestId
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "\ufffd")
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Postgres cannot store a NUL. It is replaced and never refused: what a client or provider writes decides about no charge."""
+Id = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=0, le=2**62)]
 SmallCount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """What the ledger keeps as an integer. A line it had no room for would be retried for ever; so it is refused here."""
@@ -28,7 +36,7 @@ class Asked:
     body_bytes: Count = 0
     max_output_tokens: Count | None = None
     choices: Count | None = None
-    client_request_id: Annotated[str, StringConstraints(max_length=200)] | None = None
+    client_request_id: Annotated[Text, StringConstraints(max_length=200)] | None = None
     error_code: Id | None = None
 
 
@@ -56,17 +64,17 @@ class SpoolLine:
     reply_id: RequestId | None = None
     duration_ms: Count | None = None
     first_byte_ms: Count | None = None
-    response_flags: str | None = None
-    response_details: str | None = None
-    cluster: str | None = None
+    response_flags: Text | None = None
+    response_details: Text | None = None
+    cluster: Text | None = None
     attempts: SmallCount | None = None
     bytes_received: Count = 0
     bytes_sent: Count = 0
-    user_agent: str | None = None
+    user_agent: Text | None = None
     request: Asked | None = None
     grant: Grant | None = None
-    usage_first: str | None = None
-    usage_last: str | None = None
+    usage_first: Text | None = None
+    usage_last: Text | None = None
     sse_events: SmallCount | None = None
 
 
@@ -81,12 +89,20 @@ def parse_line(content: bytes) -> SpoolLine:
     """Read one line.
 
     Raises:
-        InvalidLineError: not JSON, another version, a field of another kind, or a NUL, which Postgres cannot store.
+        InvalidLineError: not JSON, another version, or a field of another kind.
     """
-    if b"\\u0000" in content:
-        raise InvalidLineError("not a spool line: it holds a NUL")
     try:
         return _ADAPTER.validate_json(content)
     except ValidationError as error:
         problems = {".".join(map(str, problem["loc"])) or problem["type"] for problem in error.errors()}
         raise InvalidLineError(f"not a spool line: {', '.join(sorted(problems))[:500]}") from error
+
+
+def request_id_of(content: bytes) -> RequestId | None:
+    """The request id of a line that could not be read otherwise, so that its hold is kept for whoever looks at it."""
+    try:
+        line = json.loads(content)
+    except ValueError:
+        return None
+    found = line.get("request_id") if isinstance(line, dict) else None
+    return RequestId(found) if isinstance(found, str) and "\x00" not in found else None

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line
+from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line, request_id_of
 from billing_sink.prices import PriceBook, UnknownPriceError
-from billing_sink.rating import Rated, rate
+from billing_sink.rating import ImplausibleUsageError, Rated, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import PriceVersion, RequestId
 from gateway_core.pricing import UnpricedError
@@ -74,7 +74,8 @@ class ParsedLines:
 def refuse_line(spool_id: SpoolId, parsed: ParsedLines, reason: str) -> Batch:
     """The batch that quarantines the one line of a stretch, whatever it was."""
     (item,) = parsed.lines
-    return Batch(spool_id, parsed.begin, parsed.end, (), (Quarantined(_raw(item), reason),))
+    raw = _raw(item)
+    return Batch(spool_id, parsed.begin, parsed.end, (), (Quarantined(raw, reason, request_id_of(raw.content)),))
 
 
 def _raw(item: tuple[RawLine, SpoolLine] | Quarantined) -> RawLine:
@@ -123,7 +124,7 @@ def _parse(raw: RawLine) -> Iterable[tuple[RawLine, SpoolLine] | Quarantined]:
         yield Quarantined(RawLine(raw.byte_offset, raw.content[:begin]), f"torn: {reason}")
         yield tail, whole
         return
-    yield Quarantined(raw, reason)
+    yield Quarantined(raw, reason, request_id_of(raw.content))
 
 
 def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -> Posting | Quarantined | None:
@@ -135,6 +136,6 @@ def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -
     request_id = line.request_id or line.reply_id or RequestId(f"{spool_id}:{raw.byte_offset}")
     try:
         rated = rate(line, prices)
-    except (InvalidUsageError, UnpricedError, UnknownPriceError) as error:
+    except (InvalidUsageError, ImplausibleUsageError, UnpricedError, UnknownPriceError) as error:
         return Quarantined(raw, f"{type(error).__name__}: {error}", request_id)
     return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)

@@ -2,8 +2,8 @@
 
 The rules, in order:
 1. Not admitted: `refused`. Admitted without a price (a list of models): `free`.
-2. Answered with 200 and the provider's usage complete: `settled`, by that usage.
-3. Answered with 200 and something delivered, but no usage or only its beginning (the client left, the provider broke off):
+2. Answered with 2xx and the provider's usage complete: `settled`, by that usage.
+3. Answered with 2xx and something delivered, but no usage or only its beginning (the client left, the provider broke off):
    `estimated` - what was reported, and where nothing was: a token per 4 bytes of input; for the output a token per event
    of a stream, or per 4 bytes of what is left when 400 bytes of framing are taken off each event, whichever is more; never
    more output than the client asked for, and never more money than was held.
@@ -27,9 +27,15 @@ from gateway_core.usage import Meter, Usage, parse_usage
 BYTES_PER_TOKEN: Final = 4
 FRAME_BYTES: Final = 400
 """What a provider wraps around the text of one event; the dialects seen in tests take 150 to 350 bytes."""
-HTTP_OK: Final = 200
+HTTP_OK: Final = range(200, 300)
+HOLDS_MAX: Final = 2
+"""A hold is the worst case. Usage that costs this many times as much is a fault of the provider's, or of our catalogue."""
 
 NOTHING: Final = Charge(NanoUsd(0), NanoUsd(0))
+
+
+class ImplausibleUsageError(ValueError):
+    """Usage far beyond what was asked for: nobody is charged for that before a person has looked."""
 
 
 class Outcome(StrEnum):
@@ -67,8 +73,9 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
 
     Raises:
         InvalidUsageError: the provider's usage contradicts itself.
+        ImplausibleUsageError: it costs far more than was held.
         UnpricedError, UnknownPriceError: tokens nobody priced.
-        The caller quarantines all three; the hold stays until a person decides or it expires.
+        The caller quarantines all of them; the hold stays until a person decides.
     """
     grant, asked = line.grant, line.request
     provider = _provider(line)
@@ -76,14 +83,14 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         return Rated(line, Outcome.REFUSED, provider)
     if asked is None or asked.endpoint is None or asked.model is None or grant.price_version is None:
         return Rated(line, Outcome.FREE, provider)
-    if line.status != HTTP_OK or provider is None:
+    if line.status not in HTTP_OK or provider is None:
         return Rated(line, Outcome.RELEASED, provider)
     price = prices.find(asked.model, provider, grant.price_version)
     usage, source = _usage(line, asked, asked.endpoint)
     if source is UsageSource.NONE:
         return Rated(line, Outcome.RELEASED, provider)
     if source is UsageSource.PROVIDER:
-        return Rated(line, Outcome.SETTLED, provider, source, usage.counts, charge(usage, price))
+        return Rated(line, Outcome.SETTLED, provider, source, usage.counts, _plausible(charge(usage, price), grant))
     estimate = _at_most_held(charge(usage, price), grant)
     return Rated(line, Outcome.ESTIMATED, provider, source, usage.counts, estimate)
 
@@ -117,7 +124,13 @@ def _delivered_tokens(line: SpoolLine, asked: Asked) -> int:
     if not asked.stream:
         return -(-line.bytes_sent // BYTES_PER_TOKEN)
     events = line.sse_events or 0
-    return max(events, (line.bytes_sent - events * FRAME_BYTES) // BYTES_PER_TOKEN) if events else 0
+    return max(events, (line.bytes_sent - events * FRAME_BYTES) // BYTES_PER_TOKEN)
+
+
+def _plausible(charged: Charge, grant: Grant) -> Charge:
+    if grant.hold_nano_usd is not None and charged.price_nano_usd > HOLDS_MAX * grant.hold_nano_usd:
+        raise ImplausibleUsageError("the usage costs far more than was held for it")
+    return charged
 
 
 def _at_most_held(estimate: Charge, grant: Grant) -> Charge:

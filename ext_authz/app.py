@@ -1,6 +1,7 @@
 """The wiring of ext_authz, top to bottom: keys and catalogue in memory, holds in Postgres, one gRPC method."""
 
 import asyncio
+import re
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
@@ -19,13 +20,19 @@ from gateway_core.postgres import Notification, Trouble, connect_pool, notificat
 from gateway_core.postgres_keys import PostgresKeys
 
 POOL_SIZE_MAX = 16
+STATEMENT_TIMEOUT_S = 1.5
+"""Shorter than Envoy waits for an answer (`EXT_AUTHZ_TIMEOUT` in control_plane/xds/http_filters.py)."""
 RETRY_S = 0.5
+
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    async with await connect_pool(settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX) as pool:
+    async with await connect_pool(
+        settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
+    ) as pool:
         offers = await PostgresOffers.read(pool)
         keys = KeyCache(
             PostgresKeys(pool),
@@ -64,11 +71,12 @@ async def _follow_changes(settings: Settings, keys: KeyCache, stale: asyncio.Eve
     channels = [Channel.API_KEY, Channel.CATALOG]
     async for change in notifications(settings.postgres_dsn, channels, service="ext_authz"):
         match change:
-            case Notification(channel=Channel.API_KEY, payload=payload):
+            case Notification(channel=Channel.API_KEY, payload=payload) if _HASH.fullmatch(payload):
                 keys.forget(KeyHash(bytes.fromhex(payload)))
-            case Notification():
+            case Notification(channel=Channel.CATALOG):
                 stale.set()
             case _:
+                # Something was missed, or is not understood.
                 keys.forget_all()
                 stale.set()
 

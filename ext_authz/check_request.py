@@ -21,6 +21,7 @@ class Attempt:
         credential: the key as the client sent it, or None. Hidden in repr.
         model: None on endpoints without one.
         body_bytes: length of the body; no tokenizer makes more tokens than bytes of it.
+        has_references: whether the body names images, files or documents that are not in it.
         max_output_tokens: what the client asked for per choice, or None.
         choices: how many answers it asked for, at least 1.
     """
@@ -30,6 +31,7 @@ class Attempt:
     endpoint: Endpoint
     model: ModelName | None
     body_bytes: int
+    has_references: bool
     max_output_tokens: int | None
     choices: int
 
@@ -58,6 +60,7 @@ def parse_check(request: CheckRequest) -> Attempt:
         endpoint=endpoint,
         model=ModelName(model) if model else None,
         body_bytes=int(fields[RequestField.BODY_BYTES].number_value),
+        has_references=fields[RequestField.REFERENCES].bool_value,
         max_output_tokens=(
             int(fields[RequestField.MAX_OUTPUT_TOKENS].number_value)
             if fields[RequestField.MAX_OUTPUT_TOKENS].HasField("number_value")

@@ -39,8 +39,9 @@ class Admitted:
 def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
     """Everything but the balance: key, model, endpoint, and the worst case that has to be held.
 
-    The worst case counts every byte of the body as an input token, since no tokenizer makes more, and the full output
-    of the model unless the client asked for less, at the dearest price of all deployments that may serve it.
+    The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
+    the model's whole context; if the body refers to something outside it, the whole context. It counts the full output of
+    the model unless the client asked for less. The price is the dearest of all deployments that may serve it.
     """
     if key is None or not key.is_valid(now):
         return Refused(INVALID_API_KEY, key)
@@ -54,11 +55,12 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     prices = offer.prices.get(attempt.endpoint)
     if not prices:
         return Refused(endpoint_not_supported(attempt.model, (PATH_BY_ENDPOINT[each] for each in offer.prices)), key)
+    input_tokens = offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
     output = offer.max_output_tokens
     if attempt.max_output_tokens is not None:
         output = min(output, attempt.max_output_tokens)
     worst = max(
-        worst_case_nano_usd(row, input_tokens_max=attempt.body_bytes, output_tokens_max=output * attempt.choices)
+        worst_case_nano_usd(row, input_tokens_max=input_tokens, output_tokens_max=output * attempt.choices)
         for row in prices
     )
     return Admitted(key, offers.version, NanoUsd(min(worst, MAX_NANO_USD)))

@@ -12,6 +12,7 @@ from gateway_core.pricing import PriceRow
 class Offer:
     """A model as it can be bought: per endpoint, the prices of every deployment that may serve it; at least one."""
 
+    context_tokens: int
     max_output_tokens: int
     prices: Mapping[Endpoint, tuple[PriceRow, ...]]
 

@@ -42,7 +42,7 @@ async def _read(pool: asyncpg.Pool) -> Offers:
         # A deployment without a price is not in it, here and in Envoy's routes: what cannot be charged is not sold.
         rows = await connection.fetch(
             """
-            SELECT d.model, m.max_output_tokens, v.kind, p.revision, p.meters, p.costs, p.prices
+            SELECT d.model, m.context_tokens, m.max_output_tokens, v.kind, p.revision, p.meters, p.costs, p.prices
             FROM catalog.deployments d
             JOIN catalog.models m ON m.name = d.model
             JOIN catalog.providers v ON v.name = d.provider
@@ -55,12 +55,12 @@ async def _read(pool: asyncpg.Pool) -> Offers:
             """
         )
     prices: dict[ModelName, dict[Endpoint, tuple[PriceRow, ...]]] = {}
-    max_output: dict[ModelName, int] = {}
+    limits: dict[ModelName, tuple[int, int]] = {}
     for row in rows:
         model = ModelName(row["model"])
-        max_output[model] = row["max_output_tokens"]
+        limits[model] = (row["context_tokens"], row["max_output_tokens"])
         price = PriceRow.of(row["revision"], row["meters"], row["costs"], row["prices"])
         for endpoint in PATHS_BY_KIND[ProviderKind(row["kind"])]:
             by_endpoint = prices.setdefault(model, {})
             by_endpoint[endpoint] = (*by_endpoint.get(endpoint, ()), price)
-    return Offers(PriceVersion(version), {model: Offer(max_output[model], found) for model, found in prices.items()})
+    return Offers(PriceVersion(version), {model: Offer(*limits[model], found) for model, found in prices.items()})

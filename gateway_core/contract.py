@@ -39,7 +39,7 @@ class Metadata:
     REQUEST: Final = "request"
     """A struct with the fields of `RequestField`."""
     PLAN: Final = "plan"
-    """Where the model stands in the forwarded body: `first,last,bytes`, 1-based and inclusive; read by upstream.lua."""
+    """Where the model stands in the forwarded body: `first,last`, 1-based and inclusive; read by upstream.lua."""
     USAGE_FIRST: Final = "usage_first"
     USAGE_LAST: Final = "usage_last"
     """Raw JSON text of the provider's usage object: the first one seen, and the last one when there were several."""
@@ -58,11 +58,22 @@ class RequestField:
     BODY_BYTES: Final = "body_bytes"
     MAX_OUTPUT_TOKENS: Final = "max_output_tokens"
     CHOICES: Final = "choices"
+    REFERENCES: Final = "references"
+    """Whether the body names images, files or documents that are not in it."""
     HIDE_USAGE: Final = "hide_usage"
     """Whether the usage chunk of a stream was our idea and is kept from the client."""
     CLIENT_REQUEST_ID: Final = "client_request_id"
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter; then it stands alone."""
+
+
+class RouteField:
+    """What a route tells the scripts: keys of its metadata under the name of a filter."""
+
+    CLUSTER: Final = "cluster"
+    """Only for the front filter: the cluster it may prepare the body for."""
+    PATH: Final = "path"
+    MODEL: Final = "model"
 
 
 class GrantField:

@@ -55,6 +55,8 @@ INVALID_JSON: Final = ApiError(400, "invalid_json", "The body is not valid JSON.
 MISSING_MODEL: Final = ApiError(400, "missing_model", "The field 'model' is required.", param="model")
 INVALID_MODEL: Final = ApiError(400, "invalid_model", "The field 'model' is not a model's name.", param="model")
 
+INVALID_NUMBER: Final = ApiError(400, "invalid_number", "This field must be a whole number of at least 1.")
+
 # The caller's, worded by Envoy.
 BAD_REQUEST: Final = ApiError(400, "bad_request", "The request is not valid HTTP.")
 REQUEST_TIMEOUT: Final = ApiError(408, "request_timeout", "The request did not arrive in time.", type=ErrorType.TIMEOUT)

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 NOTIFICATIONS_MAX: Final = 10_000
 RECONNECT_DELAY_S: Final = 0.25
 KEEPALIVE_S: Final = 5.0
+STATEMENT_TIMEOUT_S: Final = 30.0
 
 Trouble = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What a Postgres that is down, restarting or overloaded raises."""
@@ -29,7 +30,9 @@ class Resync:
     """Notifications may have been missed: whatever is kept in memory has to be read again. Comes first of all."""
 
 
-async def connect_pool(dsn: SecretStr, *, service: str, size_max: int) -> asyncpg.Pool:
+async def connect_pool(
+    dsn: SecretStr, *, service: str, size_max: int, timeout_s: float = STATEMENT_TIMEOUT_S
+) -> asyncpg.Pool:
     """A pool of up to `size_max` connections that show up in pg_stat_activity under the service's name.
 
     Raises:
@@ -39,7 +42,7 @@ async def connect_pool(dsn: SecretStr, *, service: str, size_max: int) -> asyncp
         dsn.get_secret_value(),
         min_size=1,
         max_size=size_max,
-        command_timeout=30,
+        command_timeout=timeout_s,
         server_settings={"application_name": service},
     )
 

@@ -77,14 +77,17 @@ def _openai(usage: Mapping[str, object]) -> dict[Meter, int]:
     audio_out = _count(completion_details, "audio_tokens")
     prompt = _count(usage, "prompt_tokens", required=True)
     completion = _count(usage, "completion_tokens")
-    # Gemini's compatible endpoint counts its thoughts in the total only. A total below the sum is one of an earlier chunk.
-    thoughts = max(0, _count(usage, "total_tokens") - prompt - completion)
+    # Some count reasoning inside the completion, as OpenAI does; some beside it; and Gemini's compatible endpoint counts it in
+    # the total only. A total below the sum is one of an earlier chunk.
+    surplus = max(0, _count(usage, "total_tokens") - prompt - completion)
+    is_beside = reasoning > completion or (reasoning > 0 and reasoning == surplus)
+    inside = 0 if is_beside else reasoning
     return {
         Meter.INPUT: _rest(prompt, cached + audio_in),
         Meter.CACHED_INPUT: cached,
         Meter.AUDIO_INPUT: audio_in,
-        Meter.OUTPUT: _rest(completion, reasoning + audio_out),
-        Meter.REASONING: reasoning + thoughts,
+        Meter.OUTPUT: _rest(completion, inside + audio_out),
+        Meter.REASONING: max(reasoning, surplus) if is_beside else reasoning + surplus,
         Meter.AUDIO_OUTPUT: audio_out,
     }
 
@@ -124,6 +127,8 @@ def _count(usage: Mapping[str, object], name: str, *, required: bool = False) ->
     value = usage.get(name)
     if value is None and not required:
         return 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TOKENS:
         raise InvalidUsageError(f"{name} is not a whole number from 0 to {MAX_TOKENS}")
     return value

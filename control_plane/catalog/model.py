@@ -1,5 +1,6 @@
 """The catalogue as values: what the gateway can reach, in which order, under which names. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -28,6 +29,8 @@ class KindTemplate:
     default_headers: Mapping[str, str] = field(default_factory=dict)
 
 
+_HOST: Final = re.compile(r"[0-9A-Za-z._:-]+")
+
 _BEARER: Final = KindTemplate(credential_header="authorization", credential_prefix="Bearer ")
 
 TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
@@ -37,6 +40,25 @@ TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
     ),
     ProviderKind.GEMINI: _BEARER,
 }
+
+
+class InvalidBaseUrlError(ValueError):
+    """A base URL without a host, with a port there is not, or of another scheme than http and https."""
+
+
+def check_base_url(url: str) -> None:
+    """Refuse what could not be dialled.
+
+    Raises:
+        InvalidBaseUrlError: it is none. The message does not quote it.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidBaseUrlError("the base URL is not one")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import asyncpg
 
 from control_plane.catalog.credentials import CredentialCipher, UnreadableCredentialError
-from control_plane.catalog.model import Catalog, Deployment, Model, Provider
+from control_plane.catalog.model import Catalog, Deployment, InvalidBaseUrlError, Model, Provider, check_base_url
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.logs import Logger
 from gateway_core.providers import ProviderKind
@@ -12,7 +12,7 @@ from gateway_core.providers import ProviderKind
 async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger) -> Catalog:
     """Read everything that can be used, as of one moment.
 
-    A provider whose credential does not open is left out with its deployments, and so is a deployment nobody priced:
+    A provider whose credential does not open or whose URL is none is left out with its deployments, and so is a deployment nobody priced:
     what cannot be reached or charged is not offered.
     """
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
@@ -31,7 +31,7 @@ async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger
     for row in providers:
         try:
             usable[ProviderName(row["name"])] = _provider(row, cipher)
-        except UnreadableCredentialError as error:
+        except (UnreadableCredentialError, InvalidBaseUrlError) as error:
             log.error("provider_left_out", provider=row["name"], error=str(error))  # noqa: TRY400 - a traceback adds nothing
     return Catalog(
         revision=revision,
@@ -53,6 +53,7 @@ async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger
 
 def _provider(row: asyncpg.Record, cipher: CredentialCipher) -> Provider:
     name = ProviderName(row["name"])
+    check_base_url(row["base_url"])
     return Provider(
         name=name,
         kind=ProviderKind(row["kind"]),

@@ -25,8 +25,11 @@ _CREDENTIAL_HEADERS: Final = (
 )
 """Headers that may hold the client's key, or what an earlier attempt put there for another provider."""
 
-_CLIENT_HEADERS: Final = ("x-forwarded-for", "x-forwarded-proto", "forwarded", "via")
-"""Headers that tell a provider who the client is."""
+_CLIENT_HEADERS: Final = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip")
+"""Headers that tell a provider who the client is; `x-forwarded-*` besides."""
+
+_ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "x-goog-user-project")
+"""Headers with which a client would choose among our accounts at a provider."""
 
 EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     # Nobody outside speaks our internal headers or Envoy's.
@@ -42,6 +45,13 @@ EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     {"remove": Header.REQUEST_ID},
     # A compressed answer could not be read for its usage.
     {"remove": "accept-encoding"},
+    # All bodies here are JSON in UTF-8. A provider that believed another charset would read another body than we did.
+    {
+        "append": {
+            "header": {"key": "content-type", "value": "application/json"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    },
 )
 
 
@@ -134,9 +144,11 @@ def _header_mutation(mutations: list[Json]) -> JsonObject:
 
 def _scrub() -> list[Json]:
     return [
-        *({"remove": header} for header in (*_CREDENTIAL_HEADERS, *_CLIENT_HEADERS)),
-        {"remove_on_match": {"key_matcher": {"prefix": Header.INTERNAL_PREFIX}}},
-        {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+        *({"remove": header} for header in (*_CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
+        *(
+            {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
+            for prefix in (Header.INTERNAL_PREFIX, "x-envoy-", "x-forwarded-")
+        ),
     ]
 
 

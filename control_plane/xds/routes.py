@@ -6,7 +6,7 @@ from typing import Final
 from control_plane.catalog.model import Catalog, Deployment
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
-from gateway_core.contract import Cluster, Header, provider_cluster, route_key
+from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key
 from gateway_core.endpoints import Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName
@@ -70,13 +70,13 @@ def _provider_route(
         for deployment in group:
             cluster = provider_cluster(deployment.provider)
             parameters = {
-                "path": catalog.providers[deployment.provider].path(endpoint),
-                "model": deployment.upstream_model,
+                RouteField.PATH: catalog.providers[deployment.provider].path(endpoint),
+                RouteField.MODEL: deployment.upstream_model,
             }
             metadata[upstream_filter(cluster)] = parameters
             if groups[0] == (deployment,):
                 # The first attempt is certain, so the front filter prepares it while it has the body in hand.
-                metadata[FRONT_FILTER] = {"cluster": cluster, **parameters}
+                metadata[FRONT_FILTER] = {RouteField.CLUSTER: cluster, **parameters}
     return {
         "name": route_key(endpoint, model),
         "match": {"prefix": "/"},

@@ -1,21 +1,23 @@
 -- The one Lua filter in front of everything (downstream, before ext_authz).
 --
--- Request: finds the endpoint, scans the JSON body strictly, chooses the route by model, asks the provider for usage, and
--- prepares the body for the first provider of the chain. Response: captures the provider's raw usage object, counts
--- server-sent events, and hides the usage chunk from a client that did not ask for it.
+-- Request: finds the endpoint, turns away what brings no key, checks the JSON body, chooses the route by model, asks the
+-- provider for usage, and prepares the body for the first provider of the chain. Response: captures the provider's raw
+-- usage object, counts server-sent events, and hides the usage chunk from a client that did not ask for it.
 --
 -- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
 -- dynamic metadata "tollgate": request, plan, usage_first, usage_last, sse_events (gateway_core/contract.py).
 --
--- string.byte and plain string.find compile to machine code; Lua patterns do not, so none stands on the hot path. An error
--- anywhere in a request answers 503: this filter fails closed.
+-- string.byte and plain string.find compile to machine code; Lua patterns do not, so none stands in a loop over a body. An
+-- error anywhere in a request answers 503: this filter fails closed.
 
-local find, sub, byte, format = string.find, string.sub, string.byte, string.format
+local find, sub, byte, format, lower = string.find, string.sub, string.byte, string.format, string.lower
 local concat, tonumber, tostring, pcall, floor = table.concat, tonumber, tostring, pcall, math.floor
 
 local NAMESPACE = "tollgate"
 local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local DEPTH_MAX = 512             -- nesting of JSON; real tool schemas stay below 40
+local KEYS_MAX = 1000             -- keys at the top level; real requests stay below 40
+local KEY_PREFIX, KEY_LENGTH = "sk-tg-", 60   -- gateway_core/api_keys.py
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
 
@@ -30,6 +32,10 @@ local ENDPOINTS = {
 local REQUEST_FIELDS = {
   model = true, stream = true, stream_options = true, max_tokens = true, max_completion_tokens = true, n = true,
 }
+-- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
+local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
+-- Words that bring in what the body's length does not tell: images, files and documents by reference.
+local REFERENCES = { '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"' }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
 
 local QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
@@ -61,56 +67,97 @@ local function skip_string(s, i)
   end
 end
 
-local function is_number_byte(c)
-  return c ~= nil and ((c >= 48 and c <= 57) or c == 45 or c == 43 or c == 46 or c == 69 or c == 101)
+local function skip_digits(s, i)
+  local c = byte(s, i)
+  while c ~= nil and c >= 48 and c <= 57 do
+    i = i + 1
+    c = byte(s, i)
+  end
+  return i, c
+end
+
+-- A number begins at i; returns the index of its last byte, or nil.
+local function skip_number(s, i)
+  if byte(s, i) == 45 then i = i + 1 end
+  local first = i
+  local c
+  i, c = skip_digits(s, i)
+  if i == first then return nil end
+  if c == 46 then
+    first = i + 1
+    i, c = skip_digits(s, first)
+    if i == first then return nil end
+  end
+  if c == 69 or c == 101 then
+    c = byte(s, i + 1)
+    first = (c == 43 or c == 45) and i + 2 or i + 1
+    i = skip_digits(s, first)
+    if i == first then return nil end
+  end
+  return i - 1
+end
+
+-- A string, number or literal begins at i with byte c; returns the index of its last byte, or nil.
+local function skip_scalar(s, i, c)
+  if c == QUOTE then return skip_string(s, i + 1) end
+  if c == 116 then return sub(s, i, i + 3) == "true" and i + 3 or nil end
+  if c == 102 then return sub(s, i, i + 4) == "false" and i + 4 or nil end
+  if c == 110 then return sub(s, i, i + 3) == "null" and i + 3 or nil end
+  return c ~= nil and skip_number(s, i) or nil
 end
 
 local open_brackets = {}
 
--- A whole value begins at i with byte c; returns the index of its last byte, or nil if brackets or strings do not close.
+-- A value begins at i with byte c; returns the index of its last byte, or nil if it is not JSON. What is inside a string is
+-- not looked at.
 local function skip_value(s, i, c)
-  if c == QUOTE then return skip_string(s, i + 1) end
-  if c == OPEN_BRACE or c == OPEN_BRACKET then
-    local depth = 1
-    open_brackets[1] = c
-    i = i + 1
-    while true do
-      local x = byte(s, i)
-      if x == nil then return nil end
-      if x == QUOTE then
-        i = skip_string(s, i + 1)
+  if c ~= OPEN_BRACE and c ~= OPEN_BRACKET then return skip_scalar(s, i, c) end
+  local depth = 1
+  open_brackets[1] = c
+  local opened = true
+  i, c = skip_space(s, i + 1)
+  while true do
+    -- Here c is the first byte of an element, or what closes a bracket that has just been opened.
+    if not (opened and c == open_brackets[depth] + 2) then
+      if open_brackets[depth] == OPEN_BRACE then
+        i = c == QUOTE and skip_string(s, i + 1)
         if not i then return nil end
-      elseif x == OPEN_BRACE or x == OPEN_BRACKET then
+        i, c = skip_space(s, i + 1)
+        if c ~= COLON then return nil end
+        i, c = skip_space(s, i + 1)
+      end
+      opened = c == OPEN_BRACE or c == OPEN_BRACKET
+      if opened then
         depth = depth + 1
         if depth > DEPTH_MAX then return nil end
-        open_brackets[depth] = x
-      elseif x == CLOSE_BRACE or x == CLOSE_BRACKET then
-        if open_brackets[depth] ~= x - 2 then return nil end
+        open_brackets[depth] = c
+      else
+        i = skip_scalar(s, i, c)
+        if not i then return nil end
+      end
+      i, c = skip_space(s, i + 1)
+    end
+    if not opened or c == open_brackets[depth] + 2 then
+      while c == open_brackets[depth] + 2 do
         depth = depth - 1
         if depth == 0 then return i end
+        i, c = skip_space(s, i + 1)
       end
-      i = i + 1
+      if c ~= COMMA then return nil end
+      opened = false
+      i, c = skip_space(s, i + 1)
     end
   end
-  if c == 116 then return sub(s, i, i + 3) == "true" and i + 3 or nil end
-  if c == 102 then return sub(s, i, i + 4) == "false" and i + 4 or nil end
-  if c == 110 then return sub(s, i, i + 3) == "null" and i + 3 or nil end
-  local first = i
-  while is_number_byte(c) do
-    i = i + 1
-    c = byte(s, i)
-  end
-  return i > first and i - 1 or nil
 end
 
 -- Walks the object that begins at i. first[key] and last[key] become the span of the value of each wanted key.
--- Returns the index of the closing brace, or nil and what is wrong. A key that is repeated or escaped is refused: another
--- parser might read a different value than the one we authorise and charge.
+-- Returns the index of the closing brace, or nil and what is wrong. A key is refused if another parser might take it for one
+-- that we read: repeated, escaped, other than plain ASCII, or differing from a known one only in case.
 local function scan_object(s, i, wanted, first, last)
   local c
   i, c = skip_space(s, i)
   if c ~= OPEN_BRACE then return nil, "The body must be a JSON object." end
-  local seen = {}
+  local seen, count = {}, 0
   i, c = skip_space(s, i + 1)
   if c == CLOSE_BRACE then return i end
   while true do
@@ -118,9 +165,15 @@ local function scan_object(s, i, wanted, first, last)
     local close = skip_string(s, i + 1)
     if not close then return nil, NOT_JSON end
     local key = sub(s, i + 1, close - 1)
-    if find(key, "\\", 1, true) then return nil, "Keys with escape sequences are not accepted." end
-    if seen[key] then return nil, "The same key appears twice." end
-    seen[key] = true
+    if find(key, "[^ -~]") or find(key, "\\", 1, true) then
+      return nil, "Top-level keys must be plain ASCII without escape sequences."
+    end
+    local folded = lower(key)
+    if seen[folded] then return nil, "The same key appears twice." end
+    if folded ~= key and wanted[folded] then return nil, "Keys are written in lower case." end
+    seen[folded] = true
+    count = count + 1
+    if count > KEYS_MAX then return nil, "The body has too many keys." end
     i, c = skip_space(s, close + 1)
     if c ~= COLON then return nil, NOT_JSON end
     i, c = skip_space(s, i + 1)
@@ -148,12 +201,27 @@ end
 
 ------------------------------------------------------------------------------------------------------------- request
 
-local function refuse(h, status, code, message, param)
-  h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", { error_code = code })
+-- Answers with an error in OpenAI's shape. `known` is what the log line is told of the request besides.
+local function refuse(h, known, status, code, message, param)
+  known.error_code = code
+  h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
   h:respond(
     { [":status"] = status, ["content-type"] = "application/json" },
     format('{"error":{"message":"%s","type":"%s","param":%s,"code":"%s"}}',
       message, status == "503" and "server_error" or "invalid_request_error", param and '"' .. param .. '"' or "null", code))
+end
+
+local function looks_like_key(text)
+  return #text == KEY_LENGTH and sub(text, 1, #KEY_PREFIX) == KEY_PREFIX
+end
+
+-- Whether a request brings something of a key's form. Whether it is one, ext_authz decides; this keeps strangers from having
+-- their bodies buffered and scanned.
+local function brings_key(headers)
+  local authorization = headers:get("authorization")
+  if authorization and lower(sub(authorization, 1, 7)) == "bearer " and looks_like_key(sub(authorization, 8)) then return true end
+  local api_key = headers:get("x-api-key")
+  return api_key ~= nil and looks_like_key(api_key)
 end
 
 -- A model name is what routing and prices hang on, so only plain characters: letters, digits, - . / : _ @
@@ -167,14 +235,23 @@ local function model_name(s, first, last)
   return sub(s, first + 1, last - 1)
 end
 
--- A whole number >= 0 at the span, or nil: what it is not, the provider will say.
+-- The whole number at a span, or nil for null; false for anything else.
 local function whole_number(s, first, last)
-  local value = first and tonumber(sub(s, first, last))
-  if not value or value < 0 or value > 1e9 or value ~= floor(value) then return nil end
+  if not first or byte(s, first) == 110 then return nil end
+  local value = tonumber(sub(s, first, last))
+  if not value or value < 1 or value > 1e9 or value ~= floor(value) then return false end
   return value
 end
 
--- Returns a list of edits {first, last, text} that make the provider send usage at the end of a chat stream, and whether
+-- Whether the body names something that is not in it.
+local function has_references(s)
+  for i = 1, #REFERENCES do
+    if find(s, REFERENCES[i], 1, true) then return true end
+  end
+  return false
+end
+
+-- Returns an edit {first, last, text} that makes the provider send usage at the end of a chat stream, and whether
 -- the client has to be spared the extra chunk. Everything else the client put into stream_options stays.
 local function ask_for_usage(s, close, first, last)
   local options = first.stream_options
@@ -194,8 +271,9 @@ local function ask_for_usage(s, close, first, last)
   return { flag, inner_last.include_usage, "true" }, true
 end
 
--- Applies one or two edits of disjoint spans; returns the new text and the span where the edit `mark` stands now.
-local function apply(s, edit, mark)
+-- Applies the edit `mark` and, unless it is nil, `edit`, whose span is another one. Returns the new text and the span at which
+-- the text of `mark` stands in it.
+local function apply_edits(s, edit, mark)
   local a, b = mark, edit
   if edit and edit[1] < mark[1] then a, b = edit, mark end
   local text, shift
@@ -211,78 +289,89 @@ end
 
 local function on_request(h)
   local headers = h:headers()
+  local known = {}                 -- what the log line is told of the request
   local client_request_id = headers:get("x-tg-client-request-id")
-  local path = headers:get(":path")
-  local query = find(path, "?", 1, true)
-  if query then path = sub(path, 1, query - 1) end
-  local endpoint = ENDPOINTS[headers:get(":method") .. " " .. path]
-  if not endpoint then return refuse(h, "404", "not_found", "Unknown path or method.") end
   if client_request_id then
     headers:remove("x-tg-client-request-id")
-    if find(client_request_id, "[^!-~]") then client_request_id = nil end   -- metadata takes plain text only
+    -- Metadata takes plain text only.
+    if not find(client_request_id, "[^!-~]") then known.client_request_id = client_request_id end
+  end
+  local path, query = headers:get(":path"), ""
+  local mark = find(path, "?", 1, true)
+  if mark then path, query = sub(path, 1, mark - 1), sub(path, mark) end
+  known.endpoint = ENDPOINTS[headers:get(":method") .. " " .. path]
+  if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
+  if not brings_key(headers) then
+    return refuse(h, known, "401", "invalid_api_key",
+      "No valid API key was given. Send it as 'Authorization: Bearer sk-tg-...'.")
   end
 
-  if endpoint == "models" then
+  if known.endpoint == "models" then
     headers:replace("x-tg-route", "models:")
     h:clearRouteCache()
-    h:streamInfo():dynamicMetadata():set(NAMESPACE, "request",
-      { endpoint = endpoint, client_request_id = client_request_id })
+    h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
     return
   end
 
   local body = h:body()
   local length = body and body:length() or 0
-  if length == 0 then return refuse(h, "400", "invalid_json", "A JSON body is required.") end
+  if length == 0 then return refuse(h, known, "400", "invalid_json", "A JSON body is required.") end
   local s = body:getBytes(0, length)
   local first, last = {}, {}
   local close, problem = scan_body(s, first, last)
-  if not close then return refuse(h, "400", "invalid_json", problem) end
-  if not first.model then return refuse(h, "400", "missing_model", "The field 'model' is required.", "model") end
+  if not close then return refuse(h, known, "400", "invalid_json", problem) end
+  if not first.model then return refuse(h, known, "400", "missing_model", "The field 'model' is required.", "model") end
   local model = model_name(s, first.model, last.model)
-  if not model then return refuse(h, "400", "invalid_model", "The field 'model' is not a model's name.", "model") end
+  if not model then
+    return refuse(h, known, "400", "invalid_model", "The field 'model' is not a model's name.", "model")
+  end
+  known.model = model
+  local numbers = {}
+  for i = 1, #WHOLE_NUMBERS do
+    local name = WHOLE_NUMBERS[i]
+    numbers[name] = whole_number(s, first[name], last[name])
+    if numbers[name] == false then
+      return refuse(h, known, "400", "invalid_number", "This field must be a whole number of at least 1.", name)
+    end
+  end
 
-  local streaming = first.stream ~= nil and byte(s, first.stream) == 116
+  known.stream = first.stream ~= nil and byte(s, first.stream) == 116
   local edit, hide_usage = nil, false
-  if streaming and endpoint == "chat" then
+  if known.stream and known.endpoint == "chat" then
     edit, hide_usage, problem = ask_for_usage(s, close, first, last)
-    if problem then return refuse(h, "400", "invalid_json", problem, "stream_options") end
+    if problem then return refuse(h, known, "400", "invalid_json", problem, "stream_options") end
   end
 
   headers = h:headers()            -- handles taken before body() are stale
-  headers:replace("x-tg-route", endpoint .. ":" .. model)
+  headers:replace("x-tg-route", known.endpoint .. ":" .. model)
   h:clearRouteCache()
   local prepared = h:metadata()    -- metadata of the chosen route under this filter's name; empty unless attempt 1 is certain
   local cluster = prepared:get("cluster")
   local upstream_model = model
   if cluster then
     upstream_model = prepared:get("model")
-    headers:replace(":path", prepared:get("path"))
+    headers:replace(":path", prepared:get("path") .. query)
     headers:replace("x-tg-prepared", cluster)
   end
 
   local model_first, model_last = first.model, last.model
   if edit or upstream_model ~= model then
     local text
-    text, model_first, model_last = apply(s, edit, { model_first, model_last, '"' .. upstream_model .. '"' })
+    text, model_first, model_last = apply_edits(s, edit, { model_first, model_last, '"' .. upstream_model .. '"' })
     length = body:setBytes(text)
     headers:replace("content-length", tostring(length))
   end
 
-  local requested = whole_number(s, first.max_tokens, last.max_tokens)
-  local requested_too = whole_number(s, first.max_completion_tokens, last.max_completion_tokens)
+  local requested, requested_too = numbers.max_tokens, numbers.max_completion_tokens
   if requested_too and (not requested or requested_too > requested) then requested = requested_too end
+  known.hide_usage = hide_usage
+  known.body_bytes = length
+  known.references = has_references(s)
+  known.max_output_tokens = requested
+  known.choices = numbers.n
   local metadata = h:streamInfo():dynamicMetadata()
-  metadata:set(NAMESPACE, "request", {
-    endpoint = endpoint,
-    model = model,
-    stream = streaming,
-    hide_usage = hide_usage,
-    body_bytes = length,
-    max_output_tokens = requested,
-    choices = whole_number(s, first.n, last.n),
-    client_request_id = client_request_id,
-  })
-  metadata:set(NAMESPACE, "plan", model_first .. "," .. model_last .. "," .. length)
+  metadata:set(NAMESPACE, "request", known)
+  metadata:set(NAMESPACE, "plan", model_first .. "," .. model_last)
 end
 
 ------------------------------------------------------------------------------------------------------------ response
@@ -316,20 +405,46 @@ local function usage_text(s, i, nested)
   end
 end
 
--- Where the event that begins at i ends (index of the last byte of the blank line), or nil while it is incomplete.
+local function earlier(a_first, a_last, b_first, b_last)
+  if b_first and (not a_first or b_first < a_first) then return b_first, b_last end
+  return a_first, a_last
+end
+
+-- Where the event that begins at i ends: the index of the last byte of the blank line, or nil while it is incomplete.
 local function event_last(s, i, has_cr)
-  local lf = find(s, "\n\n", i, true)
-  local crlf = has_cr and find(s, "\r\n\r\n", i, true)
-  if crlf and (not lf or crlf < lf) then return crlf + 3 end
-  return lf and lf + 1
+  local first, last = find(s, "\n\n", i, true)
+  if has_cr then
+    first, last = earlier(first, last, find(s, "\n\r\n", i, true))
+    first, last = earlier(first, last, find(s, "\r\r", i, true))
+  end
+  return last
+end
+
+-- The usage object in the event from first to last, or nil. Its data may stand behind other lines.
+local function event_usage(s, first, last)
+  local data = first
+  while sub(s, data, data + 4) ~= "data:" do
+    local line_end = find(s, "\n", data, true) or find(s, "\r", data, true)
+    if not line_end or line_end >= last then return nil end
+    data = line_end + 1
+  end
+  return usage_text(s, data + 5, true)
 end
 
 -- Reads the stream as it passes. A client that asked for no usage gets whole events only, less the one that carries
 -- nothing but usage; any other client gets every byte as it comes.
+--
+-- Between chunks, `carry` is the beginning of an event whose end has not come yet; hidden from the client so far if
+-- hide_usage, already sent otherwise. An event too long to keep is let through and not read (`oversized`).
 local function on_stream(h, hide_usage)
-  local carry, events, captured = "", 0, false
-  local oversized = false          -- inside an event too long to keep: its bytes pass until it ends
+  local carry, events, captured, oversized = "", 0, false, false
   local chunk, forwarded
+
+  local function capture(usage)
+    h:streamInfo():dynamicMetadata():set(NAMESPACE, captured and "usage_last" or "usage_first", usage)
+    captured = true
+  end
+
   for next_chunk in h:bodyChunks() do
     chunk = next_chunk
     local length = chunk:length()
@@ -344,13 +459,9 @@ local function on_stream(h, hide_usage)
       if not last then break end
       events = events + 1
       local usage
-      if mention and mention < last and not oversized then
-        local data = find(s, "data:", position, true)
-        usage = data and data < last and usage_text(s, data + 5, true)
-        if usage then
-          h:streamInfo():dynamicMetadata():set(NAMESPACE, captured and "usage_last" or "usage_first", usage)
-          captured = true
-        end
+      if mention and mention < last then
+        usage = not oversized and event_usage(s, position, last)
+        if usage then capture(usage) end
         mention = find(s, '"usage"', last + 1, true)
       end
       if kept then
@@ -374,7 +485,13 @@ local function on_stream(h, hide_usage)
     end
     if events > 0 then h:streamInfo():dynamicMetadata():set(NAMESPACE, "sse_events", events) end
   end
-  if hide_usage and carry ~= "" and chunk then chunk:setBytes(forwarded .. carry) end   -- a last event without its blank line
+
+  -- What is left is a last event without its blank line.
+  if carry ~= "" and chunk then
+    if hide_usage then chunk:setBytes(forwarded .. carry) end
+    local usage = not oversized and find(carry, '"usage"', 1, true) and event_usage(carry, 1, #carry)
+    if usage then capture(usage) end
+  end
 end
 
 -- A provider that refuses our credential tells the client about a key it never sent, sometimes quoting a part of it.
@@ -397,7 +514,7 @@ local function on_response(h)
   if not request or not request.endpoint or request.endpoint == "models" then return end
   local headers = h:headers()
   local status = headers:get(":status")
-  if status ~= "200" then
+  if byte(status) ~= 50 then       -- not 2xx
     if status == "401" or status == "403" then
       local grant = metadata:get(GRANT_NAMESPACE)
       if grant and not grant.error_code then hide_credential_error(h) end
@@ -406,6 +523,7 @@ local function on_response(h)
   end
   local content_type = headers:get("content-type")
   if not content_type then return end
+  content_type = lower(content_type)
   if find(content_type, "text/event-stream", 1, true) then return on_stream(h, request.hide_usage) end
   if not find(content_type, "json", 1, true) then return end
   local body = h:body()
@@ -423,9 +541,9 @@ function envoy_on_request(h)
   local ok, problem = pcall(on_request, h)
   if not ok then
     h:logErr("front request: " .. tostring(problem))
-    refuse(h, "503", "gateway_error", "The gateway could not read this request.")
+    refuse(h, {}, "503", "gateway_error", "The gateway could not read this request.")
   end
 end
 
--- No pcall: the answer passes in any case, and Envoy counts the error (lua.errors), which is what the alert watches.
+-- No pcall: the answer passes in any case, and Envoy counts the error (http.gateway.lua.errors).
 envoy_on_response = on_response

@@ -12,13 +12,13 @@ local function prepare(h)
   local path, model = parameters:get("path"), parameters:get("model")
   if not path then error("the route has no parameters for this cluster") end
   local plan = h:streamInfo():dynamicMetadata():get("tollgate").plan
-  local model_first, model_last = match(plan, "^(%d+),(%d+),")
+  local model_first, model_last = match(plan, "^(%d+),(%d+)$")
   local body = h:body()
   local s = body:getBytes(0, body:length())
   local text = sub(s, 1, tonumber(model_first) - 1) .. '"' .. model .. '"' .. sub(s, tonumber(model_last) + 1)
   local length = body:setBytes(text)
   local headers = h:headers()
-  headers:replace(":path", path)
+  headers:replace(":path", path .. (match(headers:get(":path"), "%?.*") or ""))
   headers:replace("content-length", tostring(length))
 end
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.stack import Stack, eventually
+from tests.support.stack import Stack, add_model, eventually, wait_until_routed
 
 CHAT = "/v1/chat/completions"
 MIB = 1024 * 1024
@@ -55,6 +57,24 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o mini"}', "invalid_model"),
         (b'{"model": "' + b"a" * 300 + b'"}', "invalid_model"),
         (b'{"model": "gpt-4o-mini", "stream": true, "stream_options": {"a": 1, "a": 2}}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "Model": "gpt-4o"}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "mode\xc5\xbf": "gpt-4o"}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "a\x00": 1}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": [1 2]}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": [1,]}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": {"y" 1}}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": {"y": 1,}}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": {1: 1}}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": [[], {}, [}]}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": -+1}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": 1.e5}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "x": NaN}', "invalid_json"),
+        (b"{" + b",".join(b'"k%d": 1' % n for n in range(1001)) + b', "model": "gpt-4o-mini"}', "invalid_json"),
+        (b'{"model": "gpt-4o-mini", "n": "128"}', "invalid_number"),
+        (b'{"model": "gpt-4o-mini", "n": 1e10}', "invalid_number"),
+        (b'{"model": "gpt-4o-mini", "max_tokens": 0}', "invalid_number"),
+        (b'{"model": "gpt-4o-mini", "max_tokens": -1}', "invalid_number"),
+        (b'{"model": "gpt-4o-mini", "max_completion_tokens": 1.5}', "invalid_number"),
     ],
 )
 async def test_a_malformed_body_is_refused_with_400(
@@ -65,6 +85,71 @@ async def test_a_malformed_body_is_refused_with_400(
         assert (await error_of(response))["code"] == code
 
 
+async def test_json_of_every_form_passes(stack: Stack, session: aiohttp.ClientSession) -> None:
+    odd = b"""
+    { "model" :\t"gpt-4o-mini" , "max_tokens": 1, "n": null, "messages": [ {"role":"user","content":"a\\"b\\\\"} ],
+      "metadata": {"a": [], "b": {}, "c": [[[]]], "d": [{}, {"e": [1, -2.5, 0.1e-7, 3E+2, true, false, null]}], "": ""} }
+    """
+    async with session.post(CHAT, data=odd, headers=stack.headers) as response:
+        assert response.status == 200, await response.text()
+
+
+async def test_a_refusal_is_recorded_under_the_clients_own_id(stack: Stack, session: aiohttp.ClientSession) -> None:
+    headers = {**stack.headers, "x-request-id": "my-bad-one"}
+    async with session.post(CHAT, data=b"{", headers=headers) as response:
+        row = await stack.request_row(response.headers["x-request-id"])
+    assert (row["client_request_id"], row["endpoint"], row["error_code"]) == ("my-bad-one", "chat", "invalid_json")
+
+
+@pytest.mark.parametrize("header", ["user-agent", "x-request-id"])
+@pytest.mark.parametrize("value", ["\\u0000", "\\", '"}', "caf\u00e9", "%REQ(authorization)%", "x" * 3000])
+async def test_what_a_client_calls_itself_decides_about_no_charge(
+    stack: Stack, session: aiohttp.ClientSession, header: str, value: str
+) -> None:
+    async with session.post(CHAT, json=chat(max_tokens=2), headers={**stack.headers, header: value}) as response:
+        assert response.status == 200
+        row = await stack.request_row(response.headers["x-request-id"])
+    assert (row["outcome"], json.loads(row["meters"])["output"]) == ("settled", 2)
+    assert stack.endpoints["api_key"] not in str(dict(row))
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-7", "application/grpc", "text/plain", ""])
+async def test_the_content_type_is_ours_to_say(stack: Stack, session: aiohttp.ClientSession, content_type: str) -> None:
+    await stack.forget_provider_requests()
+    headers = {**stack.headers, "content-type": content_type}
+    body = json.dumps(chat(max_tokens=1)).encode()
+    async with session.post(CHAT, data=body, headers=headers) as response:
+        assert response.status == 200
+    [received] = await stack.provider_requests()
+    assert received["headers"]["content-type"] == "application/json"
+
+
+async def test_a_client_cannot_choose_among_our_accounts_nor_is_it_named(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    await stack.forget_provider_requests()
+    unwanted = ["OpenAI-Organization", "OpenAI-Project", "X-Goog-User-Project", "X-Real-IP", "X-Forwarded-Host", "Via"]
+    headers = {**stack.headers, **dict.fromkeys(unwanted, "client"), "anthropic-beta": "kept"}
+    async with session.post(CHAT, json=chat(max_tokens=1), headers=headers) as response:
+        assert response.status == 200
+    [received] = await stack.provider_requests()
+    assert not {name.lower() for name in unwanted} & set(received["headers"])
+    assert not [name for name in received["headers"] if name.startswith("x-forwarded-")]
+    assert received["headers"]["anthropic-beta"] == "kept"
+
+
+async def test_a_body_that_refers_to_images_holds_the_whole_context(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    body = chat(max_tokens=1) | {"messages": [{"role": "user", "content": [image]}]}
+    async with session.post(CHAT, json=body, headers=stack.headers) as response:
+        request_id = response.headers["x-request-id"]
+    async with stack.database() as database:
+        held = await database.fetchval("SELECT amount_nano_usd FROM billing.holds WHERE request_id = $1", request_id)
+    assert held == 128_000 * 150 + 1 * 600
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -72,6 +157,7 @@ async def test_a_malformed_body_is_refused_with_400(
         {"Authorization": "Bearer nonsense"},
         {"Authorization": "Basic c2stdGctbGl2ZQ=="},
         {"Authorization": "Bearer sk-tg-live-" + "0" * 49},
+        {"x-api-key": "sk-tg-live-" + "0" * 49},
         {"Authorization": "Bearer \xff\xfe"},
     ],
 )
@@ -112,7 +198,7 @@ async def test_a_body_over_the_limit_is_413_and_one_just_below_passes(
     stack: Stack, session: aiohttp.ClientSession, chunked: bool
 ) -> None:
     def body(size: int) -> Any:
-        prefix = b'{"model":"gpt-4o-mini","max_tokens":1,"messages":[{"role":"user","content":"'
+        prefix = b'{"model":"long-context","max_tokens":1,"messages":[{"role":"user","content":"'
         whole = prefix + b"a" * (size - len(prefix) - 4) + b'"}]}'
 
         async def pieces() -> AsyncIterator[bytes]:
@@ -121,6 +207,9 @@ async def test_a_body_over_the_limit_is_413_and_one_just_below_passes(
 
         return pieces() if chunked else BytesIO(whole)
 
+    if not chunked:
+        await add_model(stack, "long-context", [("openai", "long-context")])
+    await wait_until_routed(stack, "long-context")
     async with session.post(CHAT, data=body(32 * MIB + 1), headers=stack.headers) as response:
         assert response.status == 413
         assert (await error_of(response))["code"] == "request_too_large"
@@ -197,6 +286,56 @@ async def test_a_disabled_key_is_refused_in_less_than_a_second(stack: Stack, ses
             return response.status == 401
 
     await eventually(is_refused, deadline_s=1)
+
+
+async def test_without_postgres_every_request_is_refused_with_503_and_it_heals(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    stack.kill("postgres")
+
+    async def status(path: str) -> int:
+        method = "POST" if path == CHAT else "GET"
+        body = chat(max_tokens=1) if path == CHAT else None
+        async with session.request(method, path, json=body, headers=stack.headers) as response:
+            if response.status != 200:
+                assert response.status == 503
+                await error_of(response)
+            return response.status
+
+    assert await status(CHAT) == 503
+    assert await status("/v1/models") == 503
+
+    async def is_healed() -> bool:
+        return await status(CHAT) == 200 and await status("/v1/models") == 200
+
+    await eventually(is_healed, deadline_s=30)
+    await stack.settled()
+
+
+async def test_a_model_that_admission_knows_and_envoy_does_not_yet_is_404_and_costs_nothing(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    pid = int(stack.endpoints["pids"]["control_plane"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await add_model(stack, "early", [("openai", "early")])
+
+        async def answer() -> dict[str, Any] | None:
+            async with session.post(CHAT, json=chat() | {"model": "early"}, headers=stack.headers) as response:
+                assert response.status == 404
+                error = await error_of(response)
+                return error if error["code"] == "not_found" else None
+
+        await eventually(answer)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await stack.settled()
+    async with stack.database() as database:
+        rows = await database.fetch(
+            "SELECT DISTINCT outcome, price_nano_usd FROM billing.requests WHERE model = 'early'"
+        )
+    assert ("released", 0) in [tuple(row) for row in rows]
+    assert {row["price_nano_usd"] for row in rows} == {0}
 
 
 async def test_without_ext_authz_every_request_is_refused_with_503_and_it_heals(

@@ -1,8 +1,10 @@
 """Failover from one provider to the next: right path, model and credential at each, and no key where it does not belong."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from io import BytesIO
 
 import aiohttp
@@ -10,7 +12,7 @@ import pytest
 
 from local_stack.ports import free_port
 from tests.support.processes import running_python
-from tests.support.stack import Stack, add_model, add_provider, wait_until_routed
+from tests.support.stack import Stack, add_model, add_provider, provider_credentials, wait_until_routed
 
 FLAKY_KEY, BACKUP_KEY = "flaky-provider-secret", "backup-provider-secret"
 
@@ -102,7 +104,72 @@ async def test_the_first_attempt_is_prepared_once_so_the_upstream_script_is_skip
     assert len(before) == 1
 
 
+async def test_providers_of_one_group_share_the_traffic_each_with_its_own_model_and_credential(stack: Stack) -> None:
+    """Which one a first attempt goes to is drawn by Envoy: only upstream.lua can prepare it."""
+    names = ("drawn-a", "drawn-b")
+    for name in names:
+        await add_provider(stack, name, f"{stack.simulator_url}/v1", f"{name}-secret")
+    await add_model(stack, "drawn", [(name, f"model-of-{name}") for name in names], in_one_group=True)
+    await wait_until_routed(stack, "drawn")
+    await stack.forget_provider_requests()
+    request_ids = []
+    async with aiohttp.ClientSession(stack.url, headers=stack.headers) as session:
+        for number in range(40):
+            text = "x" * (100_000 if number % 4 == 0 else 10)
+            body = {"model": "drawn", "stream": number % 2 == 0, "messages": [{"role": "user", "content": text}]}
+            async with session.post("/v1/chat/completions", json=body) as response:
+                assert response.status == 200
+                await response.read()
+                request_ids.append(response.headers["x-request-id"])
+    at_provider = Counter(
+        (request["headers"]["authorization"], re.findall(r'"model": "([^"]+)"', request["body_start"])[0])
+        for request in await stack.provider_requests()
+    )
+    rows = [await stack.request_row(request_id) for request_id in request_ids]
+    in_ledger = Counter((f"Bearer {row['provider']}-secret", f"model-of-{row['provider']}") for row in rows)
+    assert at_provider == in_ledger
+    assert len(at_provider) == 2
+    assert sum(at_provider.values()) == 40
+    assert {(row["outcome"], row["attempts"]) for row in rows} == {("settled", 1)}
+    prepared = await stack.envoy_stats("^cluster.provider/drawn-.*lua.executions")
+    assert sum(prepared.values()) == 40
+
+
+async def test_a_provider_that_refuses_connections_is_503_and_the_hold_is_released(stack: Stack) -> None:
+    await add_provider(stack, "closed", f"http://127.0.0.1:{free_port()}/v1", "closed-secret")
+    await add_model(stack, "closed", [("closed", "upstream-closed")])
+    await wait_until_routed(stack, "closed")
+    async with aiohttp.ClientSession(stack.url, headers=stack.headers) as session:
+        for stream in (False, True):
+            body: dict[str, object] = {"model": "closed", "stream": stream, "messages": []}
+            async with session.post("/v1/chat/completions", json=body) as response:
+                assert (response.status, response.content_type) == (503, "application/json")
+                assert (await response.json())["error"]["code"] == "provider_unavailable"
+                request_id = response.headers["x-request-id"]
+            row = await stack.request_row(request_id)
+            assert (row["outcome"], row["price_nano_usd"]) == ("released", 0)
+            async with stack.database() as database:
+                hold = "SELECT state FROM billing.holds WHERE request_id = $1"
+                assert await database.fetchval(hold, request_id) == "released"
+
+
 async def test_no_script_failed_and_no_secret_is_in_the_config_dump_the_spool_or_a_log(stack: Stack) -> None:
+    await add_provider(stack, "leaky-first", f"http://127.0.0.1:{free_port()}/v1", "leaky-first-secret")
+    await add_provider(stack, "leaky-second", f"{stack.simulator_url}/v1", "leaky-second-secret")
+    await add_model(stack, "leaky", [("leaky-first", "first"), ("leaky-second", "second")])
+    await wait_until_routed(stack, "leaky")
+    # Everything that has a secret in its hands has used it: front and upstream script, ext_authz, the sink, a failure.
+    async with aiohttp.ClientSession(stack.url, headers=stack.headers) as session:
+        for text in ("x", "x [[sim error=401]]", "x [[sim error=429]]", "x [[sim error=cut]]"):
+            for model in ("leaky", "gpt-4o-mini", "gemini-2.5-flash"):
+                for stream in (False, True):
+                    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}
+                    with suppress(aiohttp.ClientPayloadError):
+                        async with session.post("/v1/chat/completions", json=body) as response:
+                            await response.read()
+    await stack.settled()
+    executions = await stack.envoy_stats("^cluster.provider/leaky-second.lua.executions")
+    assert sum(executions.values()) >= 8
     errors = await stack.envoy_stats("lua.errors")
     assert errors
     assert not any(errors.values()), errors
@@ -113,8 +180,10 @@ async def test_no_script_failed_and_no_secret_is_in_the_config_dump_the_spool_or
         places = {"config dump": await got.text()}
     for path in [*(stack.data_dir / "logs").iterdir(), *(stack.data_dir / "spool").iterdir()]:
         places[path.name] = path.read_text(errors="replace")
-    secrets = [path.read_text().strip() for path in (stack.data_dir / "secrets").iterdir()]
-    secrets += [FLAKY_KEY, BACKUP_KEY, "simulated-"]
+    assert {"access.jsonl", "envoy.log", "ext_authz.log", "billing_sink.log", "control_plane.log"} <= set(places)
+    secrets = {path.name: path.read_text().strip() for path in (stack.data_dir / "secrets").iterdir()}
+    credentials = await provider_credentials(stack)
+    assert {"openai", "anthropic", "gemini", "leaky-first", "leaky-second"} <= set(credentials)
     for place, text in places.items():
-        for secret in secrets:
-            assert secret not in text, f"a secret is in {place}"
+        for name, secret in {**secrets, **credentials}.items():
+            assert secret not in text, f"{name} is in {place}"

@@ -1,26 +1,57 @@
 """The story of one chat request, along the hop table of docs/ARCHITECTURE.md, with the official SDK and real parts."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import clickhouse_connect
+import aiohttp
 import openai
 import pytest
+from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import SecretStr
 
 from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
-from tests.support.stack import Stack, eventually
+from tests.support.stack import Stack, provider_credentials
 
 PROMPT: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "Tell me about rivers. [[sim output_tokens=30 cached_tokens=4]]"}
 ]
 
-# gpt-4o-mini, US dollars per million tokens as in the demo catalogue: input 0.15, cached input 0.075, output 0.60.
-INPUT, CACHED_INPUT, OUTPUT = 150, 75, 600
-"""Nano-USD per token."""
+
+@dataclass(frozen=True)
+class Offer:
+    """A model of the demo catalogue; prices are nano-USD per token, a thousand times its US dollars per million tokens."""
+
+    model: str
+    provider: str
+    path: str
+    input: int
+    cached_input: int
+    output: int
+
+    def meters(self, usage: CompletionUsage) -> dict[str, int]:
+        """What a client that was given this usage expects to be counted."""
+        assert usage.prompt_tokens_details is not None
+        cached = usage.prompt_tokens_details.cached_tokens or 0
+        return {"input": usage.prompt_tokens - cached, "cached_input": cached, "output": usage.completion_tokens}
+
+    def price(self, usage: CompletionUsage) -> int:
+        """What it expects to pay, in nano-USD."""
+        meters = self.meters(usage)
+        return (
+            meters["input"] * self.input + meters["cached_input"] * self.cached_input + meters["output"] * self.output
+        )
+
+
+OFFERS = [
+    Offer("gpt-4o-mini", "openai", "/v1/chat/completions", input=150, cached_input=75, output=600),
+    Offer("gemini-2.5-flash", "gemini", "/v1beta/openai/chat/completions", input=300, cached_input=30, output=2500),
+]
+
+each_offer = pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.model)
 
 
 @pytest.fixture
@@ -31,71 +62,59 @@ async def client(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
         yield created
 
 
-async def test_hop_table_of_a_unary_chat_completion(stack: Stack, client: openai.AsyncOpenAI) -> None:
+@each_offer
+async def test_hop_table_of_a_unary_chat_completion(stack: Stack, client: openai.AsyncOpenAI, offer: Offer) -> None:
     await stack.settled()
     balance_before = await _balance(stack)
     await stack.forget_provider_requests()
 
-    # 1, 2: Envoy has its configuration from the control plane.
-    assert "provider/openai" in str(await stack.envoy_stats("^cluster.provider/openai.membership_total"))
+    # 1, 2: Envoy has taken the control plane's configuration, all of it.
+    assert set(await _accepted_versions(stack)) == {"Cluster", "Secret", "Listener", "RouteConfiguration"}
 
     # 3, 4: the client's request passes.
     raw = await client.chat.completions.with_raw_response.create(
-        model="gpt-4o-mini", messages=PROMPT, extra_headers={"x-request-id": "my-own-id"}
+        model=offer.model, messages=PROMPT, extra_headers={"x-request-id": "my-own-id"}
     )
     answer = raw.parse()
     request_id = raw.headers["x-request-id"]
     assert request_id != "my-own-id"
     assert answer.choices[0].message.content
     assert answer.usage is not None
-    usage = answer.usage
 
     # 5: the provider got its own credential and not the client's.
     [received] = await stack.provider_requests()
-    assert received["headers"]["authorization"].startswith("Bearer simulated-")
+    credentials = await provider_credentials(stack)
+    assert received["path"] == offer.path
+    assert received["headers"]["authorization"] == f"Bearer {credentials[offer.provider]}"
     assert stack.endpoints["api_key"] not in json.dumps(received)
     assert not [name for name in received["headers"] if name.startswith(("x-tg-", "x-envoy-"))]
 
-    # 7: one line in the spool.
+    # 6: the provider's usage was captured in its own words; nothing was streamed.
     row = await stack.request_row(request_id)
-    lines = (Path(stack.endpoints["spool_dir"]) / "access.jsonl").read_text().splitlines()
-    [line] = [json.loads(text) for text in lines if request_id in text]
-    assert json.loads(line["usage_first"])["completion_tokens"] == usage.completion_tokens == 30
+    line = _spool_line(stack, request_id)
+    assert json.loads(line["usage_first"]) == json.loads(raw.content)["usage"]
+    assert (line["usage_last"], line["sse_events"]) == (None, None)
 
-    # 8, 9: rated, and moved in the ledger to the nano-dollar.
-    expected = (usage.prompt_tokens - 4) * INPUT + 4 * CACHED_INPUT + 30 * OUTPUT
-    assert row["outcome"] == "settled"
+    # 7: one line in the spool.
+    assert (line["cluster"], line["route"]) == (f"provider/{offer.provider}", f"chat:{offer.model}")
+    assert (line["request"]["model"], line["attempts"], line["status"]) == (offer.model, 1, 200)
+
+    # 8: read, and rated.
+    assert (row["outcome"], row["usage_source"], row["stream"]) == ("settled", "provider", False)
     assert row["client_request_id"] == "my-own-id"
-    assert json.loads(row["meters"]) == {"input": usage.prompt_tokens - 4, "cached_input": 4, "output": 30}
-    assert row["price_nano_usd"] == expected
+    assert json.loads(row["meters"]) == offer.meters(answer.usage)
+
+    # 9: moved in the ledger, to the nano-dollar. 10: the same in ClickHouse.
     await stack.settled()
-    assert balance_before - await _balance(stack) == expected
-    async with stack.database() as database:
-        entries = await database.fetch(
-            """
-            SELECT a.kind, e.amount_nano_usd FROM billing.transactions t
-            JOIN billing.entries e USING (transaction_id) JOIN billing.accounts a USING (account_id)
-            WHERE t.request_id = $1
-            """,
-            request_id,
-        )
-    assert {row["kind"]: row["amount_nano_usd"] for row in entries} == {"balance": -expected, "revenue": expected}
-
-    # 10: the same row in ClickHouse.
-    clickhouse = clickhouse_connect.get_client(dsn=stack.endpoints["clickhouse_url"])
-
-    async def find_row() -> Sequence[Sequence[Any]]:
-        return clickhouse.query(
-            "SELECT outcome, output_tokens, price_nano_usd FROM requests FINAL WHERE request_id = {id:String}",
-            parameters={"id": request_id},
-        ).result_rows
-
-    assert await eventually(find_row) == [("settled", 30, expected)]
-    clickhouse.close()
+    assert balance_before - await _balance(stack) == offer.price(answer.usage)
+    await _is_posted(stack, request_id, offer, answer.usage)
 
 
-async def test_hop_table_of_a_streamed_chat_completion(stack: Stack, client: openai.AsyncOpenAI) -> None:
-    raw = await client.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=PROMPT, stream=True)
+@each_offer
+async def test_hop_table_of_a_streamed_chat_completion(stack: Stack, client: openai.AsyncOpenAI, offer: Offer) -> None:
+    await stack.settled()
+    balance_before = await _balance(stack)
+    raw = await client.chat.completions.with_raw_response.create(model=offer.model, messages=PROMPT, stream=True)
     request_id = raw.headers["x-request-id"]
     stream = raw.parse()
     assert isinstance(stream, openai.AsyncStream)
@@ -104,19 +123,24 @@ async def test_hop_table_of_a_streamed_chat_completion(stack: Stack, client: ope
     assert all(chunk.choices for chunk in chunks)
     row = await stack.request_row(request_id)
     assert (row["outcome"], row["usage_source"], row["stream"]) == ("settled", "provider", True)
-    meters = json.loads(row["meters"])
-    assert meters["output"] == 30
-    assert row["price_nano_usd"] == meters["input"] * INPUT + 4 * CACHED_INPUT + 30 * OUTPUT
+    await stack.settled()
+    balance_after = await _balance(stack)
+
+    # What it should have cost is known from the same request by a client that asks for the usage.
+    usage = await _streamed_usage(client, offer.model)
+    assert usage.completion_tokens == 30
+    line = _spool_line(stack, request_id)
+    assert json.loads(line["usage_first"]) == usage.model_dump(exclude_unset=True)
+    # The chunk with the usage, which was kept from the client, is counted too; and so is [DONE].
+    assert line["sse_events"] == len(chunks) + 2
+    assert json.loads(row["meters"]) == offer.meters(usage)
+    assert balance_before - balance_after == offer.price(usage)
+    await _is_posted(stack, request_id, offer, usage)
 
 
-async def test_a_client_that_asks_for_usage_in_its_stream_gets_it(client: openai.AsyncOpenAI) -> None:
-    stream = await client.chat.completions.create(
-        model="gpt-4o-mini", messages=PROMPT, stream=True, stream_options={"include_usage": True}
-    )
-    chunks = [chunk async for chunk in stream]
-    assert chunks[-1].choices == []
-    assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 30
+@each_offer
+async def test_a_client_that_asks_for_usage_in_its_stream_gets_it(client: openai.AsyncOpenAI, offer: Offer) -> None:
+    assert (await _streamed_usage(client, offer.model)).completion_tokens == 30
 
 
 async def test_the_models_a_key_may_use_are_listed_in_openai_form(client: openai.AsyncOpenAI) -> None:
@@ -141,7 +165,58 @@ async def test_a_key_limited_to_some_models_lists_and_uses_only_those(stack: Sta
         assert refused.value.code == "model_not_allowed"
 
 
+async def _accepted_versions(stack: Stack) -> dict[str, str]:
+    """By resource type, what the one Envoy says it has taken; it has refused nothing."""
+    url = f"{stack.endpoints['control_plane_url']}/api/v1/nodes"
+    headers = {"Authorization": f"Bearer {stack.endpoints['operator_token']}"}
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        [node] = (await response.json())["data"]
+    assert not [status["rejection"] for status in node["types"].values() if status["rejection"]]
+    return {name: status["accepted_version"] for name, status in node["types"].items() if status["accepted_version"]}
+
+
+async def _streamed_usage(client: openai.AsyncOpenAI, model: str) -> CompletionUsage:
+    """What a stream of the prompt costs, as the client is told when it asks."""
+    stream = await client.chat.completions.create(
+        model=model, messages=PROMPT, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    return chunks[-1].usage
+
+
+def _spool_line(stack: Stack, request_id: str) -> dict[str, Any]:
+    """The one line of a request."""
+    lines = (Path(stack.endpoints["spool_dir"]) / "access.jsonl").read_text().splitlines()
+    [line] = [json.loads(text) for text in lines if request_id in text]
+    assert isinstance(line, dict)
+    return line
+
+
 async def _balance(stack: Stack) -> int:
     async with stack.database() as database:
         found: int = await database.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = 'org_demo'")
         return found
+
+
+async def _is_posted(stack: Stack, request_id: str, offer: Offer, usage: CompletionUsage) -> None:
+    """Hops 9 and 10: the ledger's entries for a request, and its row in ClickHouse, are worth what the usage costs."""
+    price = offer.price(usage)
+    async with stack.database() as database:
+        entries = await database.fetch(
+            """
+            SELECT a.kind, e.amount_nano_usd FROM billing.transactions t
+            JOIN billing.entries e USING (transaction_id) JOIN billing.accounts a USING (account_id)
+            WHERE t.request_id = $1
+            """,
+            request_id,
+        )
+        hold = await database.fetchval("SELECT state FROM billing.holds WHERE request_id = $1", request_id)
+    assert {entry["kind"]: entry["amount_nano_usd"] for entry in entries} == {"balance": -price, "revenue": price}
+    assert hold == "settled"
+    row = await stack.clickhouse_row(request_id)
+    assert (row["outcome"], row["model"], row["provider"]) == ("settled", offer.model, offer.provider)
+    tokens = {name.removesuffix("_tokens"): count for name, count in row.items() if name.endswith("_tokens") and count}
+    assert tokens == offer.meters(usage)
+    assert row["price_nano_usd"] == price

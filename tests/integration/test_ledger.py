@@ -107,12 +107,19 @@ async def test_an_expired_hold_gives_its_money_back_and_a_late_line_is_marked(po
     assert await pool.fetchval("SELECT state FROM billing.holds") == "expired"
 
 
-@pytest.mark.parametrize("table", ["transactions", "entries", "requests"])
-@pytest.mark.parametrize("statement", ["DELETE FROM billing.{}", "TRUNCATE billing.{} CASCADE"])
-async def test_ledger_rows_cannot_be_removed(pool: asyncpg.Pool, table: str, statement: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "column"), [("transactions", "reason"), ("entries", "amount_nano_usd"), ("requests", "price_nano_usd")]
+)
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE billing.{table} SET {column} = NULL", "DELETE FROM billing.{table}", "TRUNCATE billing.{table} CASCADE"],
+)
+async def test_ledger_rows_cannot_be_changed_or_removed(
+    pool: asyncpg.Pool, table: str, column: str, statement: str
+) -> None:
     await open_org(pool, balance=1000)
-    with pytest.raises(asyncpg.RaiseError, match="append-only"):
-        await pool.execute(statement.format(table))
+    with pytest.raises(asyncpg.RaiseError, match=f"billing.{table} is append-only"):
+        await pool.execute(statement.format(table=table, column=column))
 
 
 async def test_entries_that_do_not_sum_to_zero_are_refused(pool: asyncpg.Pool) -> None:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.sink import Sink
 from tests.support.logs import QUIET
-from tests.support.spool_lines import line, render
+from tests.support.spool_lines import GRANT, line, render
 
 HUGE = 2**63 - 1
 
@@ -22,7 +22,8 @@ async def test_a_line_the_ledger_refuses_is_quarantined_and_every_other_line_is_
     await pool.execute("INSERT INTO catalog.prices VALUES ('gpt-4o-mini', 'openai', 1, 'input', $1, $1)", HUGE)
     lines = [line(f"r{number}", grant=None, status=401, cluster=None, usage_first=None) for number in range(9)]
     # A charge that no BIGINT holds.
-    lines[5] = line("r5", usage_first={"prompt_tokens": 10**9})
+    unheld = {name: value for name, value in GRANT.items() if name != "hold_nano_usd"}
+    lines[5] = line("r5", usage_first={"prompt_tokens": 10**9}, grant=unheld)
     spool = tmp_path / "access.jsonl"
     spool.write_bytes(b"".join(render(each) + b"\n" for each in lines))
     log = QUIET

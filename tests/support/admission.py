@@ -36,9 +36,9 @@ def price(*, input_: int = 0, output: int = 0) -> PriceRow:
 
 
 def offers(**prices_by_endpoint: tuple[PriceRow, ...]) -> Offers:
-    """What offers `gpt-4o-mini`, with up to 1000 tokens of output."""
+    """What offers `gpt-4o-mini`, with a context of 128,000 tokens and up to 1000 of output."""
     prices = {Endpoint(name): rows for name, rows in prices_by_endpoint.items()}
-    return Offers(VERSION, {ModelName("gpt-4o-mini"): Offer(1000, prices)})
+    return Offers(VERSION, {ModelName("gpt-4o-mini"): Offer(128_000, 1000, prices)})
 
 
 def check_request(

@@ -24,6 +24,8 @@ from gateway_core.money import parse_usd
 from local_stack import running
 
 SETTLE_DEADLINE_S = 15
+CONTEXT_TOKENS = 10_000_000
+"""Of the tests' own models: no body of a test has more, so what the simulator counts is never beyond the hold."""
 
 T = TypeVar("T")
 
@@ -128,6 +130,17 @@ class Stack:
 
         return await eventually(find)
 
+    async def clickhouse_row(self, request_id: str) -> Mapping[str, Any]:
+        """The row of a finished request in ClickHouse, once it has been exported."""
+
+        def find() -> list[dict[str, Any]]:
+            with clickhouse_connect.get_client(dsn=self.endpoints["clickhouse_url"]) as client:
+                query = "SELECT * FROM requests FINAL WHERE request_id = {id:String}"
+                return list(client.query(query, parameters={"id": request_id}).named_results())
+
+        [row] = await eventually(lambda: asyncio.to_thread(find))
+        return row
+
     async def clickhouse_count(self, condition: str, *, expected: int) -> int:
         """How many requests ClickHouse has, once that is at least the expected number."""
 
@@ -143,12 +156,20 @@ class Stack:
         return int(rows[0][0])
 
     async def settled(self) -> None:
-        """Wait until every request so far has its outcome: no open hold, and the sink at the end of the spool."""
+        """Wait until every request so far has its outcome: the sink is at the end of the spool, and no hold is open.
+
+        But for those in quarantine, whose holds wait for a person.
+        """
         spool = Path(self.endpoints["spool_dir"]) / "access.jsonl"
 
         async def is_settled() -> bool:
             async with self.database() as connection:
-                open_holds: int = await connection.fetchval("SELECT count(*) FROM billing.holds WHERE state = 'held'")
+                open_holds: int = await connection.fetchval(
+                    """
+                    SELECT count(*) FROM billing.holds h WHERE state = 'held'
+                    AND NOT EXISTS (SELECT FROM billing.quarantine q WHERE q.request_id = h.request_id)
+                    """
+                )
                 offset: int = await connection.fetchval(
                     "SELECT coalesce(max(byte_offset), 0) FROM billing.spool_offsets"
                 )
@@ -179,13 +200,34 @@ async def add_provider(stack: Stack, name: str, base_url: str, credential: str, 
         )
 
 
-async def add_model(stack: Stack, name: str, chain: list[tuple[str, str]], *, max_output_tokens: int = 1000) -> None:
-    """A model with a chain of (provider, upstream model), each a group of its own; a tenth of a cent per million tokens."""
+async def provider_credentials(stack: Stack) -> dict[str, str]:
+    """The credential of every provider that has one, opened: what must show up nowhere but at that provider."""
+    cipher = CredentialCipher(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
+    async with stack.database() as connection:
+        rows = await connection.fetch("SELECT name, credential FROM catalog.providers WHERE credential IS NOT NULL")
+    return {row["name"]: cipher.open(ProviderName(row["name"]), row["credential"]).get_secret_value() for row in rows}
+
+
+async def add_model(
+    stack: Stack,
+    name: str,
+    chain: list[tuple[str, str]],
+    *,
+    in_one_group: bool = False,
+    max_output_tokens: int = 1000,
+) -> None:
+    """A model with a chain of (provider, upstream model); a tenth of a cent per million tokens.
+
+    Each is a group of its own and tried in this order, or all of them share one group with the same weight.
+    """
     async with stack.database() as connection, connection.transaction():
-        await connection.execute("INSERT INTO catalog.models VALUES ($1, 'test', 100000, $2)", name, max_output_tokens)
-        for priority, (provider, upstream_model) in enumerate(chain):
+        await connection.execute(
+            "INSERT INTO catalog.models VALUES ($1, 'test', $2, $3)", *(name, CONTEXT_TOKENS, max_output_tokens)
+        )
+        for position, (provider, upstream_model) in enumerate(chain):
             await connection.execute(
-                "INSERT INTO catalog.deployments VALUES ($1, $2, $3, $4, 1)", name, provider, upstream_model, priority
+                "INSERT INTO catalog.deployments VALUES ($1, $2, $3, $4, 1)",
+                *(name, provider, upstream_model, 0 if in_one_group else position),
             )
         await connection.executemany(
             """

@@ -109,6 +109,7 @@ CREATE TABLE billing.quarantine (
     quarantined_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (spool_id, byte_offset, reason)
 );
+CREATE INDEX quarantine_of_request ON billing.quarantine (request_id);
 
 CREATE TABLE billing.export_cursors (
     name       text PRIMARY KEY,

@@ -114,7 +114,8 @@ BEGIN
     WHERE transaction_id IS NOT NULL AND amount <> 0;
 END $$;
 
--- Ends holds whose time is over and of whose request nothing was heard. Returns how many.
+-- Ends holds whose time is over and of whose request nothing was heard. Returns how many. A request in quarantine was heard
+-- of: its hold stays until a person has decided.
 CREATE FUNCTION billing.expire_holds(p_now timestamptz, p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     v_count integer;
@@ -124,8 +125,9 @@ BEGIN
     WITH ended AS (
         UPDATE billing.holds SET state = 'expired', finished_at = p_now
         WHERE request_id IN (
-            SELECT request_id FROM billing.holds WHERE state = 'held' AND expires_at <= p_now
-            ORDER BY expires_at LIMIT p_limit)
+            SELECT h.request_id FROM billing.holds h WHERE h.state = 'held' AND h.expires_at <= p_now
+              AND NOT EXISTS (SELECT FROM billing.quarantine q WHERE q.request_id = h.request_id)
+            ORDER BY h.expires_at LIMIT p_limit)
         RETURNING account_id, amount_nano_usd
     ), per_account AS (
         SELECT account_id, sum(amount_nano_usd)::bigint AS amount, count(*) AS holds FROM ended GROUP BY account_id

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line
+from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line, request_id_of
 from gateway_core.endpoints import Endpoint
 from tests.support.spool_lines import (
     GRANT,
@@ -107,7 +107,6 @@ def test_a_client_writes_what_it_likes_into_its_headers() -> None:
         ({"grant": {**GRANT, "price_version": 1.5}}, "grant.price_version"),
         ({"grant": {**GRANT, "price_version": 2**63}}, "grant.price_version"),
         ({"grant": {**GRANT, "error_code": ""}}, "grant.error_code"),
-        ({"user_agent": "a\x00b"}, "NUL"),
     ],
 )
 def test_a_field_of_another_kind_is_named(fields: dict[str, object], complaint: str) -> None:
@@ -128,3 +127,23 @@ def test_a_complaint_never_quotes_the_line() -> None:
         parse(status="hunter2", user_agent=["hunter2"])
     assert "hunter2" not in str(complaint.value)
     assert "status, user_agent" in str(complaint.value)
+
+
+def test_a_nul_from_a_client_or_a_provider_is_replaced_and_decides_about_nothing() -> None:
+    asked = {**REQUEST, "client_request_id": "a\x00b"}
+    parsed = parse_line(render(line(user_agent="\x00", usage_first='{"a": "\x00"}', request=asked)))
+    assert parsed.user_agent == "\ufffd"
+    assert parsed.usage_first == '{"a": "\ufffd"}'
+    assert parsed.request is not None
+    assert parsed.request.client_request_id == "a\ufffdb"
+
+
+def test_six_characters_that_spell_a_nul_are_none() -> None:
+    assert parse_line(render(line(user_agent="\\u0000"))).user_agent == "\\u0000"
+
+
+def test_the_request_id_of_an_unreadable_line_is_found_where_there_is_one() -> None:
+    assert request_id_of(render(line("r1", status="high"))) == "r1"
+    assert request_id_of(b'{"request_id": 4}') is None
+    assert request_id_of(b"not json") is None
+    assert request_id_of(b"[]") is None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from billing_sink.access_log import parse_line
 from billing_sink.prices import PriceBook, UnknownPriceError
-from billing_sink.rating import NOTHING, Outcome, Rated, UsageSource, rate
+from billing_sink.rating import NOTHING, ImplausibleUsageError, Outcome, Rated, UsageSource, rate
 from gateway_core.ids import ModelName, PriceVersion, ProviderName
 from gateway_core.pricing import PriceRow, Rate, UnpricedError
 from gateway_core.usage import InvalidUsageError, Meter
@@ -98,9 +98,9 @@ def test_a_list_of_models_is_free() -> None:
             id="messages, not streamed: one usage object is all of it",
         ),
         pytest.param(
-            line(usage_first={"prompt_tokens": 5, "completion_tokens": 10_000_000}),
-            {Meter.INPUT: 5, Meter.OUTPUT: 10_000_000},
-            20_000_010,
+            line(usage_first={"prompt_tokens": 5, "completion_tokens": 8_000_000}),
+            {Meter.INPUT: 5, Meter.OUTPUT: 8_000_000},
+            16_000_010,
             id="more than was held: what the provider counted counts",
         ),
         pytest.param(line(usage_first={"prompt_tokens": 0, "completion_tokens": 0}), {}, 0, id="nothing used"),
@@ -198,12 +198,12 @@ def test_an_estimate_without_a_hold_charges_nothing() -> None:
     [
         *(
             pytest.param(line(status=status, usage_first=None), id=f"status {status}")
-            for status in (0, 201, 400, 401, 429, 500, 502, 503, 504)
+            for status in (0, 199, 302, 400, 401, 429, 500, 502, 503, 504)
         ),
         pytest.param(line(status=500), id="an error with usage in it"),
         pytest.param(line(usage_first=None, bytes_sent=0), id="nothing delivered"),
-        pytest.param(chat_stream(usage_first=None, sse_events=None), id="a stream without an event"),
-        pytest.param(chat_stream(usage_first=None, sse_events=0), id="a stream with no events"),
+        pytest.param(chat_stream(usage_first=None, sse_events=None, bytes_sent=0), id="a stream without an event"),
+        pytest.param(chat_stream(usage_first=None, sse_events=0, bytes_sent=0), id="a stream with no events"),
         pytest.param(line(cluster=None, usage_first=None), id="no provider was reached"),
         pytest.param(line(cluster="control_plane"), id="answered by ourselves"),
         pytest.param(line(cluster="provider/"), id="a provider without a name"),
@@ -272,6 +272,7 @@ def test_an_estimate_stays_within_the_hold_and_the_bound_and_counts_nothing_as_z
             grant={**GRANT, "hold_nano_usd": str(hold)},
             usage_first=MESSAGE_START if begun else None,
             usage_last=None,
+            bytes_sent=0,
         )
     )
     assert (found.outcome is Outcome.ESTIMATED) is (begun or events > 0)
@@ -286,3 +287,29 @@ def test_an_estimate_stays_within_the_hold_and_the_bound_and_counts_nothing_as_z
 def test_the_last_word_of_a_stream_settles_it_and_a_missing_one_does_not(cut: bool, output: int) -> None:
     found = rated(messages_stream(usage_last=None if cut else {**MESSAGE_DELTA, "output_tokens": output}))
     assert found.outcome is (Outcome.ESTIMATED if cut else Outcome.SETTLED)
+
+
+def test_usage_that_costs_far_more_than_was_held_is_for_a_person_to_look_at() -> None:
+    with pytest.raises(ImplausibleUsageError):
+        rated(line(usage_first={"prompt_tokens": 5, "completion_tokens": 10**8}))
+
+
+def test_another_2xx_is_an_answer_like_200() -> None:
+    assert rated(line(status=201)).outcome is Outcome.SETTLED
+
+
+def test_events_that_carry_many_tokens_count_by_their_bytes() -> None:
+    found = rated(chat_stream(usage_first=None, sse_events=10, bytes_sent=10 * 4400))
+    assert found.meters is not None
+    assert found.meters[Meter.OUTPUT] == 10 * 1000
+
+
+def test_a_stream_whose_events_were_not_recognised_is_not_free() -> None:
+    assert rated(chat_stream(usage_first=None, sse_events=None, bytes_sent=4000)).outcome is Outcome.ESTIMATED
+
+
+def test_the_bound_of_an_estimate_is_per_choice() -> None:
+    asked = {**REQUEST, "stream": True, "max_output_tokens": 20, "choices": 100}
+    found = rated(chat_stream(usage_first=None, sse_events=2000, bytes_sent=0, request=asked))
+    assert found.meters is not None
+    assert found.meters[Meter.OUTPUT] == 2000

@@ -27,6 +27,7 @@ ATTEMPT = Attempt(
     endpoint=Endpoint.CHAT,
     model=ModelName("gpt-4o-mini"),
     body_bytes=100,
+    has_references=False,
     max_output_tokens=None,
     choices=1,
 )
@@ -102,6 +103,14 @@ def test_an_endpoint_the_model_is_not_served_on_names_those_it_is() -> None:
 
 def test_the_hold_counts_every_byte_as_a_token_and_all_the_output_there_can_be() -> None:
     assert held() == 100 * 1 + 1000 * 4
+
+
+def test_the_hold_counts_no_more_input_than_the_model_can_read() -> None:
+    assert held(replace(ATTEMPT, body_bytes=10**9)) == 128_000 * 1 + 1000 * 4
+
+
+def test_what_the_body_refers_to_may_be_as_long_as_the_model_can_read() -> None:
+    assert held(replace(ATTEMPT, has_references=True)) == 128_000 * 1 + 1000 * 4
 
 
 def test_asking_for_less_output_lowers_the_hold() -> None:

@@ -8,12 +8,14 @@ import pytest
 
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from control_plane.xds.translate import resources
+from gateway_core import errors
 from gateway_core.contract import (
     Cluster,
     GrantField,
     Header,
     Metadata,
     RequestField,
+    RouteField,
     SpoolField,
     provider_cluster,
     provider_of_cluster,
@@ -50,10 +52,24 @@ def access_log_line() -> dict[str, object]:
 
 
 def test_front_lua_writes_exactly_the_request_fields() -> None:
-    tables = re.findall(r':set\(NAMESPACE, "request",\s*\{([^}]*)\}', code(FRONT))
-    written = {name for table in tables for name in re.findall(r"(\w+)\s*=", table)}
-    assert len(tables) == code(FRONT).count('"request"')
-    assert written == names(RequestField)
+    assert set(re.findall(r"\bknown\.(\w+)\s*=", code(FRONT))) == names(RequestField)
+    assert code(FRONT).count('"request"') == code(FRONT).count('set(NAMESPACE, "request", known)')
+
+
+def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() -> None:
+    assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField)
+    assert set(re.findall(r'parameters:get\("(\w+)"\)', code(UPSTREAM))) == {RouteField.PATH, RouteField.MODEL}
+    [route] = [r for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
+    for name in names(RouteField):
+        assert f'"{name}": ' in json.dumps(route)
+
+
+def test_the_codes_in_the_scripts_are_those_of_errors_py() -> None:
+    known = {value.code for value in vars(errors).values() if isinstance(value, errors.ApiError)}
+    quoted = set(re.findall(r'refuse\(h, \w*(?:\{\})?, "\d+", "(\w+)"', code(FRONT)))
+    quoted |= set(re.findall(r'"code":"(\w+)"', FRONT + UPSTREAM))
+    assert len(quoted) > 6
+    assert quoted <= known
 
 
 def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> None:

@@ -213,7 +213,7 @@ def test_what_is_not_a_usage_object_is_invalid(text: str) -> None:
         parse_usage(Dialect.OPENAI, text)
 
 
-@pytest.mark.parametrize("count", [-1, 1.0, 1.5, "1", True, [1], {"n": 1}, MAX_TOKENS + 1, float("nan")])
+@pytest.mark.parametrize("count", [-1, 1.5, "1", True, [1], {"n": 1}, MAX_TOKENS + 1, float("nan")])
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
 def test_a_count_that_is_not_a_whole_number_in_range_is_invalid(name: str, count: object) -> None:
     with pytest.raises(InvalidUsageError, match=name):
@@ -227,7 +227,7 @@ def test_a_count_that_is_not_a_whole_number_in_range_is_invalid(name: str, count
         (Dialect.OPENAI, {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 3}}),
         (
             Dialect.OPENAI,
-            {"prompt_tokens": 5, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 6}},
+            {"prompt_tokens": 5, "completion_tokens": 5, "completion_tokens_details": {"audio_tokens": 6}},
         ),
         (
             Dialect.ANTHROPIC,
@@ -300,3 +300,19 @@ def test_anthropic_meters_sum_to_everything_the_provider_counts(
 def test_whatever_a_provider_sends_is_usage_or_invalid_and_nothing_else(text: str) -> None:
     with contextlib.suppress(InvalidUsageError):
         assert isinstance(parse_usage(Dialect.ANTHROPIC, text), Usage)
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert parse(Dialect.OPENAI, {"prompt_tokens": 7.0}) == {Meter.INPUT: 7}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 5, "completion_tokens": 400, "total_tokens": 705},
+        {"prompt_tokens": 5, "completion_tokens": 200, "total_tokens": 205},
+    ],
+)
+def test_reasoning_that_is_counted_beside_the_completion_is_counted_once(usage: dict[str, object]) -> None:
+    counts = parse(Dialect.OPENAI, {**usage, "completion_tokens_details": {"reasoning_tokens": 300}})
+    assert counts == {Meter.INPUT: 5, Meter.OUTPUT: usage["completion_tokens"], Meter.REASONING: 300}
