@@ -92,6 +92,22 @@ async def test_it_starts_again_at_once_after_a_kill(tmp_path: Path) -> None:
         assert await fetch(server.dsn, "SELECT answer FROM kept") == 42
 
 
+async def test_no_number_of_a_sequence_is_given_twice_after_a_kill(tmp_path: Path) -> None:
+    server = Postgres(tmp_path / "postgres", free_port(), "secret")
+    service, log = server.service(), tmp_path / "postgres.log"
+    table = "CREATE TABLE counted (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)"
+    insert = "INSERT INTO counted DEFAULT VALUES"
+    async with running(service, log) as process:
+        # As a migration does: the sequence is made and used in one transaction.
+        await execute(server.dsn, f"BEGIN; {table}; {insert}; COMMIT")
+        await execute(server.dsn, insert)
+        process.kill()
+        await process.wait()
+    async with running(service, log):
+        await execute(server.dsn, insert)
+        assert await fetch(server.dsn, "SELECT count(*) FROM counted") == 3
+
+
 async def test_a_stale_pid_file_that_names_a_living_stranger_does_not_stop_it(tmp_path: Path) -> None:
     async with running_postgres(tmp_path):
         lines = (tmp_path / "postgres" / "data" / "postmaster.pid").read_text().splitlines()
