@@ -15,7 +15,7 @@ from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import utc_now
 from gateway_core.contract import SPOOL_FILE
-from gateway_core.health import serving_health
+from gateway_core.health import always_ready, serving_health
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble, connect_pool
 
@@ -40,7 +40,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         try:
             async with (
                 serving_health(
-                    settings.billing_sink_metrics_host, settings.billing_sink_metrics_port, lambda: None, registry
+                    settings.billing_sink_metrics_host, settings.billing_sink_metrics_port, always_ready, registry
                 ),
                 asyncio.TaskGroup() as group,
             ):

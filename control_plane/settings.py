@@ -4,6 +4,7 @@ from typing import Final
 
 from pydantic import Field, SecretStr
 
+from gateway_core.contract import REQUEST_S_MAX
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings
 
 MIB: Final = 1024 * 1024
@@ -26,6 +27,8 @@ class Settings(ServiceSettings):
     ext_authz_endpoints: HostPorts = (HostPort("127.0.0.1", 9002),)
     control_plane_endpoints: HostPorts = (HostPort("127.0.0.1", 8081),)
     spool_dir: str = "/var/lib/tollgate/spool"
+    provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
+    provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
 
 

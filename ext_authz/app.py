@@ -14,7 +14,7 @@ from ext_authz.settings import Settings
 from gateway_core.api_keys import KeyHash
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import Channel
-from gateway_core.health import serving_health
+from gateway_core.health import always_ready, serving_health
 from gateway_core.logs import Logger
 from gateway_core.postgres import Notification, Trouble, connect_pool, notifications
 from gateway_core.postgres_keys import PostgresKeys
@@ -57,7 +57,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         try:
             async with (
                 serving_health(
-                    settings.ext_authz_metrics_host, settings.ext_authz_metrics_port, lambda: None, registry
+                    settings.ext_authz_metrics_host, settings.ext_authz_metrics_port, always_ready, registry
                 ),
                 asyncio.TaskGroup() as group,
             ):

@@ -40,7 +40,7 @@ class ApiError:
 
 # The caller's, worded by ext_authz or control_plane.
 INVALID_API_KEY: Final = ApiError(
-    401, "invalid_api_key", "No valid API key was given. Send it as 'Authorization: Bearer sk-tg-...'."
+    401, "invalid_api_key", "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'."
 )
 INSUFFICIENT_QUOTA: Final = ApiError(
     402,

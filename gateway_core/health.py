@@ -12,6 +12,10 @@ Ready = Callable[[], str | None]
 """Returns what is still missing, or None when the service can do its work."""
 
 
+def always_ready() -> None:
+    """For a service that serves its health only once it is ready."""
+
+
 def health_routes(ready: Ready, registry: CollectorRegistry) -> list[web.RouteDef]:
     """`/livez` (this process answers), `/readyz` (503 with the reason until ready), `/metrics`."""
 

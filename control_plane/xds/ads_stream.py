@@ -38,11 +38,13 @@ class AdsStream:
     Attributes:
         key: tells this stream from all others in the registry.
         new_nonce: makes a nonce never used before on this stream.
+        node_id: as the node named itself in its first request.
     """
 
     key: int
     registry: NodeRegistry
     new_nonce: Callable[[], str]
+    node_id: str = ""
     _snapshot: Snapshot | None = None
     _refused: Snapshot | None = None
     _node_known: bool = False
@@ -57,7 +59,8 @@ class AdsStream:
         """The node subscribes, accepts or refuses. A request about an older response than the last is stale: ignored."""
         if not self._node_known:
             self._node_known = True
-            self.registry.connected(self.key, request.node.id)
+            self.node_id = request.node.id
+            self.registry.connected(self.key, self.node_id)
         if request.type_url not in TYPES:
             return ()
         subscription = self._subscriptions.get(request.type_url)

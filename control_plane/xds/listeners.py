@@ -12,6 +12,9 @@ from gateway_core.contract import REQUEST_S_MAX
 
 LISTENER: Final = "gateway"
 
+REQUEST_BODY_S_MAX: Final = 300
+"""How long a client may take to send its body."""
+
 BUFFER_HEADROOM_BYTES: Final = 65536
 """What the front filter may add to a body: a longer model name, a request for usage."""
 
@@ -47,10 +50,10 @@ def listener(settings: Settings) -> JsonObject:
             "headers_with_underscores_action": "DROP_HEADER",
             "max_headers_count": 100,
         },
-        # Slow headers and slow bodies end; a running answer is bounded by its route.
+        # Slow headers, slow bodies and clients that stop reading end; a provider's silence ends by its route.
         request_headers_timeout="10s",
-        request_timeout="300s",
-        stream_idle_timeout="300s",
+        request_timeout=f"{REQUEST_BODY_S_MAX}s",
+        stream_idle_timeout=f"{REQUEST_S_MAX}s",
         server_header_transformation="OVERWRITE",
         server_name="tollgate",
         local_reply_config=local_reply_config(),

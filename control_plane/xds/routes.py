@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from control_plane.catalog.model import Catalog, Deployment
+from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key
@@ -20,10 +21,10 @@ _HIDDEN_RESPONSE_HEADERS: Final = ("set-cookie", "openai-organization", "openai-
 """What a provider tells about our account with it."""
 
 
-def route_configuration(catalog: Catalog) -> JsonObject:
+def route_configuration(catalog: Catalog, settings: Settings) -> JsonObject:
     """The RouteConfiguration resource."""
     routes = {
-        route_key(endpoint, model): _action(_provider_route(catalog, endpoint, model, groups))
+        route_key(endpoint, model): _action(_provider_route(catalog, settings, endpoint, model, groups))
         for endpoint, model, groups in catalog.chains()
     }
     routes[route_key(Endpoint.MODELS, "")] = _action(
@@ -63,7 +64,11 @@ def _action(route: JsonObject) -> JsonObject:
 
 
 def _provider_route(
-    catalog: Catalog, endpoint: Endpoint, model: ModelName, groups: Sequence[Sequence[Deployment]]
+    catalog: Catalog,
+    settings: Settings,
+    endpoint: Endpoint,
+    model: ModelName,
+    groups: Sequence[Sequence[Deployment]],
 ) -> JsonObject:
     metadata: dict[str, Json] = {}
     for group in groups:
@@ -92,9 +97,9 @@ def _provider_route(
                 }
             },
             "auto_host_rewrite": True,
+            # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "idle_timeout": "300s",
-            "retry_policy": _retry_policy(len(groups)),
+            "retry_policy": _retry_policy(len(groups), settings),
         },
     }
 
@@ -104,13 +109,13 @@ def _priority_group(number: int, group: Sequence[Deployment]) -> JsonObject:
     return {"name": f"group-{number}", "clusters": clusters}
 
 
-def _retry_policy(groups: int) -> JsonObject:
+def _retry_policy(groups: int, settings: Settings) -> JsonObject:
     policy: dict[str, Json] = {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
         # Up to the response headers; once a byte went out, an attempt is never repeated.
-        "per_try_timeout": "300s",
-        "per_try_idle_timeout": "120s",
+        "per_try_timeout": f"{settings.provider_timeout_s}s",
+        "per_try_idle_timeout": f"{settings.provider_idle_timeout_s}s",
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
     if groups == 1:

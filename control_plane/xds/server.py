@@ -51,7 +51,12 @@ class AggregatedDiscovery:
             while (event := await events.get()) is not None:
                 responses = stream.on_snapshot(event) if isinstance(event, Snapshot) else stream.on_request(event)
                 if isinstance(event, DiscoveryRequest) and event.HasField("error_detail"):
-                    self._log.error("xds_rejected", type=event.type_url, message=event.error_detail.message)
+                    self._log.error(
+                        "xds_rejected",
+                        node=stream.node_id,
+                        type=event.type_url,
+                        message=event.error_detail.message,
+                    )
                 for response in responses:
                     await context.write(response)
         finally:

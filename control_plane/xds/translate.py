@@ -21,7 +21,7 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
         if (secret := secrets.secret(provider)) is not None:
             yield SECRET_TYPE, secret
     yield LISTENER_TYPE, listeners.listener(settings)
-    yield ROUTE_TYPE, routes.route_configuration(catalog)
+    yield ROUTE_TYPE, routes.route_configuration(catalog, settings)
 
 
 class Translator:

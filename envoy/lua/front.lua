@@ -303,7 +303,7 @@ local function on_request(h)
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
   if not brings_key(headers) then
     return refuse(h, known, "401", "invalid_api_key",
-      "No valid API key was given. Send it as 'Authorization: Bearer sk-tg-...'.")
+      "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'.")
   end
 
   if known.endpoint == "models" then

@@ -6,12 +6,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.support.stack import Stack, add_model, eventually, wait_until_routed
+from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
 
 CHAT = "/v1/chat/completions"
 MIB = 1024 * 1024
@@ -357,3 +358,16 @@ async def test_without_ext_authz_every_request_is_refused_with_503_and_it_heals(
         return await status() == 200
 
     await eventually(is_healed)
+
+
+async def test_a_provider_that_does_not_answer_in_time_is_504(tmp_path: Path) -> None:
+    async with running_stack(tmp_path / "hasty", TOLLGATE_PROVIDER_TIMEOUT_S="1") as hasty:
+        async with (
+            aiohttp.ClientSession(hasty.url) as session,
+            session.post(CHAT, json=chat("x [[sim error=timeout]]"), headers=hasty.headers) as response,
+        ):
+            assert response.status == 504
+            error = await error_of(response)
+            request_id = response.headers["x-request-id"]
+        assert (error["code"], error["type"]) == ("provider_timeout", "timeout_error")
+        assert (await hasty.request_row(request_id))["outcome"] == "released"

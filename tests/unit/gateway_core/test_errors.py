@@ -28,3 +28,4 @@ def test_an_unknown_model_is_named_to_the_caller() -> None:
 def test_a_refused_key_is_told_how_to_send_one() -> None:
     assert INVALID_API_KEY.status == 401
     assert "Authorization: Bearer" in INVALID_API_KEY.message
+    assert "x-api-key" in INVALID_API_KEY.message
