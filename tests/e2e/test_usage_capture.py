@@ -97,6 +97,70 @@ async def test_crlf_streams_are_read_as_well(bench: Bench) -> None:
     assert await bench.usage_of(request_id) == [json.loads(USAGE)]
 
 
+@pytest.mark.parametrize("blank", [b"\n\r\n", b"\r\r"])
+async def test_other_blank_lines_end_an_event_too(bench: Bench, blank: bytes) -> None:
+    bench.provider.pieces = [STREAM.replace(b"\n\n", blank)]
+    body, request_id = await bench.ask()
+    assert body == STREAM.replace(USAGE_EVENT, b"").replace(b"\n\n", blank)
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+@pytest.mark.parametrize("content_type", ["Text/Event-Stream", "text/event-stream; charset=utf-8"])
+async def test_a_stream_is_known_by_its_type_however_that_is_written(bench: Bench, content_type: str) -> None:
+    bench.provider.content_type = content_type
+    bench.provider.pieces = [STREAM]
+    _, request_id = await bench.ask()
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+@pytest.mark.parametrize(
+    "event_with_usage",
+    [
+        USAGE_EVENT.removesuffix(b"\n\n"),
+        USAGE_EVENT.removesuffix(b"\n"),
+        b": data: not this one\nid: 7\n" + USAGE_EVENT,
+    ],
+)
+async def test_usage_is_found_in_a_last_event_without_its_end_and_behind_other_lines(
+    bench: Bench, event_with_usage: bytes
+) -> None:
+    bench.provider.pieces = [event("a"), event_with_usage]
+    _, request_id = await bench.ask()
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+@pytest.mark.parametrize("status", [201, 299])
+async def test_another_2xx_is_charged_like_200(bench: Bench, status: int) -> None:
+    bench.provider.status = status
+    bench.provider.pieces = [STREAM]
+    async with bench.session.post(
+        "/v1/chat/completions", json={"model": "scripted", "stream": True}, headers=bench.stack.headers
+    ) as response:
+        assert response.status == status
+        await response.read()
+        row = await bench.stack.request_row(response.headers["x-request-id"])
+    assert (row["outcome"], row["usage_source"]) == ("settled", "provider")
+
+
+async def test_usage_far_beyond_what_was_asked_for_is_charged_to_nobody_and_its_hold_stays(bench: Bench) -> None:
+    usage = '{"prompt_tokens":7,"completion_tokens":1000000000}'
+    bench.provider.pieces = [event("a"), USAGE_EVENT.replace(USAGE.encode(), usage.encode())]
+    _, request_id = await bench.ask()
+
+    async def reason() -> str | None:
+        async with bench.stack.database() as database:
+            found: str | None = await database.fetchval(
+                "SELECT reason FROM billing.quarantine WHERE request_id = $1", request_id
+            )
+            return found
+
+    assert "far more than was held" in await eventually(reason)
+    async with bench.stack.database() as database:
+        await database.fetchval("SELECT billing.expire_holds(now() + interval '1 day', 1000)")
+        state = await database.fetchval("SELECT state FROM billing.holds WHERE request_id = $1", request_id)
+    assert state == "held"
+
+
 @pytest.mark.parametrize("ending", [b"data: [DONE]", b"data: [DONE]\n", b": comment"])
 async def test_a_last_event_without_its_blank_line_still_reaches_the_client(bench: Bench, ending: bytes) -> None:
     bench.provider.pieces = [event("a"), ending]

@@ -5,6 +5,7 @@ import secrets
 from base64 import urlsafe_b64encode
 
 import asyncpg
+import pytest
 from pydantic import SecretStr
 
 from control_plane.catalog.credentials import CredentialCipher
@@ -89,6 +90,16 @@ async def test_a_provider_whose_credential_does_not_open_is_left_out_and_the_oth
     catalog = await read_catalog(pool, CIPHER, QUIET)
     assert set(catalog.providers) == {"good"}
     assert routed(catalog) == {(Endpoint.CHAT, "m", 1)}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/v1", "http://[::1/v1", "http://a b/v1", "http://:80/v1"])
+async def test_a_provider_with_a_url_that_is_none_is_left_out_and_the_others_stay(pool: asyncpg.Pool, url: str) -> None:
+    await add_provider(pool, "good")
+    await add_provider(pool, "bad")
+    await pool.execute("UPDATE catalog.providers SET base_url = $1 WHERE name = 'bad'", url)
+    catalog = await read_catalog(pool, CIPHER, QUIET)
+    assert set(catalog.providers) == {"good"}
+    assert catalog.providers[ProviderName("good")].port == 80
 
 
 async def test_revisions_are_committed_in_the_order_of_their_numbers(pool: asyncpg.Pool) -> None:

@@ -31,7 +31,7 @@ class ScriptedProvider:
         self.bodies.append(await request.read())
         self.headers.append(dict(request.headers))
         response = web.StreamResponse(status=self.status, headers={"Content-Type": self.content_type})
-        if self.content_type != "text/event-stream":
+        if "event-stream" not in self.content_type.lower():
             response.content_length = sum(map(len, self.pieces))
         await response.prepare(request)
         for piece in self.pieces:
