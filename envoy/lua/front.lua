@@ -34,8 +34,11 @@ local REQUEST_FIELDS = {
 }
 -- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
 local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
--- Words that bring in what the body's length does not tell: images, files and documents by reference.
-local REFERENCES = { '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"' }
+-- Words that bring in what the body's length does not tell: images, files and documents by reference; and the escapes behind
+-- which such a word could hide, which no encoder writes for a letter.
+local REFERENCES = {
+  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', "\\u004", "\\u005", "\\u006", "\\u007",
+}
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
 
 local QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
