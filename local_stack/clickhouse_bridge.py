@@ -87,8 +87,10 @@ class Bridge:
         """The application; closing it closes the engine."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/ping", self._ping)
-        app.router.add_get("/", self._query)
-        app.router.add_post("/", self._query)
+        # The database as a path is not ClickHouse's interface, it is how a DSN names it: so the recorded one can be pasted.
+        for path in ("/", f"/{self._database}", f"/{self._database}/"):
+            app.router.add_get(path, self._query)
+            app.router.add_post(path, self._query)
         app.on_cleanup.append(self._close)
         return app
 
@@ -135,12 +137,13 @@ _STATUS_BY_CODE: Mapping[int, HTTPStatus] = {
 async def _statement(request: web.Request, database: str) -> Statement:
     """Read a request as the HTTP interface documents it.
 
-    The statement is the parameter `query`, followed by the body; in forms it is a field. Values of parameters come in
+    The statement is the parameter `query`, followed by the body; in a multipart form it is a field. Any other body is SQL
+    whatever its type: `curl -d` says application/x-www-form-urlencoded of everything. Values of parameters come in
     ClickHouse's escaped form and stay in it.
     """
     fields = dict(request.query)
     body = b""
-    if request.content_type in {"multipart/form-data", "application/x-www-form-urlencoded"}:
+    if request.content_type == "multipart/form-data":
         for name, value in (await request.post()).items():
             if not isinstance(value, str):
                 raise QueryError("Code: 48. DB::Exception: No external tables here. (NOT_IMPLEMENTED)")

@@ -11,6 +11,10 @@ from local_stack.secret_files import write_private
 from local_stack.tollgate_services import HOST, Keys, Servers
 
 
+class NotRunningError(RuntimeError):
+    """There is no stack to ask in the directory, or it does not serve yet or any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The content of the file; the names are its keys."""
@@ -30,6 +34,24 @@ class Endpoints:
     def write(self, path: Path) -> None:
         """Replace the file in one step."""
         write_private(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def of_running(directory: DataDirectory) -> Endpoints:
+    """How to reach the stack that runs in a directory.
+
+    Raises:
+        NotRunningError: there is none, or it does not serve at this moment.
+        UnusableDirectoryError: the directory cannot be read.
+    """
+    if directory.holder() is None:
+        raise NotRunningError(f"no stack is running in {directory.path}; start one with `tollgate up`")
+    try:
+        text = directory.endpoints.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotRunningError(
+            f"the stack in {directory.path} is starting or stopping; `tollgate status` shows how far it is"
+        ) from None
+    return Endpoints(**json.loads(text))
 
 
 def endpoints(directory: DataDirectory, ports: Mapping[str, int], keys: Keys, stores: Servers) -> Endpoints:

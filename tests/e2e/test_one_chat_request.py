@@ -96,7 +96,7 @@ async def test_hop_table_of_a_unary_chat_completion(stack: Stack, client: openai
     assert (line["usage_last"], line["sse_events"]) == (None, None)
 
     # 7: one line in the spool.
-    assert (line["cluster"], line["route"]) == (f"provider/{offer.provider}", f"chat:{offer.model}")
+    assert (line["cluster"], line["request"]["model"]) == (f"provider/{offer.provider}", offer.model)
     assert (line["request"]["model"], line["attempts"], line["status"]) == (offer.model, 1, 200)
 
     # 8: read, and rated.

@@ -43,6 +43,21 @@ async def test_the_printed_curl_line_and_python_snippet_work_when_pasted(stack: 
     assert (await run(sys.executable, "-c", snippet)).strip()
 
 
+async def test_the_printed_commands_show_the_latest_charge_and_the_request_in_clickhouse(stack: Stack) -> None:
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{stack.url}/v1/chat/completions", json=body, headers=stack.headers) as response,
+    ):
+        request_id = response.headers["x-request-id"]
+    row = await stack.clickhouse_row(request_id)
+    [psql] = [line for line in printed(stack).splitlines() if "tollgate psql " in line]
+    [clickhouse] = [line for line in printed(stack).splitlines() if "tollgate clickhouse " in line]
+    for shown in (await run("bash", "-c", psql), await run("bash", "-c", clickhouse)):
+        assert request_id in shown
+        assert str(row["price_nano_usd"]) in shown
+
+
 async def test_endpoints_json_has_everything_a_program_needs(stack: Stack) -> None:
     endpoints = stack.endpoints
     assert {
@@ -85,7 +100,8 @@ async def test_only_an_operator_sees_the_nodes(stack: Stack) -> None:
 async def test_a_second_stack_lives_beside_the_first_stops_in_time_and_finds_its_data_again(
     stack: Stack, tmp_path: Path
 ) -> None:
-    directory = tmp_path / "second"
+    # The name is one that a careless program misreads.
+    directory = tmp_path / r"""a second, 'ü' "q" #h ?a=b&c [*] \b"""
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
     async with running_stack(directory) as second:
         assert second.url != stack.url

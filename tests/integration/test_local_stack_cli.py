@@ -16,6 +16,7 @@ from typing import IO
 import pytest
 
 from local_stack.data_directory import DataDirectory
+from local_stack.tollgate_services import SERVICES, TASKS
 
 WAIT_S = 20
 
@@ -84,14 +85,50 @@ def test_a_port_asked_for_that_is_taken_is_refused(tmp_path: Path) -> None:
         up = tollgate("up", "--data-dir", str(tmp_path / "stack"), "--port", str(port))
     assert up.returncode == 1
     assert f"port {port} is not free" in up.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_directory_that_is_a_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    up = tollgate("up", "--data-dir", str(tmp_path / "file"))
+    assert (up.returncode, up.stdout) == (1, "")
+    assert up.stderr == (
+        f"Error: cannot use {tmp_path / 'file'} as the data directory: it is a file; choose another with --data-dir\n"
+    )
+    assert tollgate("status", "--data-dir", str(tmp_path / "file")).returncode == 3
+
+
+def test_a_start_that_fails_shows_what_failed_and_no_end_of_what_never_was(directory: DataDirectory) -> None:
+    directory.postgres.touch()
+    up = tollgate("up", "--data-dir", str(directory.path))
+    assert up.returncode == 1
+    assert [line.split()[2:] for line in up.stdout.splitlines() if " s  " in line] == [["postgres", "failed"]]
+    assert "postgres could not be started" in up.stderr
+    assert processes_of(directory.path) == []
 
 
 def test_logs_of_an_unknown_service_names_the_known_ones(directory: DataDirectory) -> None:
-    directory.log("envoy").touch()
-    directory.log("postgres").touch()
     logs = tollgate("logs", "nginx", "--data-dir", str(directory.path))
     assert logs.returncode == 1
-    assert "there are envoy, postgres" in logs.stderr
+    shown = " ".join(tollgate("logs", "--help").stdout.replace("│", " ").split())
+    for name in (*SERVICES, *TASKS):
+        assert name in logs.stderr
+        assert name in shown
+
+
+def test_logs_of_what_has_not_run_says_so(directory: DataDirectory) -> None:
+    logs = tollgate("logs", "seed_demo", "--data-dir", str(directory.path))
+    assert (logs.returncode, logs.stderr) == (1, f"Error: seed_demo has not run in {directory.path}\n")
+
+
+def test_an_empty_log_is_not_met_with_silence(directory: DataDirectory) -> None:
+    for name in ("envoy", "valkey"):
+        directory.log(name).touch()
+    envoy, valkey = (tollgate("logs", name, "--data-dir", str(directory.path)) for name in ("envoy", "valkey"))
+    spool = directory.spool / "access.jsonl"
+    assert (envoy.returncode, envoy.stdout) == (valkey.returncode, valkey.stdout) == (0, "")
+    assert envoy.stderr == f"the log of envoy is empty; requests are in {spool}\n"
+    assert valkey.stderr == "the log of valkey is empty\n"
 
 
 def test_logs_prints_the_last_lines(directory: DataDirectory) -> None:

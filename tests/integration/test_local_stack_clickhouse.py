@@ -138,6 +138,41 @@ async def test_ping_needs_no_password_and_get_changes_nothing(url: str) -> None:
             assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
 
 
+@pytest.mark.parametrize("path", ["/", "/tollgate", "/tollgate/"])
+async def test_a_body_is_sql_whatever_curl_says_it_is(url: str, path: str) -> None:
+    await ask(url, fill)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(
+            url.removesuffix("/tollgate") + path,
+            params={"database": "tollgate"},
+            data=b"SELECT count() FROM events WHERE model = 'gpt' AND id+0=1",
+        ) as answer,
+    ):
+        assert await answer.text() == "1\n"
+
+
+async def test_the_url_answers_a_query_that_is_appended_to_it(url: str) -> None:
+    await ask(url, fill)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}?query=SELECT+currentDatabase(),count()+FROM+events") as answer,
+    ):
+        assert await answer.text() == "tollgate\t2\n"
+
+
+async def test_a_multipart_form_carries_parameters(url: str) -> None:
+    form = aiohttp.FormData({"query": "SELECT {n:UInt8} + 1", "param_n": "41"}, default_to_multipart=True)
+    async with aiohttp.ClientSession() as session, session.post(url, data=form) as answer:
+        assert await answer.text() == "42\n"
+
+
+async def test_another_database_as_a_path_is_not_found(url: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}2", params={"query": "SELECT 1"}) as answer:
+        assert answer.status == 404
+
+
 async def test_a_body_past_the_limit_is_refused(url: str) -> None:
     body = io.BytesIO(b" " * (BODY_BYTES_MAX + 1))
     async with aiohttp.ClientSession() as session, session.post(url.rpartition("/")[0], data=body) as answer:

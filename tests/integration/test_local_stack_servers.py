@@ -6,11 +6,16 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 import redis.asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from local_stack.data_directory import DataDirectory
 from local_stack.envoy import running_envoy
-from local_stack.ports import free_port
+from local_stack.ports import DEFAULTS, free_port
 from local_stack.probes import ask
 from local_stack.process import StartError
+from local_stack.settings import Environment
+from local_stack.tollgate_services import servers, services
 from local_stack.valkey import running_valkey
 
 
@@ -42,6 +47,32 @@ async def test_an_envoy_that_refuses_its_bootstrap_says_why(tmp_path: Path) -> N
     with pytest.raises(StartError, match=r"envoy ended with exit code 1(.|\n)*no_such_field"):
         async with running_envoy(tmp_path, {"no_such_field": 1}):
             pass
+
+
+@pytest.mark.parametrize(("status", "is_ready"), [(200, True), (401, True), (403, True), (404, False), (503, False)])
+async def test_envoy_serves_when_it_passes_on_an_answer_even_one_that_refuses_the_key(
+    tmp_path: Path, status: int, is_ready: bool
+) -> None:
+    """A stand-in for Envoy: its admin interface is ready, and the models are answered with a status of the test's."""
+    directory = DataDirectory.at(tmp_path)
+    directory.create()
+
+    async def ready(_request: web.Request) -> web.Response:
+        return web.Response(text="LIVE\n")
+
+    async def models(_request: web.Request) -> web.Response:
+        return web.json_response({}, status=status)
+
+    app = web.Application()
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/v1/models", models)
+    async with TestServer(app) as server:
+        assert server.port is not None
+        ports = {**dict.fromkeys(DEFAULTS, 1), "envoy_admin": server.port, "gateway": server.port}
+        environment = Environment.load(())
+        table = services(directory, ports, environment, servers(directory, ports, environment), "sk-tg-live-key")
+        [envoy] = [service for service in table if service.name == "envoy"]
+        assert (await envoy.ready(0) is None) is is_ready
 
 
 def names(directory: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -14,9 +15,9 @@ import pytest
 
 from gateway_core.clock import monotonic
 from local_stack import predecessors
-from local_stack.process import StartError
+from local_stack.process import StartError, run
 from local_stack.service import Command, Service, Task
-from local_stack.state import ServiceStatus, State, born
+from local_stack.state import ServiceStatus, State, TaskState, born
 from local_stack.supervisor import Supervisor
 
 PYTHON = str(Path(sys.executable).resolve())
@@ -29,9 +30,15 @@ class Stack:
 
     def __init__(self, folder: Path, services: Sequence[Service], tasks: Sequence[Task] = ()) -> None:
         self.events: list[tuple[str, State]] = []
+        self.task_events: list[tuple[str, TaskState]] = []
         self.stopping, self.hurry, self.ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.supervisor = Supervisor(
-            services, tasks, log=lambda name: folder / f"{name}.log", changed=self._note, now=monotonic
+            services,
+            tasks,
+            log=lambda name: folder / f"{name}.log",
+            changed=self._note,
+            task_changed=lambda name, state: self.task_events.append((name, state)),
+            now=monotonic,
         )
 
     def _note(self, status: ServiceStatus) -> None:
@@ -92,6 +99,7 @@ async def test_services_start_after_what_they_need_and_stop_in_stages(tmp_path: 
         pids = [stack.pid("store"), stack.pid("edge")]
         assert all(is_alive(pid) for pid in pids)
 
+    assert stack.task_events == [("migrate", TaskState.RUNNING), ("migrate", TaskState.DONE)]
     assert stack.order(State.UP) == ["store", "edge"]
     assert stack.order(State.DOWN) == ["edge", "store"]
     assert not any(is_alive(pid) for pid in pids)
@@ -123,6 +131,7 @@ async def test_a_command_that_does_not_exist_is_reported(tmp_path: Path) -> None
     stack = Stack(tmp_path, [service("fine", stop_stage=1), missing])
     with pytest.raises(StartError, match=r"broken could not be started(.|\n)*/nowhere/server: .*No such file"):
         await stack.run()
+    assert stack.order(State.FAILED) == ["broken"]
     assert stack.order(State.DOWN) == ["broken", "fine"]
 
 
@@ -145,6 +154,8 @@ async def test_a_task_that_fails_ends_the_start(tmp_path: Path) -> None:
     stack = Stack(tmp_path, [service("store"), service("edge", "migrate")], [failing])
     with pytest.raises(StartError, match=r"migrate ended with exit code 1(.|\n)*column exists"):
         await stack.run()
+    assert stack.task_events == [("migrate", TaskState.RUNNING), ("migrate", TaskState.FAILED)]
+    assert stack.order(State.FAILED) == []
     assert stack.order(State.DOWN) == ["store"]
     assert ("edge", State.STARTING) not in stack.events
 
@@ -154,6 +165,7 @@ async def test_a_task_done_in_an_earlier_start_does_not_run(tmp_path: Path) -> N
     stack = Stack(tmp_path, [service("edge", "migrate")], [done])
     async with stack.running():
         assert stack.ready.is_set()
+    assert stack.task_events == []
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.05, 0.2])
@@ -167,6 +179,28 @@ async def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path, after_s: f
     stack.stopping.set()
     await asyncio.wait_for(running, 5)
     assert not stack.ready.is_set()
+    assert children() == before
+
+
+@pytest.mark.parametrize("turns", [*range(6), 50])
+async def test_a_task_cancelled_at_any_step_leaves_no_process_and_no_transport(tmp_path: Path, turns: int) -> None:
+    """Without a loop that goes on: what the task has not waited for itself, nobody does."""
+    before = children()
+
+    async def cancelled_task() -> None:
+        running = asyncio.create_task(run("migrate", python(OBEDIENT), tmp_path / "migrate.log"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    def in_a_loop_of_its_own() -> None:
+        asyncio.run(cancelled_task())
+        # An unclosed transport or an unreaped child complains when it is collected, and a complaint fails the test.
+        gc.collect()
+
+    await asyncio.to_thread(in_a_loop_of_its_own)
     assert children() == before
 
 

@@ -10,7 +10,7 @@ from local_stack.groundwork import Groundwork
 from local_stack.ports import DEFAULTS
 from local_stack.service import Service, Task
 from local_stack.settings import Environment
-from local_stack.tollgate_services import Secret, keys, servers, services, tasks, write_secrets
+from local_stack.tollgate_services import SERVICES, TASKS, Secret, keys, servers, services, tasks, write_secrets
 
 PORTS = {name: 20000 + number for number, name in enumerate(DEFAULTS)}
 CALLER = {
@@ -63,6 +63,11 @@ def test_settings_of_the_caller_reach_the_services(directory: DataDirectory) -> 
 def test_every_need_is_in_the_table(directory: DataDirectory) -> None:
     nodes: list[Service | Task] = [*table(directory), *tasks(directory, PORTS, ENVIRONMENT)]
     assert {need for node in nodes for need in node.needs} <= {node.name for node in nodes}
+
+
+def test_the_names_that_are_known_without_a_stack_are_those_of_the_tables(directory: DataDirectory) -> None:
+    assert [service.name for service in table(directory)] == list(SERVICES)
+    assert [task.name for task in tasks(directory, PORTS, ENVIRONMENT)] == list(TASKS)
 
 
 def test_every_port_belongs_to_one_service(directory: DataDirectory) -> None:

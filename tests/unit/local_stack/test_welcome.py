@@ -1,10 +1,13 @@
 import ast
 import json
 import shlex
+from dataclasses import replace
+from pathlib import Path
 
 from local_stack.endpoints import Endpoints
 from local_stack.stack import Provider
-from tollgate.welcome import curl_line, python_snippet, welcome
+from tollgate.invocation import Invocation
+from tollgate.welcome import LATEST_CHARGE, LATEST_REQUEST, curl_line, python_snippet, welcome
 
 ENDPOINTS = Endpoints(
     openai_base_url="http://127.0.0.1:8080/v1",
@@ -18,7 +21,9 @@ ENDPOINTS = Endpoints(
     envoy_admin_url="http://127.0.0.1:9901",
     spool_dir="/data/spool",
 )
-TEXT = welcome(ENDPOINTS, [Provider("openai", is_real=True), Provider("gemini", is_real=False)])
+PROVIDERS = [Provider("openai", is_real=True), Provider("gemini", is_real=False)]
+INVOCATION = Invocation((".venv/bin/tollgate",), ".venv/bin/python", has_sdk=True, data_dir=Path("/a b/'c'"))
+TEXT = welcome(ENDPOINTS, PROVIDERS, INVOCATION)
 
 
 def test_everything_a_user_needs_is_there_and_no_password_is() -> None:
@@ -44,3 +49,22 @@ def test_the_snippet_needs_no_block_so_that_a_prompt_takes_it_line_by_line() -> 
     assert all(
         isinstance(node, ast.ImportFrom | ast.Assign | ast.Expr) for node in ast.parse(python_snippet(ENDPOINTS)).body
     )
+
+
+def test_the_snippet_ends_with_an_empty_line() -> None:
+    lines = TEXT.splitlines()
+    start = lines.index("from openai import OpenAI")
+    assert "\n".join(lines[start : lines.index("", start)]) == python_snippet(ENDPOINTS)
+
+
+def test_the_python_that_has_the_sdk_is_named() -> None:
+    assert "(.venv/bin/python, which has it)" in TEXT
+    assert "(pip install openai)" in welcome(ENDPOINTS, PROVIDERS, replace(INVOCATION, has_sdk=False))
+
+
+def test_the_stores_are_asked_on_one_line_each_in_the_same_directory() -> None:
+    lines = [shlex.split(line) for line in TEXT.splitlines() if line.startswith(".venv/bin/tollgate ")]
+    assert lines == [
+        [".venv/bin/tollgate", "psql", "--data-dir", "/a b/'c'", "-x", "-c", LATEST_CHARGE],
+        [".venv/bin/tollgate", "clickhouse", "--data-dir", "/a b/'c'", LATEST_REQUEST],
+    ]
