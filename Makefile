@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/*.proto)
 
-.PHONY: run test lint format bench lock clean help
+.PHONY: run test lint format bench bench-edit lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,9 @@ format: $(READY) ## let ruff arrange the code
 
 bench: $(READY)  ## the benchmark; prints one table
 	$(BIN)/python -m bench $(ARGS)
+
+bench-edit: $(READY) ## from an edit of the catalogue to Envoy's ACK
+	$(BIN)/python -m bench.edit_to_ack $(ARGS)
 
 lock:            ## resolve pyproject.toml again, hashes and all
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target .tools uv==$(UV_VERSION)

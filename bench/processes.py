@@ -19,6 +19,9 @@ class RunningStack:
     """A stack that `tollgate up` has started."""
 
     api_key: str
+    operator_token: str
+    control_plane_url: str
+    postgres_dsn: str
     gateway_port: int
     simulator_port: int
     pids: Mapping[str, int]
@@ -40,7 +43,15 @@ async def tollgate_up(directory: Path) -> AsyncIterator[RunningStack]:
     async with running_stack(directory) as started:
         endpoints = json.loads(started.endpoints.read_text())
         ports = json.loads(started.ports.read_text())
-        yield RunningStack(endpoints["api_key"], ports["gateway"], ports["simulator"], endpoints["pids"])
+        yield RunningStack(
+            api_key=endpoints["api_key"],
+            operator_token=endpoints["operator_token"],
+            control_plane_url=endpoints["control_plane_url"],
+            postgres_dsn=endpoints["postgres_dsn"],
+            gateway_port=ports["gateway"],
+            simulator_port=ports["simulator"],
+            pids=endpoints["pids"],
+        )
 
 
 def cpu_s(pids: Iterable[int]) -> float:

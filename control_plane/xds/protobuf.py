@@ -34,6 +34,7 @@ from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import Secret
 from envoy_data_plane.google.protobuf import Struct
 from envoy_data_plane.message_pool import default_message_pool
+from envoy_data_plane.xds.type.matcher.v3 import MatcherOnMatch
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | bool | None
 JsonObject = Mapping[str, Json]
@@ -71,6 +72,11 @@ def typed(name: str, /, **fields: Json) -> JsonObject:
 def typed_struct(name: str, /, **fields: Json) -> JsonObject:
     """A `typed_config` of a type, or with a field, that only our newer Envoy knows."""
     return {"@type": TYPE_PREFIX + "xds.type.v3.TypedStruct", "type_url": TYPE_PREFIX + name, "value": fields}
+
+
+def encode_on_match(on_match: JsonObject) -> bytes:
+    """The bytes of a `xds.type.matcher.v3.Matcher.OnMatch`, the value of an exact-match map."""
+    return bytes(MatcherOnMatch.from_dict(on_match))
 
 
 def encode(type_url: str, resource: JsonObject) -> bytes:

@@ -1,6 +1,7 @@
 """The route table: by endpoint and model, in one exact-match look-up, to a chain of providers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from control_plane.catalog.model import Catalog, Deployment
@@ -10,7 +11,7 @@ from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key
 from gateway_core.endpoints import Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
-from gateway_core.ids import ModelName
+from gateway_core.ids import ModelName, ProviderName
 
 ROUTE_CONFIG: Final = "gateway"
 
@@ -21,13 +22,41 @@ _HIDDEN_RESPONSE_HEADERS: Final = ("set-cookie", "openai-organization", "openai-
 """What a provider tells about our account with it."""
 
 
-def route_configuration(catalog: Catalog, settings: Settings) -> JsonObject:
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One provider of a chain, and what it has to be sent."""
+
+    provider: ProviderName
+    path: str
+    upstream_model: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRoute:
+    """An endpoint and model, and the groups of hops that are tried in order. Equal routes have equal bytes."""
+
+    endpoint: Endpoint
+    model: ModelName
+    groups: tuple[tuple[Hop, ...], ...]
+
+    @property
+    def key(self) -> str:
+        """What the front filter writes into the routing header for it."""
+        return route_key(self.endpoint, self.model)
+
+
+def provider_routes(catalog: Catalog) -> Iterable[ProviderRoute]:
+    """Every route to providers that a catalogue has."""
+    for endpoint, model, groups in catalog.chains():
+        hops = tuple(tuple(_hop(catalog, endpoint, deployment) for deployment in group) for group in groups)
+        yield ProviderRoute(endpoint, model, hops)
+
+
+def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> JsonObject:
     """The RouteConfiguration resource."""
-    routes = {
-        route_key(endpoint, model): _action(_provider_route(catalog, settings, endpoint, model, groups))
-        for endpoint, model, groups in catalog.chains()
-    }
-    routes[route_key(Endpoint.MODELS, "")] = _action(
+    actions: dict[str, Json] = {route.key: action(route, settings) for route in routes}
+    actions[route_key(Endpoint.MODELS, "")] = _action(
         {
             "name": route_key(Endpoint.MODELS, ""),
             "match": {"prefix": "/"},
@@ -49,7 +78,7 @@ def route_configuration(catalog: Catalog, settings: Settings) -> JsonObject:
                                 "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=Header.ROUTE
                             ),
                         },
-                        "exact_match_map": {"map": routes},
+                        "exact_match_map": {"map": actions},
                     },
                     # Admission knows the model but no route does, or the front filter was passed over: closed.
                     "on_no_match": _action(_not_found(NOT_FOUND)),
@@ -59,31 +88,33 @@ def route_configuration(catalog: Catalog, settings: Settings) -> JsonObject:
     }
 
 
+def action(route: ProviderRoute, settings: Settings) -> JsonObject:
+    """What stands in the map under the route's key: a Matcher.OnMatch."""
+    return _action(_provider_route(route, settings))
+
+
+def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
+    path = catalog.providers[deployment.provider].path(endpoint)
+    assert path is not None  # noqa: S101 - a chain has only providers that serve its endpoint
+    return Hop(deployment.provider, path, deployment.upstream_model, deployment.weight)
+
+
 def _action(route: JsonObject) -> JsonObject:
     return {"action": {"name": "route", "typed_config": typed("envoy.config.route.v3.Route", **route)}}
 
 
-def _provider_route(
-    catalog: Catalog,
-    settings: Settings,
-    endpoint: Endpoint,
-    model: ModelName,
-    groups: Sequence[Sequence[Deployment]],
-) -> JsonObject:
+def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
     metadata: dict[str, Json] = {}
-    for group in groups:
-        for deployment in group:
-            cluster = provider_cluster(deployment.provider)
-            parameters = {
-                RouteField.PATH: catalog.providers[deployment.provider].path(endpoint),
-                RouteField.MODEL: deployment.upstream_model,
-            }
+    for group in route.groups:
+        for hop in group:
+            cluster = provider_cluster(hop.provider)
+            parameters = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
             metadata[upstream_filter(cluster)] = parameters
-            if groups[0] == (deployment,):
+            if route.groups[0] == (hop,):
                 # The first attempt is certain, so the front filter prepares it while it has the body in hand.
                 metadata[FRONT_FILTER] = {RouteField.CLUSTER: cluster, **parameters}
     return {
-        "name": route_key(endpoint, model),
+        "name": route.key,
         "match": {"prefix": "/"},
         "metadata": {"filter_metadata": metadata},
         "route": {
@@ -92,20 +123,20 @@ def _provider_route(
                     "name": "envoy.router.cluster_specifier_plugin.priority_group",
                     "typed_config": typed_struct(
                         "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier",
-                        priority_groups=[_priority_group(number, group) for number, group in enumerate(groups)],
+                        priority_groups=[_priority_group(number, group) for number, group in enumerate(route.groups)],
                     ),
                 }
             },
             "auto_host_rewrite": True,
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "retry_policy": _retry_policy(len(groups), settings),
+            "retry_policy": _retry_policy(len(route.groups), settings),
         },
     }
 
 
-def _priority_group(number: int, group: Sequence[Deployment]) -> JsonObject:
-    clusters: Json = [{"cluster_name": provider_cluster(d.provider), "weight": d.weight} for d in group]
+def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
+    clusters: Json = [{"cluster_name": provider_cluster(hop.provider), "weight": hop.weight} for hop in group]
     return {"name": f"group-{number}", "clusters": clusters}
 
 

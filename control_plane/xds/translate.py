@@ -7,11 +7,17 @@ from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
 from control_plane.xds import clusters, listeners, routes, secrets
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject, encode
+from control_plane.xds.route_table import RouteTable
 from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
 
 
 def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
     """Every resource in its JSON form, with its type."""
+    yield from _all_but_routes(catalog, settings)
+    yield ROUTE_TYPE, routes.route_configuration(routes.provider_routes(catalog), settings)
+
+
+def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
     providers = sorted(catalog.providers.values(), key=lambda provider: provider.name)
     for provider in providers:
         yield CLUSTER_TYPE, clusters.provider(provider)
@@ -21,7 +27,6 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
         if (secret := secrets.secret(provider)) is not None:
             yield SECRET_TYPE, secret
     yield LISTENER_TYPE, listeners.listener(settings)
-    yield ROUTE_TYPE, routes.route_configuration(catalog, settings)
 
 
 class Translator:
@@ -32,15 +37,17 @@ class Translator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._routes = RouteTable(settings)
         self._encoded: dict[tuple[str, str], bytes] = {}
 
     def translate(self, catalog: Catalog) -> Snapshot:
         """The snapshot of a catalogue."""
         encoded: dict[tuple[str, str], bytes] = {}
         by_type: dict[str, dict[str, bytes]] = {type_url: {} for type_url in TYPES}
-        for type_url, resource in resources(catalog, self._settings):
+        for type_url, resource in _all_but_routes(catalog, self._settings):
             key = (type_url, json.dumps(resource, sort_keys=True))
             encoded[key] = self._encoded.get(key) or encode(type_url, resource)
             by_type[type_url][str(resource["name"])] = encoded[key]
         self._encoded = encoded
+        by_type[ROUTE_TYPE][routes.ROUTE_CONFIG] = self._routes.encode(catalog)
         return Snapshot(catalog.revision, {name: TypedResources.of(content) for name, content in by_type.items()})

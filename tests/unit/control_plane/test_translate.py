@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
 from control_plane.catalog.model import Catalog
-from control_plane.xds import translate
+from control_plane.xds import route_table, translate
 from control_plane.xds.protobuf import (
     CLUSTER_TYPE,
     LISTENER_TYPE,
@@ -20,7 +20,9 @@ from control_plane.xds.protobuf import (
     Json,
     JsonObject,
     encode,
+    encode_on_match,
 )
+from control_plane.xds.routes import provider_routes
 from control_plane.xds.snapshot import TYPES, Snapshot
 from control_plane.xds.translate import Translator, resources
 from gateway_core.contract import provider_cluster
@@ -156,17 +158,23 @@ def test_only_what_changed_is_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
         encoded.append(str(resource["name"]))
         return encode(type_url, resource)
 
+    def counting_routes(on_match: JsonObject) -> bytes:
+        encoded.append("route")
+        return encode_on_match(on_match)
+
     monkeypatch.setattr(translate, "encode", counting)
+    monkeypatch.setattr(route_table, "encode_on_match", counting_routes)
     translator = Translator(SETTINGS)
     translator.translate(CATALOG)
-    assert len(encoded) == len(list(resources(CATALOG, SETTINGS)))
+    all_but_routes = [name for name, _ in resources(CATALOG, SETTINGS) if name != ROUTE_TYPE]
+    assert len(encoded) == len(all_but_routes) + len(list(provider_routes(CATALOG)))
 
     encoded.clear()
     translator.translate(replace(CATALOG, revision=2))
     assert encoded == []
 
-    translator.translate(replace(CATALOG, deployments=CATALOG.deployments[:1]))
-    assert encoded == ["gateway"]
+    translator.translate(replace(CATALOG, deployments=(*CATALOG.deployments, deployment("another", "a"))))
+    assert encoded == ["route"]
 
 
 def test_bytes_of_an_older_catalogue_are_not_kept() -> None:
