@@ -1,18 +1,19 @@
 """One aggregated discovery stream (state of the world) as a state machine: requests and snapshots in, responses out.
 
 What is named is in force before what names it: listeners and routes wait until the clusters are accepted, and Envoy
-accepts clusters only when they are warm, which needs their secrets, so those are sent meanwhile. A node that refuses a
-part of a snapshot is sent no more of that snapshot; it keeps what it has until the next one. No I/O here; server.py moves
-the bytes.
+accepts clusters only when they are warm, which needs their secrets, so those are sent meanwhile. What is gone stays in
+force until nothing names it: clusters are sent together with those they replace, and without them once the routes are
+accepted. A node that refuses a part of a snapshot is sent no more of that snapshot; it keeps what it has until the next
+one. No I/O here; server.py moves the bytes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.xds.nodes import NodeRegistry
-from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE
-from control_plane.xds.snapshot import FOUNDATION, SUPERSTRUCTURE, TYPES, Snapshot, TypedResources
+from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
+from control_plane.xds.snapshot import NONE, TYPES, Snapshot, TypedResources
 from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 _WILDCARD_TYPES: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
@@ -27,6 +28,9 @@ class _Subscription:
     sent_version: str | None = None
     sent_from: Snapshot | None = None
     sent_names: frozenset[str] = frozenset()
+    sent: TypedResources = NONE
+    held: TypedResources = NONE
+    """The last that was sent, and the last that was accepted on this stream."""
     nonce: str = ""
     answered: bool = True
 
@@ -86,8 +90,11 @@ class AdsStream:
         if request.HasField("error_detail"):
             # Not the current one: that may have come while the node was still thinking, and may be the remedy.
             self._refused = subscription.sent_from
+            # The same content in the next snapshot is to be refused again, not taken for accepted.
+            subscription.sent_version = None
             self.registry.rejected(self.key, request.type_url, version, request.error_detail.message)
         else:
+            subscription.held = subscription.sent
             self.registry.accepted(self.key, request.type_url, version)
 
     def _next(self) -> Iterable[DiscoveryResponse]:
@@ -95,13 +102,27 @@ class AdsStream:
         snapshot = self._snapshot
         if snapshot is None or snapshot is self._refused:
             return
-        for group in (FOUNDATION, SUPERSTRUCTURE):
-            for type_url in group:
+        clusters = snapshot.by_type[CLUSTER_TYPE]
+        steps: tuple[Mapping[str, TypedResources], ...] = (
+            {CLUSTER_TYPE: self._with_leftovers(clusters), SECRET_TYPE: snapshot.by_type[SECRET_TYPE]},
+            {type_url: snapshot.by_type[type_url] for type_url in (LISTENER_TYPE, ROUTE_TYPE)},
+            {CLUSTER_TYPE: clusters},
+        )
+        for step in steps:
+            for type_url, resources in step.items():
                 subscription = self._subscriptions.get(type_url)
-                if subscription is not None and self._is_due(type_url, snapshot.by_type[type_url], subscription):
-                    yield self._respond(type_url, snapshot.by_type[type_url], subscription)
-            if any(not self._subscriptions[type_url].answered for type_url in group if type_url in self._subscriptions):
+                if subscription is not None and self._is_due(type_url, resources, subscription):
+                    yield self._respond(type_url, resources, subscription)
+            if any(not self._subscriptions[type_url].answered for type_url in step if type_url in self._subscriptions):
                 return
+
+    def _with_leftovers(self, clusters: TypedResources) -> TypedResources:
+        """The clusters, and those the node holds that are no longer among them."""
+        subscription = self._subscriptions.get(CLUSTER_TYPE)
+        held = subscription.held.resources if subscription is not None else {}
+        if held.keys() <= clusters.resources.keys():
+            return clusters
+        return TypedResources.of({**held, **clusters.resources})
 
     def _is_due(self, type_url: str, resources: TypedResources, subscription: _Subscription) -> bool:
         if not subscription.answered:
@@ -118,6 +139,7 @@ class AdsStream:
         subscription.sent_version = resources.version
         subscription.sent_from = self._snapshot
         subscription.sent_names = names
+        subscription.sent = resources
         subscription.nonce = self.new_nonce()
         subscription.answered = False
         response = DiscoveryResponse(version_info=resources.version, type_url=type_url, nonce=subscription.nonce)

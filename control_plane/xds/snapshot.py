@@ -3,14 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 
-FOUNDATION = (CLUSTER_TYPE, SECRET_TYPE)
-"""Named by others."""
-SUPERSTRUCTURE = (LISTENER_TYPE, ROUTE_TYPE)
-"""Name the others, so they come after."""
-TYPES = FOUNDATION + SUPERSTRUCTURE
+TYPES: Final = (CLUSTER_TYPE, SECRET_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +26,9 @@ class TypedResources:
                 digest.update(len(part).to_bytes(8))
                 digest.update(part)
         return cls(resources, digest.hexdigest()[:16])
+
+
+NONE: Final = TypedResources.of({})
 
 
 @dataclass(frozen=True, slots=True)

@@ -467,3 +467,44 @@ def test_whatever_the_timing_a_node_ends_up_with_all_of_the_last_snapshot(
     for type_url in TYPES:
         expected = dict(content.decode().split("=") for content in last.by_type[type_url].resources.values())
         assert envoy.held[type_url] == expected
+
+
+def with_clusters(*clusters: str, routes: str) -> Snapshot:
+    return make(
+        {
+            CLUSTER_TYPE: dict.fromkeys(clusters, "content"),
+            SECRET_TYPE: {"secret": "s"},
+            LISTENER_TYPE: {"listener": "l"},
+            ROUTE_TYPE: {"routes": routes},
+        }
+    )
+
+
+def test_a_cluster_that_is_gone_stays_until_the_routes_that_named_it_are_gone(talk: Talk) -> None:
+    talk.settle(with_clusters("old", "kept", routes="to old"))
+    [both] = talk.publish(with_clusters("new", "kept", routes="to new"))
+    assert {resource.type_url for resource in both.resources} == {CLUSTER_TYPE}
+    assert len(both.resources) == 3
+    [routes] = talk.ack(both)
+    assert contents(routes) == ["to new"]
+    [exact] = talk.ack(routes)
+    assert exact.type_url == CLUSTER_TYPE
+    assert len(exact.resources) == 2
+    assert talk.ack(exact) == []
+
+
+def test_a_cluster_that_is_gone_with_no_route_changed_goes_at_once(talk: Talk) -> None:
+    talk.settle(with_clusters("a", "unused", routes="to a"))
+    [exact] = talk.publish(with_clusters("a", routes="to a"))
+    assert len(exact.resources) == 1
+    assert talk.ack(exact) == []
+
+
+def test_what_was_refused_is_refused_again_when_the_next_snapshot_brings_it_again(talk: Talk) -> None:
+    talk.settle(snapshot(clusters="good"))
+    [bad] = talk.publish(snapshot(clusters="bad", routes="r2"))
+    assert talk.nack(bad) == []
+    [again] = talk.publish(snapshot(clusters="bad", routes="r3"))
+    assert again.type_url == CLUSTER_TYPE
+    # No route of the later snapshot goes out either.
+    assert talk.nack(again) == []
