@@ -22,7 +22,8 @@ KeyHash = NewType("KeyHash", bytes)
 
 LIVE_PREFIX: Final = "sk-tg-live-"
 OPERATOR_PREFIX: Final = "tg-op-"
-_PREFIXES: Final = (LIVE_PREFIX, OPERATOR_PREFIX)
+MACHINE_PREFIX: Final = "tg-mt-"
+_PREFIXES: Final = (LIVE_PREFIX, OPERATOR_PREFIX, MACHINE_PREFIX)
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARACTERS: Final = 43  # 62**43 > 2**256
