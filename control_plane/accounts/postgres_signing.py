@@ -150,7 +150,12 @@ class AccessTokens:
 
     async def _read(self) -> None:
         rows = await self._db.fetch(
-            "SELECT kid, sealed_private, created_at FROM accounts.signing_keys ORDER BY created_at DESC LIMIT 10"
+            """
+            SELECT kid, sealed_private, created_at
+            FROM (SELECT *, lead(created_at) OVER (ORDER BY created_at) AS replaced_at FROM accounts.signing_keys) key
+            WHERE replaced_at IS NULL OR replaced_at > $1 ORDER BY created_at DESC
+            """,
+            self._now() - LIFETIME - _RELOAD_AFTER,
         )
         keys = []
         for row in rows:
