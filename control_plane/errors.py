@@ -96,9 +96,5 @@ class ThrottledError(RefusedError):
         self.retry_after_s = retry_after_s
 
 
-class CommittedError(RefusedError):
-    """A refusal whose own traces in the database stay, such as the end of a stolen session."""
-
-
-class StolenSessionError(CommittedError):
+class StolenSessionError(RefusedError):
     """A refresh token came a second time: whoever has it, the session is over."""

@@ -29,6 +29,7 @@ _PREFIXES: Final = (LIVE_PREFIX, OPERATOR_PREFIX, MACHINE_PREFIX)
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARACTERS: Final = 43  # 62**43 > 2**256
+_HINT_CHARACTERS: Final = 4
 _CHECKSUM_CHARACTERS: Final = 6  # 62**6 > 2**32
 
 
@@ -54,6 +55,13 @@ def hash_key(key: str, pepper: SecretStr) -> KeyHash:
     A slow password hash would add nothing: the key itself has 256 random bits.
     """
     return KeyHash(hmac.digest(pepper.get_secret_value().encode(), key.encode(), hashlib.sha256))
+
+
+def hint(key: SecretStr) -> str:
+    """The first characters of a key: enough to tell keys apart, and 24 of its 256 random bits."""
+    text = key.get_secret_value()
+    prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
+    return text[: len(prefix) + _HINT_CHARACTERS]
 
 
 def credential_of(headers: Mapping[str, str]) -> str | None:

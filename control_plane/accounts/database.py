@@ -3,7 +3,10 @@
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-Database = asyncpg.Pool | asyncpg.Connection | PoolConnectionProxy
+Connection = asyncpg.Connection | PoolConnectionProxy
+"""One connection, on which transactions can be begun."""
+
+Database = asyncpg.Pool | Connection
 """The pool, for a statement of its own; or a connection, inside its transaction."""
 
 

@@ -47,6 +47,8 @@ class Open(StrEnum):
 
     ANYONE = "anyone"
     """Without a credential."""
+    KNOWN = "known"
+    """Any user and any machine token; the handler shows each what is theirs."""
     SIGNED_IN = "signed_in"
     """Any user, in their own name. Machine tokens are nobody's own name and are refused."""
 

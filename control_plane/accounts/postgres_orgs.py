@@ -57,19 +57,20 @@ async def find_role(db: Database, org_id: str, user_id: str | None) -> tuple[boo
 
 
 async def list_orgs(
-    db: Database, *, user_id: str | None, everything: bool, after: int | None, limit: int
+    db: Database, *, user_id: str | None, only: str | None, everything: bool, after: int | None, limit: int
 ) -> list[tuple[int, OrganizationOfUser]]:
-    """The organisations of a user, or all there are, oldest first, each with its position."""
+    """The organisations of a user, or a certain one, or all there are; oldest first, each with its position."""
     rows = await db.fetch(
         f"""
         SELECT o.seq, {_ORG}, m.role FROM accounts.organizations o
         LEFT JOIN accounts.memberships m ON m.org_id = o.org_id AND m.user_id = $1
-        WHERE (m.user_id IS NOT NULL OR $2) AND o.seq > coalesce($3, 0) ORDER BY o.seq LIMIT $4
+        WHERE (m.user_id IS NOT NULL OR $2 OR o.org_id = $5) AND o.seq > coalesce($3, 0) ORDER BY o.seq LIMIT $4
         """,  # noqa: S608 - a list of columns of ours
         user_id,
         everything,
         after,
         limit,
+        only,
     )
     return [(row["seq"], OrganizationOfUser.model_validate({**row})) for row in rows]
 

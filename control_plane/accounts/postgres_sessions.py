@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.accounts.database import Database
+from control_plane.accounts.database import Connection, Database
 from control_plane.errors import StolenSessionError, UnauthenticatedError
 from gateway_core.api_keys import KeyHash
 
@@ -43,13 +43,27 @@ async def open_session(db: Database, session: Session, token_hash: KeyHash, expi
     await _add_token(db, session.session_id, token_hash)
 
 
-async def exchange(db: Database, old: KeyHash, new: KeyHash, now: datetime) -> Session:
-    """Use up a refresh token for the next one.
+async def exchange(connection: Connection, old: KeyHash, new: KeyHash, now: datetime) -> Session:
+    """Use up a refresh token for the next one, in a transaction of its own.
 
     Raises:
-        StolenSessionError: it was used before; the session is over, and that must be committed.
+        StolenSessionError: it was used before; the session is over now.
         UnauthenticatedError: it is unknown, or its session is over.
     """
+    async with connection.transaction():
+        session, is_replay = await _use(connection, old, now)
+        if is_replay:
+            await end_session(connection, session.session_id, "replay")
+        else:
+            await _add_token(connection, session.session_id, new)
+    # After the commit: the refusal does not take the end of the session back.
+    if is_replay:
+        raise StolenSessionError("The refresh token was used before, so its session is over. Log in again.")
+    return session
+
+
+async def _use(db: Database, old: KeyHash, now: datetime) -> tuple[Session, bool]:
+    """The session of a refresh token, and whether the token had been used before."""
     row = await db.fetchrow(
         """
         SELECT s.session_id, s.user_id, t.used_at, s.revoked_at, s.expires_at
@@ -61,13 +75,10 @@ async def exchange(db: Database, old: KeyHash, new: KeyHash, now: datetime) -> S
     )
     if row is None or row["revoked_at"] is not None or row["expires_at"] <= now:
         raise UnauthenticatedError("The refresh token is not valid. Log in again.")
-    session = Session(row["session_id"], row["user_id"])
-    if row["used_at"] is not None:
-        await end_session(db, session.session_id, "replay")
-        raise StolenSessionError("The refresh token was used before, so its session is over. Log in again.")
-    await db.execute("UPDATE accounts.refresh_tokens SET used_at = $2 WHERE token_hash = $1", old, now)
-    await _add_token(db, session.session_id, new)
-    return session
+    await db.execute(
+        "UPDATE accounts.refresh_tokens SET used_at = coalesce(used_at, $2) WHERE token_hash = $1", old, now
+    )
+    return Session(row["session_id"], row["user_id"]), row["used_at"] is not None
 
 
 async def end_session(db: Database, session_id: str, reason: str) -> None:

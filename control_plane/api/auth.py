@@ -104,17 +104,26 @@ class SigningKeyMade(Resource):
     kid: str
 
 
-@operation("POST", "/auth/register", tag=TAG, access=Open.ANYONE, status=201)
+async def _hash_new_users_password(call: Call, body: Registration) -> None:
+    await call.services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
+    call.password_hash = await call.services.passwords.hash(body.password)
+
+
+async def _hash_new_password(call: Call, body: NewPassword) -> None:
+    await call.services.throttle.attempt(throttle.LOGIN_PER_SOURCE, call.actor.actor_id)
+    call.password_hash = await call.services.passwords.hash(body.password)
+
+
+@operation("POST", "/auth/register", tag=TAG, access=Open.ANYONE, status=201, prepare=_hash_new_users_password)
 async def register(call: Call, body: Registration) -> Registered:
     """Sign up: a user who owns a new organisation with a default project and an empty balance."""
     services = call.services
-    await services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
     user = await postgres_users.add_user(
         call.db,
         user_id=new_id("usr", services.random_bytes),
         email=body.email,
         name=body.name or "",
-        password_hash=await services.passwords.hash(body.password),
+        password_hash=call.password_hash,
     )
     if user is None:
         raise ConflictError(
@@ -166,14 +175,16 @@ async def login(call: Call, body: Credentials) -> Tokens:
     return await _tokens(call, session, refresh_token)
 
 
-@operation("POST", "/auth/refresh", tag=TAG, access=Open.ANYONE, is_audited=False)
+@operation("POST", "/auth/refresh", tag=TAG, access=Open.ANYONE, in_transaction=False, is_audited=False)
 async def refresh(call: Call, body: RefreshToken) -> Tokens:
     """Exchange a refresh token for new tokens. Used twice, it ends its session."""
     services = call.services
     new, new_hash = new_secret(services)
-    session = await postgres_sessions.exchange(
-        call.db, hash_key(body.refresh_token, services.pepper), new_hash, services.now()
-    )
+    async with services.pool.acquire() as connection:
+        session = await postgres_sessions.exchange(
+            connection, hash_key(body.refresh_token, services.pepper), new_hash, services.now()
+        )
+    # Signing may read keys: not while a connection is held, or as many calls as the pool is large wait for each other.
     return await _tokens(call, session, new)
 
 
@@ -230,7 +241,7 @@ async def send_password_reset(call: Call, body: EmailAddress) -> None:
     call.after_commit.append(lambda: services.mail.send(mail))
 
 
-@operation("POST", "/auth/password-resets", tag=TAG, access=Open.ANYONE)
+@operation("POST", "/auth/password-resets", tag=TAG, access=Open.ANYONE, prepare=_hash_new_password)
 async def reset_password(call: Call, body: NewPassword) -> None:
     """Set a new password with the token of the mail. Every session of the user ends."""
     services = call.services
@@ -239,7 +250,7 @@ async def reset_password(call: Call, body: NewPassword) -> None:
     )
     if user_id is None:
         raise InvalidFieldsError(InvalidField("/token", "unknown, used or too old"))
-    await postgres_users.set_password(call.db, user_id, await services.passwords.hash(body.password))
+    await postgres_users.set_password(call.db, user_id, call.password_hash)
     # Whoever reads the mailbox has shown that it is theirs.
     await postgres_users.verify_email(call.db, user_id, services.now())
     await postgres_sessions.end_sessions_of(call.db, user_id)

@@ -18,7 +18,7 @@ from control_plane.api.errors import REQUEST_ID
 from control_plane.api.operation import Answer, Call, Operation
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
 from control_plane.api.reading import idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
-from control_plane.errors import CommittedError, ForbiddenError, NotFoundError, RevisionRequiredError
+from control_plane.errors import ForbiddenError, NotFoundError, RevisionRequiredError
 from gateway_core.ids import OrgId, RequestId
 
 DRY_RUN: Final = "dry_run"
@@ -52,6 +52,8 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
         raw = b""
         if operation.body is not None:
             arguments["body"], raw = await read_body(request, operation.body)
+        if operation.prepare is not None:
+            await operation.prepare(call, **arguments)
         if operation.in_transaction:
             kept = await _change(operation, call, arguments, raw)
         else:
@@ -84,6 +86,8 @@ async def authorise(operation: Operation, actor: Actor, request: web.Request, se
     match operation.access:
         case Open.ANYONE:
             return
+        case Open.KNOWN:
+            return
         case Open.SIGNED_IN:
             if actor.kind is not ActorKind.USER:
                 raise ForbiddenError("This is for users; a machine token is not one.")
@@ -111,9 +115,6 @@ async def _change(operation: Operation, call: Call, arguments: dict[str, BaseMod
         await transaction.start()
         try:
             answer = await _once(operation, call, arguments, raw, key)
-        except CommittedError:
-            await transaction.commit()
-            raise
         except BaseException:
             await transaction.rollback()
             raise

@@ -14,12 +14,11 @@ from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError
-from gateway_core.api_keys import LIVE_PREFIX, KeyHash, hash_key, new_key
+from gateway_core.api_keys import LIVE_PREFIX, KeyHash, hash_key, hint, new_key
 from gateway_core.ids import new_id
 from gateway_core.money import NanoUsd, parse_usd
 
 TAG: Final = "keys"
-_HINT_CHARACTERS: Final = 4
 
 
 class KeyChange(Body):
@@ -140,8 +139,9 @@ async def _key_to_change(call: Call) -> Key:
 
 
 def _secret(call: Call) -> tuple[str, KeyHash, str]:
-    secret = new_key(LIVE_PREFIX, call.services.random_bytes).get_secret_value()
-    return secret, hash_key(secret, call.services.pepper), secret[: len(LIVE_PREFIX) + _HINT_CHARACTERS]
+    key = new_key(LIVE_PREFIX, call.services.random_bytes)
+    secret = key.get_secret_value()
+    return secret, hash_key(secret, call.services.pepper), hint(key)
 
 
 def _settings(before: Key | None, body: KeyChange) -> KeySettings:

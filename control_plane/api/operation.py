@@ -44,6 +44,7 @@ class Operation:
         answer: what it answers with; None for 204.
         in_transaction: whether the handler gets a transaction. Without one it makes its own, and `Idempotency-Key` and
             `dry_run` do not apply.
+        prepare: what is done before the transaction, because it takes long; it gets what the handler gets.
         is_audited: whether it must leave an audit entry.
         needs_revision: whether it must come with `If-Match`.
     """
@@ -60,6 +61,7 @@ class Operation:
     answer: type[BaseModel] | None
     status: int
     in_transaction: bool
+    prepare: Callable[..., Awaitable[None]] | None
     is_audited: bool
     needs_revision: bool
 
@@ -81,6 +83,7 @@ def operation(
     access: Access,
     status: int | None = None,
     in_transaction: bool | None = None,
+    prepare: Callable[..., Awaitable[None]] | None = None,
     is_audited: bool = True,
     needs_revision: bool = False,
 ) -> Callable[[Handler], Handler]:
@@ -104,6 +107,7 @@ def operation(
                 answer=answer,
                 status=status or (204 if answer is None else 200),
                 in_transaction=not is_read if in_transaction is None else in_transaction,
+                prepare=prepare,
                 is_audited=is_audited and not is_read,
                 needs_revision=needs_revision,
             )
@@ -122,6 +126,7 @@ class Call:
         expected_revision: what `If-Match` names; None for `*`.
         after_commit: what to do once everything is kept, such as sending a mail.
         audited: how many audit entries it has written.
+        password_hash: of the password in the body, where `prepare` makes it.
     """
 
     request: web.Request
@@ -133,6 +138,7 @@ class Call:
     has_precondition: bool = False
     after_commit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     audited: int = 0
+    password_hash: str = field(default="", repr=False)
 
     @property
     def org_id(self) -> OrgId:

@@ -60,16 +60,18 @@ def cut(call: Call, query: PageQuery, items: Sequence[tuple[int, ItemT]]) -> tup
     return [item for _, item in shown], cursor
 
 
-@operation("GET", "/orgs", tag=TAG, access=Open.SIGNED_IN)
+@operation("GET", "/orgs", tag=TAG, access=Open.KNOWN)
 async def list_orgs(call: Call, query: PageQuery) -> Page[OrganizationOfUser]:
-    """My organisations; for operators, all."""
+    """My organisations; for operators, all; for a token of an organisation, this one."""
+    may_read = call.actor.may(Permission.ORG_READ, None)
     items, cursor = cut(
         call,
         query,
         await postgres_orgs.list_orgs(
             call.db,
-            user_id=call.actor.actor_id,
-            everything=call.actor.is_operator,
+            user_id=_user_id(call),
+            only=call.actor.org_id if may_read else None,
+            everything=call.actor.is_operator and may_read,
             after=position_of(call, query),
             limit=query.limit + 1,
         ),
@@ -96,7 +98,7 @@ async def change_org(call: Call, body: OrganizationChange) -> OrganizationOfUser
     before = found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call), lock=True))
     call.match(before.revision)
     if body.disabled is not None:
-        if not call.actor.is_operator:
+        if not call.actor.may(Permission.PLATFORM_WRITE, None):
             raise ForbiddenError("Only an operator closes or opens an organisation.")
         await postgres_orgs.set_org_disabled(call.db, call.org_id, disabled=body.disabled)
     if body.name is not None:

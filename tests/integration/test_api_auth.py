@@ -148,6 +148,16 @@ async def test_two_uses_of_a_refresh_token_at_once_are_a_reuse(api: Api) -> None
     assert await api.pool.fetchval("SELECT revoked_by FROM accounts.sessions") == "replay"
 
 
+async def test_more_refreshes_at_once_than_the_database_has_connections_do_not_wait_for_each_other(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    tokens = [account.refresh_token] + [(await api.log_in("ada@example.com"))["refresh_token"] for _ in range(29)]
+    # The keys are read again by each of them.
+    api.clock.ahead = timedelta(minutes=1)
+    async with asyncio.timeout(10):
+        replies = await asyncio.gather(*(api.post("/auth/refresh", {"refresh_token": token}) for token in tokens))
+    assert {reply.status for reply in replies} == {200}
+
+
 async def test_a_session_ends_after_its_time_and_at_log_out(api: Api) -> None:
     account = await api.sign_up("ada@example.com")
     assert (await account.api.post("/auth/logout")).status == 204

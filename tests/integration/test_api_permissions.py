@@ -11,7 +11,7 @@ from control_plane.api.app import OPERATION_MODULES
 from control_plane.api.operation import OPERATIONS, PREFIX
 from tests.support.api import Api, running_api
 
-ANYONE, SIGNED_IN, OPERATOR = "anyone", "signed in", ""
+ANYONE, KNOWN, SIGNED_IN, OPERATOR = "anyone", "known", "signed in", ""
 
 # owner, admin, developer, billing, viewer by their first letters; operators may everything.
 ALLOWED = {
@@ -28,7 +28,7 @@ ALLOWED = {
     "GET /me": SIGNED_IN,
     "PATCH /me": SIGNED_IN,
     "POST /me/password": SIGNED_IN,
-    "GET /orgs": SIGNED_IN,
+    "GET /orgs": KNOWN,
     "POST /orgs": SIGNED_IN,
     "GET /orgs/{org_id}": "oadbv",
     "PATCH /orgs/{org_id}": "oa",
@@ -115,9 +115,9 @@ async def test_every_operation_lets_through_whom_it_should_and_nobody_else(api: 
 
         await check("nobody", api, None if allowed == ANYONE else {401})
         for letter, member in members.items():
-            may = allowed in {ANYONE, SIGNED_IN} or letter in allowed
+            may = allowed in {ANYONE, KNOWN, SIGNED_IN} or letter in allowed
             await check(ROLES[letter], member.api, None if may else {403})
-        may = allowed in {ANYONE, SIGNED_IN}
+        may = allowed in {ANYONE, KNOWN, SIGNED_IN}
         await check("outsider", outsider.api, None if may else {404} if in_org else {403})
         await check("operator", operator, {403} if allowed == SIGNED_IN else None)
     assert not wrong
@@ -166,6 +166,11 @@ async def test_a_machine_token_does_what_its_scopes_say_where_it_belongs(api: Ap
     assert (await token.get(f"{owner.org}/members")).status == 403
     assert (await token.get(f"{other.org}/keys")).status == 404
     assert (await token.get("/me")).status == 403
+    assert (await token.get("/orgs"))["data"] == []
+    reader = await owner.api.post(f"{owner.org}/tokens", {"name": "reader", "scopes": ["org:read"]})
+    assert [org["id"] for org in (await api.as_(reader["token"]).get("/orgs"))["data"]] == [owner.org_id]
+    operator = api.as_(await api.operator_token())
+    assert len((await operator.get("/orgs"))["data"]) == 2
     assert (await token.get("/nodes")).status == 403
     listed = await owner.api.get(f"{owner.org}/tokens")
     assert made["token"] not in listed.text
