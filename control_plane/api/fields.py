@@ -58,7 +58,7 @@ Email = Annotated[str, StringConstraints(min_length=3, max_length=254, strip_whi
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=120, strip_whitespace=True), AfterValidator(_printable)
 ]
-Password = Annotated[str, Field(min_length=10, max_length=200, description="10 to 200 characters.")]
+Password = Annotated[str, Field(min_length=8, max_length=200, description="8 to 200 characters.")]
 MailToken = Annotated[str, Field(min_length=1, max_length=200, description="From the link in the mail.")]
 Network = Annotated[str, StringConstraints(max_length=50), AfterValidator(_network)]
 ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/:@*?\[\]!-]{1,200}$")]
