@@ -2,11 +2,23 @@
 
 import asyncio
 import secrets
+from datetime import timedelta
 
+import asyncpg
+from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 
+from control_plane.accounts.mail import LogMailSender
+from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.postgres_signing import AccessTokens
+from control_plane.accounts.redis_counters import RedisCounters
+from control_plane.accounts.sealing import Seal
+from control_plane.accounts.throttle import LocalCounters, Throttle
 from control_plane.api.app import make_app
-from control_plane.api.auth import Authenticator
+from control_plane.api.authentication import Authenticator
+from control_plane.api.context import Services
+from control_plane.api.paging import Cursors
+from control_plane.api.postgres_idempotency import forget_old_answers
 from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
@@ -16,12 +28,13 @@ from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
-from gateway_core.clock import utc_now
+from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
 from gateway_core.logs import Logger
-from gateway_core.postgres import connect_pool
+from gateway_core.postgres import Trouble, connect_pool
 
-POOL_SIZE_MAX = 10
+POOL_SIZE_MAX = 20
+HOUSEKEEPING_S = 600
 
 
 async def serve(settings: Settings, log: Logger) -> None:
@@ -37,13 +50,35 @@ async def serve(settings: Settings, log: Logger) -> None:
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
-        app = make_app(
-            authenticator=Authenticator(pool, settings.api_key_pepper, utc_now),
+        counters = None if settings.redis_url is None else RedisCounters(settings.redis_url)
+        seal = Seal(settings.credential_key, secrets.token_bytes)
+        access_tokens = AccessTokens(
+            pool, seal, utc_now, secrets.token_bytes, rotate_after=timedelta(days=settings.signing_key_days)
+        )
+        services = Services(
+            pool=pool,
+            authenticator=Authenticator(pool, access_tokens, settings.api_key_pepper, utc_now),
+            access_tokens=access_tokens,
+            passwords=Passwords(PasswordHasher()),
+            throttle=Throttle(counters, LocalCounters(monotonic), log),
+            mail=LogMailSender(log),
+            seal=seal,
+            cursors=Cursors(settings.api_key_pepper),
+            pepper=settings.api_key_pepper,
+            public_url=(
+                settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
+            ).rstrip("/"),
+            require_verified_email=settings.require_verified_email,
+            now=utc_now,
+            random_bytes=secrets.token_bytes,
+            log=log,
             nodes=nodes,
             current_catalog=lambda: publisher.catalog,
+        )
+        app = make_app(
+            services,
             ready=lambda: None if cache.snapshot else "the catalogue has not been read yet",
             registry=registry,
-            log=log,
         )
 
         try:
@@ -53,5 +88,18 @@ async def serve(settings: Settings, log: Logger) -> None:
             ):
                 group.create_task(watcher.listen(), name="catalog_listener")
                 group.create_task(publisher.run(watcher), name="publisher")
+                group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
+            if counters is not None:
+                await counters.close()
             await discovery.stop(grace=0.5)
+
+
+async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
+    """Remove what has outlived its promise, now and then."""
+    while True:
+        try:
+            await forget_old_answers(pool)
+        except Trouble as error:
+            log.warning("housekeeping_failed", error=type(error).__name__)
+        await asyncio.sleep(HOUSEKEEPING_S)

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from control_plane.catalog.credentials import CredentialCipher
 from control_plane.settings import SeedSettings
-from gateway_core.api_keys import hash_key
+from gateway_core.api_keys import hash_key, hint
 from gateway_core.ids import ProviderName
 from gateway_core.money import parse_usd
 from gateway_core.providers import ProviderKind
@@ -111,13 +111,14 @@ async def _seed_accounts(connection: asyncpg.Connection, settings: SeedSettings)
     )
     await connection.execute(
         """
-        INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash)
-        VALUES ($1, $2, $3, 'Demo key', $4) ON CONFLICT DO NOTHING
+        INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash, hint)
+        VALUES ($1, $2, $3, 'Demo key', $4, $5) ON CONFLICT DO NOTHING
         """,
         KEY_ID,
         ORG_ID,
         PROJECT_ID,
         hash_key(settings.demo_api_key.get_secret_value(), settings.api_key_pepper),
+        hint(settings.demo_api_key),
     )
     await connection.execute(
         """

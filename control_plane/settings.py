@@ -18,6 +18,13 @@ class Settings(ServiceSettings):
 
     control_plane_host: str = "127.0.0.1"
     control_plane_port: int = 8081
+    # How links in mails begin; empty: the address above.
+    public_url: str = ""
+    # Counts log-in attempts for all replicas together; without it each process counts for itself.
+    redis_url: SecretStr | None = None
+    require_verified_email: bool = False
+    signing_key_days: int = Field(default=30, ge=1, le=365)
+
     xds_host: str = "127.0.0.1"
     xds_port: int = 18000
 

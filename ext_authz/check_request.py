@@ -18,6 +18,7 @@ class Attempt:
     """One request that wants to pass.
 
     Attributes:
+        address: the other end of the client's connection.
         credential: the key as the client sent it, or None. Hidden in repr.
         model: None on endpoints without one.
         body_bytes: length of the body; no tokenizer makes more tokens than bytes of it.
@@ -27,6 +28,7 @@ class Attempt:
     """
 
     request_id: RequestId
+    address: str
     credential: str | None
     endpoint: Endpoint
     model: ModelName | None
@@ -56,6 +58,7 @@ def parse_check(request: CheckRequest) -> Attempt:
         raise MalformedCheckError("a request without a model")
     return Attempt(
         request_id=RequestId(headers[Header.REQUEST_ID]),
+        address=request.attributes.source.address.socket_address.address,
         credential=credential_of(headers),
         endpoint=endpoint,
         model=ModelName(model) if model else None,

@@ -8,6 +8,7 @@ from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
 from gateway_core.errors import (
+    ADDRESS_NOT_ALLOWED,
     INVALID_API_KEY,
     ApiError,
     endpoint_not_supported,
@@ -45,6 +46,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     """
     if key is None or not key.is_valid(now):
         return Refused(INVALID_API_KEY, key)
+    if not key.may_come_from(attempt.address):
+        return Refused(ADDRESS_NOT_ALLOWED, key)
     if attempt.endpoint is Endpoint.MODELS or attempt.model is None:
         return Admitted(key)
     offer = offers.by_model.get(attempt.model)

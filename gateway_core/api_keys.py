@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NewType
 
 from pydantic import SecretStr
@@ -18,14 +19,17 @@ from pydantic import SecretStr
 from gateway_core.contract import Header
 from gateway_core.ids import KeyId, ModelName, OrgId, ProjectId, RandomBytes
 
+IpNetwork = IPv4Network | IPv6Network
 KeyHash = NewType("KeyHash", bytes)
 
 LIVE_PREFIX: Final = "sk-tg-live-"
 OPERATOR_PREFIX: Final = "tg-op-"
-_PREFIXES: Final = (LIVE_PREFIX, OPERATOR_PREFIX)
+MACHINE_PREFIX: Final = "tg-mt-"
+_PREFIXES: Final = (LIVE_PREFIX, OPERATOR_PREFIX, MACHINE_PREFIX)
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARACTERS: Final = 43  # 62**43 > 2**256
+_HINT_CHARACTERS: Final = 4
 _CHECKSUM_CHARACTERS: Final = 6  # 62**6 > 2**32
 
 
@@ -51,6 +55,13 @@ def hash_key(key: str, pepper: SecretStr) -> KeyHash:
     A slow password hash would add nothing: the key itself has 256 random bits.
     """
     return KeyHash(hmac.digest(pepper.get_secret_value().encode(), key.encode(), hashlib.sha256))
+
+
+def hint(key: SecretStr) -> str:
+    """The first characters of a key: enough to tell keys apart, and 24 of its 256 random bits."""
+    text = key.get_secret_value()
+    prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
+    return text[: len(prefix) + _HINT_CHARACTERS]
 
 
 def credential_of(headers: Mapping[str, str]) -> str | None:
@@ -83,6 +94,7 @@ class ApiKey:
     Attributes:
         models_allowed: shell-style patterns of model names; none means every model.
         is_disabled: the key itself, or the organisation behind it.
+        ip_allowed: the networks it may be used from; none means from everywhere.
     """
 
     key_id: KeyId
@@ -91,10 +103,23 @@ class ApiKey:
     models_allowed: tuple[str, ...]
     is_disabled: bool
     expires_at: datetime | None
+    ip_allowed: tuple[IpNetwork, ...] = ()
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it opens anything at this moment."""
         return not self.is_disabled and (self.expires_at is None or now < self.expires_at)
+
+    def may_come_from(self, address: str) -> bool:
+        """Whether it may be used from a network address; what is no address is nowhere."""
+        if not self.ip_allowed:
+            return True
+        try:
+            found = ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+            found = found.ipv4_mapped
+        return any(found in network for network in self.ip_allowed)
 
     def may_use(self, model: ModelName) -> bool:
         """Whether its patterns admit a model."""

@@ -48,6 +48,9 @@ INSUFFICIENT_QUOTA: Final = ApiError(
     "The balance of your organisation does not cover this request. Add credit, or lower max_tokens.",
     type=ErrorType.INSUFFICIENT_QUOTA,
 )
+ADDRESS_NOT_ALLOWED: Final = ApiError(
+    403, "address_not_allowed", "This API key may not be used from your network address."
+)
 NOT_FOUND: Final = ApiError(404, "not_found", "Unknown path or method.")
 
 # The caller's, worded by front.lua, which says in the message what is wrong.

@@ -1,5 +1,7 @@
 """API keys from Postgres, by their hash, through the function that the owner of schema `accounts` offers."""
 
+from ipaddress import ip_network
+
 import asyncpg
 
 from gateway_core.api_keys import ApiKey, KeyHash
@@ -28,4 +30,5 @@ class PostgresKeys:
             models_allowed=tuple(row["models_allowed"]),
             is_disabled=row["is_disabled"],
             expires_at=row["expires_at"],
+            ip_allowed=tuple(ip_network(text) for text in row["ip_allowed"]),
         )

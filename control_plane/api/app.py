@@ -1,41 +1,49 @@
-"""The route table."""
-
-from collections.abc import Callable
+"""The route table: `/v1/models` for clients, `/api/v1` from the declared operations, health beside them."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from control_plane.api.auth import Authenticator
-from control_plane.api.context import AUTHENTICATOR, CURRENT_CATALOG, NODES
+# Imported for their operations.
+from control_plane.api import auth, keys, me, members, nodes, orgs, tokens
+from control_plane.api.context import SERVICES, Services
+from control_plane.api.dispatch import handler_of
+from control_plane.api.docs_page import page
 from control_plane.api.errors import error_middleware
 from control_plane.api.models import list_models
-from control_plane.api.nodes import list_nodes
-from control_plane.catalog.model import Catalog
-from control_plane.xds.nodes import NodeRegistry
+from control_plane.api.openapi import document
+from control_plane.api.operation import OPERATIONS, PREFIX
 from gateway_core.health import Ready, health_routes
-from gateway_core.logs import Logger
 
 BODY_BYTES_MAX = 1024 * 1024
 
+OPERATION_MODULES = (auth, me, orgs, members, keys, tokens, nodes)
 
-def make_app(
-    *,
-    authenticator: Authenticator,
-    nodes: NodeRegistry,
-    current_catalog: Callable[[], Catalog],
-    ready: Ready,
-    registry: CollectorRegistry,
-    log: Logger,
-) -> web.Application:
+
+def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -> web.Application:
     """The control plane's HTTP application."""
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[error_middleware(log)])
-    app[AUTHENTICATOR] = authenticator
-    app[NODES] = nodes
-    app[CURRENT_CATALOG] = current_catalog
+    app = web.Application(
+        client_max_size=BODY_BYTES_MAX, middlewares=[error_middleware(services.log, services.random_bytes)]
+    )
+    app[SERVICES] = services
+    app.router.add_get("/v1/models", list_models)
+    for operation in OPERATIONS:
+        app.router.add_route(operation.method, PREFIX + operation.path, handler_of(operation))
+    described, shown = document(OPERATIONS), page(OPERATIONS)
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.json_response(described)
+
+    async def docs(_request: web.Request) -> web.Response:
+        return web.Response(text=shown, content_type="text/html")
+
+    async def jwks(_request: web.Request) -> web.Response:
+        return web.json_response({"keys": await services.access_tokens.jwks()})
+
     app.add_routes(
         [
-            web.get("/v1/models", list_models),
-            web.get("/api/v1/nodes", list_nodes),
+            web.get(f"{PREFIX}/openapi.json", openapi),
+            web.get(f"{PREFIX}/docs", docs),
+            web.get("/.well-known/jwks.json", jwks),
             *health_routes(ready, registry),
         ]
     )

@@ -1,47 +1,290 @@
-"""Who is calling: an API key of a tenant, or a machine token of an operator."""
+"""`/auth`: sign up, log in, stay in, leave, and get back in."""
 
-import asyncpg
-from aiohttp import web
-from pydantic import SecretStr
+from datetime import timedelta
+from typing import ClassVar, Final
 
-from control_plane.accounts.postgres_tokens import is_operator
-from control_plane.api.errors import UnauthenticatedError
-from gateway_core.api_keys import ApiKey, credential_of, hash_key, is_well_formed
-from gateway_core.clock import Now
-from gateway_core.postgres_keys import PostgresKeys
+from pydantic import BaseModel, ConfigDict, Field
+
+from control_plane.accounts import postgres_orgs, postgres_sessions, postgres_users, throttle
+from control_plane.accounts.actor import Actor, ActorKind
+from control_plane.accounts.mail import Mail
+from control_plane.accounts.model import Organization, Project, Resource, User
+from control_plane.accounts.permissions import Open, Permission, Role
+from control_plane.accounts.postgres_sessions import Session
+from control_plane.accounts.postgres_signing import LIFETIME, Claims
+from control_plane.api.fields import Body, Email, MailToken, Name, Password
+from control_plane.api.mailed_tokens import new_secret
+from control_plane.api.operation import Call, found, operation
+from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
+from gateway_core.api_keys import hash_key
+from gateway_core.ids import new_id
+
+TAG: Final = "auth"
+SESSION_LIFETIME: Final = timedelta(days=30)
+VERIFY_LIFETIME: Final = timedelta(days=3)
+RESET_LIFETIME: Final = timedelta(hours=1)
+DEFAULT_PROJECT: Final = "Default"
 
 
-class Authenticator:
-    """Checks credentials against schema `accounts`."""
+class Registration(Body):
+    """A new user and their organisation."""
 
-    def __init__(self, pool: asyncpg.Pool, pepper: SecretStr, now: Now) -> None:
-        self._pool = pool
-        self._keys = PostgresKeys(pool)
-        self._pepper = pepper
-        self._now = now
+    email: Email
+    password: Password
+    organization: Name = Field(description="Name of the organisation to begin with.")
+    name: Name | None = Field(default=None, description="What the user is called.")
 
-    async def api_key(self, request: web.Request) -> ApiKey:
-        """The valid API key in the request.
 
-        Raises:
-            UnauthenticatedError: no key, or not a valid one.
-        """
-        key = await self._keys.find(hash_key(self._credential(request), self._pepper))
-        if key is None or not key.is_valid(self._now()):
-            raise UnauthenticatedError
-        return key
+class Registered(Resource):
+    """What a registration made."""
 
-    async def require_operator(self, request: web.Request) -> None:
-        """Pass only a platform operator.
+    user: User
+    organization: Organization
+    project: Project
 
-        Raises:
-            UnauthenticatedError: no token, or not an operator's.
-        """
-        if not await is_operator(self._pool, hash_key(self._credential(request), self._pepper)):
-            raise UnauthenticatedError
 
-    def _credential(self, request: web.Request) -> str:
-        credential = credential_of(request.headers)
-        if credential is None or not is_well_formed(credential):
-            raise UnauthenticatedError
-        return credential
+class Credentials(Body):
+    """Who logs in."""
+
+    email: Email
+    password: str = Field(min_length=1, max_length=200)
+
+
+class RefreshToken(Body):
+    """A refresh token."""
+
+    refresh_token: str = Field(min_length=1, max_length=200)
+
+
+class Tokens(Resource):
+    """A session's tokens."""
+
+    access_token: str = Field(description="Send it as `Authorization: Bearer ...`.")
+    token_type: str = "Bearer"  # noqa: S105 - RFC 6750's name for it
+    expires_in: int = Field(description="Seconds the access token is good for.")
+    refresh_token: str = Field(description="Good for one use. A second use ends the session.")
+
+
+class EmailAddress(Body):
+    """Where to send a mail."""
+
+    email: Email
+
+
+class NewPassword(Body):
+    """The token of the mail, and the password to set."""
+
+    token: MailToken
+    password: Password
+
+
+class TokenQuery(BaseModel):
+    """The token of the mail."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+    token: MailToken
+
+
+class Verified(Resource):
+    """Whose address was verified."""
+
+    email: str
+
+
+class JsonWebKeys(Resource):
+    """The public keys of access tokens (RFC 7517)."""
+
+    keys: list[dict[str, str]]
+
+
+class SigningKeyMade(Resource):
+    """The key that signs from now on."""
+
+    kid: str
+
+
+async def _hash_new_users_password(call: Call, body: Registration) -> None:
+    await call.services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
+    call.password_hash = await call.services.passwords.hash(body.password)
+
+
+async def _hash_new_password(call: Call, body: NewPassword) -> None:
+    await call.services.throttle.attempt(throttle.LOGIN_PER_SOURCE, call.actor.actor_id)
+    call.password_hash = await call.services.passwords.hash(body.password)
+
+
+@operation("POST", "/auth/register", tag=TAG, access=Open.ANYONE, status=201, prepare=_hash_new_users_password)
+async def register(call: Call, body: Registration) -> Registered:
+    """Sign up: a user who owns a new organisation with a default project and an empty balance."""
+    services = call.services
+    user = await postgres_users.add_user(
+        call.db,
+        user_id=new_id("usr", services.random_bytes),
+        email=body.email,
+        name=body.name or "",
+        password_hash=call.password_hash,
+    )
+    if user is None:
+        raise ConflictError(
+            "This e-mail address has an account. Log in, or reset the password.",
+            [InvalidField("/email", "has an account")],
+        )
+    actor = Actor(ActorKind.USER, user.id)
+    organization, project = await make_org(call, user.id, body.organization, actor)
+    await call.audit("user.register", user.id, after=user, org_id=organization.id, actor=actor)
+    await _mail_verification(call, user)
+    return Registered(user=user, organization=organization, project=project)
+
+
+async def make_org(call: Call, owner_id: str, name: str, actor: Actor) -> tuple[Organization, Project]:
+    """A new organisation with its owner and its default project."""
+    organization = await postgres_orgs.add_org(call.db, new_id("org", call.services.random_bytes), name)
+    project = found(
+        await postgres_orgs.add_project(
+            call.db,
+            project_id=new_id("prj", call.services.random_bytes),
+            org_id=organization.id,
+            name=DEFAULT_PROJECT,
+        )
+    )
+    await postgres_orgs.add_member(call.db, organization.id, owner_id, Role.OWNER)
+    await call.audit("org.create", organization.id, after=organization, org_id=organization.id, actor=actor)
+    return organization, project
+
+
+@operation("POST", "/auth/login", tag=TAG, access=Open.ANYONE, in_transaction=False, is_audited=False)
+async def login(call: Call, body: Credentials) -> Tokens:
+    """Log in with e-mail address and password."""
+    services = call.services
+    await services.throttle.attempt(throttle.LOGIN_PER_SOURCE, call.actor.actor_id)
+    await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT, body.email)
+    user = await postgres_users.find_user_by_email(call.db, body.email)
+    stored = None if user is None else await postgres_users.password_hash(call.db, user.id)
+    if not await services.passwords.is_right(body.password, stored) or user is None:
+        raise UnauthenticatedError("E-mail address or password is wrong.")
+    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, body.email)
+    if services.require_verified_email and user.email_verified_at is None:
+        raise ForbiddenError("Verify your e-mail address first: follow the link in the mail.")
+    session = Session(new_id("ses", services.random_bytes), user.id)
+    refresh_token, token_hash = new_secret(services)
+    async with services.pool.acquire() as connection, connection.transaction():
+        call.db = connection
+        await postgres_sessions.open_session(connection, session, token_hash, services.now() + SESSION_LIFETIME)
+        await call.audit("session.open", session.session_id, actor=Actor(ActorKind.USER, user.id))
+    return await _tokens(call, session, refresh_token)
+
+
+@operation("POST", "/auth/refresh", tag=TAG, access=Open.ANYONE, in_transaction=False, is_audited=False)
+async def refresh(call: Call, body: RefreshToken) -> Tokens:
+    """Exchange a refresh token for new tokens. Used twice, it ends its session."""
+    services = call.services
+    new, new_hash = new_secret(services)
+    async with services.pool.acquire() as connection:
+        session = await postgres_sessions.exchange(
+            connection, hash_key(body.refresh_token, services.pepper), new_hash, services.now()
+        )
+    # Signing may read keys: not while a connection is held, or as many calls as the pool is large wait for each other.
+    return await _tokens(call, session, new)
+
+
+@operation("POST", "/auth/logout", tag=TAG, access=Open.SIGNED_IN)
+async def logout(call: Call) -> None:
+    """End the session of the access token, at once."""
+    session_id = found(call.actor.session_id)
+    await postgres_sessions.end_session(call.db, session_id, "logout")
+    await call.audit("session.close", session_id)
+
+
+@operation("GET", "/auth/verify-email", tag=TAG, access=Open.ANYONE, in_transaction=True)
+async def verify_email(call: Call, query: TokenQuery) -> Verified:
+    """Verify an e-mail address: the link in the mail leads here."""
+    services = call.services
+    user_id = await postgres_users.use_mail_token(
+        call.db, hash_key(query.token, services.pepper), "verify_email", services.now()
+    )
+    user = None if user_id is None else await postgres_users.find_user(call.db, user_id, lock=True)
+    if user is None:
+        raise InvalidFieldsError(InvalidField("?token", "unknown, used or too old"))
+    await postgres_users.verify_email(call.db, user.id, services.now())
+    verified = await postgres_users.find_user(call.db, user.id)
+    await call.audit("user.verify_email", user.id, before=user, after=verified, actor=Actor(ActorKind.USER, user.id))
+    return Verified(email=user.email)
+
+
+@operation("POST", "/auth/verification-mails", tag=TAG, access=Open.SIGNED_IN, is_audited=False, status=202)
+async def send_verification(call: Call) -> None:
+    """Send the mail with the verification link once more."""
+    await call.services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
+    user = found(await postgres_users.find_user(call.db, call.actor.actor_id))
+    if user.email_verified_at is None:
+        await _mail_verification(call, user)
+
+
+@operation("POST", "/auth/password-reset-mails", tag=TAG, access=Open.ANYONE, is_audited=False, status=202)
+async def send_password_reset(call: Call, body: EmailAddress) -> None:
+    """Send a mail to reset the password. The answer is the same whether or not the address has an account."""
+    services = call.services
+    await services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
+    user = await postgres_users.find_user_by_email(call.db, body.email)
+    if user is None:
+        return
+    token, token_hash = new_secret(services)
+    await postgres_users.add_mail_token(
+        call.db,
+        token_hash=token_hash,
+        user_id=user.id,
+        purpose="reset_password",
+        expires_at=services.now() + RESET_LIFETIME,
+    )
+    mail = Mail(user.email, "Reset your password", f"{services.public_url}/reset-password?token={token}")
+    call.after_commit.append(lambda: services.mail.send(mail))
+
+
+@operation("POST", "/auth/password-resets", tag=TAG, access=Open.ANYONE, prepare=_hash_new_password)
+async def reset_password(call: Call, body: NewPassword) -> None:
+    """Set a new password with the token of the mail. Every session of the user ends."""
+    services = call.services
+    user_id = await postgres_users.use_mail_token(
+        call.db, hash_key(body.token, services.pepper), "reset_password", services.now()
+    )
+    if user_id is None:
+        raise InvalidFieldsError(InvalidField("/token", "unknown, used or too old"))
+    await postgres_users.set_password(call.db, user_id, call.password_hash)
+    # Whoever reads the mailbox has shown that it is theirs.
+    await postgres_users.verify_email(call.db, user_id, services.now())
+    await postgres_sessions.end_sessions_of(call.db, user_id)
+    await call.audit("user.reset_password", user_id, actor=Actor(ActorKind.USER, user_id))
+
+
+@operation("GET", "/auth/jwks.json", tag=TAG, access=Open.ANYONE)
+async def jwks(call: Call) -> JsonWebKeys:
+    """The public keys of access tokens."""
+    return JsonWebKeys(keys=await call.services.access_tokens.jwks())
+
+
+@operation("POST", "/auth/signing-keys", tag=TAG, access=Permission.PLATFORM_WRITE, in_transaction=False, status=201)
+async def rotate_signing_key(call: Call) -> SigningKeyMade:
+    """Sign access tokens with a new key from now on; those out there stay valid."""
+    kid = await call.services.access_tokens.rotate()
+    await call.audit("signing_key.rotate", kid)
+    return SigningKeyMade(kid=kid)
+
+
+async def _mail_verification(call: Call, user: User) -> None:
+    services = call.services
+    token, token_hash = new_secret(services)
+    await postgres_users.add_mail_token(
+        call.db,
+        token_hash=token_hash,
+        user_id=user.id,
+        purpose="verify_email",
+        expires_at=services.now() + VERIFY_LIFETIME,
+    )
+    link = f"{services.public_url}/api/v1/auth/verify-email?token={token}"
+    call.after_commit.append(lambda: services.mail.send(Mail(user.email, "Verify your e-mail address", link)))
+
+
+async def _tokens(call: Call, session: Session, refresh_token: str) -> Tokens:
+    access_token = await call.services.access_tokens.issue(Claims(session.user_id, session.session_id))
+    return Tokens(access_token=access_token, expires_in=int(LIFETIME.total_seconds()), refresh_token=refresh_token)

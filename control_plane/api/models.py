@@ -2,13 +2,14 @@
 
 from aiohttp import web
 
-from control_plane.api.context import AUTHENTICATOR, CURRENT_CATALOG
+from control_plane.api.context import SERVICES
 
 
 async def list_models(request: web.Request) -> web.Response:
     """Every model that has a route and that the key's patterns admit."""
-    key = await request.app[AUTHENTICATOR].api_key(request)
-    catalog = request.app[CURRENT_CATALOG]()
+    services = request.app[SERVICES]
+    key = await services.authenticator.api_key(request)
+    catalog = services.current_catalog()
     routable = {model for _, model, _ in catalog.chains()}
     return web.json_response(
         {

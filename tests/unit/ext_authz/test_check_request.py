@@ -88,3 +88,9 @@ def test_the_credential_does_not_show_in_a_repr() -> None:
     attempt: Attempt = parse_check(with_headers(authorization="Bearer sk-tg-live-hunter2"))
     assert attempt.credential == "sk-tg-live-hunter2"
     assert "hunter2" not in f"{attempt!r} {attempt}"
+
+
+def test_the_address_is_that_of_the_connection_whatever_the_headers_say() -> None:
+    request = with_headers(x_forwarded_for="203.0.113.9")
+    request.attributes.source.address.socket_address.address = "192.0.2.7"
+    assert parse_check(request).address == "192.0.2.7"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHEAP, DEAR = price(input_=1, output=4), price(input_=2, output=3)
 OFFERS = offers(chat=(CHEAP,))
 ATTEMPT = Attempt(
+    address="192.0.2.7",
     request_id=REQUEST_ID,
     credential="sk-tg-live-secret",
     endpoint=Endpoint.CHAT,
@@ -162,3 +164,10 @@ def test_no_answer_within_what_was_asked_for_costs_more_than_was_held(
     )
     served_by = data.draw(st.sampled_from(rows))
     assert charge(usage, served_by).price_nano_usd <= held(attempt, offers(chat=rows))
+
+
+def test_a_key_with_networks_is_refused_from_elsewhere_before_anything_is_said_about_models() -> None:
+    key = replace(KEY, ip_allowed=(ip_network("192.0.2.0/24"),))
+    assert isinstance(decided(key=key), Admitted)
+    elsewhere = replace(ATTEMPT, address="198.51.100.1", model=ModelName("unknown"))
+    assert decided(elsewhere, key) == (403, "address_not_allowed")

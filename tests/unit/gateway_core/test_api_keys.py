@@ -1,5 +1,7 @@
 import re
 import zlib
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -8,15 +10,18 @@ from pydantic import SecretStr
 
 from gateway_core.api_keys import (
     LIVE_PREFIX,
+    MACHINE_PREFIX,
     OPERATOR_PREFIX,
+    ApiKey,
     bearer_token,
     hash_key,
     is_well_formed,
     new_key,
 )
+from gateway_core.ids import KeyId, OrgId, ProjectId
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-PREFIXES = [LIVE_PREFIX, OPERATOR_PREFIX]
+PREFIXES = [LIVE_PREFIX, MACHINE_PREFIX, OPERATOR_PREFIX]
 
 KEYS = st.builds(
     lambda prefix, random: new_key(prefix, lambda _: random).get_secret_value(),
@@ -122,3 +127,22 @@ def test_the_same_key_under_the_same_pepper_has_the_same_hash_for_ever() -> None
 )
 def test_a_bearer_token_is_found_whatever_the_case_of_the_scheme(header: str | None, token: str | None) -> None:
     assert bearer_token(header) == token
+
+
+@pytest.mark.parametrize(
+    ("address", "admitted"),
+    [
+        ("192.0.2.7", True),
+        ("::ffff:192.0.2.7", True),
+        ("2001:db8::1", True),
+        ("192.0.3.1", False),
+        ("2001:db9::1", False),
+        ("", False),
+        ("localhost", False),
+    ],
+)
+def test_a_key_with_networks_may_come_from_these_only(address: str, admitted: bool) -> None:
+    networks = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
+    key = ApiKey(KeyId("k"), OrgId("o"), ProjectId("p"), (), is_disabled=False, expires_at=None, ip_allowed=networks)
+    assert key.may_come_from(address) is admitted
+    assert replace(key, ip_allowed=()).may_come_from(address)

@@ -1,0 +1,22 @@
+"""What statements run on."""
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+Connection = asyncpg.Connection | PoolConnectionProxy
+"""One connection, on which transactions can be begun."""
+
+Database = asyncpg.Pool | Connection
+"""The pool, for a statement of its own; or a connection, inside its transaction."""
+
+
+def written(row: asyncpg.Record | None) -> asyncpg.Record:
+    """The row of a statement that always has one."""
+    if row is None:
+        raise LookupError("a statement that always returns a row returned none")
+    return row
+
+
+def locked(table: str = "") -> str:
+    """The end of a SELECT that keeps its rows as they are until the end of the transaction."""
+    return f"FOR NO KEY UPDATE OF {table}" if table else "FOR NO KEY UPDATE"

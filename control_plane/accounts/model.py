@@ -1,0 +1,129 @@
+"""Users, organisations, projects, keys and what belongs to them, as the API shows them. Pure; no secret is in any of them."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from control_plane.accounts.permissions import Permission, Role
+
+
+class Resource(BaseModel):
+    """What the API answers with: read from a row, shown as JSON."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
+
+
+class Revised(Resource):
+    """A resource that can change. Its revision is its ETag."""
+
+    revision: int = Field(description="Counts the changes; in quotes, it is the ETag.")
+
+
+class User(Revised):
+    """A person."""
+
+    id: str
+    email: str
+    name: str
+    email_verified_at: datetime | None
+    is_operator: bool = Field(description="Whether this user runs the installation.")
+    created_at: datetime
+
+
+class Organization(Revised):
+    """A tenant."""
+
+    id: str
+    name: str
+    disabled_at: datetime | None
+    created_at: datetime
+
+
+class Project(Revised):
+    """A part of an organisation's work; every key belongs to one."""
+
+    id: str
+    org_id: str
+    name: str
+    archived_at: datetime | None
+    created_at: datetime
+
+
+class OrganizationOfUser(Organization):
+    """An organisation and what the caller is in it."""
+
+    role: Role | None = Field(description="Null for an operator who is no member.")
+
+
+class Member(Revised):
+    """A user in an organisation."""
+
+    user_id: str
+    email: str
+    name: str
+    role: Role
+    created_at: datetime
+
+
+class Invitation(Resource):
+    """An offer of membership, open until it is accepted, revoked or too old."""
+
+    id: str
+    org_id: str
+    email: str
+    role: Role
+    invited_by: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class Key(Revised):
+    """An API key, without the key."""
+
+    id: str
+    org_id: str
+    project_id: str
+    name: str
+    hint: str = Field(description="The first characters of the key, to tell keys apart.")
+    models_allowed: list[str] = Field(description="Shell-style patterns of model names; none admits every model.")
+    ip_allowed: list[str] = Field(
+        description="Networks in CIDR notation it may be used from; none admits every address."
+    )
+    budget_per_day_usd: str | None
+    budget_per_month_usd: str | None
+    requests_per_minute_max: int | None
+    tokens_per_minute_max: int | None
+    concurrency_max: int | None
+    disabled: bool
+    expires_at: datetime | None
+    previous_valid_until: datetime | None = Field(description="Until when the key before the last rotation works.")
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+class MachineToken(Resource):
+    """A token for a program, without the token."""
+
+    id: str
+    org_id: str | None = Field(description="The organisation it acts in; null for one of the platform.")
+    name: str
+    scopes: list[Permission] | None = Field(description="Null: everything, which only platform tokens can have.")
+    expires_at: datetime | None
+    disabled_at: datetime | None
+    created_at: datetime
+
+
+class AuditEntry(Resource):
+    """One change: who did what to which thing. `before` and `after` show it without its secrets."""
+
+    seq: int
+    at: datetime
+    org_id: str | None
+    actor_kind: str
+    actor_id: str
+    action: str
+    target_id: str
+    before: dict[str, object] | None
+    after: dict[str, object] | None
+    request_id: str

@@ -1,0 +1,153 @@
+"""From a request to an operation's handler and back: who, may they, what do they send, run it, render.
+
+The one place that asks the permission table, opens transactions, and keeps answers for an `Idempotency-Key`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from control_plane.accounts.actor import Actor, ActorKind
+from control_plane.accounts.model import Revised
+from control_plane.accounts.permissions import PLATFORM, Open, Permission, Role
+from control_plane.accounts.postgres_orgs import find_role
+from control_plane.api.context import SERVICES, Services
+from control_plane.api.errors import REQUEST_ID
+from control_plane.api.operation import Answer, Call, Operation
+from control_plane.api.postgres_idempotency import Claim, KeptAnswer
+from control_plane.api.reading import idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
+from control_plane.errors import ForbiddenError, NotFoundError, RevisionRequiredError
+from gateway_core.ids import OrgId, RequestId
+
+DRY_RUN: Final = "dry_run"
+
+
+def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The aiohttp handler of an operation."""
+
+    async def handle(request: web.Request) -> web.Response:
+        services = request.app[SERVICES]
+        actor = await _authenticate(operation, request, services)
+        if not all(is_param(value) for value in request.match_info.values()):
+            raise NotFoundError
+        await authorise(operation, actor, request, services)
+        if operation.needs_revision and "If-Match" not in request.headers:
+            raise RevisionRequiredError
+        call = Call(
+            request,
+            services,
+            actor,
+            RequestId(request[REQUEST_ID]),
+            services.pool,
+            expected_revision=if_match(request),
+            has_precondition="If-Match" in request.headers,
+        )
+        arguments: dict[str, BaseModel] = {}
+        can_rehearse = operation.in_transaction
+        query = read_query(request, operation.query, extra=(DRY_RUN,) if can_rehearse else ())
+        if query is not None:
+            arguments["query"] = query
+        raw = b""
+        if operation.body is not None:
+            arguments["body"], raw = await read_body(request, operation.body)
+        if operation.prepare is not None:
+            await operation.prepare(call, **arguments)
+        if operation.in_transaction:
+            kept = await _change(operation, call, arguments, raw)
+        else:
+            kept = _render(operation, await operation.handler(call, **arguments))
+        for action in call.after_commit:
+            await action()
+        return web.Response(
+            status=kept.status,
+            headers=kept.headers,
+            text=kept.text or None,
+            content_type="application/json" if kept.text else None,
+        )
+
+    return handle
+
+
+async def _authenticate(operation: Operation, request: web.Request, services: Services) -> Actor:
+    if operation.access is Open.ANYONE:
+        return Actor(ActorKind.ANONYMOUS, request.remote or "unknown")
+    return await services.authenticator.actor(request)
+
+
+async def authorise(operation: Operation, actor: Actor, request: web.Request, services: Services) -> None:
+    """Pass only who may do this, by the permission table.
+
+    Raises:
+        NotFoundError: the path names an organisation that the caller has nothing to do with, or that is none.
+        ForbiddenError: the caller may not do this here.
+    """
+    match operation.access:
+        case Open.ANYONE:
+            return
+        case Open.KNOWN:
+            return
+        case Open.SIGNED_IN:
+            if actor.kind is not ActorKind.USER:
+                raise ForbiddenError("This is for users; a machine token is not one.")
+        case Permission() as permission:
+            role = None if permission in PLATFORM else await _role(actor, OrgId(request.match_info["org_id"]), services)
+            if not actor.may(permission, role):
+                raise ForbiddenError(f"This needs the permission {permission}.")
+
+
+async def _role(actor: Actor, org_id: OrgId, services: Services) -> Role | None:
+    user_id = actor.actor_id if actor.kind is ActorKind.USER else None
+    exists, role = await find_role(services.pool, org_id, user_id)
+    is_theirs = actor.is_operator or role is not None or actor.org_id == org_id
+    if not exists or not is_theirs:
+        raise NotFoundError
+    return role
+
+
+async def _change(operation: Operation, call: Call, arguments: dict[str, BaseModel], raw: bytes) -> KeptAnswer:
+    is_rehearsal = is_dry_run(call.request)
+    key = idempotency_key(call.request) if operation.method == "POST" and not is_rehearsal else None
+    async with call.services.pool.acquire() as connection:
+        call.db = connection
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            answer = await _once(operation, call, arguments, raw, key)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        if is_rehearsal:
+            await transaction.rollback()
+            call.after_commit.clear()
+            answer.headers["X-Tollgate-Dry-Run"] = "true"
+        else:
+            await transaction.commit()
+    return answer
+
+
+async def _once(
+    operation: Operation, call: Call, arguments: dict[str, BaseModel], raw: bytes, key: str | None
+) -> KeptAnswer:
+    claim = None
+    if key is not None:
+        caller = f"{call.actor.kind}/{call.actor.actor_id}"
+        claim = Claim.of(caller=caller, key=key, method=call.request.method, path=call.request.path, body=raw)
+        kept = await claim.take(call.db, call.services.seal)
+        if kept is not None:
+            kept.headers["Idempotency-Replayed"] = "true"
+            return kept
+    answer = _render(operation, await operation.handler(call, **arguments))
+    if operation.is_audited and not call.audited:
+        raise RuntimeError(f"{operation.name} has changed something and left no audit entry")
+    if claim is not None:
+        await claim.keep(call.db, call.services.seal, answer)
+    return answer
+
+
+def _render(operation: Operation, answer: Answer) -> KeptAnswer:
+    if answer is None:
+        return KeptAnswer(operation.status, {}, "")
+    headers = {"ETag": f'"{answer.revision}"'} if isinstance(answer, Revised) else {}
+    return KeptAnswer(operation.status, headers, answer.model_dump_json())

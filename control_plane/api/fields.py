@@ -1,0 +1,67 @@
+"""Types of fields that several bodies share. What they admit, Postgres can keep. Pure."""
+
+import ipaddress
+import re
+from datetime import datetime
+from typing import Annotated, ClassVar, Final
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway_core.money import InvalidAmountError, parse_usd
+
+_EMAIL: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,8}")
+_YEAR_MAX: Final = 9000
+
+
+class Body(BaseModel):
+    """What an operation reads: nothing more than it knows."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text):
+        raise ValueError("not an e-mail address")
+    return text
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has characters that cannot be shown")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError("not a network in CIDR notation, such as 203.0.113.0/24, without host bits") from error
+
+
+def _usd(text: str) -> str:
+    try:
+        amount = parse_usd(text)
+    except InvalidAmountError as error:
+        raise ValueError("not an amount of US dollars with at most nine decimals") from error
+    if amount < 0:
+        raise ValueError("must not be below zero")
+    return text
+
+
+def _near(moment: datetime) -> datetime:
+    if moment.year > _YEAR_MAX:
+        raise ValueError("too far away")
+    return moment
+
+
+Email = Annotated[str, StringConstraints(min_length=3, max_length=254, strip_whitespace=True), AfterValidator(_email)]
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=120, strip_whitespace=True), AfterValidator(_printable)
+]
+Password = Annotated[str, Field(min_length=8, max_length=200, description="8 to 200 characters.")]
+MailToken = Annotated[str, Field(min_length=1, max_length=200, description="From the link in the mail.")]
+Network = Annotated[str, StringConstraints(max_length=50), AfterValidator(_network)]
+ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/:@*?\[\]!-]{1,200}$")]
+Usd = Annotated[str, StringConstraints(max_length=24), AfterValidator(_usd)]
+Count = Annotated[int, Field(ge=1, le=2_000_000_000)]
+Moment = Annotated[AwareDatetime, AfterValidator(_near)]

@@ -1,0 +1,171 @@
+"""`/orgs/{org_id}/keys`: API keys. The key itself is in the answer that made it, and nowhere else."""
+
+from datetime import timedelta
+from typing import Final
+
+from pydantic import Field
+
+from control_plane.accounts import postgres_api_keys, postgres_orgs
+from control_plane.accounts.model import Key
+from control_plane.accounts.permissions import Permission
+from control_plane.accounts.postgres_api_keys import KeySettings
+from control_plane.api.fields import Body, Count, ModelPattern, Moment, Name, Network, Usd
+from control_plane.api.operation import Call, found, operation
+from control_plane.api.orgs import cut, position_of
+from control_plane.api.paging import Page, PageQuery
+from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError
+from gateway_core.api_keys import LIVE_PREFIX, KeyHash, hash_key, hint, new_key
+from gateway_core.ids import new_id
+from gateway_core.money import NanoUsd, parse_usd
+
+TAG: Final = "keys"
+
+
+class KeyChange(Body):
+    """What can be changed about a key; what is left out stays as it is, null removes a limit."""
+
+    name: Name = ""
+    models_allowed: list[ModelPattern] = Field(default=[], max_length=100)
+    ip_allowed: list[Network] = Field(default=[], max_length=100)
+    budget_per_day_usd: Usd | None = None
+    budget_per_month_usd: Usd | None = None
+    requests_per_minute_max: Count | None = None
+    tokens_per_minute_max: Count | None = None
+    concurrency_max: Count | None = None
+    disabled: bool = False
+    expires_at: Moment | None = None
+
+
+class NewKey(KeyChange):
+    """A new key. Without a project it belongs to the oldest one."""
+
+    name: Name
+    project_id: str | None = Field(default=None, max_length=100)
+
+
+class Rotation(Body):
+    """How long the old key goes on working beside the new one."""
+
+    overlap_s: int = Field(default=24 * 3600, ge=0, le=30 * 24 * 3600)
+
+
+class KeyWithSecret(Key):
+    """A key, this once with the key itself."""
+
+    key: str = Field(description="Keep it: it is shown only now.")
+
+
+@operation("GET", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_READ)
+async def list_keys(call: Call, query: PageQuery) -> Page[Key]:
+    """API keys of an organisation."""
+    items, cursor = cut(
+        call,
+        query,
+        await postgres_api_keys.list_keys(call.db, call.org_id, after=position_of(call, query), limit=query.limit + 1),
+    )
+    return Page[Key](data=items, next_cursor=cursor)
+
+
+@operation("POST", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_WRITE, status=201)
+async def create_key(call: Call, body: NewKey) -> KeyWithSecret:
+    """Create an API key."""
+    services = call.services
+    project_id = body.project_id
+    if project_id is None:
+        project_id = await postgres_orgs.first_project(call.db, call.org_id)
+        if project_id is None:
+            raise ConflictError("Every project of the organisation is archived.")
+    else:
+        project = await postgres_orgs.find_project(call.db, call.org_id, project_id, lock=True)
+        if project is None or project.archived_at is not None:
+            raise InvalidFieldsError(InvalidField("/project_id", "no open project of this organisation"))
+    secret, key_hash, hint = _secret(call)
+    key = await postgres_api_keys.add_key(
+        call.db,
+        key_id=new_id("key", services.random_bytes),
+        org_id=call.org_id,
+        project_id=project_id,
+        key_hash=key_hash,
+        hint=hint,
+        created_by=call.actor.actor_id,
+        settings=_settings(None, body),
+    )
+    await call.audit("key.create", key.id, after=key)
+    return KeyWithSecret(**key.model_dump(), key=secret)
+
+
+@operation("GET", "/orgs/{org_id}/keys/{key_id}", tag=TAG, access=Permission.KEYS_READ)
+async def get_key(call: Call) -> Key:
+    """One API key."""
+    return found(await postgres_api_keys.find_key(call.db, call.org_id, call.param("key_id")))
+
+
+@operation("PATCH", "/orgs/{org_id}/keys/{key_id}", tag=TAG, access=Permission.KEYS_WRITE, needs_revision=True)
+async def change_key(call: Call, body: KeyChange) -> Key:
+    """Change an API key. Every Envoy follows within a second."""
+    before = await _key_to_change(call)
+    call.match(before.revision)
+    after = await postgres_api_keys.change_key(call.db, before.id, _settings(before, body))
+    await call.audit("key.change", before.id, before=before, after=after)
+    return after
+
+
+@operation("POST", "/orgs/{org_id}/keys/{key_id}/rotate", tag=TAG, access=Permission.KEYS_WRITE)
+async def rotate_key(call: Call, body: Rotation) -> KeyWithSecret:
+    """Give a key a new secret; the old one works until the overlap is over."""
+    before = await _key_to_change(call)
+    secret, key_hash, hint = _secret(call)
+    after = await postgres_api_keys.rotate_key(
+        call.db,
+        before.id,
+        key_hash=key_hash,
+        hint=hint,
+        previous_valid_until=call.services.now() + timedelta(seconds=body.overlap_s),
+    )
+    await call.audit("key.rotate", before.id, before=before, after=after)
+    return KeyWithSecret(**after.model_dump(), key=secret)
+
+
+@operation("DELETE", "/orgs/{org_id}/keys/{key_id}", tag=TAG, access=Permission.KEYS_WRITE)
+async def revoke_key(call: Call) -> None:
+    """Revoke an API key for good. Every Envoy refuses it within a second."""
+    before = await _key_to_change(call)
+    await postgres_api_keys.revoke_key(call.db, before.id)
+    await call.audit("key.revoke", before.id, before=before)
+
+
+async def _key_to_change(call: Call) -> Key:
+    return found(await postgres_api_keys.find_key(call.db, call.org_id, call.param("key_id"), lock=True))
+
+
+def _secret(call: Call) -> tuple[str, KeyHash, str]:
+    key = new_key(LIVE_PREFIX, call.services.random_bytes)
+    secret = key.get_secret_value()
+    return secret, hash_key(secret, call.services.pepper), hint(key)
+
+
+def _settings(before: Key | None, body: KeyChange) -> KeySettings:
+    """What the key's settings are to be: those of the body, and for the rest what they were."""
+    merged = (
+        body
+        if before is None
+        else body.model_copy(
+            update={name: getattr(before, name) for name in KeyChange.model_fields if name not in body.model_fields_set}
+        )
+    )
+    return KeySettings(
+        name=merged.name,
+        models_allowed=merged.models_allowed,
+        ip_allowed=merged.ip_allowed,
+        budget_per_day_nano_usd=_nano_usd(merged.budget_per_day_usd),
+        budget_per_month_nano_usd=_nano_usd(merged.budget_per_month_usd),
+        requests_per_minute_max=merged.requests_per_minute_max,
+        tokens_per_minute_max=merged.tokens_per_minute_max,
+        concurrency_max=merged.concurrency_max,
+        disabled=merged.disabled,
+        expires_at=merged.expires_at,
+    )
+
+
+def _nano_usd(amount: str | None) -> NanoUsd | None:
+    return None if amount is None else parse_usd(amount)

@@ -1,0 +1,58 @@
+"""`/me`: one's own profile and password."""
+
+from typing import Final
+
+from pydantic import Field
+
+from control_plane.accounts import postgres_sessions, postgres_users, throttle
+from control_plane.accounts.model import User
+from control_plane.accounts.permissions import Open
+from control_plane.api.fields import Body, Name, Password
+from control_plane.api.operation import Call, found, operation
+from control_plane.errors import InvalidField, InvalidFieldsError
+
+TAG: Final = "me"
+
+
+class Profile(Body):
+    """What a user may change about themselves."""
+
+    name: Name
+
+
+class PasswordChange(Body):
+    """The old password, to be sure, and the new one."""
+
+    current_password: str = Field(min_length=1, max_length=200)
+    new_password: Password
+
+
+@operation("GET", "/me", tag=TAG, access=Open.SIGNED_IN)
+async def get_me(call: Call) -> User:
+    """Who I am."""
+    return found(await postgres_users.find_user(call.db, call.actor.actor_id))
+
+
+@operation("PATCH", "/me", tag=TAG, access=Open.SIGNED_IN, needs_revision=True)
+async def change_me(call: Call, body: Profile) -> User:
+    """Change my profile."""
+    before = found(await postgres_users.find_user(call.db, call.actor.actor_id, lock=True))
+    call.match(before.revision)
+    after = await postgres_users.rename_user(call.db, before.id, body.name)
+    await call.audit("user.change", before.id, before=before, after=after)
+    return after
+
+
+@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN)
+async def change_password(call: Call, body: PasswordChange) -> None:
+    """Change my password. Every session ends, this one too."""
+    services = call.services
+    user = found(await postgres_users.find_user(call.db, call.actor.actor_id, lock=True))
+    await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT, user.email)
+    stored = await postgres_users.password_hash(call.db, user.id)
+    if not await services.passwords.is_right(body.current_password, stored):
+        raise InvalidFieldsError(InvalidField("/current_password", "wrong"))
+    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, user.email)
+    await postgres_users.set_password(call.db, user.id, await services.passwords.hash(body.new_password))
+    await postgres_sessions.end_sessions_of(call.db, user.id)
+    await call.audit("user.change_password", user.id)

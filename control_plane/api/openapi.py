@@ -1,0 +1,196 @@
+"""The OpenAPI 3.1 document, made from the declared operations. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from control_plane.accounts.model import Revised
+from control_plane.accounts.permissions import Open
+from control_plane.api.operation import PREFIX, Operation
+from control_plane.api.problems import CONTENT_TYPE
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+
+Document = dict[str, object]
+_References = Mapping[tuple[object, str], object]
+
+_PROBLEM: Final[Document] = {
+    "type": "object",
+    "description": "Why a call was refused (RFC 9457).",
+    "required": ["type", "title", "status", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "Stable; for programs."},
+        "detail": {"type": "string", "description": "For people."},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "description": "Every offending field.",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {
+                    "pointer": {"type": "string", "description": "JSON pointer into the body, or ?name of the query."},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+
+_REFUSALS: Final = {
+    400: "The body or the request cannot be read.",
+    401: "No credential, or none that is valid.",
+    403: "The caller may not do this.",
+    404: "Nothing here, or nothing the caller may see.",
+    409: "It contradicts what is there.",
+    412: "It has changed since it was read.",
+    413: "The body is larger than 1 MiB.",
+    415: "The body is not declared as JSON.",
+    422: "Some fields are not valid; each is named.",
+    428: "If-Match is required.",
+    429: "Too many attempts; see Retry-After.",
+    503: "The database cannot be reached. Try again.",
+}
+
+
+def document(operations: Sequence[Operation]) -> Document:
+    """The whole document."""
+    references, components = _schemas(operations)
+    paths: dict[str, Document] = {}
+    for operation in operations:
+        paths.setdefault(PREFIX + operation.path, {})[operation.method.lower()] = _operation(operation, references)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tollgate",
+            "version": "1",
+            "description": "Accounts, keys and the operators' API. Refusals are application/problem+json; lists come in "
+            "pages; what can change has an ETag; a POST with an Idempotency-Key is done once.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {**components, "Problem": _PROBLEM},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _schemas(operations: Iterable[Operation]) -> tuple[_References, Document]:
+    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
+    for operation in operations:
+        if operation.body is not None:
+            wanted[operation.body, "validation"] = None
+        if operation.answer is not None:
+            wanted[operation.answer, "serialization"] = None
+    schemas, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)
+    references: _References = {(wanted_model, mode): schema for (wanted_model, mode), schema in schemas.items()}
+    return references, dict(definitions.get("$defs", {}))
+
+
+def _operation(operation: Operation, references: _References) -> Document:
+    success: Document = {"description": "Done."}
+    if operation.answer is not None:
+        success["content"] = {"application/json": {"schema": references[operation.answer, "serialization"]}}
+        if issubclass(operation.answer, Revised):
+            success["headers"] = {"ETag": {"schema": {"type": "string"}, "description": "The revision, in quotes."}}
+    problem = {CONTENT_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
+    described: Document = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "description": f"Needs: {operation.access}.",
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_headers(operation)],
+        "responses": {
+            str(operation.status): success,
+            **{
+                str(status): {"description": text, "content": problem}
+                for status, text in _REFUSALS.items()
+                if _can_happen(operation, status)
+            },
+        },
+    }
+    if operation.access is not Open.ANYONE:
+        described["security"] = [{"bearer": []}]
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": references[operation.body, "validation"]}},
+        }
+    return described
+
+
+def _can_happen(operation: Operation, status: int) -> bool:
+    match status:
+        case 401:
+            return operation.access is not Open.ANYONE or operation.tag == "auth"
+        case 403:
+            return operation.access is not Open.ANYONE or operation.tag == "auth"
+        case 404:
+            return "{" in operation.path or operation.access is Open.SIGNED_IN
+        case 413 | 415:
+            return operation.body is not None
+        case 409 | 429:
+            return not operation.is_read
+        case 412 | 428:
+            return operation.needs_revision
+        case _:
+            return True
+
+
+def _path_parameters(operation: Operation) -> list[Document]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "maxLength": 200}}
+        for name in re.findall(r"\{(\w+)\}", operation.path)
+    ]
+
+
+def _query_parameters(operation: Operation) -> list[Document]:
+    parameters: list[Document] = []
+    if operation.query is not None:
+        schema = operation.query.model_json_schema()
+        for name, field in schema["properties"].items():
+            parameters.append(
+                {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": field}
+            )
+    if operation.in_transaction:
+        parameters.append(
+            {
+                "name": "dry_run",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "boolean", "default": False},
+                "description": "Check and answer, and keep nothing.",
+            }
+        )
+    return parameters
+
+
+def _headers(operation: Operation) -> list[Document]:
+    headers: list[Document] = []
+    if operation.needs_revision:
+        headers.append(
+            {
+                "name": "If-Match",
+                "in": "header",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": "The ETag of what was read, or * for whatever is there.",
+            }
+        )
+    if operation.method == "POST" and operation.in_transaction:
+        headers.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+                "description": "Kept for 24 hours: the same call again gets the same answer.",
+            }
+        )
+    return headers

@@ -1,0 +1,196 @@
+"""What an operation of `/api/v1` is: a handler with its path, permission and types, declared once.
+
+From the same declaration come the route, the checks before the handler, and the OpenAPI document. A handler is
+`async def name(call: Call, body: Body, query: Query) -> Answer`; `body` and `query` only if it takes them. `call.db` is a
+transaction in every operation that changes something: what the handler did and its audit entries are committed together,
+or not at all.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, get_type_hints
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from control_plane.accounts.actor import Actor
+from control_plane.accounts.database import Database
+from control_plane.accounts.model import Resource
+from control_plane.accounts.permissions import Open, Permission
+from control_plane.accounts.postgres_audit import write_entry
+from control_plane.api.context import Services
+from control_plane.errors import NotFoundError, RevisionRequiredError, StaleRevisionError
+from gateway_core.ids import OrgId, RequestId
+
+PREFIX: Final = "/api/v1"
+
+T = TypeVar("T")
+
+Access = Permission | Open
+Answer = BaseModel | None
+Handler = Callable[..., Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method on one path.
+
+    Attributes:
+        path: behind `/api/v1`, parameters in braces. `{org_id}` is the organisation whose permission is asked for.
+        access: the permission it needs.
+        body: what it reads; None if it reads nothing.
+        query: its query parameters; None if it has none.
+        answer: what it answers with; None for 204.
+        in_transaction: whether the handler gets a transaction. Without one it makes its own, and `Idempotency-Key` and
+            `dry_run` do not apply.
+        prepare: what is done before the transaction, because it takes long; it gets what the handler gets.
+        is_audited: whether it must leave an audit entry.
+        needs_revision: whether it must come with `If-Match`.
+    """
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    tag: str
+    access: Access
+    handler: Handler
+    body: type[BaseModel] | None
+    query: type[BaseModel] | None
+    answer: type[BaseModel] | None
+    status: int
+    in_transaction: bool
+    prepare: Callable[..., Awaitable[None]] | None
+    is_audited: bool
+    needs_revision: bool
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET"
+
+
+OPERATIONS: Final[list[Operation]] = []
+"""Every operation whose module has been imported, in that order."""
+
+
+def operation(
+    method: str,
+    path: str,
+    *,
+    tag: str,
+    access: Access,
+    status: int | None = None,
+    in_transaction: bool | None = None,
+    prepare: Callable[..., Awaitable[None]] | None = None,
+    is_audited: bool = True,
+    needs_revision: bool = False,
+) -> Callable[[Handler], Handler]:
+    """Declare a handler as an operation. The first line of its docstring is the summary."""
+
+    def declare(handler: Handler) -> Handler:
+        hints = get_type_hints(handler)
+        answer = hints["return"] if hints["return"] is not type(None) else None
+        is_read = method == "GET"
+        OPERATIONS.append(
+            Operation(
+                name=handler.__name__,
+                method=method,
+                path=path,
+                summary=(inspect.getdoc(handler) or handler.__name__).partition("\n")[0],
+                tag=tag,
+                access=access,
+                handler=handler,
+                body=hints.get("body"),
+                query=hints.get("query"),
+                answer=answer,
+                status=status or (204 if answer is None else 200),
+                in_transaction=not is_read if in_transaction is None else in_transaction,
+                prepare=prepare,
+                is_audited=is_audited and not is_read,
+                needs_revision=needs_revision,
+            )
+        )
+        return handler
+
+    return declare
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of an operation: who, with what, and on which connection.
+
+    Attributes:
+        db: a transaction, or the pool for operations that only read.
+        expected_revision: what `If-Match` names; None for `*`.
+        after_commit: what to do once everything is kept, such as sending a mail.
+        audited: how many audit entries it has written.
+        password_hash: of the password in the body, where `prepare` makes it.
+    """
+
+    request: web.Request
+    services: Services
+    actor: Actor
+    request_id: RequestId
+    db: Database
+    expected_revision: int | None = None
+    has_precondition: bool = False
+    after_commit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    audited: int = 0
+    password_hash: str = field(default="", repr=False)
+
+    @property
+    def org_id(self) -> OrgId:
+        """The organisation in the path."""
+        return OrgId(self.request.match_info["org_id"])
+
+    def param(self, name: str) -> str:
+        """A parameter of the path."""
+        return self.request.match_info[name]
+
+    def match(self, revision: int) -> None:
+        """Pass only if the change is meant for this revision.
+
+        Raises:
+            StaleRevisionError: it is meant for another one.
+            RevisionRequiredError: it does not say for which.
+        """
+        if not self.has_precondition:
+            raise RevisionRequiredError
+        if self.expected_revision is not None and self.expected_revision != revision:
+            raise StaleRevisionError
+
+    async def audit(
+        self,
+        action: str,
+        target_id: str,
+        *,
+        before: Resource | None = None,
+        after: Resource | None = None,
+        org_id: str | None = None,
+        actor: Actor | None = None,
+    ) -> None:
+        """Write down a change, in its transaction. The organisation is that of the path unless it is named."""
+        self.audited += 1
+        await write_entry(
+            self.db,
+            actor=actor or self.actor,
+            org_id=org_id or self.request.match_info.get("org_id"),
+            action=action,
+            target_id=target_id,
+            before=before,
+            after=after,
+            request_id=self.request_id,
+        )
+
+
+def found(value: T | None) -> T:
+    """The value.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if value is None:
+        raise NotFoundError
+    return value

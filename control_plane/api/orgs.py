@@ -1,0 +1,186 @@
+"""`/orgs`: organisations, their projects, and the audit log."""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from pydantic import BaseModel
+
+from control_plane.accounts import postgres_audit, postgres_orgs
+from control_plane.accounts.actor import ActorKind
+from control_plane.accounts.model import AuditEntry, OrganizationOfUser, Project
+from control_plane.accounts.permissions import Open, Permission
+from control_plane.api.auth import make_org
+from control_plane.api.fields import Body, Name
+from control_plane.api.operation import Call, found, operation
+from control_plane.api.paging import Page, PageQuery
+from control_plane.errors import ConflictError, ForbiddenError, InvalidField
+from gateway_core.ids import new_id
+
+TAG: Final = "organisations"
+
+ItemT = TypeVar("ItemT", bound=BaseModel)
+
+
+class OrganizationName(Body):
+    """An organisation, as its members may write it."""
+
+    name: Name
+
+
+class OrganizationChange(Body):
+    """What can be changed about an organisation. `disabled` is for operators."""
+
+    name: Name | None = None
+    disabled: bool | None = None
+
+
+class ProjectName(Body):
+    """A new project."""
+
+    name: Name
+
+
+class ProjectChange(Body):
+    """What can be changed about a project. An archived one takes no new keys."""
+
+    name: Name | None = None
+    archived: bool | None = None
+
+
+def position_of(call: Call, query: PageQuery) -> int | None:
+    """Where a page begins."""
+    return call.services.cursors.read(call.request.path, query.cursor)
+
+
+def cut(call: Call, query: PageQuery, items: Sequence[tuple[int, ItemT]]) -> tuple[list[ItemT], str | None]:
+    """One page's items and the cursor of the next, of a list that was asked for one item more than the page holds."""
+    shown = items[: query.limit]
+    more = len(items) > query.limit
+    cursor = call.services.cursors.write(call.request.path, shown[-1][0]) if more else None
+    return [item for _, item in shown], cursor
+
+
+@operation("GET", "/orgs", tag=TAG, access=Open.KNOWN)
+async def list_orgs(call: Call, query: PageQuery) -> Page[OrganizationOfUser]:
+    """My organisations; for operators, all; for a token of an organisation, this one."""
+    may_read = call.actor.may(Permission.ORG_READ, None)
+    items, cursor = cut(
+        call,
+        query,
+        await postgres_orgs.list_orgs(
+            call.db,
+            user_id=_user_id(call),
+            only=call.actor.org_id if may_read else None,
+            everything=call.actor.is_operator and may_read,
+            after=position_of(call, query),
+            limit=query.limit + 1,
+        ),
+    )
+    return Page[OrganizationOfUser](data=items, next_cursor=cursor)
+
+
+@operation("POST", "/orgs", tag=TAG, access=Open.SIGNED_IN, status=201)
+async def create_org(call: Call, body: OrganizationName) -> OrganizationOfUser:
+    """Create an organisation and own it."""
+    made, _ = await make_org(call, call.actor.actor_id, body.name, call.actor)
+    return found(await postgres_orgs.find_org(call.db, made.id, user_id=call.actor.actor_id))
+
+
+@operation("GET", "/orgs/{org_id}", tag=TAG, access=Permission.ORG_READ)
+async def get_org(call: Call) -> OrganizationOfUser:
+    """One organisation."""
+    return found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call)))
+
+
+@operation("PATCH", "/orgs/{org_id}", tag=TAG, access=Permission.ORG_WRITE, needs_revision=True)
+async def change_org(call: Call, body: OrganizationChange) -> OrganizationOfUser:
+    """Rename an organisation; operators can close it too."""
+    before = found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call), lock=True))
+    call.match(before.revision)
+    if body.disabled is not None:
+        if not call.actor.may(Permission.PLATFORM_WRITE, None):
+            raise ForbiddenError("Only an operator closes or opens an organisation.")
+        await postgres_orgs.set_org_disabled(call.db, call.org_id, disabled=body.disabled)
+    if body.name is not None:
+        await postgres_orgs.rename_org(call.db, call.org_id, body.name)
+    after = found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call)))
+    await call.audit("org.change", call.org_id, before=before, after=after)
+    return after
+
+
+@operation("GET", "/orgs/{org_id}/projects", tag=TAG, access=Permission.PROJECTS_READ)
+async def list_projects(call: Call, query: PageQuery) -> Page[Project]:
+    """Projects of an organisation."""
+    items, cursor = cut(
+        call,
+        query,
+        await postgres_orgs.list_projects(call.db, call.org_id, after=position_of(call, query), limit=query.limit + 1),
+    )
+    return Page[Project](data=items, next_cursor=cursor)
+
+
+@operation("POST", "/orgs/{org_id}/projects", tag=TAG, access=Permission.PROJECTS_WRITE, status=201)
+async def create_project(call: Call, body: ProjectName) -> Project:
+    """Create a project."""
+    project = await postgres_orgs.add_project(
+        call.db, project_id=new_id("prj", call.services.random_bytes), org_id=call.org_id, name=body.name
+    )
+    if project is None:
+        raise _name_taken()
+    await call.audit("project.create", project.id, after=project)
+    return project
+
+
+@operation("GET", "/orgs/{org_id}/projects/{project_id}", tag=TAG, access=Permission.PROJECTS_READ)
+async def get_project(call: Call) -> Project:
+    """One project."""
+    return found(await postgres_orgs.find_project(call.db, call.org_id, call.param("project_id")))
+
+
+@operation(
+    "PATCH", "/orgs/{org_id}/projects/{project_id}", tag=TAG, access=Permission.PROJECTS_WRITE, needs_revision=True
+)
+async def change_project(call: Call, body: ProjectChange) -> Project:
+    """Rename or archive a project."""
+    before = found(await postgres_orgs.find_project(call.db, call.org_id, call.param("project_id"), lock=True))
+    call.match(before.revision)
+    after = await postgres_orgs.change_project(
+        call.db,
+        before.id,
+        name=before.name if body.name is None else body.name,
+        archived=before.archived_at is not None if body.archived is None else body.archived,
+    )
+    if after is None:
+        raise _name_taken()
+    await call.audit("project.change", before.id, before=before, after=after)
+    return after
+
+
+@operation("GET", "/orgs/{org_id}/audit", tag=TAG, access=Permission.AUDIT_READ)
+async def list_audit_of_org(call: Call, query: PageQuery) -> Page[AuditEntry]:
+    """Who changed what in an organisation, newest first."""
+    return await _audit(call, query, call.org_id)
+
+
+@operation("GET", "/audit", tag="platform", access=Permission.PLATFORM_READ)
+async def list_audit(call: Call, query: PageQuery) -> Page[AuditEntry]:
+    """Who changed what anywhere, newest first."""
+    return await _audit(call, query, None)
+
+
+async def _audit(call: Call, query: PageQuery, org_id: str | None) -> Page[AuditEntry]:
+    entries = await postgres_audit.list_entries(
+        call.db, org_id=org_id, before_seq=position_of(call, query), limit=query.limit + 1
+    )
+    items, cursor = cut(call, query, [(entry.seq, entry) for entry in entries])
+    return Page[AuditEntry](data=items, next_cursor=cursor)
+
+
+def _user_id(call: Call) -> str | None:
+    return call.actor.actor_id if call.actor.kind is ActorKind.USER else None
+
+
+def _name_taken() -> ConflictError:
+    return ConflictError(
+        "The organisation has a project of this name.", [InvalidField("/name", "another project has it")]
+    )

@@ -1,0 +1,111 @@
+"""From a request to values: body, query, `If-Match`, `Idempotency-Key`. Every fault is reported, each with its pointer."""
+
+import re
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from control_plane.api import strict_json
+from control_plane.errors import InvalidField, InvalidFieldsError, StaleRevisionError, UnsupportedMediaTypeError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"')
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
+_PARAM: Final = re.compile(r"[A-Za-z0-9_.@:/-]{1,200}")
+
+
+async def read_body(request: web.Request, model: type[ModelT]) -> tuple[ModelT, bytes]:
+    """The body as a value, and as it came.
+
+    Raises:
+        UnsupportedMediaTypeError, MalformedBodyError, InvalidFieldsError, web.HTTPRequestEntityTooLarge: see there.
+    """
+    raw = await request.read()
+    if request.content_type != "application/json":
+        raise UnsupportedMediaTypeError("Send the body as application/json.")
+    strict_json.parse_object(raw)
+    try:
+        return model.model_validate_json(raw, strict=True), raw
+    except ValidationError as error:
+        raise InvalidFieldsError(
+            *(InvalidField(strict_json.pointer(each["loc"]), each["msg"]) for each in error.errors())
+        ) from error
+
+
+def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Sequence[str] = ()) -> ModelT | None:
+    """The query as a value; `extra` names parameters that are read elsewhere.
+
+    Raises:
+        InvalidFieldsError: a parameter that is unknown, twice there, or not what it must be.
+    """
+    faults = []
+    values = {}
+    for name in request.query:
+        found = request.query.getall(name)
+        if len(found) > 1:
+            faults.append(InvalidField(f"?{name}", "given more than once"))
+        elif not strict_json.is_storable(name + found[0]):
+            faults.append(InvalidField(f"?{name}", "text with characters that cannot be stored"))
+        elif name not in extra:
+            values[name] = found[0]
+    value = None
+    if model is None:
+        faults += [InvalidField(f"?{name}", "not a parameter of this operation") for name in values]
+    else:
+        try:
+            value = model.model_validate(values)
+        except ValidationError as error:
+            faults += [InvalidField("?" + ".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+    if faults:
+        raise InvalidFieldsError(*faults)
+    return value
+
+
+def is_dry_run(request: web.Request) -> bool:
+    """Whether the caller only wants to know what would happen.
+
+    Raises:
+        InvalidFieldsError: it says neither yes nor no.
+    """
+    match request.query.get("dry_run", "false"):
+        case "true":
+            return True
+        case "false":
+            return False
+        case _:
+            raise InvalidFieldsError(InvalidField("?dry_run", "must be true or false"))
+
+
+def if_match(request: web.Request) -> int | None:
+    """The revision that `If-Match` names; None for `*`, or without the header.
+
+    Raises:
+        StaleRevisionError: it names none of ours, so it is not the current one.
+    """
+    header = request.headers.get("If-Match", "*").strip()
+    if header == "*":
+        return None
+    match = _ETAG.fullmatch(header)
+    if match is None:
+        raise StaleRevisionError
+    return int(match[1])
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """The `Idempotency-Key`, or None.
+
+    Raises:
+        InvalidFieldsError: longer than 200 characters, or not printable ASCII.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidFieldsError(InvalidField("/", "Idempotency-Key must be 1 to 200 printable characters"))
+    return key
+
+
+def is_param(text: str) -> bool:
+    """Whether a path parameter could name anything at all."""
+    return _PARAM.fullmatch(text) is not None

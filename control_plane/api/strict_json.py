@@ -1,0 +1,99 @@
+"""JSON as strictly as the standard allows: one meaning for every reader, or none. Pure.
+
+What is refused is what two readers could take differently (duplicate keys, NaN, numbers beyond 64 bits) or what Postgres
+cannot keep (NUL, halves of surrogate pairs).
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from control_plane.errors import InvalidField, InvalidFieldsError, MalformedBodyError
+
+DEPTH_MAX: Final = 32
+_INTEGER_MAX: Final = 2**63 - 1
+_DIGITS_MAX: Final = 40
+
+
+def parse_object(body: bytes) -> dict[str, object]:
+    """The JSON object in a body.
+
+    Raises:
+        MalformedBodyError: not UTF-8, not JSON, not an object, too deep, a key twice, or a number nobody can hold.
+        InvalidFieldsError: text with a NUL or half a surrogate pair in it, each with its pointer.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBodyError("The body is not UTF-8.") from error
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+        )
+    except RecursionError as error:
+        raise MalformedBodyError(f"The body is nested deeper than {DEPTH_MAX} levels.") from error
+    except ValueError as error:
+        raise MalformedBodyError("The body is not valid JSON.") from error
+    if not isinstance(value, dict):
+        raise MalformedBodyError("The body is not a JSON object.")
+    if unstorable := [InvalidField(pointer, "text with characters that cannot be stored") for pointer in _bad(value)]:
+        raise InvalidFieldsError(*unstorable)
+    return value
+
+
+def is_storable(text: str) -> bool:
+    """Whether Postgres can keep a text: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def escape(token: str) -> str:
+    """One step of a JSON pointer."""
+    return token.replace("~", "~0").replace("/", "~1")
+
+
+def pointer(path: tuple[str | int, ...]) -> str:
+    """A JSON pointer from its steps."""
+    return "".join("/" + escape(str(step)) for step in path)
+
+
+def _bad(root: object) -> Iterator[str]:
+    waiting: list[tuple[tuple[str | int, ...], object]] = [((), root)]
+    while waiting:
+        path, value = waiting.pop()
+        if len(path) > DEPTH_MAX:
+            raise MalformedBodyError(f"The body is nested deeper than {DEPTH_MAX} levels.")
+        if isinstance(value, str) and not is_storable(value):
+            yield pointer(path)
+        elif isinstance(value, dict):
+            for name, nested in value.items():
+                if is_storable(name):
+                    waiting.append(((*path, name), nested))
+                else:
+                    yield pointer(path)
+        elif isinstance(value, list):
+            waiting.extend(((*path, index), nested) for index, nested in enumerate(value))
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedBodyError("The body has an object with the same key twice.")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS_MAX or abs(number := int(digits)) > _INTEGER_MAX:
+        raise MalformedBodyError("The body has a number that is too large.")
+    return number
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise MalformedBodyError("The body has a number that is too large.")
+    return number
+
+
+def _constant(_name: str) -> float:
+    raise MalformedBodyError("The body has a number that JSON does not know.")

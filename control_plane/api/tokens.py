@@ -1,0 +1,108 @@
+"""`/tokens` and `/orgs/{org_id}/tokens`: machine tokens with scopes, of the platform and of organisations."""
+
+from typing import Final
+
+from pydantic import Field
+
+from control_plane.accounts import postgres_orgs, postgres_tokens
+from control_plane.accounts.actor import ActorKind
+from control_plane.accounts.model import MachineToken
+from control_plane.accounts.permissions import PLATFORM, Permission
+from control_plane.api.fields import Body, Moment, Name
+from control_plane.api.operation import Call, found, operation
+from control_plane.api.orgs import cut, position_of
+from control_plane.api.paging import Page, PageQuery
+from control_plane.errors import ForbiddenError, InvalidField, InvalidFieldsError
+from gateway_core.api_keys import MACHINE_PREFIX, OPERATOR_PREFIX, hash_key, new_key
+from gateway_core.ids import new_id
+
+TAG: Final = "tokens"
+
+
+class NewToken(Body):
+    """A new machine token, and all it may do."""
+
+    name: Name
+    scopes: list[Permission] = Field(min_length=1, max_length=len(Permission))
+    expires_at: Moment | None = None
+
+
+class TokenWithSecret(MachineToken):
+    """A token, this once with the token itself."""
+
+    token: str = Field(description="Keep it: it is shown only now.")
+
+
+@operation("GET", "/tokens", tag=TAG, access=Permission.PLATFORM_READ)
+async def list_tokens(call: Call, query: PageQuery) -> Page[MachineToken]:
+    """Machine tokens of the platform."""
+    return await _list(call, query, None)
+
+
+@operation("POST", "/tokens", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)
+async def create_token(call: Call, body: NewToken) -> TokenWithSecret:
+    """Create a machine token of the platform: it acts in every organisation, within its scopes."""
+    return await _create(call, body, None)
+
+
+@operation("DELETE", "/tokens/{token_id}", tag=TAG, access=Permission.PLATFORM_WRITE)
+async def revoke_token(call: Call) -> None:
+    """Revoke a machine token of the platform."""
+    await _revoke(call, None)
+
+
+@operation("GET", "/orgs/{org_id}/tokens", tag=TAG, access=Permission.TOKENS_READ)
+async def list_tokens_of_org(call: Call, query: PageQuery) -> Page[MachineToken]:
+    """Machine tokens of an organisation."""
+    return await _list(call, query, call.org_id)
+
+
+@operation("POST", "/orgs/{org_id}/tokens", tag=TAG, access=Permission.TOKENS_WRITE, status=201)
+async def create_token_of_org(call: Call, body: NewToken) -> TokenWithSecret:
+    """Create a machine token that acts in this organisation only."""
+    if unfit := [
+        InvalidField(f"/scopes/{index}", "only for tokens of the platform")
+        for index, scope in enumerate(body.scopes)
+        if scope in PLATFORM
+    ]:
+        raise InvalidFieldsError(*unfit)
+    return await _create(call, body, call.org_id)
+
+
+@operation("DELETE", "/orgs/{org_id}/tokens/{token_id}", tag=TAG, access=Permission.TOKENS_WRITE)
+async def revoke_token_of_org(call: Call) -> None:
+    """Revoke a machine token of an organisation."""
+    await _revoke(call, call.org_id)
+
+
+async def _list(call: Call, query: PageQuery, org_id: str | None) -> Page[MachineToken]:
+    tokens = await postgres_tokens.list_tokens(call.db, org_id, after=position_of(call, query), limit=query.limit + 1)
+    items, cursor = cut(call, query, tokens)
+    return Page[MachineToken](data=items, next_cursor=cursor)
+
+
+async def _create(call: Call, body: NewToken, org_id: str | None) -> TokenWithSecret:
+    services = call.services
+    role = None
+    if org_id is not None and call.actor.kind is ActorKind.USER:
+        _, role = await postgres_orgs.find_role(call.db, org_id, call.actor.actor_id)
+    if missing := [scope for scope in body.scopes if not call.actor.may(scope, role)]:
+        raise ForbiddenError(f"You cannot give what you do not have: {', '.join(sorted(missing))}.")
+    token = new_key(OPERATOR_PREFIX if org_id is None else MACHINE_PREFIX, services.random_bytes).get_secret_value()
+    stored = await postgres_tokens.add_token(
+        call.db,
+        token_id=new_id("tok", services.random_bytes),
+        token_hash=hash_key(token, services.pepper),
+        org_id=org_id,
+        name=body.name,
+        scopes=sorted(set(body.scopes)),
+        expires_at=body.expires_at,
+        created_by=call.actor.actor_id,
+    )
+    await call.audit("token.create", stored.id, after=stored)
+    return TokenWithSecret(**stored.model_dump(), token=token)
+
+
+async def _revoke(call: Call, org_id: str | None) -> None:
+    token = found(await postgres_tokens.disable_token(call.db, org_id, call.param("token_id")))
+    await call.audit("token.revoke", token.id, before=token)

@@ -1,0 +1,100 @@
+"""Why a call to the API is refused, as types. One table, in `api/problems.py`, says which status each one is. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidField:
+    """One offending field.
+
+    Attributes:
+        pointer: where it stands, as a JSON pointer (RFC 6901) into the body; `?name` for a query parameter.
+        detail: what is wrong with it. Never quotes the value, which may be a secret.
+    """
+
+    pointer: str
+    detail: str
+
+
+class RefusedError(Exception):
+    """A call that is refused; the detail is for the caller to read."""
+
+    def __init__(self, detail: str, fields: Sequence[InvalidField] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = tuple(fields)
+
+
+class MalformedBodyError(RefusedError):
+    """The body is not JSON as we read it; there are no fields to point at."""
+
+
+class UnsupportedMediaTypeError(RefusedError):
+    """The body is not declared as JSON."""
+
+
+class InvalidFieldsError(RefusedError):
+    """The body or query is readable, but these fields do not hold what they must."""
+
+    def __init__(self, *fields: InvalidField) -> None:
+        super().__init__("Some fields are not valid.", fields)
+
+
+class UnauthenticatedError(RefusedError):
+    """No credential, or none that is valid."""
+
+    def __init__(self, detail: str = "No valid credential was given. Send it as 'Authorization: Bearer ...'.") -> None:
+        super().__init__(detail)
+
+
+class ForbiddenError(RefusedError):
+    """The caller is known and may see the thing, but not do this with it."""
+
+
+class NotFoundError(RefusedError):
+    """There is no such thing, or none that the caller may know of."""
+
+    def __init__(self, detail: str = "There is nothing here, or nothing that you may see.") -> None:
+        super().__init__(detail)
+
+
+class ConflictError(RefusedError):
+    """It contradicts what is there already."""
+
+
+class StaleRevisionError(RefusedError):
+    """`If-Match` names a revision that is no longer the current one."""
+
+    def __init__(self) -> None:
+        super().__init__("It has changed since you read it. Read it again, then repeat the change with its new ETag.")
+
+
+class RevisionRequiredError(RefusedError):
+    """A change that has to say with `If-Match` which revision it is meant for."""
+
+    def __init__(self) -> None:
+        super().__init__("Send 'If-Match' with the ETag of what you have read.")
+
+
+class IdempotencyMismatchError(RefusedError):
+    """The same `Idempotency-Key` came with another request."""
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used for another request in the last 24 hours.")
+
+
+class ThrottledError(RefusedError):
+    """Too many attempts.
+
+    Attributes:
+        retry_after_s: when the next one is worth making.
+    """
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("Too many attempts. Wait a while.")
+        self.retry_after_s = retry_after_s
+
+
+class StolenSessionError(RefusedError):
+    """A refresh token came a second time: whoever has it, the session is over."""

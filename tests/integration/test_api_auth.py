@@ -1,0 +1,262 @@
+"""Sign up, log in, stay in, leave, on a real Postgres."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import jwt
+import pytest
+from pydantic import SecretStr
+
+from control_plane.accounts.redis_counters import RedisCounters
+from local_stack.valkey import running_valkey
+from tests.support.api import PASSWORD, Api, running_api
+
+
+@pytest.fixture
+async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+    async with running_api(pool) as running:
+        yield running
+
+
+async def test_a_new_user_owns_an_organisation_with_a_project_and_an_empty_balance(api: Api) -> None:
+    made = await api.post(
+        "/auth/register", {"email": "Ada@Example.com", "password": PASSWORD, "organization": "Engines"}
+    )
+    assert made.status == 201
+    assert made["organization"]["name"] == "Engines"
+    assert PASSWORD not in made.text
+    assert "password" not in made.text
+    tokens = await api.log_in("ada@example.COM")
+    ada = api.as_(tokens["access_token"])
+    assert (await ada.get("/me"))["email"] == "Ada@Example.com"
+    [org] = (await ada.get("/orgs"))["data"]
+    assert (org["id"], org["role"]) == (made["organization"]["id"], "owner")
+    assert await api.pool.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = $1", org["id"]) == 0
+    stored = await api.pool.fetchval("SELECT password_hash FROM accounts.users")
+    assert stored.startswith("$argon2id$")
+
+
+async def test_an_address_has_one_account_even_if_two_register_at_once(api: Api) -> None:
+    replies = await asyncio.gather(
+        *(
+            api.post("/auth/register", {"email": email, "password": PASSWORD, "organization": "Acme"})
+            for email in ("eve@example.com", "EVE@example.com")
+        )
+    )
+    assert sorted(reply.status for reply in replies) == [201, 409]
+    assert await api.pool.fetchval("SELECT count(*) FROM accounts.organizations") == 1
+
+
+async def test_a_wrong_password_and_an_unknown_address_are_told_apart_by_nobody(api: Api) -> None:
+    await api.sign_up("ada@example.com")
+    wrong = await api.log_in("ada@example.com", "not the password")
+    unknown = await api.log_in("nobody@example.com")
+    assert wrong.status == unknown.status == 401
+    assert wrong["detail"] == unknown["detail"]
+
+
+async def test_an_access_token_is_signed_by_a_published_key_and_lasts_15_minutes(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    token = account.api.token
+    assert token is not None
+    keys = jwt.PyJWKSet.from_dict((await api.get("/auth/jwks.json")).document)
+    kid = jwt.get_unverified_header(token)["kid"]
+    payload = jwt.decode(token, keys[kid].key, algorithms=["EdDSA"], audience="tollgate")
+    assert payload["sub"] == account.user_id
+    assert payload["exp"] - payload["iat"] == 900
+    api.clock.ahead = timedelta(minutes=15, seconds=1)
+    assert (await account.api.get("/me")).status == 401
+
+
+async def test_a_forged_token_opens_nothing(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    token = account.api.token
+    assert token is not None
+    header, payload, signature = token.split(".")
+
+    def segment(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    kid = jwt.get_unverified_header(token)["kid"]
+    forged = [
+        f"{segment({'alg': 'none', 'typ': 'JWT', 'kid': kid})}.{payload}.",
+        f"{segment({'alg': 'none', 'typ': 'JWT', 'kid': kid})}.{payload}.{signature}",
+        f"{segment({'alg': 'HS256', 'typ': 'JWT', 'kid': kid})}.{payload}.{signature}",
+        f"{header}.{payload}.{signature[:-4]}AAAA",
+        f"{segment({'alg': 'EdDSA', 'kid': 'sig_unknown'})}.{payload}.{signature}",
+        f"{segment({'alg': 'EdDSA', 'kid': ['list']})}.{payload}.{signature}",
+        "..",
+        "a.b.c",
+        "\xff.\xff.\xff",
+    ]
+    for each in forged:
+        assert (await api.as_(each).get("/me")).status == 401, each
+
+
+async def test_after_a_rotation_old_tokens_hold_until_they_expire_and_then_their_key_goes(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    operator = api.as_(await api.operator_token())
+    kid = (await operator.post("/auth/signing-keys"))["kid"]
+    assert (await account.api.get("/me")).status == 200
+    published = [key["kid"] for key in (await api.get("/auth/jwks.json"))["keys"]]
+    assert published[0] == kid
+    assert len(published) == 2
+    tokens = await api.log_in("ada@example.com")
+    assert jwt.get_unverified_header(tokens["access_token"])["kid"] == kid
+    for _ in range(12):
+        kid = (await operator.post("/auth/signing-keys"))["kid"]
+    assert (await account.api.get("/me")).status == 200
+    api.clock.ahead = timedelta(minutes=16)
+    assert [key["kid"] for key in (await api.get("/auth/jwks.json"))["keys"]] == [kid]
+
+
+async def test_signing_keys_are_replaced_by_themselves_and_sealed_in_the_table(api: Api) -> None:
+    await api.sign_up("ada@example.com")
+    api.clock.ahead = timedelta(days=31)
+    await api.log_in("ada@example.com")
+    assert await api.pool.fetchval("SELECT count(*) FROM accounts.signing_keys") == 2
+    assert (
+        await api.pool.fetchval("SELECT min(octet_length(sealed_private)) FROM accounts.signing_keys") == 12 + 32 + 16
+    )
+
+
+async def test_a_refresh_token_works_once_and_its_reuse_ends_the_whole_session(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    first = account.refresh_token
+    second = await api.post("/auth/refresh", {"refresh_token": first})
+    assert second.status == 200
+    assert (await api.as_(second["access_token"]).get("/me")).status == 200
+    stolen = await api.post("/auth/refresh", {"refresh_token": first})
+    assert (stolen.status, stolen["code"]) == (401, "session_revoked")
+    assert (await api.post("/auth/refresh", {"refresh_token": second["refresh_token"]})).status == 401
+    assert (await api.as_(second["access_token"]).get("/me")).status == 401
+    # Another session of the same user is not touched.
+    assert (await api.log_in("ada@example.com")).status == 200
+
+
+async def test_two_uses_of_a_refresh_token_at_once_are_a_reuse(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    replies = await asyncio.gather(
+        *(api.post("/auth/refresh", {"refresh_token": account.refresh_token}) for _ in range(2))
+    )
+    assert sorted(reply.status for reply in replies) == [200, 401]
+    assert await api.pool.fetchval("SELECT revoked_by FROM accounts.sessions") == "replay"
+
+
+async def test_more_refreshes_at_once_than_the_database_has_connections_do_not_wait_for_each_other(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    tokens = [account.refresh_token] + [(await api.log_in("ada@example.com"))["refresh_token"] for _ in range(29)]
+    # The keys are read again by each of them.
+    api.clock.ahead = timedelta(minutes=1)
+    async with asyncio.timeout(10):
+        replies = await asyncio.gather(*(api.post("/auth/refresh", {"refresh_token": token}) for token in tokens))
+    assert {reply.status for reply in replies} == {200}
+
+
+async def test_a_session_ends_after_its_time_and_at_log_out(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    assert (await account.api.post("/auth/logout")).status == 204
+    assert (await account.api.get("/me")).status == 401
+    assert (await api.post("/auth/refresh", {"refresh_token": account.refresh_token})).status == 401
+    tokens = await api.log_in("ada@example.com")
+    api.clock.ahead = timedelta(days=30, seconds=1)
+    assert (await api.post("/auth/refresh", {"refresh_token": tokens["refresh_token"]})).status == 401
+
+
+async def test_the_link_in_the_mail_verifies_the_address_once(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    assert (await account.api.get("/me"))["email_verified_at"] is None
+    token = api.mailbox.token("ada@example.com")
+    assert api.mailbox.mails[0].link.startswith("http://gateway.test/api/v1/auth/verify-email?token=")
+    assert (await api.get(f"/auth/verify-email?token={token}"))["email"] == "ada@example.com"
+    assert (await account.api.get("/me"))["email_verified_at"] is not None
+    assert (await api.get(f"/auth/verify-email?token={token}")).pointers == ["?token"]
+
+
+async def test_an_unverified_address_blocks_a_log_in_only_where_that_is_set(pool: asyncpg.Pool) -> None:
+    async with running_api(pool, require_verified_email=True) as api:
+        await api.post("/auth/register", {"email": "ada@example.com", "password": PASSWORD, "organization": "Acme"})
+        assert (await api.log_in("ada@example.com")).status == 403
+        await api.get(f"/auth/verify-email?token={api.mailbox.token('ada@example.com')}")
+        assert (await api.log_in("ada@example.com")).status == 200
+
+
+async def test_a_password_is_reset_by_mail_which_ends_every_session(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    known = await api.post("/auth/password-reset-mails", {"email": "ada@example.com"})
+    unknown = await api.post("/auth/password-reset-mails", {"email": "nobody@example.com"})
+    assert known.status == unknown.status == 202
+    assert known.text == unknown.text
+    token = api.mailbox.token("ada@example.com")
+    body = {"token": token, "password": "another good password"}
+    assert (await api.post("/auth/password-resets", body)).status == 204
+    assert (await api.post("/auth/password-resets", body)).pointers == ["/token"]
+    assert (await account.api.get("/me")).status == 401
+    assert (await api.log_in("ada@example.com")).status == 401
+    assert (await api.log_in("ada@example.com", "another good password")).status == 200
+
+
+async def test_a_mailed_token_is_good_for_its_purpose_and_time_only(api: Api) -> None:
+    await api.sign_up("ada@example.com")
+    verification = api.mailbox.token("ada@example.com")
+    reset = await api.post("/auth/password-resets", {"token": verification, "password": PASSWORD})
+    assert reset.status == 422
+    await api.post("/auth/password-reset-mails", {"email": "ada@example.com"})
+    api.clock.ahead = timedelta(hours=1, seconds=1)
+    late = await api.post(
+        "/auth/password-resets", {"token": api.mailbox.token("ada@example.com"), "password": PASSWORD}
+    )
+    assert late.status == 422
+
+
+async def test_changing_the_password_needs_the_old_one_and_ends_every_session(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    wrong = await account.api.post("/me/password", {"current_password": "x", "new_password": "a new password"})
+    assert wrong.pointers == ["/current_password"]
+    changed = await account.api.post("/me/password", {"current_password": PASSWORD, "new_password": "a new password"})
+    assert changed.status == 204
+    assert (await account.api.get("/me")).status == 401
+    assert (await api.log_in("ada@example.com", "a new password")).status == 200
+
+
+async def test_the_eleventh_wrong_password_is_throttled_by_every_replica(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    async with running_valkey(tmp_path / "valkey") as url:
+        one, other = RedisCounters(SecretStr(url)), RedisCounters(SecretStr(url))
+        async with running_api(pool, counters=one) as first, running_api(pool, counters=other) as second:
+            await first.sign_up("ada@example.com")
+            for api in (first, second) * 5:
+                assert (await api.log_in("ada@example.com", "wrong")).status == 401
+            for api in (first, second):
+                refused = await api.log_in("ADA@example.com")
+                assert refused.status == 429
+                assert 1 <= int(refused.headers["Retry-After"]) <= 900
+            assert (await first.log_in("bob@example.com")).status == 401
+        await one.close()
+        await other.close()
+
+
+async def test_a_right_password_forgets_the_wrong_ones(api: Api) -> None:
+    await api.sign_up("ada@example.com")
+    for _ in range(3):
+        for _ in range(9):
+            await api.log_in("ada@example.com", "wrong")
+        assert (await api.log_in("ada@example.com")).status == 200
+
+
+async def test_without_redis_a_log_in_works_and_each_process_throttles_for_itself(
+    pool: asyncpg.Pool, tmp_path: Path
+) -> None:
+    async with running_valkey(tmp_path / "valkey") as url:
+        counters = RedisCounters(SecretStr(url))
+    # The server is gone now.
+    async with running_api(pool, counters=counters) as api:
+        await api.sign_up("ada@example.com")
+        for _ in range(10):
+            assert (await api.log_in("ada@example.com", "wrong")).status == 401
+        assert (await api.log_in("ada@example.com")).status == 429
+    await counters.close()

@@ -1,0 +1,150 @@
+"""What holds for every operation: strict input, refusals as problems, calls that are made once, a document that fits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from io import BytesIO
+
+import asyncpg
+import jsonschema
+import pytest
+
+from tests.support.api import PASSWORD, Account, Api, running_api
+
+REGISTRATION = {"email": "ada@example.com", "password": PASSWORD, "organization": "Acme"}
+
+
+@pytest.fixture
+async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+    async with running_api(pool) as running:
+        yield running
+
+
+@pytest.fixture
+async def owner(api: Api) -> Account:
+    return await api.sign_up("owner@example.com")
+
+
+async def register(api: Api, body: bytes, content_type: str = "application/json") -> tuple[int, str]:
+    reply = await api.post("/auth/register", data=BytesIO(body), headers={"Content-Type": content_type})
+    return reply.status, reply["code"]
+
+
+async def test_a_body_that_two_readers_could_take_differently_is_refused(api: Api) -> None:
+    malformed = [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b'{"email":"a@b.c","email":"d@e.f"}',
+        b'{"email":NaN}',
+        b'{"email":1e999}',
+        b'{"email":' + b"9" * 20 + b"}",
+        b'{"email":' + b"9" * 5000 + b"}",
+        b'{"email":"\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
+    ]
+    for body in malformed:
+        assert await register(api, body) == (400, "malformed_body"), body[:40]
+    assert await register(api, b"{}", "text/plain") == (415, "unsupported_media_type")
+    assert await register(api, b'{"a":"' + b"x" * 1024 * 1024 + b'"}') == (413, "body_too_large")
+
+
+async def test_every_offending_field_is_named_and_none_is_quoted(api: Api) -> None:
+    reply = await api.post(
+        "/auth/register",
+        {"email": "no address", "password": "tiny-secret", "organization": "", "extra": "x", "a/b~c": 1},
+    )
+    assert reply.status == 422
+    assert reply.pointers == ["/a~1b~0c", "/email", "/extra", "/organization"]
+    short = await api.post("/auth/register", {**REGISTRATION, "password": "hunter2"})
+    assert short.pointers == ["/password"]
+    assert "hunter2" not in short.text
+    nul = await api.post("/auth/register", {**REGISTRATION, "organization": "a\0b"})
+    assert nul.pointers == ["/organization"]
+    half = await api.post(
+        "/auth/register",
+        data=b'{"email":"a@b.cd","password":"0123456789","organization":"\\ud800"}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert half.pointers == ["/organization"]
+
+
+async def test_a_value_is_not_bent_into_the_type_it_should_have(owner: Account) -> None:
+    for field, value in (("requests_per_minute_max", "60"), ("requests_per_minute_max", 1.5), ("disabled", 1)):
+        reply = await owner.api.post(f"{owner.org}/keys", {"name": "x", field: value})
+        assert reply.pointers == [f"/{field}"]
+    wrong = {
+        "name": " ",
+        "models_allowed": ["ok", "no spaces"],
+        "ip_allowed": ["10.0.0.1/8"],
+        "budget_per_day_usd": "-1",
+        "budget_per_month_usd": "1e3",
+        "concurrency_max": 0,
+        "expires_at": "tomorrow",
+    }
+    reply = await owner.api.post(f"{owner.org}/keys", wrong)
+    assert reply.pointers == sorted(
+        "/" + {"models_allowed": "models_allowed/1", "ip_allowed": "ip_allowed/0"}.get(name, name) for name in wrong
+    )
+
+
+async def test_unknown_paths_and_methods_are_problems_and_v1_stays_in_openais_shape(api: Api, owner: Account) -> None:
+    assert (await api.get("/nothing"))["code"] == "not_found"
+    method = await api.call("PUT", "/me")
+    assert (method.status, method["code"], method.headers["Allow"]) == (405, "method_not_allowed", "GET, PATCH")
+    assert (await owner.api.get("/orgs/%00")).status == 404
+    assert (await owner.api.get("/orgs/%F0%9F%98%80")).status == 404
+    async with api.session.get(f"{api.url}/v1/models") as response:
+        assert response.status == 401
+        assert (await response.json())["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_call_without_a_credential_says_how_to_send_one(api: Api) -> None:
+    reply = await api.get("/me")
+    assert (reply.status, reply["code"], reply.headers["WWW-Authenticate"]) == (401, "unauthenticated", "Bearer")
+    assert reply["request_id"] == reply.headers["x-request-id"]
+
+
+async def test_a_post_with_an_idempotency_key_is_done_once(api: Api, owner: Account) -> None:
+    path, headers = f"{owner.org}/keys", {"Idempotency-Key": "abc-1"}
+    replies = await asyncio.gather(*(owner.api.post(path, {"name": "one"}, headers=headers) for _ in range(5)))
+    assert {reply.status for reply in replies} == {201}
+    assert len({reply.text for reply in replies}) == 1
+    assert sum("Idempotency-Replayed" in reply.headers for reply in replies) == 4
+    assert await api.pool.fetchval("SELECT count(*) FROM accounts.api_keys") == 1
+    other = await owner.api.post(path, {"name": "two"}, headers=headers)
+    assert (other.status, other["code"]) == (422, "idempotency_mismatch")
+    stored = await api.pool.fetchval("SELECT sealed_answer FROM accounts.idempotency_keys")
+    assert replies[0]["key"].encode() not in stored
+
+
+async def test_an_idempotency_key_is_the_callers_own_and_forgotten_after_a_day(api: Api, owner: Account) -> None:
+    other, headers = await api.sign_up("other@example.com"), {"Idempotency-Key": "abc-1"}
+    mine = await owner.api.post("/orgs", {"name": "Same"}, headers=headers)
+    theirs = await other.api.post("/orgs", {"name": "Same"}, headers=headers)
+    assert mine["id"] != theirs["id"]
+    await api.pool.execute("UPDATE accounts.idempotency_keys SET created_at = now() - interval '25 hours'")
+    assert (await owner.api.post("/orgs", {"name": "Same"}, headers=headers))["id"] != mine["id"]
+
+
+async def test_a_refused_call_does_not_use_up_its_idempotency_key(owner: Account) -> None:
+    headers = {"Idempotency-Key": "abc-1"}
+    assert (await owner.api.post("/orgs", {"name": ""}, headers=headers)).status == 422
+    assert (await owner.api.post("/orgs", {"name": "Good"}, headers=headers)).status == 201
+    assert (await owner.api.post("/orgs", {"name": "x"}, headers={"Idempotency-Key": "a b"})).status == 422
+
+
+async def test_the_openapi_document_is_valid_and_the_docs_page_names_every_operation(api: Api) -> None:
+    document = (await api.get("/openapi.json")).document
+    assert document["openapi"] == "3.1.0"
+    for schema in document["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    key = document["components"]["schemas"]["Key"]
+    assert "key" not in key["properties"]
+    page = (await api.get("/docs")).text
+    for path in document["paths"]:
+        assert path in page
+    assert "http://" not in page
+    assert "https://" not in page

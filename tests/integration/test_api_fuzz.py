@@ -1,0 +1,73 @@
+"""The API under fire from its own OpenAPI document: whatever is sent, there is an answer, and none says that we failed."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.core.result import Ok
+
+from tests.support.api import Account, Api, running_api
+
+EXAMPLES_PER_OPERATION = 25
+ANSWER_WITHIN_S = 5
+
+
+@pytest.fixture
+async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+    async with running_api(pool) as running:
+        yield running
+
+
+def fuzz(url: str, token: str, org_id: str) -> dict[int, int]:
+    """Call every operation with what its schema admits and with what it does not; returns how often which status came."""
+    schema = schemathesis.openapi.from_url(f"{url}/api/v1/openapi.json")
+    seen: dict[int, int] = {}
+    for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
+        operation = found.ok()
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+            strategy = operation.as_strategy(generation_mode=mode)
+
+            @settings(
+                max_examples=EXAMPLES_PER_OPERATION,
+                database=None,
+                derandomize=True,
+                phases=[Phase.explicit, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=strategy)
+            def attack(case: Any) -> None:
+                if "org_id" in case.path_parameters:
+                    case.path_parameters["org_id"] = org_id
+                # The session and its user have to outlive the attack.
+                if case.operation.path.endswith(("/logout", "/membership")):
+                    case.query = {"dry_run": "true"}
+                response = case.call(headers={"Authorization": f"Bearer {token}"}, timeout=ANSWER_WITHIN_S)
+                seen[response.status_code] = seen.get(response.status_code, 0) + 1
+                assert response.status_code < 500, (case.as_curl_command(), response.text)
+                if response.status_code >= 400:
+                    assert response.headers["content-type"][0].startswith("application/problem+json"), response.text
+
+            # What takes nothing has nothing to get wrong.
+            with contextlib.suppress(Unsatisfiable):
+                attack()
+    return seen
+
+
+async def test_nothing_that_is_sent_makes_it_fail_or_hang(api: Api) -> None:
+    user: Account = await api.sign_up("owner@example.com")
+    await api.pool.execute("UPDATE accounts.users SET is_operator = true WHERE user_id = $1", user.user_id)
+    assert user.api.token is not None
+    seen = await asyncio.to_thread(fuzz, api.url, user.api.token, user.org_id)
+    # An attack that is mostly turned away at the door proves little.
+    assert seen.get(401, 0) + seen.get(429, 0) < sum(seen.values()) / 4, seen
+    assert seen[200]
+    assert seen[201]
+    assert seen[422]
+    assert (await user.api.get(user.org)).status == 200

@@ -1,0 +1,214 @@
+"""Every operation against every role: who gets through, written down here a second time, by hand."""
+
+import re
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from control_plane.accounts.permissions import PERMISSIONS_BY_ROLE, PLATFORM, Permission, Role
+from control_plane.api.app import OPERATION_MODULES
+from control_plane.api.operation import OPERATIONS, PREFIX
+from tests.support.api import Api, running_api
+
+ANYONE, KNOWN, SIGNED_IN, OPERATOR = "anyone", "known", "signed in", ""
+
+# owner, admin, developer, billing, viewer by their first letters; operators may everything.
+ALLOWED = {
+    "POST /auth/register": ANYONE,
+    "POST /auth/login": ANYONE,
+    "POST /auth/refresh": ANYONE,
+    "POST /auth/logout": SIGNED_IN,
+    "GET /auth/verify-email": ANYONE,
+    "POST /auth/verification-mails": SIGNED_IN,
+    "POST /auth/password-reset-mails": ANYONE,
+    "POST /auth/password-resets": ANYONE,
+    "GET /auth/jwks.json": ANYONE,
+    "POST /auth/signing-keys": OPERATOR,
+    "GET /me": SIGNED_IN,
+    "PATCH /me": SIGNED_IN,
+    "POST /me/password": SIGNED_IN,
+    "GET /orgs": KNOWN,
+    "POST /orgs": SIGNED_IN,
+    "GET /orgs/{org_id}": "oadbv",
+    "PATCH /orgs/{org_id}": "oa",
+    "GET /orgs/{org_id}/projects": "oadbv",
+    "POST /orgs/{org_id}/projects": "oa",
+    "GET /orgs/{org_id}/projects/{project_id}": "oadbv",
+    "PATCH /orgs/{org_id}/projects/{project_id}": "oa",
+    "GET /orgs/{org_id}/audit": "oa",
+    "GET /audit": OPERATOR,
+    "GET /orgs/{org_id}/members": "oadbv",
+    "GET /orgs/{org_id}/members/{user_id}": "oadbv",
+    "PATCH /orgs/{org_id}/members/{user_id}": "oa",
+    "DELETE /orgs/{org_id}/members/{user_id}": "oa",
+    "DELETE /orgs/{org_id}/membership": "oadbv",
+    "GET /orgs/{org_id}/invitations": "oadbv",
+    "POST /orgs/{org_id}/invitations": "oa",
+    "DELETE /orgs/{org_id}/invitations/{invitation_id}": "oa",
+    "POST /invitations/accept": SIGNED_IN,
+    "GET /orgs/{org_id}/keys": "oadbv",
+    "POST /orgs/{org_id}/keys": "oad",
+    "GET /orgs/{org_id}/keys/{key_id}": "oadbv",
+    "PATCH /orgs/{org_id}/keys/{key_id}": "oad",
+    "POST /orgs/{org_id}/keys/{key_id}/rotate": "oad",
+    "DELETE /orgs/{org_id}/keys/{key_id}": "oad",
+    "GET /tokens": OPERATOR,
+    "POST /tokens": OPERATOR,
+    "DELETE /tokens/{token_id}": OPERATOR,
+    "GET /orgs/{org_id}/tokens": "oa",
+    "POST /orgs/{org_id}/tokens": "oa",
+    "DELETE /orgs/{org_id}/tokens/{token_id}": "oa",
+    "GET /nodes": OPERATOR,
+}
+
+ROLES = {role.value[0]: role for role in Role}
+
+
+def declared() -> list[str]:
+    modules = {module.__name__ for module in OPERATION_MODULES}
+    return [f"{each.method} {each.path}" for each in OPERATIONS if each.handler.__module__ in modules]
+
+
+@pytest.fixture
+async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+    async with running_api(pool) as running:
+        yield running
+
+
+async def status(api: Api, operation: str, org_id: str) -> int:
+    """The status of a call that changes nothing: its body has a field that no operation knows, its revision is stale."""
+    method, path = operation.split(" ")
+    path = re.sub(r"\{(\w+)\}", "none_0", path.replace("{org_id}", org_id))
+    if operation.endswith("/membership"):
+        path += "?dry_run=true"
+    elif method == "GET" and path == "/auth/verify-email":
+        path += "?token=none"
+    body = None if method in {"GET", "DELETE"} else {"no_such_field": 1}
+    if operation in {"POST /auth/logout", "POST /auth/signing-keys", "POST /auth/verification-mails"}:
+        path += "?no_such_parameter=1"
+    return (await api.call(method, path, body, headers={"If-Match": '"999"'})).status
+
+
+def test_the_table_of_this_test_names_every_operation_and_no_other() -> None:
+    assert sorted(declared()) == sorted(ALLOWED)
+
+
+async def test_every_operation_lets_through_whom_it_should_and_nobody_else(api: Api) -> None:
+    owner = await api.sign_up("owner@example.com")
+    second_owner = await api.join(owner, "second@example.com", "owner")
+    members = {"o": second_owner} | {
+        letter: await api.join(owner, f"{role}@example.com", role) for letter, role in ROLES.items() if letter != "o"
+    }
+    outsider = await api.sign_up("outsider@example.com")
+    operator = api.as_(await api.operator_token())
+    wrong = []
+    for operation, allowed in ALLOWED.items():
+        in_org = "{org_id}" in operation
+
+        async def check(who: str, caller: Api, expected: set[int] | None, operation: str = operation) -> None:
+            """None: anything but a refusal of the caller."""
+            got = await status(caller, operation, owner.org_id)
+            through = got not in {401, 403, 500}
+            if (not through) if expected is None else (got not in expected):
+                wrong.append(f"{operation} by {who}: {got}")
+
+        await check("nobody", api, None if allowed == ANYONE else {401})
+        for letter, member in members.items():
+            may = allowed in {ANYONE, KNOWN, SIGNED_IN} or letter in allowed
+            await check(ROLES[letter], member.api, None if may else {403})
+        may = allowed in {ANYONE, KNOWN, SIGNED_IN}
+        await check("outsider", outsider.api, None if may else {404} if in_org else {403})
+        await check("operator", operator, {403} if allowed == SIGNED_IN else None)
+    assert not wrong
+    assert await api.pool.fetchval("SELECT count(*) FROM accounts.memberships WHERE org_id = $1", owner.org_id) == 6
+
+
+async def test_an_operator_who_is_a_user_may_everything_in_every_organisation(api: Api) -> None:
+    owner = await api.sign_up("owner@example.com")
+    boss = await api.sign_up("boss@example.com")
+    assert (await boss.api.get(owner.org)).status == 404
+    await api.pool.execute("UPDATE accounts.users SET is_operator = true WHERE user_id = $1", boss.user_id)
+    assert (await boss.api.get(owner.org))["role"] is None
+    assert (await boss.api.get("/nodes")).status == 200
+    assert owner.org_id in {org["id"] for org in (await boss.api.get("/orgs"))["data"]}
+
+
+async def test_another_tenants_things_look_as_if_they_were_not_there(api: Api) -> None:
+    mine, theirs = await api.sign_up("me@example.com"), await api.sign_up("them@example.com")
+    key = await theirs.api.post(f"{theirs.org}/keys", {"name": "theirs"})
+    for path in (
+        theirs.org,
+        f"{theirs.org}/keys/{key['id']}",
+        f"{mine.org}/keys/{key['id']}",
+        f"{mine.org}/projects/{theirs.project_id}",
+        f"{mine.org}/members/{theirs.user_id}",
+        "/orgs/org_0000000000000000",
+    ):
+        reply = await mine.api.get(path)
+        assert reply.status == 404, path
+        assert reply["detail"] == "There is nothing here, or nothing that you may see."
+    for method, path in (
+        ("DELETE", f"{mine.org}/keys/{key['id']}"),
+        ("DELETE", f"{mine.org}/members/{theirs.user_id}"),
+    ):
+        assert (await mine.api.call(method, path)).status == 404
+    foreign = await mine.api.post(f"{mine.org}/keys", {"name": "x", "project_id": theirs.project_id})
+    assert foreign.pointers == ["/project_id"]
+
+
+async def test_a_machine_token_does_what_its_scopes_say_where_it_belongs(api: Api) -> None:
+    owner, other = await api.sign_up("me@example.com"), await api.sign_up("them@example.com")
+    made = await owner.api.post(f"{owner.org}/tokens", {"name": "ci", "scopes": ["keys:read", "keys:write"]})
+    assert made.status == 201
+    token = api.as_(made["token"])
+    assert (await token.post(f"{owner.org}/keys", {"name": "by ci"})).status == 201
+    assert (await token.get(f"{owner.org}/members")).status == 403
+    assert (await token.get(f"{other.org}/keys")).status == 404
+    assert (await token.get("/me")).status == 403
+    assert (await token.get("/orgs"))["data"] == []
+    reader = await owner.api.post(f"{owner.org}/tokens", {"name": "reader", "scopes": ["org:read"]})
+    assert [org["id"] for org in (await api.as_(reader["token"]).get("/orgs"))["data"]] == [owner.org_id]
+    operator = api.as_(await api.operator_token())
+    assert len((await operator.get("/orgs"))["data"]) == 2
+    assert (await token.get("/nodes")).status == 403
+    listed = await owner.api.get(f"{owner.org}/tokens")
+    assert made["token"] not in listed.text
+    assert (await owner.api.delete(f"{owner.org}/tokens/{made['id']}")).status == 204
+    assert (await token.get(f"{owner.org}/keys")).status == 401
+
+
+async def test_nobody_gives_a_token_what_they_do_not_have(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    admin = await api.join(owner, "admin@example.com", "admin")
+    body = {"name": "x", "scopes": ["billing:write"]}
+    assert (await admin.api.post(f"{owner.org}/tokens", body)).status == 403
+    assert (await owner.api.post(f"{owner.org}/tokens", body)).status == 201
+    platform = await owner.api.post(f"{owner.org}/tokens", {"name": "x", "scopes": ["keys:read", "platform:read"]})
+    assert platform.pointers == ["/scopes/1"]
+    operator = api.as_(await api.operator_token())
+    limited = await operator.post("/tokens", {"name": "x", "scopes": ["platform:write", "platform:read"]})
+    assert (await api.as_(limited["token"]).get("/nodes")).status == 403
+    assert (await api.as_(limited["token"]).post("/tokens", {"name": "y", "scopes": ["keys:read"]})).status == 403
+
+
+def test_every_permission_of_an_organisation_belongs_to_its_owner_and_none_of_the_platform() -> None:
+    assert PERMISSIONS_BY_ROLE[Role.OWNER] == frozenset(Permission) - PLATFORM
+    for role in Role:
+        assert PERMISSIONS_BY_ROLE[role] <= PERMISSIONS_BY_ROLE[Role.OWNER]
+
+
+def test_an_operation_asks_for_an_organisations_permission_only_where_it_names_one() -> None:
+    for each in OPERATIONS:
+        if isinstance(each.access, Permission):
+            assert ("{org_id}" in each.path) == (each.access not in PLATFORM), each.path
+    assert PREFIX == "/api/v1"
+
+
+async def test_a_closed_organisation_takes_its_tokens_with_it(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    made = await owner.api.post(f"{owner.org}/tokens", {"name": "ci", "scopes": ["keys:read"]})
+    assert (await owner.api.patch(owner.org, {"disabled": True})).status == 403
+    operator = api.as_(await api.operator_token())
+    assert (await operator.patch(owner.org, {"disabled": True}))["disabled_at"] is not None
+    assert (await api.as_(made["token"]).get(f"{owner.org}/keys")).status == 401

@@ -1,0 +1,211 @@
+"""The control plane's API on a real Postgres: an application on a port of its own, and a client that reads answers."""
+
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import aiohttp
+import asyncpg
+from argon2 import PasswordHasher
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from control_plane.accounts.mail import Mail
+from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.postgres_signing import AccessTokens
+from control_plane.accounts.sealing import Seal
+from control_plane.accounts.throttle import Counters, LocalCounters, Throttle
+from control_plane.api.app import make_app
+from control_plane.api.authentication import Authenticator
+from control_plane.api.context import Services
+from control_plane.api.paging import Cursors
+from control_plane.xds.nodes import NodeRegistry
+from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
+from gateway_core.clock import monotonic, utc_now
+from gateway_core.health import serving
+from tests.support.catalogs import catalog
+from tests.support.logs import QUIET
+
+PEPPER = SecretStr("pepper")
+PASSWORD = "correct horse battery"
+
+
+@dataclass
+class Clock:
+    """The present moment, which a test can move."""
+
+    ahead: timedelta = timedelta()
+
+    def now(self) -> datetime:
+        return utc_now() + self.ahead
+
+
+@dataclass
+class Mailbox:
+    """Every mail that was sent."""
+
+    mails: list[Mail] = field(default_factory=list)
+
+    async def send(self, mail: Mail) -> None:
+        self.mails.append(mail)
+
+    def token(self, to: str) -> str:
+        """The token in the newest link to somebody."""
+        link = next(mail.link for mail in reversed(self.mails) if mail.to == to)
+        match = re.search(r"token=([\w-]+)$", link)
+        assert match
+        return match[1]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, read."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    document: Any
+
+    def __getitem__(self, name: str) -> Any:
+        return self.document[name]
+
+    @property
+    def pointers(self) -> list[str]:
+        """The fields a refusal points at."""
+        return sorted(fault["pointer"] for fault in self.document.get("errors", ()))
+
+
+@dataclass(frozen=True)
+class Api:
+    """A client, and what lies behind the API."""
+
+    url: str
+    session: aiohttp.ClientSession
+    pool: asyncpg.Pool
+    mailbox: Mailbox
+    clock: Clock
+    token: str | None = None
+
+    def as_(self, token: str | None) -> "Api":
+        """The same, with another credential."""
+        return replace(self, token=token)
+
+    async def call(self, method: str, path: str, json: object = None, **options: Any) -> Reply:
+        """One call; `path` is behind /api/v1."""
+        headers = {**options.pop("headers", {})}
+        if self.token is not None:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
+        async with self.session.request(
+            method, f"{self.url}/api/v1{path}", json=json, headers=headers, **options
+        ) as response:
+            text = await response.text()
+            document = await response.json(content_type=None) if "json" in response.content_type else None
+            reply = Reply(response.status, response.headers.copy(), text, document)
+        assert reply.headers["x-request-id"].startswith("req_")
+        assert (reply.headers.get("content-type") == "application/problem+json; charset=utf-8") == (reply.status >= 400)
+        return reply
+
+    async def get(self, path: str, **options: Any) -> Reply:
+        return await self.call("GET", path, **options)
+
+    async def post(self, path: str, json: object = None, **options: Any) -> Reply:
+        return await self.call("POST", path, json, **options)
+
+    async def patch(self, path: str, json: object, *, match: object = "*", **options: Any) -> Reply:
+        header = str(match) if match == "*" else f'"{match}"'
+        return await self.call("PATCH", path, json, headers={"If-Match": header}, **options)
+
+    async def delete(self, path: str, **options: Any) -> Reply:
+        return await self.call("DELETE", path, **options)
+
+    async def sign_up(self, email: str, organization: str = "Acme") -> "Account":
+        """A registered user who has logged in."""
+        made = await self.post("/auth/register", {"email": email, "password": PASSWORD, "organization": organization})
+        assert made.status == 201, made.text
+        tokens = await self.log_in(email)
+        return Account(
+            self.as_(tokens["access_token"]),
+            email,
+            made["user"]["id"],
+            made["organization"]["id"],
+            made["project"]["id"],
+            tokens["refresh_token"],
+        )
+
+    async def log_in(self, email: str, password: str = PASSWORD) -> Reply:
+        return await self.post("/auth/login", {"email": email, "password": password})
+
+    async def join(self, owner: "Account", email: str, role: str) -> "Account":
+        """A user of their own who then joins somebody's organisation."""
+        account = await self.sign_up(email, f"Of {email}")
+        invited = await owner.api.post(f"/orgs/{owner.org_id}/invitations", {"email": email, "role": role})
+        assert invited.status == 201, invited.text
+        accepted = await account.api.post("/invitations/accept", {"token": self.mailbox.token(email)})
+        assert accepted.status == 200, accepted.text
+        return account
+
+    async def operator_token(self) -> str:
+        """A machine token of the platform without limits, as the seed writes one."""
+        token = new_key(OPERATOR_PREFIX, secrets.token_bytes).get_secret_value()
+        await self.pool.execute(
+            """
+            INSERT INTO accounts.machine_tokens (token_id, name, token_hash, role)
+            VALUES ($1, 'test', $2, 'platform_operator')
+            """,
+            f"tok_{secrets.token_hex(8)}",
+            hash_key(token, PEPPER),
+        )
+        return token
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user who is logged in, and the organisation they began with."""
+
+    api: Api
+    email: str
+    user_id: str
+    org_id: str
+    project_id: str
+    refresh_token: str
+
+    @property
+    def org(self) -> str:
+        """The path of the organisation."""
+        return f"/orgs/{self.org_id}"
+
+
+@asynccontextmanager
+async def running_api(
+    pool: asyncpg.Pool, *, counters: Counters | None = None, require_verified_email: bool = False
+) -> AsyncIterator[Api]:
+    """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
+    clock, mailbox = Clock(), Mailbox()
+    seal = Seal(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secrets.token_bytes)
+    access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, rotate_after=timedelta(days=30))
+    services = Services(
+        pool=pool,
+        authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
+        access_tokens=access_tokens,
+        passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
+        throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
+        mail=mailbox,
+        seal=seal,
+        cursors=Cursors(PEPPER),
+        pepper=PEPPER,
+        public_url="http://gateway.test",
+        require_verified_email=require_verified_email,
+        now=clock.now,
+        random_bytes=secrets.token_bytes,
+        log=QUIET,
+        nodes=NodeRegistry(clock.now, CollectorRegistry()),
+        current_catalog=lambda: catalog([]),
+    )
+    app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
+    async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
+        yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)
