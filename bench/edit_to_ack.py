@@ -36,6 +36,12 @@ async def add_models(database: asyncpg.Connection, prefix: str, count: int) -> d
             "INSERT INTO catalog.deployments VALUES ($1, 'openai', 'x')", [(name,) for name in names]
         )
         await database.executemany(
+            "INSERT INTO catalog.routes (name, match) VALUES ($1, $1)", [(name,) for name in names]
+        )
+        await database.executemany(
+            "INSERT INTO catalog.route_members VALUES ($1, 'openai')", [(name,) for name in names]
+        )
+        await database.executemany(
             "INSERT INTO catalog.prices VALUES ($1, 'openai', 0, 'input', 1, 1)", [(name,) for name in names]
         )
     return datetime.now(tz=UTC)

@@ -47,6 +47,7 @@ class Grant:
     org_id: OrgId | None = None
     project_id: ProjectId | None = None
     key_id: KeyId | None = None
+    model: ModelName | None = None
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
     error_code: Id | None = None

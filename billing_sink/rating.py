@@ -85,7 +85,7 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         return Rated(line, Outcome.FREE, provider)
     if line.status not in HTTP_OK or provider is None:
         return Rated(line, Outcome.RELEASED, provider)
-    price = prices.find(asked.model, provider, grant.price_version)
+    price = prices.find(grant.model or asked.model, provider, grant.price_version)
     usage, source = _usage(line, asked, asked.endpoint)
     if source is UsageSource.NONE:
         return Rated(line, Outcome.RELEASED, provider)

@@ -143,40 +143,52 @@ async def _seed_providers(connection: asyncpg.Connection, settings: SeedSettings
     for provider in PROVIDERS:
         real = credentials[provider.name]
         url = provider.real_url if real else settings.simulator_url.rstrip("/") + provider.simulated_path
-        credential = real or SecretStr("simulated-" + secrets.token_urlsafe(16))
-        await connection.execute(
-            """
-            INSERT INTO catalog.providers (name, kind, base_url, credential, managed_by)
-            VALUES ($1, $2, $3, $4, 'demo')
-            ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, credential = excluded.credential
-            WHERE providers.managed_by = 'demo' AND (providers.base_url <> excluded.base_url OR $5)
-            """,
-            provider.name,
-            provider.kind,
-            url,
-            cipher.seal(provider.name, credential),
-            real is not None,
+        sealed = cipher.seal(provider.name, real or SecretStr("simulated-" + secrets.token_urlsafe(16)))
+        known = await connection.fetchrow(
+            "SELECT base_url, managed_by, credential FROM catalog.providers WHERE name = $1", provider.name
         )
+        if known is None:
+            await connection.execute(
+                """
+                INSERT INTO catalog.providers (name, kind, base_url, credential, managed_by)
+                VALUES ($1, $2, $3, $4, 'demo')
+                """,
+                provider.name,
+                provider.kind,
+                url,
+                sealed,
+            )
+        elif known["managed_by"] == "demo" and (known["base_url"] != url or real or known["credential"] is None):
+            await connection.execute(
+                "UPDATE catalog.providers SET base_url = $2, credential = $3 WHERE name = $1",
+                provider.name,
+                url,
+                sealed,
+            )
 
 
 async def _seed_models(connection: asyncpg.Connection) -> None:
+    known = {row["name"] for row in await connection.fetch("SELECT name FROM catalog.models")}
     for model in MODELS:
-        is_new = await connection.fetchval(
+        if model.name in known:
+            continue
+        await connection.execute(
             """
-            INSERT INTO catalog.models (name, owned_by, context_tokens, max_output_tokens)
-            VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING true
+            INSERT INTO catalog.models (name, owned_by, context_tokens, max_output_tokens) VALUES ($1, $2, $3, $4)
             """,
             model.name,
             model.provider,
             model.context_tokens,
             model.max_output_tokens,
         )
-        if not is_new:
-            continue
         await connection.execute(
             "INSERT INTO catalog.deployments (model, provider, upstream_model) VALUES ($1, $2, $1)",
             model.name,
             model.provider,
+        )
+        await connection.execute("INSERT INTO catalog.routes (name, match) VALUES ($1, $1)", model.name)
+        await connection.execute(
+            "INSERT INTO catalog.route_members (route, provider) VALUES ($1, $2)", model.name, model.provider
         )
         await connection.executemany(
             """

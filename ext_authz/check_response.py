@@ -22,6 +22,8 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
             response.status.CopyFrom(RpcStatus(code=_OK))
             # Present but empty: Envoy takes an answer without it for a denial.
             response.ok_response.SetInParent()
+            if decision.model is not None:
+                response.dynamic_metadata[GrantField.MODEL] = decision.model
             if decision.price_version is not None:
                 response.dynamic_metadata[GrantField.PRICE_VERSION] = decision.price_version
             if decision.hold_nano_usd is not None:

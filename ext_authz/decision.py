@@ -15,7 +15,7 @@ from gateway_core.errors import (
     model_not_allowed,
     model_not_found,
 )
-from gateway_core.ids import PriceVersion
+from gateway_core.ids import ModelName, PriceVersion
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import worst_case_nano_usd
 
@@ -30,9 +30,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """It may, once `hold_nano_usd` is held. Both are None on endpoints that cost nothing."""
+    """It may, once `hold_nano_usd` is held. All but the key are None on endpoints that cost nothing."""
 
     key: ApiKey
+    model: ModelName | None = None
     price_version: PriceVersion | None = None
     hold_nano_usd: NanoUsd | None = None
 
@@ -51,9 +52,9 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if attempt.endpoint is Endpoint.MODELS or attempt.model is None:
         return Admitted(key)
     offer = offers.by_model.get(attempt.model)
-    if offer is None:
+    if offer is None or not offer.is_visible_to(key.org_id):
         return Refused(model_not_found(attempt.model), key)
-    if not key.may_use(attempt.model):
+    if not (key.may_use(attempt.model) or key.may_use(offer.model)):
         return Refused(model_not_allowed(attempt.model), key)
     prices = offer.prices.get(attempt.endpoint)
     if not prices:
@@ -66,4 +67,4 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         worst_case_nano_usd(row, input_tokens_max=input_tokens, output_tokens_max=output * attempt.choices)
         for row in prices
     )
-    return Admitted(key, offers.version, NanoUsd(min(worst, MAX_NANO_USD)))
+    return Admitted(key, offer.model, offers.version, NanoUsd(min(worst, MAX_NANO_USD)))

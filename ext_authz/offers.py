@@ -4,22 +4,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, PriceVersion
+from gateway_core.ids import ModelName, OrgId, PriceVersion
 from gateway_core.pricing import PriceRow
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A model as it can be bought: per endpoint, the prices of every deployment that may serve it; at least one."""
+    """A model as it can be bought.
 
+    Attributes:
+        model: its own name, whichever of its names was asked for.
+        orgs_allowed: organisations that may know of it; none means all.
+        prices: per endpoint, those of every deployment that may serve it; at least one.
+    """
+
+    model: ModelName
     context_tokens: int
     max_output_tokens: int
+    orgs_allowed: frozenset[OrgId]
     prices: Mapping[Endpoint, tuple[PriceRow, ...]]
+
+    def is_visible_to(self, org_id: OrgId) -> bool:
+        """Whether an organisation may know of it."""
+        return not self.orgs_allowed or org_id in self.orgs_allowed
 
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """All models that can be bought, as of one catalogue revision."""
+    """All models that can be bought, by each of their names, as of one catalogue revision."""
 
     version: PriceVersion
     by_model: Mapping[ModelName, Offer]

@@ -1,12 +1,15 @@
 """The offers from Postgres (schema `catalog`), which control_plane writes; read whole, in one snapshot."""
 
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Self
 
 import asyncpg
 
 from ext_authz.offers import Offer, Offers
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, PriceVersion
+from gateway_core.ids import ModelName, OrgId, PriceVersion
 from gateway_core.pricing import PriceRow
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
@@ -39,28 +42,41 @@ class PostgresOffers:
 async def _read(pool: asyncpg.Pool) -> Offers:
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         version = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
-        # A deployment without a price is not in it, here and in Envoy's routes: what cannot be charged is not sold.
+        aliases = await connection.fetch("SELECT alias, model FROM catalog.model_aliases")
         rows = await connection.fetch(
             """
-            SELECT d.model, m.context_tokens, m.max_output_tokens, v.kind, p.revision, p.meters, p.costs, p.prices
-            FROM catalog.deployments d
-            JOIN catalog.models m ON m.name = d.model
-            JOIN catalog.providers v ON v.name = d.provider
+            SELECT s.model, m.context_tokens, m.max_output_tokens, r.orgs_allowed, v.kind, p.revision, p.meters, p.costs, p.prices
+            FROM catalog.served s
+            JOIN catalog.models m ON m.name = s.model
+            JOIN catalog.routes r ON r.name = s.route
+            JOIN catalog.providers v ON v.name = s.provider
             CROSS JOIN LATERAL (
                 SELECT revision, array_agg(meter) AS meters,
                        array_agg(cost_nano_usd_per_mtok) AS costs, array_agg(price_nano_usd_per_mtok) AS prices
-                FROM catalog.prices WHERE model = d.model AND provider = d.provider
+                FROM catalog.prices WHERE model = s.model AND provider = s.provider
                 GROUP BY revision ORDER BY revision DESC LIMIT 1
             ) p
             """
         )
-    prices: dict[ModelName, dict[Endpoint, tuple[PriceRow, ...]]] = {}
-    limits: dict[ModelName, tuple[int, int]] = {}
+    offers: dict[ModelName, Offer] = {}
+    for model, members in groupby(sorted(rows, key=itemgetter("model")), key=itemgetter("model")):
+        offers[model] = _offer(list(members))
+    offers |= {row["alias"]: offers[row["model"]] for row in aliases if row["model"] in offers}
+    return Offers(PriceVersion(version), offers)
+
+
+def _offer(rows: Sequence[asyncpg.Record]) -> Offer:
+    """A model from its rows, one per deployment."""
+    prices: dict[Endpoint, tuple[PriceRow, ...]] = {}
     for row in rows:
-        model = ModelName(row["model"])
-        limits[model] = (row["context_tokens"], row["max_output_tokens"])
         price = PriceRow.of(row["revision"], row["meters"], row["costs"], row["prices"])
         for endpoint in PATHS_BY_KIND[ProviderKind(row["kind"])]:
-            by_endpoint = prices.setdefault(model, {})
-            by_endpoint[endpoint] = (*by_endpoint.get(endpoint, ()), price)
-    return Offers(PriceVersion(version), {model: Offer(*limits[model], found) for model, found in prices.items()})
+            prices[endpoint] = (*prices.get(endpoint, ()), price)
+    first = rows[0]
+    return Offer(
+        model=ModelName(first["model"]),
+        context_tokens=first["context_tokens"],
+        max_output_tokens=first["max_output_tokens"],
+        orgs_allowed=frozenset(map(OrgId, first["orgs_allowed"])),
+        prices=prices,
+    )

@@ -82,6 +82,8 @@ class GrantField:
     ORG_ID: Final = "org_id"
     PROJECT_ID: Final = "project_id"
     KEY_ID: Final = "key_id"
+    MODEL: Final = "model"
+    """The model's own name, whichever of its names the request has."""
     PRICE_VERSION: Final = "price_version"
     HOLD_NANO_USD: Final = "hold_nano_usd"
     """Decimal text, because a metadata number is a double. Absent when nothing was held."""

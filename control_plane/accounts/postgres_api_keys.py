@@ -6,8 +6,8 @@ from typing import Final
 
 import asyncpg
 
-from control_plane.accounts.database import Database, locked, written
 from control_plane.accounts.model import Key
+from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
 from gateway_core.money import NanoUsd, format_usd
 

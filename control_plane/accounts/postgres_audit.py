@@ -5,8 +5,8 @@ import json
 import asyncpg
 
 from control_plane.accounts.actor import Actor
-from control_plane.accounts.database import Database
 from control_plane.accounts.model import AuditEntry, Resource
+from control_plane.database import Database
 
 
 async def write_entry(

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Final
 
-from control_plane.accounts.database import Database, locked, written
 from control_plane.accounts.model import Invitation, Member, Organization, OrganizationOfUser, Project
 from control_plane.accounts.permissions import Role
+from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
 
 _ORG: Final = "o.org_id AS id, o.name, o.disabled_at, o.created_at, o.revision"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.accounts.database import Connection, Database
+from control_plane.database import Connection, Database
 from control_plane.errors import StolenSessionError, UnauthenticatedError
 from gateway_core.api_keys import KeyHash
 

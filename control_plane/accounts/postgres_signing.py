@@ -11,8 +11,8 @@ from typing import Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from control_plane.accounts.database import Database
 from control_plane.accounts.sealing import Seal
+from control_plane.database import Database
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes, new_id
 

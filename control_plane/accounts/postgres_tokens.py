@@ -5,9 +5,9 @@ from datetime import datetime
 import asyncpg
 
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.accounts.database import Database, written
 from control_plane.accounts.model import MachineToken
 from control_plane.accounts.permissions import Permission
+from control_plane.database import Database, written
 from gateway_core.api_keys import KeyHash
 from gateway_core.ids import OrgId
 

@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Final
 
-from control_plane.accounts.database import Database, locked, written
 from control_plane.accounts.model import User
+from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
 
 _COLUMNS: Final = "user_id AS id, email, name, email_verified_at, is_operator, created_at, revision"

@@ -12,10 +12,10 @@ from control_plane.accounts.model import Organization, Project, Resource, User
 from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_sessions import Session
 from control_plane.accounts.postgres_signing import LIFETIME, Claims
-from control_plane.api.fields import Body, Email, MailToken, Name, Password
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Call, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
+from control_plane.fields import Body, Email, MailToken, Name, Password
 from gateway_core.api_keys import hash_key
 from gateway_core.ids import new_id
 

@@ -9,11 +9,11 @@ from control_plane.accounts import postgres_api_keys, postgres_orgs
 from control_plane.accounts.model import Key
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_api_keys import KeySettings
-from control_plane.api.fields import Body, Count, ModelPattern, Moment, Name, Network, Usd
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError
+from control_plane.fields import Body, Count, ModelPattern, Moment, Name, Network, Usd
 from gateway_core.api_keys import LIVE_PREFIX, KeyHash, hash_key, hint, new_key
 from gateway_core.ids import new_id
 from gateway_core.money import NanoUsd, parse_usd

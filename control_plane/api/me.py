@@ -7,9 +7,9 @@ from pydantic import Field
 from control_plane.accounts import postgres_sessions, postgres_users, throttle
 from control_plane.accounts.model import User
 from control_plane.accounts.permissions import Open
-from control_plane.api.fields import Body, Name, Password
 from control_plane.api.operation import Call, found, operation
 from control_plane.errors import InvalidField, InvalidFieldsError
+from control_plane.fields import Body, Name, Password
 
 TAG: Final = "me"
 

@@ -8,12 +8,12 @@ from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.mail import Mail
 from control_plane.accounts.model import Invitation, Member
 from control_plane.accounts.permissions import GRANTABLE_BY_ROLE, Open, Permission, Role
-from control_plane.api.fields import Body, Email, MailToken
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError
+from control_plane.fields import Body, Email, MailToken
 from gateway_core.api_keys import hash_key
 from gateway_core.ids import new_id
 

@@ -10,14 +10,14 @@ async def list_models(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     key = await services.authenticator.api_key(request)
     catalog = services.current_catalog()
-    routable = {model for _, model, _ in catalog.chains()}
+    servable = {deployment.model for deployment in catalog.deployments}
     return web.json_response(
         {
             "object": "list",
             "data": [
                 {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owned_by}
                 for model in sorted(catalog.models.values(), key=lambda model: model.name)
-                if model.name in routable and key.may_use(model.name)
+                if model.name in servable and model.is_visible_to(key.org_id) and key.may_use(model.name)
             ],
         }
     )

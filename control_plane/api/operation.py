@@ -15,11 +15,11 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor
-from control_plane.accounts.database import Database
 from control_plane.accounts.model import Resource
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.accounts.postgres_audit import write_entry
 from control_plane.api.context import Services
+from control_plane.database import Database
 from control_plane.errors import NotFoundError, RevisionRequiredError, StaleRevisionError
 from gateway_core.ids import OrgId, RequestId
 

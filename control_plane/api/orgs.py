@@ -10,10 +10,10 @@ from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.model import AuditEntry, OrganizationOfUser, Project
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.api.auth import make_org
-from control_plane.api.fields import Body, Name
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField
+from control_plane.fields import Body, Name
 from gateway_core.ids import new_id
 
 TAG: Final = "organisations"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from control_plane.accounts.database import Database
 from control_plane.accounts.sealing import Seal
+from control_plane.database import Database
 from control_plane.errors import IdempotencyMismatchError
 
 KEPT: Final = timedelta(hours=24)

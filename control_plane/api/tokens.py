@@ -8,11 +8,11 @@ from control_plane.accounts import postgres_orgs, postgres_tokens
 from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.model import MachineToken
 from control_plane.accounts.permissions import PLATFORM, Permission
-from control_plane.api.fields import Body, Moment, Name
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ForbiddenError, InvalidField, InvalidFieldsError
+from control_plane.fields import Body, Moment, Name
 from gateway_core.api_keys import MACHINE_PREFIX, OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.ids import new_id
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, ProviderName
+from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
 
@@ -63,12 +63,22 @@ def check_base_url(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider and the credential we use with it."""
+    """One provider and the credential we use with it.
+
+    Attributes:
+        headers: sent with every request, whatever the client sent under these names.
+        connect_timeout_ms: None for Envoy's default here, 5 s.
+        connections_max, requests_max: how many it may have at once from each Envoy; None for no bound of its own.
+    """
 
     name: ProviderName
     kind: ProviderKind
     base_url: str
     credential: SecretStr | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    connect_timeout_ms: int | None = None
+    connections_max: int | None = None
+    requests_max: int | None = None
 
     @property
     def template(self) -> KindTemplate:
@@ -97,8 +107,30 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """How a route tries its providers. None: what the settings say, and one attempt per group.
+
+    Attributes:
+        attempts_max: groups beyond this one are not tried.
+        retry_statuses: statuses besides 5xx that are worth the next group; None for the gateway's own list.
+        first_byte_timeout_ms: how long one attempt may take to the headers of its answer.
+        idle_timeout_ms: how long an answer may pause.
+    """
+
+    attempts_max: int | None = None
+    retry_statuses: tuple[int, ...] | None = None
+    first_byte_timeout_ms: int | None = None
+    idle_timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
-    """A model at a provider, under the provider's own name for it."""
+    """A model at a provider, under the provider's own name for it, and where its route puts it.
+
+    Attributes:
+        priority: groups of one priority are tried in ascending order.
+        weight: the share within its group.
+    """
 
     model: ModelName
     provider: ProviderName
@@ -109,32 +141,56 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model under its public name. `created` is seconds since 1970, as OpenAI lists it."""
+    """A model under its public name, and what its route says of it.
+
+    Attributes:
+        created: seconds since 1970, as OpenAI lists it.
+        aliases: other names that mean the same.
+        orgs_allowed: organisations that may see it; none means all.
+    """
 
     name: ModelName
     owned_by: str
     created: int
+    aliases: tuple[ModelName, ...] = ()
+    policy: Policy = Policy()
+    orgs_allowed: tuple[OrgId, ...] = ()
+
+    def is_visible_to(self, org_id: OrgId) -> bool:
+        """Whether an organisation may know of it."""
+        return not self.orgs_allowed or org_id in self.orgs_allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """How a name, a model's or an alias, is served on an endpoint: groups in the order they are tried, none empty."""
+
+    endpoint: Endpoint
+    name: ModelName
+    groups: tuple[tuple[Deployment, ...], ...]
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """One consistent reading of the whole catalogue."""
+    """One consistent reading of what can be served. A deployment in it has a route and a price."""
 
     revision: int
     providers: Mapping[ProviderName, Provider]
     models: Mapping[ModelName, Model]
     deployments: tuple[Deployment, ...]
 
-    def chains(self) -> Iterable[tuple[Endpoint, ModelName, tuple[tuple[Deployment, ...], ...]]]:
-        """For each endpoint and model that can be served: the groups of deployments, in the order they are tried.
+    def chains(self) -> Iterable[Chain]:
+        """A chain for each endpoint and each name that can be served.
 
         A deployment whose provider does not serve the endpoint is left out of that chain.
         """
         by_model = sorted(self.deployments, key=lambda d: (d.model, d.priority, d.provider))
-        for model, deployments in groupby(by_model, key=lambda d: d.model):
-            members = tuple(deployments)
+        for name, deployments in groupby(by_model, key=lambda d: d.model):
+            model, members = self.models[name], tuple(deployments)
             for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES):
                 able = [d for d in members if self.providers[d.provider].path(endpoint) is not None]
                 groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
                 if groups:
-                    yield endpoint, model, groups
+                    for each in (name, *model.aliases):
+                        yield Chain(endpoint, each, groups, model.policy)

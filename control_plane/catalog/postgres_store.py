@@ -1,34 +1,49 @@
-"""The catalogue in Postgres (schema `catalog`): read whole, in one snapshot."""
+"""The catalogue in Postgres (schema `catalog`): what can be served, read whole, in one snapshot."""
+
+import json
 
 import asyncpg
 
 from control_plane.catalog.credentials import CredentialCipher, UnreadableCredentialError
-from control_plane.catalog.model import Catalog, Deployment, InvalidBaseUrlError, Model, Provider, check_base_url
-from gateway_core.ids import ModelName, ProviderName
+from control_plane.catalog.model import (
+    Catalog,
+    Deployment,
+    InvalidBaseUrlError,
+    Model,
+    Policy,
+    Provider,
+    check_base_url,
+)
+from control_plane.database import Connection
+from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.logs import Logger
 from gateway_core.providers import ProviderKind
 
+_MODELS = """
+    SELECT m.name, m.owned_by, extract(epoch FROM m.created_at)::bigint AS created,
+           ARRAY(SELECT alias FROM catalog.model_aliases a WHERE a.model = m.name ORDER BY alias) AS aliases,
+           r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms
+    FROM catalog.models m
+    LEFT JOIN (SELECT DISTINCT model, route FROM catalog.served) s ON s.model = m.name
+    LEFT JOIN catalog.routes r ON r.name = s.route
+"""
+
 
 async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger) -> Catalog:
-    """Read everything that can be used, as of one moment.
-
-    A provider whose credential does not open or whose URL is none is left out with its deployments, and so is a deployment nobody priced:
-    what cannot be reached or charged is not offered.
-    """
+    """Read everything that can be used, as of one moment."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        revision = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
-        providers = await connection.fetch("SELECT name, kind, base_url, credential FROM catalog.providers")
-        models = await connection.fetch(
-            "SELECT name, owned_by, extract(epoch FROM created_at)::bigint AS created FROM catalog.models"
-        )
-        deployments = await connection.fetch(
-            """
-            SELECT model, provider, upstream_model, priority, weight FROM catalog.deployments d
-            WHERE EXISTS (SELECT FROM catalog.prices p WHERE p.model = d.model AND p.provider = d.provider)
-            """
-        )
+        return await read_catalog_within(connection, cipher, log)
+
+
+async def read_catalog_within(db: Connection, cipher: CredentialCipher, log: Logger) -> Catalog:
+    """The same inside a transaction, which sees what that has changed.
+
+    A provider whose credential does not open or whose URL is none is left out with its deployments; a deployment without a
+    published route or a price is not there: what cannot be reached or charged is not offered.
+    """
+    revision = await db.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
     usable = {}
-    for row in providers:
+    for row in await db.fetch("SELECT * FROM catalog.providers"):
         try:
             usable[ProviderName(row["name"])] = _provider(row, cipher)
         except (UnreadableCredentialError, InvalidBaseUrlError) as error:
@@ -36,7 +51,7 @@ async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger
     return Catalog(
         revision=revision,
         providers=usable,
-        models={row["name"]: Model(ModelName(row["name"]), row["owned_by"], row["created"]) for row in models},
+        models={ModelName(row["name"]): _model(row) for row in await db.fetch(_MODELS)},
         deployments=tuple(
             Deployment(
                 ModelName(row["model"]),
@@ -45,9 +60,26 @@ async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger
                 row["priority"],
                 row["weight"],
             )
-            for row in deployments
+            for row in await db.fetch("SELECT * FROM catalog.served")
             if row["provider"] in usable
         ),
+    )
+
+
+def _model(row: asyncpg.Record) -> Model:
+    statuses = row["retry_statuses"]
+    return Model(
+        name=ModelName(row["name"]),
+        owned_by=row["owned_by"],
+        created=row["created"],
+        aliases=tuple(map(ModelName, row["aliases"])),
+        policy=Policy(
+            attempts_max=row["attempts_max"],
+            retry_statuses=None if statuses is None else tuple(statuses),
+            first_byte_timeout_ms=row["first_byte_timeout_ms"],
+            idle_timeout_ms=row["idle_timeout_ms"],
+        ),
+        orgs_allowed=tuple(map(OrgId, row["orgs_allowed"] or ())),
     )
 
 
@@ -59,4 +91,8 @@ def _provider(row: asyncpg.Record, cipher: CredentialCipher) -> Provider:
         kind=ProviderKind(row["kind"]),
         base_url=row["base_url"],
         credential=cipher.open(name, row["credential"]) if row["credential"] is not None else None,
+        headers=json.loads(row["headers"]),
+        connect_timeout_ms=row["connect_timeout_ms"],
+        connections_max=row["connections_max"],
+        requests_max=row["requests_max"],
     )

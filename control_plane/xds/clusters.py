@@ -22,7 +22,13 @@ def provider(provider: Provider) -> JsonObject:
         else {"explicit_http_config": {"http_protocol_options": {}}}
     )
     return {
-        **_cluster(provider_cluster(provider.name), [endpoint]),
+        **_cluster(
+            provider_cluster(provider.name),
+            [endpoint],
+            connect_timeout_ms=provider.connect_timeout_ms,
+            connections_max=provider.connections_max,
+            requests_max=provider.requests_max,
+        ),
         "typed_extension_protocol_options": {
             _OPTIONS: typed(_OPTIONS, **protocol, http_filters=provider_filters(provider))
         },
@@ -45,23 +51,30 @@ def control_plane(endpoints: Sequence[HostPort]) -> JsonObject:
     return _cluster(Cluster.CONTROL_PLANE, endpoints)
 
 
-def _cluster(name: str, endpoints: Sequence[HostPort]) -> dict[str, Json]:
+def _cluster(
+    name: str,
+    endpoints: Sequence[HostPort],
+    *,
+    connect_timeout_ms: int | None = None,
+    connections_max: int | None = None,
+    requests_max: int | None = None,
+) -> dict[str, Json]:
     return {
         "name": name,
         "type": "STATIC" if all(_is_address(endpoint.host) for endpoint in endpoints) else "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
-        "connect_timeout": "5s",
+        "connect_timeout": "5s" if connect_timeout_ms is None else f"{connect_timeout_ms / 1000:.3f}s",
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [_endpoint(endpoint) for endpoint in endpoints]}],
         },
-        # Not the place to limit tenants: Envoy's default of 1024 would refuse one of them for what another one does.
+        # Envoy's default of 1024 would refuse one tenant for what another one does; an operator who knows better says so.
         "circuit_breakers": {
             "thresholds": [
                 {
-                    "max_connections": 100_000,
+                    "max_connections": connections_max or 100_000,
                     "max_pending_requests": 100_000,
-                    "max_requests": 100_000,
+                    "max_requests": requests_max or 100_000,
                     "max_retries": 1000,
                 }
             ]

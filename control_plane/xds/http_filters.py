@@ -105,7 +105,8 @@ def provider_filters(provider: Provider) -> list[Json]:
         ),
         # Headers are shared by all attempts, so each one begins by forgetting what the client or the last one sent.
         _filter("scrub", _header_mutation(_scrub())),
-        *_default_headers(provider.template.default_headers),
+        *_headers("default_headers", provider.template.default_headers, "ADD_IF_ABSENT"),
+        *_headers("headers", provider.headers, "OVERWRITE_IF_EXISTS_OR_ADD"),
         *_credential(provider),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
@@ -152,14 +153,14 @@ def _scrub() -> list[Json]:
     ]
 
 
-def _default_headers(headers: Mapping[str, str]) -> list[Json]:
+def _headers(name: str, headers: Mapping[str, str], append_action: str) -> list[Json]:
     if not headers:
         return []
     mutations: list[Json] = [
-        {"append": {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}}
-        for key, value in headers.items()
+        {"append": {"header": {"key": key, "value": value}, "append_action": append_action}}
+        for key, value in sorted(headers.items())
     ]
-    return [_filter("default_headers", _header_mutation(mutations))]
+    return [_filter(name, _header_mutation(mutations))]
 
 
 def _credential(provider: Provider) -> list[Json]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.catalog.model import Catalog, Deployment
+from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
@@ -39,6 +39,7 @@ class ProviderRoute:
     endpoint: Endpoint
     model: ModelName
     groups: tuple[tuple[Hop, ...], ...]
+    policy: Policy
 
     @property
     def key(self) -> str:
@@ -48,9 +49,9 @@ class ProviderRoute:
 
 def provider_routes(catalog: Catalog) -> Iterable[ProviderRoute]:
     """Every route to providers that a catalogue has."""
-    for endpoint, model, groups in catalog.chains():
-        hops = tuple(tuple(_hop(catalog, endpoint, deployment) for deployment in group) for group in groups)
-        yield ProviderRoute(endpoint, model, hops)
+    for chain in catalog.chains():
+        hops = tuple(tuple(_hop(catalog, chain.endpoint, each) for each in group) for group in chain.groups)
+        yield ProviderRoute(chain.endpoint, chain.name, hops, chain.policy)
 
 
 def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> JsonObject:
@@ -130,7 +131,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             "auto_host_rewrite": True,
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "retry_policy": _retry_policy(len(route.groups), settings),
+            "retry_policy": _retry_policy(len(route.groups), route.policy, settings),
         },
     }
 
@@ -140,23 +141,32 @@ def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
     return {"name": f"group-{number}", "clusters": clusters}
 
 
-def _retry_policy(groups: int, settings: Settings) -> JsonObject:
-    policy: dict[str, Json] = {
+def _retry_policy(groups: int, policy: Policy, settings: Settings) -> JsonObject:
+    bounds: dict[str, Json] = {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
         # Up to the response headers; once a byte went out, an attempt is never repeated.
-        "per_try_timeout": f"{settings.provider_timeout_s}s",
-        "per_try_idle_timeout": f"{settings.provider_idle_timeout_s}s",
+        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
+        "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
-    if groups == 1:
+    attempts = min(groups, policy.attempts_max or groups)
+    if attempts == 1:
         # Nowhere else to go: only what certainly did not reach the provider is worth a second try.
-        return policy | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}
-    return policy | {
+        return bounds | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}
+    return bounds | {
         "retry_on": "5xx,gateway-error,reset,connect-failure,refused-stream,retriable-status-codes",
-        "retriable_status_codes": list(_RETRIABLE_STATUS),
-        "num_retries": groups - 1,
+        "retriable_status_codes": list(_RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),
+        "num_retries": attempts - 1,
     }
+
+
+def _seconds(milliseconds: int | None, default_s: int) -> str:
+    """A duration as Envoy's JSON writes it."""
+    if milliseconds is None:
+        return f"{default_s}s"
+    whole, rest = divmod(milliseconds, 1000)
+    return f"{whole}.{rest:03d}s" if rest else f"{whole}s"
 
 
 def _not_found(error: ApiError) -> JsonObject:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from control_plane.catalog.model import Catalog, Deployment, Provider
+from control_plane.catalog.model import Catalog, Deployment, Model, Provider
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry, NodeStatus
@@ -39,7 +39,7 @@ def catalog(*names: str) -> Catalog:
         for name in names
     }
     deployments = tuple(Deployment(ModelName(f"m-{name}"), ProviderName(name), "up", 0, 1) for name in names)
-    return Catalog(1, providers, {}, deployments)
+    return Catalog(1, providers, {d.model: Model(d.model, "test", 0) for d in deployments}, deployments)
 
 
 class ControlPlane:

@@ -22,8 +22,10 @@ CIPHER = CredentialCipher(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secr
 
 async def add_model(pool: asyncpg.Pool, model: str, *providers: str) -> None:
     await pool.execute("INSERT INTO catalog.models VALUES ($1, 'x', 1000, 100)", model)
+    await pool.execute("INSERT INTO catalog.routes (name, match) VALUES ($1, $1)", model)
     for provider in providers:
         await pool.execute("INSERT INTO catalog.deployments VALUES ($1, $2, 'up')", model, provider)
+        await pool.execute("INSERT INTO catalog.route_members VALUES ($1, $2)", model, provider)
 
 
 async def add_provider(pool: asyncpg.Pool, name: str, kind: str = "openai", credential: bytes | None = None) -> None:
@@ -43,7 +45,7 @@ async def add_price(pool: asyncpg.Pool, model: str, provider: str, price: int, m
 
 def routed(catalog: Catalog) -> set[tuple[Endpoint, str, int]]:
     """Endpoint, model and how many deployments."""
-    return {(endpoint, model, sum(map(len, groups))) for endpoint, model, groups in catalog.chains()}
+    return {(chain.endpoint, chain.name, sum(map(len, chain.groups))) for chain in catalog.chains()}
 
 
 async def test_a_deployment_nobody_priced_is_neither_sold_nor_routed(pool: asyncpg.Pool) -> None:

@@ -18,6 +18,7 @@ from wire.ext_authz_pb2 import CheckRequest
 REQUEST_ID = RequestId("b1d71dd1-746f-46ff-aeb5-045245ff7fd4")
 KEY = ApiKey(KeyId("key_1"), OrgId("org_1"), ProjectId("prj_1"), (), is_disabled=False, expires_at=None)
 VERSION = PriceVersion(18)
+MODEL = ModelName("gpt-4o-mini")
 
 CHAT: Mapping[str, str | int | bool] = {
     "endpoint": "chat",
@@ -38,7 +39,7 @@ def price(*, input_: int = 0, output: int = 0) -> PriceRow:
 def offers(**prices_by_endpoint: tuple[PriceRow, ...]) -> Offers:
     """What offers `gpt-4o-mini`, with a context of 128,000 tokens and up to 1000 of output."""
     prices = {Endpoint(name): rows for name, rows in prices_by_endpoint.items()}
-    return Offers(VERSION, {ModelName("gpt-4o-mini"): Offer(128_000, 1000, prices)})
+    return Offers(VERSION, {MODEL: Offer(MODEL, 128_000, 1000, frozenset(), prices)})
 
 
 def check_request(

@@ -55,7 +55,7 @@ def posting(request_id: str, *, price: int, outcome: Outcome = Outcome.SETTLED) 
         status=200,
         request_id=RequestId(request_id),
         request=Asked(Endpoint.CHAT, ModelName("m")),
-        grant=Grant(OrgId(ORG), ProjectId("prj"), KeyId("key_test"), PriceVersion(1)),
+        grant=Grant(OrgId(ORG), ProjectId("prj"), KeyId("key_test"), price_version=PriceVersion(1)),
         usage_first="{}",
     )
     rated = Rated(

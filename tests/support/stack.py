@@ -224,10 +224,13 @@ async def add_model(
         await connection.execute(
             "INSERT INTO catalog.models VALUES ($1, 'test', $2, $3)", *(name, CONTEXT_TOKENS, max_output_tokens)
         )
+        await connection.execute("INSERT INTO catalog.routes (name, match) VALUES ($1, $1)", name)
         for position, (provider, upstream_model) in enumerate(chain):
             await connection.execute(
-                "INSERT INTO catalog.deployments VALUES ($1, $2, $3, $4, 1)",
-                *(name, provider, upstream_model, 0 if in_one_group else position),
+                "INSERT INTO catalog.deployments VALUES ($1, $2, $3)", name, provider, upstream_model
+            )
+            await connection.execute(
+                "INSERT INTO catalog.route_members VALUES ($1, $2, $3)", name, provider, 0 if in_one_group else position
             )
         await connection.executemany(
             """

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 
 from control_plane.catalog.model import TEMPLATES, Catalog
 from gateway_core.endpoints import Endpoint
+from gateway_core.ids import ModelName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 from tests.support.catalogs import catalog, catalogs, deployment, provider
 
@@ -11,8 +14,8 @@ OPENAI, ANTHROPIC, GEMINI = ProviderKind.OPENAI, ProviderKind.ANTHROPIC, Provide
 
 def chains(found: Catalog) -> list[tuple[str, str, list[list[str]]]]:
     return [
-        (endpoint, model, [[d.provider for d in group] for group in groups])
-        for endpoint, model, groups in found.chains()
+        (chain.endpoint, chain.name, [[d.provider for d in group] for group in chain.groups])
+        for chain in found.chains()
     ]
 
 
@@ -84,10 +87,17 @@ def test_a_model_without_a_deployment_has_no_chain() -> None:
     assert chains(catalog([provider("a")])) == []
 
 
+def test_an_alias_has_the_chains_of_its_model() -> None:
+    found = catalog([provider("a")], [deployment("m", "a")])
+    model = replace(found.models[ModelName("m")], aliases=(ModelName("n"), ModelName("o")))
+    aliased = replace(found, models={model.name: model})
+    assert chains(aliased) == [("chat", name, [["a"]]) for name in "mno"]
+
+
 @given(catalogs())
 def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found: Catalog) -> None:
     in_chains = {
-        (endpoint, d.model, d.provider) for endpoint, _, groups in found.chains() for group in groups for d in group
+        (chain.endpoint, d.model, d.provider) for chain in found.chains() for group in chain.groups for d in group
     }
     expected = {
         (endpoint, d.model, d.provider)
@@ -100,15 +110,15 @@ def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found:
 
 @given(catalogs())
 def test_no_chain_or_group_is_empty_and_priorities_rise(found: Catalog) -> None:
-    for _, model, groups in found.chains():
-        priorities = [{d.priority for d in group} for group in groups]
+    for chain in found.chains():
+        priorities = [{d.priority for d in group} for group in chain.groups]
         assert all(len(each) == 1 for each in priorities)
         flat = [each.pop() for each in priorities]
         assert flat == sorted(set(flat))
-        assert {d.model for group in groups for d in group} == {model}
+        assert {d.model for group in chain.groups for d in group} == {chain.name}
 
 
 @given(catalogs())
 def test_each_endpoint_and_model_has_at_most_one_chain(found: Catalog) -> None:
-    keys = [(endpoint, model) for endpoint, model, _ in found.chains()]
+    keys = [(chain.endpoint, chain.name) for chain in found.chains()]
     assert len(keys) == len(set(keys))

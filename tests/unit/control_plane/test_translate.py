@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
-from control_plane.catalog.model import Catalog
+from control_plane.catalog.model import Catalog, Model
 from control_plane.xds import route_table, translate
 from control_plane.xds.protobuf import (
     CLUSTER_TYPE,
@@ -26,6 +26,7 @@ from control_plane.xds.routes import provider_routes
 from control_plane.xds.snapshot import TYPES, Snapshot
 from control_plane.xds.translate import Translator, resources
 from gateway_core.contract import provider_cluster
+from gateway_core.ids import ModelName
 from tests.support.catalogs import catalog, catalogs, deployment, provider, settings
 
 SETTINGS = settings()
@@ -71,7 +72,7 @@ def test_no_listener_or_route_names_a_cluster_that_is_missing(found: Catalog) ->
     clusters = {resource["name"] for resource in built[CLUSTER_TYPE]}
     named = set(values_of([*built[LISTENER_TYPE], *built[ROUTE_TYPE]], "cluster", "cluster_name"))
     assert named - {ACCESS_LOG_FIELD} <= clusters
-    assert named >= {provider_cluster(d.provider) for _, _, groups in found.chains() for group in groups for d in group}
+    assert named >= {provider_cluster(d.provider) for each in found.chains() for group in each.groups for d in group}
 
 
 @given(catalogs())
@@ -173,7 +174,9 @@ def test_only_what_changed_is_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
     translator.translate(replace(CATALOG, revision=2))
     assert encoded == []
 
-    translator.translate(replace(CATALOG, deployments=(*CATALOG.deployments, deployment("another", "a"))))
+    models = {**CATALOG.models, ModelName("another"): Model(ModelName("another"), "test", 0)}
+    deployments = (*CATALOG.deployments, deployment("another", "a"))
+    translator.translate(replace(CATALOG, models=models, deployments=deployments))
     assert encoded == ["route"]
 
 

@@ -8,7 +8,7 @@ from ext_authz.decision import Admitted, Refused
 from gateway_core.contract import GrantField, Header
 from gateway_core.errors import INSUFFICIENT_QUOTA, INVALID_API_KEY, ApiError, model_not_found
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from tests.support.admission import KEY, VERSION
+from tests.support.admission import KEY, MODEL, VERSION
 from wire.ext_authz_pb2 import CheckResponse
 
 WHOSE = {GrantField.ORG_ID: "org_1", GrantField.PROJECT_ID: "prj_1", GrantField.KEY_ID: "key_1"}
@@ -19,9 +19,10 @@ def headers(response: CheckResponse) -> dict[str, str]:
 
 
 def test_an_admission_carries_the_grant() -> None:
-    response = render_decision(Admitted(KEY, VERSION, NanoUsd(9_840_450)))
+    response = render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(9_840_450)))
     assert response.status.code == 0
     assert MessageToDict(response.dynamic_metadata) == WHOSE | {
+        GrantField.MODEL: MODEL,
         GrantField.PRICE_VERSION: 18,
         GrantField.HOLD_NANO_USD: "9840450",
     }
@@ -36,11 +37,11 @@ def test_an_admission_without_a_price_has_no_price_version_and_no_hold() -> None
 
 
 def test_a_hold_of_nothing_is_still_a_hold() -> None:
-    assert render_decision(Admitted(KEY, VERSION, NanoUsd(0))).dynamic_metadata[GrantField.HOLD_NANO_USD] == "0"
+    assert render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(0))).dynamic_metadata[GrantField.HOLD_NANO_USD] == "0"
 
 
 def test_a_large_hold_keeps_every_digit() -> None:
-    response = render_decision(Admitted(KEY, VERSION, NanoUsd(MAX_NANO_USD)))
+    response = render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(MAX_NANO_USD)))
     assert response.dynamic_metadata[GrantField.HOLD_NANO_USD] == "9223372036854775807"
 
 

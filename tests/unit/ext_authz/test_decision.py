@@ -13,11 +13,11 @@ from ext_authz.decision import Admitted, Refused, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName
+from gateway_core.ids import ModelName, OrgId
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import charge
 from gateway_core.usage import Meter, Usage
-from tests.support.admission import KEY, REQUEST_ID, VERSION, offers, price
+from tests.support.admission import KEY, MODEL, REQUEST_ID, VERSION, offers, price
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHEAP, DEAR = price(input_=1, output=4), price(input_=2, output=3)
@@ -50,8 +50,8 @@ def held(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> NanoUsd:
     return decision.hold_nano_usd
 
 
-def test_a_good_key_and_a_model_on_offer_is_admitted_at_the_offeredues_version() -> None:
-    assert decided() == Admitted(KEY, VERSION, held())
+def test_a_good_key_and_a_model_on_offer_is_admitted_at_the_version_of_the_offers() -> None:
+    assert decided() == Admitted(KEY, MODEL, VERSION, held())
 
 
 @pytest.mark.parametrize(
@@ -134,12 +134,34 @@ def test_the_hold_is_that_of_the_dearest_deployment_for_this_request() -> None:
     assert held(replace(ATTEMPT, max_output_tokens=1000), both) == 100 * 1 + 1000 * 4
 
 
+def test_a_model_that_a_route_keeps_from_an_organisation_does_not_exist_for_it() -> None:
+    kept = replace(OFFERS.by_model[MODEL], orgs_allowed=frozenset({OrgId("org_2")}))
+    assert decided(offered=replace(OFFERS, by_model={MODEL: kept})) == (404, "model_not_found")
+    shown = replace(kept, orgs_allowed=frozenset({OrgId("org_2"), KEY.org_id}))
+    assert isinstance(decided(offered=replace(OFFERS, by_model={MODEL: shown})), Admitted)
+
+
+@pytest.mark.parametrize("patterns", [(), ("mini",), ("gpt-*",)])
+def test_an_alias_is_admitted_as_its_model_whichever_of_the_two_the_key_allows(patterns: tuple[str, ...]) -> None:
+    alias = ModelName("mini")
+    offered = replace(OFFERS, by_model={alias: OFFERS.by_model[MODEL]})
+    asked = replace(ATTEMPT, model=alias)
+    decision = decide(asked, replace(KEY, models_allowed=patterns), offered, now=NOW)
+    assert isinstance(decision, Admitted)
+    assert decision.model == MODEL
+    refused = decide(asked, replace(KEY, models_allowed=("claude-*",)), offered, now=NOW)
+    assert isinstance(refused, Refused)
+    assert refused.error.code == "model_not_allowed"
+
+
 def test_a_hold_is_never_more_than_a_bigint() -> None:
     assert held(replace(ATTEMPT, choices=10**9), offers(chat=(price(output=10**12),))) == MAX_NANO_USD
 
 
 def test_a_model_that_is_free_is_held_at_nothing_and_still_held() -> None:
-    assert decided(offered=offers(chat=(price(),))) == Admitted(KEY, VERSION, held(offered=offers(chat=(price(),))))
+    assert decided(offered=offers(chat=(price(),))) == Admitted(
+        KEY, MODEL, VERSION, held(offered=offers(chat=(price(),)))
+    )
     assert held(offered=offers(chat=(price(),))) == 0
 
 
