@@ -39,7 +39,7 @@ CREATE TRIGGER one_meaning AFTER INSERT ON catalog.models
 
 -- Which providers serve a model, or all models of a pattern, in which order.
 CREATE TABLE catalog.routes (
-    name                  text PRIMARY KEY CHECK (name ~ '^[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}$'),
+    name                  text PRIMARY KEY CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,199}$'),
     seq                   bigint GENERATED ALWAYS AS IDENTITY,
     -- A model's name, or a pattern in which * stands for any characters. An exact one wins, then the longest pattern.
     match                 text NOT NULL UNIQUE CHECK (match ~ '^[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}$'),
