@@ -15,7 +15,7 @@ from control_plane.accounts.postgres_signing import LIFETIME, Claims
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Call, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
-from control_plane.fields import Body, Email, MailToken, Name, Password
+from control_plane.fields import SECRET, Body, Email, MailToken, Name, Password
 from gateway_core.api_keys import hash_key
 from gateway_core.ids import new_id
 
@@ -47,13 +47,13 @@ class Credentials(Body):
     """Who logs in."""
 
     email: Email
-    password: str = Field(min_length=1, max_length=200)
+    password: str = Field(min_length=1, max_length=200, json_schema_extra=SECRET)
 
 
 class RefreshToken(Body):
     """A refresh token."""
 
-    refresh_token: str = Field(min_length=1, max_length=200)
+    refresh_token: str = Field(min_length=1, max_length=200, json_schema_extra=SECRET)
 
 
 class Tokens(Resource):

@@ -13,7 +13,7 @@ from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError
-from control_plane.fields import Body, Count, ModelPattern, Moment, Name, Network, Usd
+from control_plane.fields import SHOWN_ONCE, Body, Count, ModelPattern, Moment, Name, Network, Usd
 from gateway_core.api_keys import LIVE_PREFIX, KeyHash, hash_key, hint, new_key
 from gateway_core.ids import new_id
 from gateway_core.money import NanoUsd, parse_usd
@@ -52,7 +52,7 @@ class Rotation(Body):
 class KeyWithSecret(Key):
     """A key, this once with the key itself."""
 
-    key: str = Field(description="Keep it: it is shown only now.")
+    key: str = Field(description="Keep it: it is shown only now.", json_schema_extra=SHOWN_ONCE)
 
 
 @operation("GET", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_READ)
