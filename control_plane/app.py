@@ -12,17 +12,16 @@ from control_plane.accounts.mail import LogMailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
-from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import LocalCounters, Throttle
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
-from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.publisher import Publisher
+from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry
@@ -42,18 +41,17 @@ async def serve(settings: Settings, log: Logger) -> None:
     registry = CollectorRegistry()
     nodes = NodeRegistry(utc_now, registry)
     cache = SnapshotCache()
+    seal = Seal(settings.credential_key, secrets.token_bytes, before=settings.credential_keys_before)
 
     async with await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool:
-        cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
-        watcher = CatalogWatcher(pool, settings.postgres_dsn, cipher, log)
-        publisher = Publisher(await read_catalog(pool, cipher, log), Translator(settings), cache, registry, log)
+        watcher = CatalogWatcher(pool, settings.postgres_dsn, seal, log)
+        publisher = Publisher(await read_catalog(pool, seal, log), Translator(settings), cache, registry, log)
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
         counters = None if settings.redis_url is None else RedisCounters(settings.redis_url)
-        seal = Seal(settings.credential_key, secrets.token_bytes)
         access_tokens = AccessTokens(
-            pool, seal, utc_now, secrets.token_bytes, rotate_after=timedelta(days=settings.signing_key_days)
+            pool, seal, utc_now, secrets.token_bytes, log, rotate_after=timedelta(days=settings.signing_key_days)
         )
         services = Services(
             pool=pool,

@@ -11,11 +11,11 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import MailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
-from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.model import Catalog
+from control_plane.sealing import Seal
 from control_plane.xds.nodes import NodeRegistry
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes

@@ -18,12 +18,12 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import Mail
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
-from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import Counters, LocalCounters, Throttle
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
+from control_plane.sealing import Seal
 from control_plane.xds.nodes import NodeRegistry
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
@@ -187,7 +187,7 @@ async def running_api(
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
     clock, mailbox = Clock(), Mailbox()
     seal = Seal(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secrets.token_bytes)
-    access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, rotate_after=timedelta(days=30))
+    access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, QUIET, rotate_after=timedelta(days=30))
     services = Services(
         pool=pool,
         authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
