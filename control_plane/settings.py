@@ -34,6 +34,9 @@ class Settings(SealingSettings):
     xds_host: str = "127.0.0.1"
     xds_port: int = 18000
 
+    # Whether a provider may be on loopback or in a private network, and be reached without TLS.
+    private_providers_allowed: bool = False
+
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
