@@ -16,7 +16,6 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.model import Catalog
 from control_plane.sealing import Seal
-from control_plane.xds.nodes import NodeRegistry
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
 from gateway_core.logs import Logger
@@ -45,7 +44,6 @@ class Services:
     now: Now
     random_bytes: RandomBytes
     log: Logger
-    nodes: NodeRegistry
     current_catalog: Callable[[], Catalog]
 
 
