@@ -18,6 +18,7 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
+from control_plane.catalog.dns_lookup import resolve_host
 from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
@@ -73,6 +74,8 @@ async def serve(settings: Settings, log: Logger) -> None:
                 settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
             ).rstrip("/"),
             require_verified_email=settings.require_verified_email,
+            private_providers_allowed=settings.private_providers_allowed,
+            resolve=resolve_host,
             now=utc_now,
             random_bytes=secrets.token_bytes,
             log=log,

@@ -14,6 +14,7 @@ from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
+from control_plane.catalog.addresses import Resolve
 from control_plane.catalog.model import Catalog
 from control_plane.sealing import Seal
 from gateway_core.clock import Now
@@ -28,6 +29,8 @@ class Services:
     Attributes:
         pepper: the key under which API keys and tokens are hashed.
         public_url: what links in mails begin with; no slash at the end.
+        private_providers_allowed: whether a provider may be on loopback or in a private network.
+        resolve: asks the DNS.
     """
 
     pool: asyncpg.Pool
@@ -41,6 +44,8 @@ class Services:
     pepper: SecretStr
     public_url: str
     require_verified_email: bool
+    private_providers_allowed: bool
+    resolve: Resolve
     now: Now
     random_bytes: RandomBytes
     log: Logger

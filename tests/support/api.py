@@ -3,10 +3,11 @@
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 
 import aiohttp
@@ -23,6 +24,7 @@ from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
+from control_plane.catalog.addresses import Address
 from control_plane.sealing import Seal
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
@@ -33,6 +35,8 @@ from tests.support.logs import QUIET
 PEPPER = SecretStr("pepper")
 KEY = SecretStr(urlsafe_b64encode(bytes(32)).decode())
 PASSWORD = "correct horse battery"
+INSIDE = "inside.example.com"
+"""A name whose address is a private one."""
 
 
 @dataclass
@@ -180,6 +184,11 @@ class Account:
         return f"/orgs/{self.org_id}"
 
 
+async def _resolve(name: str) -> Sequence[Address]:
+    """A DNS that knows one name."""
+    return [ip_address("10.0.0.1")] if name == INSIDE else []
+
+
 @asynccontextmanager
 async def running_api(
     pool: asyncpg.Pool, *, counters: Counters | None = None, require_verified_email: bool = False
@@ -200,6 +209,8 @@ async def running_api(
         pepper=PEPPER,
         public_url="http://gateway.test",
         require_verified_email=require_verified_email,
+        private_providers_allowed=False,
+        resolve=_resolve,
         now=clock.now,
         random_bytes=secrets.token_bytes,
         log=QUIET,
