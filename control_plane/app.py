@@ -12,19 +12,19 @@ from control_plane.accounts.mail import LogMailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
-from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import LocalCounters, Throttle
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
-from control_plane.catalog.credentials import CredentialCipher
+from control_plane.catalog.dns_lookup import resolve_host
 from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.node_reports import NodeReports
 from control_plane.publisher import Publisher
+from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry
@@ -47,19 +47,18 @@ async def serve(settings: Settings, log: Logger) -> None:
     reports = NodeReports(log)
     nodes = NodeRegistry(utc_now, reports.changed, registry)
     cache = SnapshotCache()
+    seal = Seal(settings.credential_key, secrets.token_bytes, before=settings.credential_keys_before)
 
     async with await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool:
-        cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
-        watcher = CatalogWatcher(pool, settings.postgres_dsn, cipher, log)
-        first = await read_catalog(pool, cipher, log)
+        watcher = CatalogWatcher(pool, settings.postgres_dsn, seal, log)
+        first = await read_catalog(pool, seal, log)
         publisher = Publisher(first, Translator(settings), cache, reports.changed, registry, log)
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
         counters = None if settings.redis_url is None else RedisCounters(settings.redis_url)
-        seal = Seal(settings.credential_key, secrets.token_bytes)
         access_tokens = AccessTokens(
-            pool, seal, utc_now, secrets.token_bytes, rotate_after=timedelta(days=settings.signing_key_days)
+            pool, seal, utc_now, secrets.token_bytes, log, rotate_after=timedelta(days=settings.signing_key_days)
         )
         services = Services(
             pool=pool,
@@ -75,11 +74,12 @@ async def serve(settings: Settings, log: Logger) -> None:
                 settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
             ).rstrip("/"),
             require_verified_email=settings.require_verified_email,
+            private_providers_allowed=settings.private_providers_allowed,
+            resolve=resolve_host,
             now=utc_now,
             random_bytes=secrets.token_bytes,
             log=log,
             current_catalog=lambda: publisher.catalog,
-            provider_credentials=cipher,
         )
         app = make_app(
             services,

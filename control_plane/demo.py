@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from control_plane.catalog.credentials import CredentialCipher
+from control_plane.sealing import Seal, provider_credential
 from control_plane.settings import SeedSettings
 from gateway_core.api_keys import hash_key, hint
 from gateway_core.ids import ProviderName
@@ -134,7 +134,7 @@ async def _seed_accounts(connection: asyncpg.Connection, settings: SeedSettings)
 
 
 async def _seed_providers(connection: asyncpg.Connection, settings: SeedSettings) -> None:
-    cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
+    seal = Seal(settings.credential_key, secrets.token_bytes)
     credentials = {
         OPENAI: settings.openai_api_key,
         ANTHROPIC: settings.anthropic_api_key,
@@ -143,7 +143,8 @@ async def _seed_providers(connection: asyncpg.Connection, settings: SeedSettings
     for provider in PROVIDERS:
         real = credentials[provider.name]
         url = provider.real_url if real else settings.simulator_url.rstrip("/") + provider.simulated_path
-        sealed = cipher.seal(provider.name, real or SecretStr("simulated-" + secrets.token_urlsafe(16)))
+        credential = real or SecretStr("simulated-" + secrets.token_urlsafe(16))
+        sealed = seal.seal_secret(provider_credential(provider.name), credential)
         known = await connection.fetchrow(
             "SELECT base_url, managed_by, credential FROM catalog.providers WHERE name = $1", provider.name
         )

@@ -10,11 +10,17 @@ from gateway_core.settings import HostPort, HostPorts, ServiceSettings
 MIB: Final = 1024 * 1024
 
 
-class Settings(ServiceSettings):
+class SealingSettings(ServiceSettings):
+    """What `python -m control_plane reseal` needs to know."""
+
+    credential_key: SecretStr
+    credential_keys_before: SecretStr = SecretStr("")
+
+
+class Settings(SealingSettings):
     """What `python -m control_plane` needs to know."""
 
     api_key_pepper: SecretStr
-    credential_key: SecretStr
 
     control_plane_host: str = "127.0.0.1"
     control_plane_port: int = 8081
@@ -27,6 +33,9 @@ class Settings(ServiceSettings):
 
     xds_host: str = "127.0.0.1"
     xds_port: int = 18000
+
+    # Whether a provider may be on loopback or in a private network, and be reached without TLS.
+    private_providers_allowed: bool = False
 
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"

@@ -112,6 +112,8 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int]) -> d
         "TOLLGATE_CONTROL_PLANE_HOST": HOST,
         "TOLLGATE_CONTROL_PLANE_PORT": str(ports["control_plane"]),
         "TOLLGATE_CONTROL_PLANE_ENDPOINTS": f"{HOST}:{ports['control_plane']}",
+        # The simulator is one, and a newcomer's own server on this machine.
+        "TOLLGATE_PRIVATE_PROVIDERS_ALLOWED": "true",
         "TOLLGATE_XDS_HOST": HOST,
         "TOLLGATE_XDS_PORT": str(ports["xds"]),
         "TOLLGATE_EXT_AUTHZ_HOST": HOST,

@@ -11,12 +11,12 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import MailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
-from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
-from control_plane.catalog.credentials import CredentialCipher
+from control_plane.catalog.addresses import Resolve
 from control_plane.catalog.model import Catalog
+from control_plane.sealing import Seal
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
 from gateway_core.logs import Logger
@@ -29,6 +29,8 @@ class Services:
     Attributes:
         pepper: the key under which API keys and tokens are hashed.
         public_url: what links in mails begin with; no slash at the end.
+        private_providers_allowed: whether a provider may be on loopback or in a private network.
+        resolve: asks the DNS.
     """
 
     pool: asyncpg.Pool
@@ -42,11 +44,12 @@ class Services:
     pepper: SecretStr
     public_url: str
     require_verified_email: bool
+    private_providers_allowed: bool
+    resolve: Resolve
     now: Now
     random_bytes: RandomBytes
     log: Logger
     current_catalog: Callable[[], Catalog]
-    provider_credentials: CredentialCipher
 
 
 SERVICES: Final = web.AppKey("services", Services)

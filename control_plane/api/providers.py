@@ -8,10 +8,12 @@ from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_providers
-from control_plane.catalog.model import InvalidBaseUrlError, check_base_url
+from control_plane.catalog.addresses import check_provider_address
+from control_plane.catalog.model import InvalidBaseUrlError
 from control_plane.catalog.resources import Operation, Provider
 from control_plane.catalog.specs import PROVIDER_NAME, ProviderSpec
 from control_plane.errors import InvalidField, InvalidFieldsError
+from control_plane.sealing import provider_credential
 from gateway_core.ids import ProviderName
 
 TAG: Final = "providers"
@@ -22,7 +24,9 @@ async def check_address(call: Call, body: ProviderSpec) -> None:
     if not PROVIDER_NAME.fullmatch(call.param("provider")):
         raise InvalidFieldsError(InvalidField("{provider}", "lower-case letters, digits and hyphens, at most 63"))
     try:
-        check_base_url(body.base_url)
+        await check_provider_address(
+            body.base_url, private_allowed=call.services.private_providers_allowed, resolve=call.services.resolve
+        )
     except InvalidBaseUrlError as error:
         raise InvalidFieldsError(InvalidField("/base_url", str(error))) from error
 
@@ -64,7 +68,7 @@ async def put_provider(call: Call, body: ProviderSpec) -> Operation:
         body,
         sealed_credential=None
         if body.credential is None
-        else call.services.provider_credentials.seal(name, body.credential),
+        else call.services.seal.seal_secret(provider_credential(name), body.credential),
         keep_credential="credential" not in body.model_fields_set,
     )
     return await catalog_change.finish(call, "provider.put", name, before=before, after=after)

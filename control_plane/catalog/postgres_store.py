@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import asyncpg
 
-from control_plane.catalog.credentials import CredentialCipher, UnreadableCredentialError
 from control_plane.catalog.model import (
     Catalog,
     Deployment,
@@ -16,6 +15,7 @@ from control_plane.catalog.model import (
     check_base_url,
 )
 from control_plane.database import Connection
+from control_plane.sealing import Seal, UnreadableSealError, provider_credential
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.logs import Logger
 from gateway_core.providers import ProviderKind
@@ -28,13 +28,13 @@ _MODELS = "SELECT name, owned_by, extract(epoch FROM created_at)::bigint AS crea
 _ALIASES = "SELECT model, array_agg(alias ORDER BY alias) AS aliases FROM catalog.model_aliases GROUP BY model"
 
 
-async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger) -> Catalog:
+async def read_catalog(pool: asyncpg.Pool, seal: Seal, log: Logger) -> Catalog:
     """Read everything that can be used, as of one moment."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        return await read_catalog_within(connection, cipher, log)
+        return await read_catalog_within(connection, seal, log)
 
 
-async def read_catalog_within(db: Connection, cipher: CredentialCipher, log: Logger) -> Catalog:
+async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalog:
     """The same inside a transaction, which sees what that has changed.
 
     A provider whose credential does not open or whose URL is none is left out with its deployments; a deployment without a
@@ -44,8 +44,8 @@ async def read_catalog_within(db: Connection, cipher: CredentialCipher, log: Log
     usable = {}
     for row in await db.fetch("SELECT * FROM catalog.providers"):
         try:
-            usable[ProviderName(row["name"])] = _provider(row, cipher)
-        except (UnreadableCredentialError, InvalidBaseUrlError) as error:
+            usable[ProviderName(row["name"])] = _provider(row, seal)
+        except (UnreadableSealError, InvalidBaseUrlError) as error:
             log.error("provider_left_out", provider=row["name"], error=str(error))  # noqa: TRY400 - a traceback adds nothing
     served = await db.fetch(_SERVED)
     routes = {row["model"]: row for row in served}
@@ -86,14 +86,16 @@ def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | 
     return Model(name, row["owned_by"], row["created"], names, policy, tuple(map(OrgId, route["orgs_allowed"])))
 
 
-def _provider(row: asyncpg.Record, cipher: CredentialCipher) -> Provider:
+def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
     name = ProviderName(row["name"])
     check_base_url(row["base_url"])
     return Provider(
         name=name,
         kind=ProviderKind(row["kind"]),
         base_url=row["base_url"],
-        credential=cipher.open(name, row["credential"]) if row["credential"] is not None else None,
+        credential=seal.open_secret(provider_credential(name), row["credential"])
+        if row["credential"] is not None
+        else None,
         headers=json.loads(row["headers"]),
         connect_timeout_ms=row["connect_timeout_ms"],
         connections_max=row["connections_max"],
