@@ -20,8 +20,10 @@ from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
 from control_plane.catalog.credentials import CredentialCipher
+from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
+from control_plane.node_reports import NodeReports
 from control_plane.publisher import Publisher
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
@@ -30,6 +32,7 @@ from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
+from gateway_core.ids import new_id
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble, connect_pool
 
@@ -40,13 +43,16 @@ HOUSEKEEPING_S = 600
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    nodes = NodeRegistry(utc_now, registry)
+    instance = new_id("cp", secrets.token_bytes)
+    reports = NodeReports(log)
+    nodes = NodeRegistry(utc_now, reports.changed, registry)
     cache = SnapshotCache()
 
     async with await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool:
         cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
         watcher = CatalogWatcher(pool, settings.postgres_dsn, cipher, log)
-        publisher = Publisher(await read_catalog(pool, cipher, log), Translator(settings), cache, registry, log)
+        first = await read_catalog(pool, cipher, log)
+        publisher = Publisher(first, Translator(settings), cache, reports.changed, registry, log)
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
@@ -72,8 +78,8 @@ async def serve(settings: Settings, log: Logger) -> None:
             now=utc_now,
             random_bytes=secrets.token_bytes,
             log=log,
-            nodes=nodes,
             current_catalog=lambda: publisher.catalog,
+            provider_credentials=cipher,
         )
         app = make_app(
             services,
@@ -88,6 +94,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             ):
                 group.create_task(watcher.listen(), name="catalog_listener")
                 group.create_task(publisher.run(watcher), name="publisher")
+                group.create_task(reports.run(publisher, nodes, PostgresNodes(pool, instance)), name="node_reports")
                 group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
             if counters is not None:

@@ -1,6 +1,7 @@
 """From a change of the catalogue to a new snapshot in the cache."""
 
 import asyncio
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -12,12 +13,25 @@ from gateway_core.logs import Logger
 
 
 class Publisher:
-    """Publishes the catalogue it begins with, and then each newer one."""
+    """Publishes the catalogue it begins with, and then each newer one.
+
+    Attributes:
+        catalog: the newest that Envoy is told.
+        untranslatable: the revision no configuration could be made of, until a newer one is published.
+    """
 
     def __init__(
-        self, first: Catalog, translator: Translator, cache: SnapshotCache, registry: CollectorRegistry, log: Logger
+        self,
+        first: Catalog,
+        translator: Translator,
+        cache: SnapshotCache,
+        changed: Callable[[], None],
+        registry: CollectorRegistry,
+        log: Logger,
     ) -> None:
         self.catalog = first
+        self.untranslatable: int | None = None
+        self._changed = changed
         self._translator = translator
         self._cache = cache
         self._log = log
@@ -42,10 +56,13 @@ class Publisher:
             snapshot = await asyncio.to_thread(self._translator.translate, catalog)
         except (ValueError, LookupError, TypeError) as error:
             self._untranslatable.inc()
+            self.untranslatable = catalog.revision
+            self._changed()
             # Only the type: the message of a failed encoding may quote what was to be encoded.
             self._log.error("catalog_untranslatable", revision=catalog.revision, error=type(error).__name__)
             return
         await self._cache.put(snapshot)
-        self.catalog = catalog
+        self.catalog, self.untranslatable = catalog, None
+        self._changed()
         self._revision.set(snapshot.revision)
         self._log.info("snapshot_published", revision=snapshot.revision)

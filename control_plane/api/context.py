@@ -15,8 +15,8 @@ from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
+from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.model import Catalog
-from control_plane.xds.nodes import NodeRegistry
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
 from gateway_core.logs import Logger
@@ -45,8 +45,8 @@ class Services:
     now: Now
     random_bytes: RandomBytes
     log: Logger
-    nodes: NodeRegistry
     current_catalog: Callable[[], Catalog]
+    provider_credentials: CredentialCipher
 
 
 SERVICES: Final = web.AppKey("services", Services)

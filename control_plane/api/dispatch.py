@@ -33,7 +33,8 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
         if not all(is_param(value) for value in request.match_info.values()):
             raise NotFoundError
         await authorise(operation, actor, request, services)
-        if operation.needs_revision and "If-Match" not in request.headers:
+        # A PUT may be about something that is not there yet; its handler knows.
+        if operation.needs_revision and operation.method != "PUT" and "If-Match" not in request.headers:
             raise RevisionRequiredError
         call = Call(
             request,

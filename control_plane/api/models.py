@@ -1,23 +1,110 @@
-"""`GET /v1/models`: what the caller's key may use, in OpenAI's form."""
+"""`/models` and `/deployments`: what can be asked for, and where each of it is to be had."""
 
-from aiohttp import web
+from typing import Final
 
-from control_plane.api.context import SERVICES
+from control_plane.accounts.permissions import Permission
+from control_plane.api import catalog_change
+from control_plane.api.operation import Call, found, operation
+from control_plane.api.orgs import cut, position_of
+from control_plane.api.paging import Page, PageQuery
+from control_plane.catalog import postgres_models
+from control_plane.catalog.resources import Deployment, Model, Operation
+from control_plane.catalog.specs import MODEL_NAME, DeploymentSpec, ModelSpec
+from control_plane.errors import InvalidField
+
+TAG: Final = "models"
+DEPLOYMENTS: Final = "deployments"
 
 
-async def list_models(request: web.Request) -> web.Response:
-    """Every model that has a route and that the key's patterns admit."""
-    services = request.app[SERVICES]
-    key = await services.authenticator.api_key(request)
-    catalog = services.current_catalog()
-    servable = {deployment.model for deployment in catalog.deployments}
-    return web.json_response(
-        {
-            "object": "list",
-            "data": [
-                {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owned_by}
-                for model in sorted(catalog.models.values(), key=lambda model: model.name)
-                if model.name in servable and model.is_visible_to(key.org_id) and key.may_use(model.name)
-            ],
-        }
+@operation("GET", "/models", tag=TAG, access=Permission.CATALOG_READ)
+async def list_models(call: Call, query: PageQuery) -> Page[Model]:
+    """Every model."""
+    found_models = await postgres_models.list_models(call.db, after=position_of(call, query), limit=query.limit + 1)
+    items, cursor = cut(call, query, found_models)
+    return Page[Model](data=items, next_cursor=cursor)
+
+
+@operation("GET", "/models/{model}", tag=TAG, access=Permission.CATALOG_READ)
+async def get_model(call: Call) -> Model:
+    """One model."""
+    return found(await postgres_models.find_model(call.db, call.param("model")))
+
+
+@operation("PUT", "/models/{model}", tag=TAG, access=Permission.CATALOG_WRITE, status=202, needs_revision=True)
+async def put_model(call: Call, body: ModelSpec) -> Operation:
+    """Create or replace a model."""
+    name = call.param("model")
+    await catalog_change.begin(call)
+    before = await postgres_models.find_model(call.db, name)
+    catalog_change.match(call, before)
+    is_name = MODEL_NAME.fullmatch(name)
+    catalog_change.pass_if_valid(
+        await postgres_models.faults_of_model(call.db, name, body)
+        if is_name
+        else [InvalidField("{model}", "letters, digits and . _ / : @ -, at most 200")]
     )
+    after = await postgres_models.put_model(call.db, name, body)
+    return await catalog_change.finish(call, "model.put", name, before=before, after=after)
+
+
+@operation("DELETE", "/models/{model}", tag=TAG, access=Permission.CATALOG_WRITE, status=202, needs_revision=True)
+async def delete_model(call: Call) -> Operation:
+    """Remove a model that no deployment and no route names."""
+    await catalog_change.begin(call)
+    before = found(await postgres_models.find_model(call.db, call.param("model")))
+    call.match(before.revision)
+    catalog_change.pass_if_unused(await postgres_models.uses_of_model(call.db, before.name))
+    await postgres_models.delete_model(call.db, before.name)
+    return await catalog_change.finish(call, "model.delete", before.name, before=before)
+
+
+@operation("GET", "/deployments", tag=DEPLOYMENTS, access=Permission.CATALOG_READ)
+async def list_deployments(call: Call, query: PageQuery) -> Page[Deployment]:
+    """Every deployment."""
+    found_ones = await postgres_models.list_deployments(call.db, after=position_of(call, query), limit=query.limit + 1)
+    items, cursor = cut(call, query, found_ones)
+    return Page[Deployment](data=items, next_cursor=cursor)
+
+
+@operation("GET", "/deployments/{model}/{provider}", tag=DEPLOYMENTS, access=Permission.CATALOG_READ)
+async def get_deployment(call: Call) -> Deployment:
+    """One deployment."""
+    return found(await postgres_models.find_deployment(call.db, call.param("model"), call.param("provider")))
+
+
+@operation(
+    "PUT",
+    "/deployments/{model}/{provider}",
+    tag=DEPLOYMENTS,
+    access=Permission.CATALOG_WRITE,
+    status=202,
+    needs_revision=True,
+)
+async def put_deployment(call: Call, body: DeploymentSpec) -> Operation:
+    """Create or replace a deployment: a model at a provider."""
+    model, provider = call.param("model"), call.param("provider")
+    await catalog_change.begin(call)
+    before = await postgres_models.find_deployment(call.db, model, provider)
+    catalog_change.match(call, before)
+    catalog_change.pass_if_valid(await postgres_models.faults_of_deployment(call.db, model, provider))
+    after = await postgres_models.put_deployment(call.db, model, provider, body)
+    return await catalog_change.finish(call, "deployment.put", f"{model} at {provider}", before=before, after=after)
+
+
+@operation(
+    "DELETE",
+    "/deployments/{model}/{provider}",
+    tag=DEPLOYMENTS,
+    access=Permission.CATALOG_WRITE,
+    status=202,
+    needs_revision=True,
+)
+async def delete_deployment(call: Call) -> Operation:
+    """Remove a deployment that no published route of its model sends to."""
+    model, provider = call.param("model"), call.param("provider")
+    await catalog_change.begin(call)
+    before = found(await postgres_models.find_deployment(call.db, model, provider))
+    call.match(before.revision)
+    catalog_change.pass_if_unused(await postgres_models.uses_of_deployment(call.db, model, provider))
+    await postgres_models.delete_deployment(call.db, model, provider)
+    return await catalog_change.finish(call, "deployment.delete", f"{model} at {provider}", before=before)

@@ -178,9 +178,10 @@ def _headers(operation: Operation) -> list[Document]:
             {
                 "name": "If-Match",
                 "in": "header",
-                "required": True,
+                "required": operation.method != "PUT",
                 "schema": {"type": "string"},
-                "description": "The ETag of what was read, or * for whatever is there.",
+                "description": "The ETag of what was read, or * for whatever is there."
+                + (" Left out, there must be nothing yet." if operation.method == "PUT" else ""),
             }
         )
     if operation.method == "POST" and operation.in_transaction:

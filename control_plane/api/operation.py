@@ -46,7 +46,7 @@ class Operation:
             `dry_run` do not apply.
         prepare: what is done before the transaction, because it takes long; it gets what the handler gets.
         is_audited: whether it must leave an audit entry.
-        needs_revision: whether it must come with `If-Match`.
+        needs_revision: whether it must come with `If-Match`; a PUT only if there is something to replace.
     """
 
     name: str

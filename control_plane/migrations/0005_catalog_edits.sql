@@ -56,7 +56,7 @@ CREATE TABLE catalog.routes (
 
 -- Groups are tried in order of priority; the members of one group share by weight.
 CREATE TABLE catalog.route_members (
-    route    text NOT NULL REFERENCES catalog.routes ON DELETE CASCADE,
+    route    text NOT NULL REFERENCES catalog.routes,
     provider text NOT NULL REFERENCES catalog.providers,
     priority smallint NOT NULL DEFAULT 0 CHECK (priority BETWEEN 0 AND 15),
     weight   integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 1000),
@@ -249,9 +249,10 @@ END $$;
 
 -- What a control plane knows of its Envoys; and what follows from it for the operations that are pending.
 --
--- p_published: the revision its Envoys are offered. p_nodes: an array of objects with the columns of envoy_nodes.
-CREATE FUNCTION catalog.report_nodes(p_control_plane text, p_published bigint, p_nodes jsonb) RETURNS void
-LANGUAGE plpgsql AS $$
+-- p_published: the revision its Envoys are offered. p_untranslatable: a newer one that could not be offered, or NULL.
+-- p_nodes: an array of objects with the columns of envoy_nodes.
+CREATE FUNCTION catalog.report_nodes(p_control_plane text, p_published bigint, p_untranslatable bigint, p_nodes jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_refusal record;
 BEGIN
@@ -278,6 +279,8 @@ BEGIN
             WHERE n.refused_revision > n.accepted_revision ORDER BY n.refused_revision DESC LIMIT 1;
         IF FOUND THEN
             PERFORM catalog.undo_newest(v_refusal.accepted_revision, v_refusal.refused_revision, v_refusal.message);
+        ELSIF p_untranslatable > p_published THEN
+            PERFORM catalog.undo_newest(p_published, p_untranslatable, 'no configuration can be made of it');
         END IF;
     END IF;
     DELETE FROM catalog.changes c WHERE NOT EXISTS (

@@ -19,6 +19,9 @@ from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 _WILDCARD_TYPES: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
 """Types of which a node takes all there is; of the others it takes what it names."""
 
+_NEEDED_TYPES: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE})
+"""Types that every node asks for, one after the other; before it has, it holds no whole snapshot."""
+
 
 @dataclass(slots=True)
 class _Subscription:
@@ -89,10 +92,16 @@ class AdsStream:
         version = subscription.sent_version or ""
         if request.HasField("error_detail"):
             # Not the current one: that may have come while the node was still thinking, and may be the remedy.
-            self._refused = subscription.sent_from
+            self._refused = refused = subscription.sent_from
             # The same content in the next snapshot is to be refused again, not taken for accepted.
             subscription.sent_version = None
-            self.registry.rejected(self.key, request.type_url, version, request.error_detail.message)
+            self.registry.rejected(
+                self.key,
+                request.type_url,
+                version,
+                request.error_detail.message,
+                revision=0 if refused is None else refused.revision,
+            )
         else:
             subscription.held = subscription.sent
             self.registry.accepted(self.key, request.type_url, version)
@@ -115,6 +124,8 @@ class AdsStream:
                     yield self._respond(type_url, resources, subscription)
             if any(not self._subscriptions[type_url].answered for type_url in step if type_url in self._subscriptions):
                 return
+        if self._subscriptions.keys() >= _NEEDED_TYPES:
+            self.registry.in_force(self.key, snapshot.revision)
 
     def _with_leftovers(self, clusters: TypedResources) -> TypedResources:
         """The clusters, and those the node holds that are no longer among them."""

@@ -157,7 +157,8 @@ def _headers(name: str, headers: Mapping[str, str], append_action: str) -> list[
     if not headers:
         return []
     mutations: list[Json] = [
-        {"append": {"header": {"key": key, "value": value}, "append_action": append_action}}
+        # To Envoy a percent sign begins a command; here it is a percent sign.
+        {"append": {"header": {"key": key, "value": value.replace("%", "%%")}, "append_action": append_action}}
         for key, value in sorted(headers.items())
     ]
     return [_filter(name, _header_mutation(mutations))]

@@ -1,6 +1,6 @@
 """What each connected Envoy has accepted and refused. A rejection is state: Envoy keeps its old configuration quietly."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -29,18 +29,32 @@ class TypeStatus:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One connected Envoy."""
+    """One connected Envoy.
 
+    Attributes:
+        accepted_revision: of the newest snapshot it has accepted whole; 0 before the first.
+        refused_revision: of the newest snapshot of which it has refused a part; history once a newer one is accepted.
+        refusal: in its own words.
+    """
+
+    stream: int
     node_id: str
     connected_at: datetime
     types: dict[str, TypeStatus] = field(default_factory=dict)
+    accepted_revision: int = 0
+    refused_revision: int | None = None
+    refusal: str | None = None
 
 
 class NodeRegistry:
-    """The Envoys connected to this control plane. One that leaves is forgotten; a stream is told apart by its own key."""
+    """The Envoys connected to this control plane. One that leaves is forgotten; a stream is told apart by its own key.
 
-    def __init__(self, now: Now, registry: CollectorRegistry) -> None:
+    `changed` is called after each change.
+    """
+
+    def __init__(self, now: Now, changed: Callable[[], None], registry: CollectorRegistry) -> None:
         self._now = now
+        self._changed = changed
         self._nodes: dict[int, NodeStatus] = {}
         self._connected = Gauge("tollgate_control_plane_xds_nodes", "Envoys connected", registry=registry)
         self._connected.set_function(lambda: len(self._nodes))
@@ -50,23 +64,34 @@ class NodeRegistry:
 
     def connected(self, stream: int, node_id: str) -> None:
         """A node opened a stream."""
-        self._nodes[stream] = NodeStatus(node_id, self._now())
+        self._nodes[stream] = NodeStatus(stream, node_id, self._now())
+        self._changed()
 
     def disconnected(self, stream: int) -> None:
         """The stream ended."""
         self._nodes.pop(stream, None)
+        self._changed()
 
     def accepted(self, stream: int, type_url: str, version: str) -> None:
         """The node ACKed a version; an earlier rejection is history."""
         self._answers.labels(_short(type_url), "ack").inc()
         self._nodes[stream].types[type_url] = TypeStatus(version, self._now())
 
-    def rejected(self, stream: int, type_url: str, version: str, message: str) -> None:
-        """The node NACKed a version and stays with the one it had."""
+    def in_force(self, stream: int, revision: int) -> None:
+        """The node has accepted all of a snapshot."""
+        node = self._nodes[stream]
+        if node.accepted_revision != revision:
+            self._nodes[stream] = replace(node, accepted_revision=revision)
+            self._changed()
+
+    def rejected(self, stream: int, type_url: str, version: str, message: str, *, revision: int) -> None:
+        """The node NACKed a version and stays with the one it had; `revision` is that of the snapshot it came from."""
         self._answers.labels(_short(type_url), "nack").inc()
         types = self._nodes[stream].types
         status = types.get(type_url, TypeStatus())
         types[type_url] = replace(status, rejection=Rejection(version, message, self._now()))
+        self._nodes[stream] = replace(self._nodes[stream], refused_revision=revision, refusal=message)
+        self._changed()
 
     def nodes(self) -> Iterable[NodeStatus]:
         """All connected nodes, by id."""

@@ -62,7 +62,7 @@ class ControlPlane:
 
     @asynccontextmanager
     async def serving(self, snapshot: Snapshot) -> AsyncIterator[tuple[SnapshotCache, NodeRegistry]]:
-        cache, nodes = SnapshotCache(), NodeRegistry(utc_now, CollectorRegistry())
+        cache, nodes = SnapshotCache(), NodeRegistry(utc_now, lambda: None, CollectorRegistry())
         await cache.put(snapshot)
         server = await start_server(AggregatedDiscovery(cache, nodes, self.log), f"127.0.0.1:{self.port}")
         try:

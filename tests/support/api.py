@@ -24,7 +24,7 @@ from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
-from control_plane.xds.nodes import NodeRegistry
+from control_plane.catalog.credentials import CredentialCipher
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
@@ -32,6 +32,7 @@ from tests.support.catalogs import catalog
 from tests.support.logs import QUIET
 
 PEPPER = SecretStr("pepper")
+KEY = SecretStr(urlsafe_b64encode(bytes(32)).decode())
 PASSWORD = "correct horse battery"
 
 
@@ -186,7 +187,7 @@ async def running_api(
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
     clock, mailbox = Clock(), Mailbox()
-    seal = Seal(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secrets.token_bytes)
+    seal = Seal(KEY, secrets.token_bytes)
     access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, rotate_after=timedelta(days=30))
     services = Services(
         pool=pool,
@@ -203,8 +204,8 @@ async def running_api(
         now=clock.now,
         random_bytes=secrets.token_bytes,
         log=QUIET,
-        nodes=NodeRegistry(clock.now, CollectorRegistry()),
         current_catalog=lambda: catalog([]),
+        provider_credentials=CredentialCipher(KEY, secrets.token_bytes),
     )
     app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
     async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:

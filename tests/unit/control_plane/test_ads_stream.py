@@ -49,7 +49,7 @@ class Talk:
     """One stream, and what is said on it in the order of things."""
 
     def __init__(self) -> None:
-        self.registry = NodeRegistry(lambda: NOW, CollectorRegistry())
+        self.registry = NodeRegistry(lambda: NOW, lambda: None, CollectorRegistry())
         nonces = map(str, itertools.count(1))
         self.stream = AdsStream(1, self.registry, lambda: next(nonces))
 

@@ -29,7 +29,7 @@ def metrics() -> CollectorRegistry:
 
 @pytest.fixture
 def registry(clock: Clock, metrics: CollectorRegistry) -> NodeRegistry:
-    return NodeRegistry(clock, metrics)
+    return NodeRegistry(clock, lambda: None, metrics)
 
 
 def status(registry: NodeRegistry, type_url: str = CLUSTER_TYPE) -> TypeStatus:
@@ -68,19 +68,19 @@ def test_a_rejection_stands_beside_what_is_still_in_force(registry: NodeRegistry
     registry.connected(1, "envoy-1")
     registry.accepted(1, CLUSTER_TYPE, "v1")
     clock.now = NOON + timedelta(seconds=1)
-    registry.rejected(1, CLUSTER_TYPE, "v2", "no such filter")
+    registry.rejected(1, CLUSTER_TYPE, "v2", "no such filter", revision=2)
     assert status(registry) == TypeStatus("v1", NOON, Rejection("v2", "no such filter", clock.now))
 
 
 def test_a_first_version_may_be_rejected(registry: NodeRegistry) -> None:
     registry.connected(1, "envoy-1")
-    registry.rejected(1, CLUSTER_TYPE, "v1", "no")
+    registry.rejected(1, CLUSTER_TYPE, "v1", "no", revision=2)
     assert status(registry) == TypeStatus(None, None, Rejection("v1", "no", NOON))
 
 
 def test_a_rejection_is_history_once_a_version_is_accepted(registry: NodeRegistry) -> None:
     registry.connected(1, "envoy-1")
-    registry.rejected(1, CLUSTER_TYPE, "v1", "no")
+    registry.rejected(1, CLUSTER_TYPE, "v1", "no", revision=2)
     registry.accepted(1, CLUSTER_TYPE, "v2")
     assert status(registry) == TypeStatus("v2", NOON)
 
@@ -89,7 +89,7 @@ def test_types_and_streams_are_kept_apart(registry: NodeRegistry) -> None:
     registry.connected(1, "envoy-1")
     registry.connected(2, "envoy-2")
     registry.accepted(1, CLUSTER_TYPE, "v1")
-    registry.rejected(1, ROUTE_TYPE, "v1", "no")
+    registry.rejected(1, ROUTE_TYPE, "v1", "no", revision=2)
     first, second = registry.nodes()
     assert first.types[CLUSTER_TYPE].rejection is None
     assert first.types[ROUTE_TYPE].accepted_version is None
@@ -99,8 +99,8 @@ def test_types_and_streams_are_kept_apart(registry: NodeRegistry) -> None:
 def test_answers_and_nodes_are_counted(registry: NodeRegistry, metrics: CollectorRegistry) -> None:
     registry.connected(1, "envoy-1")
     registry.accepted(1, CLUSTER_TYPE, "v1")
-    registry.rejected(1, CLUSTER_TYPE, "v2", "no")
-    registry.rejected(1, CLUSTER_TYPE, "v3", "no")
+    registry.rejected(1, CLUSTER_TYPE, "v2", "no", revision=2)
+    registry.rejected(1, CLUSTER_TYPE, "v3", "no", revision=2)
 
     def answers(answer: str) -> float | None:
         return metrics.get_sample_value(

@@ -32,7 +32,7 @@ def metrics() -> CollectorRegistry:
 
 @pytest.fixture
 def publisher(cache: SnapshotCache, metrics: CollectorRegistry) -> Publisher:
-    return Publisher(FIRST, Translator(settings()), cache, metrics, structlog.get_logger())
+    return Publisher(FIRST, Translator(settings()), cache, lambda: None, metrics, structlog.get_logger())
 
 
 async def test_a_catalogue_that_cannot_be_translated_leaves_the_last_good_one_in_force(

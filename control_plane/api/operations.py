@@ -1,0 +1,65 @@
+"""`/operations`: changes of the catalogue, and whether they are in force; `/nodes`: the Envoys they have to reach."""
+
+import asyncio
+from typing import Final
+
+from pydantic import Field
+
+from control_plane.accounts.model import Resource
+from control_plane.accounts.permissions import Permission
+from control_plane.api.operation import Call, found, operation
+from control_plane.api.orgs import cut, position_of
+from control_plane.api.paging import Page, PageQuery
+from control_plane.catalog import postgres_operations
+from control_plane.catalog.resources import Node, Operation, OperationState
+from control_plane.fields import Body
+
+TAG: Final = "operations"
+
+WAIT_MS_MAX: Final = 20_000
+_POLL_S: Final = 0.02
+
+
+class WaitQuery(Body):
+    """How long to wait for a change."""
+
+    wait_ms: int = Field(
+        default=0, ge=0, le=WAIT_MS_MAX, description="Answer when it is no longer pending, or after this time."
+    )
+
+
+class Nodes(Resource):
+    """Every connected Envoy."""
+
+    data: list[Node]
+
+
+@operation("GET", "/operations", tag=TAG, access=Permission.CATALOG_READ)
+async def list_operations(call: Call, query: PageQuery) -> Page[Operation]:
+    """Changes of the catalogue, newest first."""
+    found_ones = await postgres_operations.list_operations(
+        call.db, before_seq=position_of(call, query), limit=query.limit + 1
+    )
+    items, cursor = cut(call, query, found_ones)
+    return Page[Operation](data=items, next_cursor=cursor)
+
+
+@operation("GET", "/operations/{operation_id}", tag=TAG, access=Permission.CATALOG_READ)
+async def get_operation(call: Call, query: WaitQuery) -> Operation:
+    """One change of the catalogue; waits for its end if asked to."""
+    operation_id = call.param("operation_id")
+    one = found(await postgres_operations.find_operation(call.db, operation_id))
+    try:
+        async with asyncio.timeout(query.wait_ms / 1000):
+            while one.state is OperationState.PENDING:
+                await asyncio.sleep(_POLL_S)
+                one = found(await postgres_operations.find_operation(call.db, operation_id))
+    except TimeoutError:
+        pass  # still pending, and the answer says so
+    return one
+
+
+@operation("GET", "/nodes", tag="platform", access=Permission.NODES_READ)
+async def list_nodes(call: Call) -> Nodes:
+    """Connected Envoys, of all control planes: what each has accepted, and what it last refused."""
+    return Nodes(data=await postgres_operations.list_nodes(call.db))

@@ -1,0 +1,81 @@
+"""`/providers`: whom requests are sent to."""
+
+from typing import Final
+
+from control_plane.accounts.permissions import Permission
+from control_plane.api import catalog_change
+from control_plane.api.operation import Call, found, operation
+from control_plane.api.orgs import cut, position_of
+from control_plane.api.paging import Page, PageQuery
+from control_plane.catalog import postgres_providers
+from control_plane.catalog.model import InvalidBaseUrlError, check_base_url
+from control_plane.catalog.resources import Operation, Provider
+from control_plane.catalog.specs import PROVIDER_NAME, ProviderSpec
+from control_plane.errors import InvalidField, InvalidFieldsError
+from gateway_core.ids import ProviderName
+
+TAG: Final = "providers"
+
+
+async def check_address(call: Call, body: ProviderSpec) -> None:
+    """Before the transaction, because it asks the DNS."""
+    if not PROVIDER_NAME.fullmatch(call.param("provider")):
+        raise InvalidFieldsError(InvalidField("{provider}", "lower-case letters, digits and hyphens, at most 63"))
+    try:
+        check_base_url(body.base_url)
+    except InvalidBaseUrlError as error:
+        raise InvalidFieldsError(InvalidField("/base_url", str(error))) from error
+
+
+@operation("GET", "/providers", tag=TAG, access=Permission.CATALOG_READ)
+async def list_providers(call: Call, query: PageQuery) -> Page[Provider]:
+    """Every provider."""
+    found_providers = await postgres_providers.list_providers(
+        call.db, after=position_of(call, query), limit=query.limit + 1
+    )
+    items, cursor = cut(call, query, found_providers)
+    return Page[Provider](data=items, next_cursor=cursor)
+
+
+@operation("GET", "/providers/{provider}", tag=TAG, access=Permission.CATALOG_READ)
+async def get_provider(call: Call) -> Provider:
+    """One provider."""
+    return found(await postgres_providers.find_provider(call.db, call.param("provider")))
+
+
+@operation(
+    "PUT",
+    "/providers/{provider}",
+    tag=TAG,
+    access=Permission.CATALOG_WRITE,
+    status=202,
+    needs_revision=True,
+    prepare=check_address,
+)
+async def put_provider(call: Call, body: ProviderSpec) -> Operation:
+    """Create or replace a provider."""
+    name = ProviderName(call.param("provider"))
+    await catalog_change.begin(call)
+    before = await postgres_providers.find_provider(call.db, name)
+    catalog_change.match(call, before)
+    after = await postgres_providers.put_provider(
+        call.db,
+        name,
+        body,
+        sealed_credential=None
+        if body.credential is None
+        else call.services.provider_credentials.seal(name, body.credential),
+        keep_credential="credential" not in body.model_fields_set,
+    )
+    return await catalog_change.finish(call, "provider.put", name, before=before, after=after)
+
+
+@operation("DELETE", "/providers/{provider}", tag=TAG, access=Permission.CATALOG_WRITE, status=202, needs_revision=True)
+async def delete_provider(call: Call) -> Operation:
+    """Remove a provider that no deployment and no route names."""
+    await catalog_change.begin(call)
+    before = found(await postgres_providers.find_provider(call.db, call.param("provider")))
+    call.match(before.revision)
+    catalog_change.pass_if_unused(await postgres_providers.uses_of_provider(call.db, before.name))
+    await postgres_providers.delete_provider(call.db, before.name)
+    return await catalog_change.finish(call, "provider.delete", before.name, before=before)

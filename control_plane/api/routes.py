@@ -1,0 +1,56 @@
+"""`/routes`: which providers serve a model, in which order, and for whom."""
+
+from typing import Final
+
+from control_plane.accounts.permissions import Permission
+from control_plane.api import catalog_change
+from control_plane.api.operation import Call, found, operation
+from control_plane.api.orgs import cut, position_of
+from control_plane.api.paging import Page, PageQuery
+from control_plane.catalog import postgres_routes
+from control_plane.catalog.resources import Operation, Route
+from control_plane.catalog.specs import ROUTE_NAME, RouteSpec
+from control_plane.errors import InvalidField
+
+TAG: Final = "routes"
+
+
+@operation("GET", "/routes", tag=TAG, access=Permission.CATALOG_READ)
+async def list_routes(call: Call, query: PageQuery) -> Page[Route]:
+    """Every route."""
+    found_routes = await postgres_routes.list_routes(call.db, after=position_of(call, query), limit=query.limit + 1)
+    items, cursor = cut(call, query, found_routes)
+    return Page[Route](data=items, next_cursor=cursor)
+
+
+@operation("GET", "/routes/{route}", tag=TAG, access=Permission.CATALOG_READ)
+async def get_route(call: Call) -> Route:
+    """One route."""
+    return found(await postgres_routes.find_route(call.db, call.param("route")))
+
+
+@operation("PUT", "/routes/{route}", tag=TAG, access=Permission.CATALOG_WRITE, status=202, needs_revision=True)
+async def put_route(call: Call, body: RouteSpec) -> Operation:
+    """Create or replace a route. It serves as soon as it is published."""
+    name = call.param("route")
+    await catalog_change.begin(call)
+    before = await postgres_routes.find_route(call.db, name)
+    catalog_change.match(call, before)
+    is_name = ROUTE_NAME.fullmatch(name)
+    catalog_change.pass_if_valid(
+        await postgres_routes.faults_of_route(call.db, name, body)
+        if is_name
+        else [InvalidField("{route}", "letters, digits and . _ / : @ * -, at most 200")]
+    )
+    after = await postgres_routes.put_route(call.db, name, body)
+    return await catalog_change.finish(call, "route.put", name, before=before, after=after)
+
+
+@operation("DELETE", "/routes/{route}", tag=TAG, access=Permission.CATALOG_WRITE, status=202, needs_revision=True)
+async def delete_route(call: Call) -> Operation:
+    """Remove a route; what it served is not served any more, unless a pattern has it."""
+    await catalog_change.begin(call)
+    before = found(await postgres_routes.find_route(call.db, call.param("route")))
+    call.match(before.revision)
+    await postgres_routes.delete_route(call.db, before.name)
+    return await catalog_change.finish(call, "route.delete", before.name, before=before)

@@ -1,0 +1,177 @@
+"""Models and their deployments in Postgres, as operators see them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+
+from control_plane.catalog.resources import Deployment, Model
+from control_plane.catalog.specs import DeploymentSpec, ModelSpec
+from control_plane.database import Database, written
+from control_plane.errors import InvalidField
+
+_MODEL: Final = """name, owned_by, context_tokens, max_output_tokens, capabilities, deprecated_at, replacement, created_at,
+    revision, ARRAY(SELECT alias FROM catalog.model_aliases a WHERE a.model = name ORDER BY alias) AS aliases"""
+_DEPLOYMENT: Final = "model, provider, upstream_model, revision"
+
+
+async def find_model(db: Database, name: str) -> Model | None:
+    """One model."""
+    row = await db.fetchrow(f"SELECT {_MODEL} FROM catalog.models WHERE name = $1", name)  # noqa: S608 - columns of ours
+    return None if row is None else _model(row)
+
+
+async def list_models(db: Database, *, after: int | None, limit: int) -> list[tuple[int, Model]]:
+    """Models, oldest first, each with its position."""
+    rows = await db.fetch(
+        f"SELECT seq, {_MODEL} FROM catalog.models WHERE seq > coalesce($1, 0) ORDER BY seq LIMIT $2",  # noqa: S608 - columns
+        after,
+        limit,
+    )
+    return [(row["seq"], _model(row)) for row in rows]
+
+
+async def faults_of_model(db: Database, name: str, spec: ModelSpec) -> list[InvalidField]:
+    """What is wrong with a model beside what is there: names that have a meaning already."""
+    if await db.fetchval("SELECT model FROM catalog.model_aliases WHERE alias = $1", name) is not None:
+        return [InvalidField("{model}", "is an alias of another model")]
+    taken = {
+        row["name"]
+        for row in await db.fetch(
+            """
+            SELECT name FROM catalog.models WHERE name = ANY($1)
+            UNION ALL SELECT alias FROM catalog.model_aliases WHERE alias = ANY($1) AND model <> $2
+            """,
+            spec.aliases,
+            name,
+        )
+    }
+    seen: set[str] = {name}
+    faults = []
+    for number, alias in enumerate(spec.aliases):
+        if alias in taken or alias in seen:
+            faults.append(InvalidField(f"/aliases/{number}", "has a meaning already"))
+        seen.add(alias)
+    return faults
+
+
+async def put_model(db: Database, name: str, spec: ModelSpec) -> Model:
+    """Create or replace a model."""
+    await db.execute(
+        """
+        INSERT INTO catalog.models
+            (name, owned_by, context_tokens, max_output_tokens, capabilities, deprecated_at, replacement)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (name) DO UPDATE SET owned_by = excluded.owned_by, context_tokens = excluded.context_tokens,
+            max_output_tokens = excluded.max_output_tokens, capabilities = excluded.capabilities,
+            deprecated_at = excluded.deprecated_at, replacement = excluded.replacement
+        """,
+        name,
+        spec.owned_by,
+        spec.context_tokens,
+        spec.max_output_tokens,
+        spec.capabilities,
+        spec.deprecated_at,
+        spec.replacement,
+    )
+    await _put_aliases(db, name, spec.aliases)
+    row = await db.fetchrow(f"SELECT {_MODEL} FROM catalog.models WHERE name = $1", name)  # noqa: S608 - columns of ours
+    return _model(written(row))
+
+
+async def _put_aliases(db: Database, model: str, aliases: Sequence[str]) -> None:
+    await db.execute("DELETE FROM catalog.model_aliases WHERE model = $1 AND alias <> ALL($2)", model, aliases)
+    await db.execute(
+        """
+        INSERT INTO catalog.model_aliases (alias, model)
+        SELECT wanted, $1 FROM unnest($2::text[]) AS wanted
+        WHERE NOT EXISTS (SELECT FROM catalog.model_aliases WHERE alias = wanted)
+        """,
+        model,
+        aliases,
+    )
+
+
+async def delete_model(db: Database, name: str) -> None:
+    """Remove a model that nothing names any more, and its aliases."""
+    await db.execute("DELETE FROM catalog.model_aliases WHERE model = $1", name)
+    await db.execute("DELETE FROM catalog.models WHERE name = $1", name)
+
+
+async def uses_of_model(db: Database, name: str) -> list[str]:
+    """What names a model: deployments and routes of its own, each in words."""
+    rows = await db.fetch(
+        """
+        SELECT 'deployment ' || model || ' at ' || provider AS used FROM catalog.deployments WHERE model = $1
+        UNION ALL SELECT 'route ' || name FROM catalog.routes WHERE match = $1
+        ORDER BY used LIMIT 20
+        """,
+        name,
+    )
+    return [row["used"] for row in rows]
+
+
+async def find_deployment(db: Database, model: str, provider: str) -> Deployment | None:
+    """One deployment."""
+    row = await db.fetchrow(
+        f"SELECT {_DEPLOYMENT} FROM catalog.deployments WHERE model = $1 AND provider = $2",  # noqa: S608 - columns
+        model,
+        provider,
+    )
+    return None if row is None else Deployment.model_validate(dict(row))
+
+
+async def list_deployments(db: Database, *, after: int | None, limit: int) -> list[tuple[int, Deployment]]:
+    """Deployments, oldest first, each with its position."""
+    rows = await db.fetch(
+        f"SELECT seq, {_DEPLOYMENT} FROM catalog.deployments WHERE seq > coalesce($1, 0) ORDER BY seq LIMIT $2",  # noqa: S608 - columns
+        after,
+        limit,
+    )
+    return [(row["seq"], Deployment.model_validate(dict(row))) for row in rows]
+
+
+async def faults_of_deployment(db: Database, model: str, provider: str) -> list[InvalidField]:
+    """What a deployment names that is not there."""
+    faults = []
+    if await db.fetchval("SELECT name FROM catalog.models WHERE name = $1", model) is None:
+        faults.append(InvalidField("{model}", "no such model"))
+    if await db.fetchval("SELECT name FROM catalog.providers WHERE name = $1", provider) is None:
+        faults.append(InvalidField("{provider}", "no such provider"))
+    return faults
+
+
+async def put_deployment(db: Database, model: str, provider: str, spec: DeploymentSpec) -> Deployment:
+    """Create or replace a deployment."""
+    row = await db.fetchrow(
+        f"""
+        INSERT INTO catalog.deployments (model, provider, upstream_model) VALUES ($1, $2, $3)
+        ON CONFLICT (model, provider) DO UPDATE SET upstream_model = excluded.upstream_model RETURNING {_DEPLOYMENT}
+        """,  # noqa: S608 - a list of columns of ours
+        model,
+        provider,
+        spec.upstream_model,
+    )
+    return Deployment.model_validate(dict(written(row)))
+
+
+async def delete_deployment(db: Database, model: str, provider: str) -> None:
+    """Remove a deployment. Its prices stay: requests were rated by them."""
+    await db.execute("DELETE FROM catalog.deployments WHERE model = $1 AND provider = $2", model, provider)
+
+
+async def uses_of_deployment(db: Database, model: str, provider: str) -> list[str]:
+    """Published routes of this very model that send to it, each in words."""
+    rows = await db.fetch(
+        """
+        SELECT 'route ' || r.name AS used FROM catalog.routes r JOIN catalog.route_members m ON m.route = r.name
+        WHERE r.match = $1 AND m.provider = $2 AND r.published
+        """,
+        model,
+        provider,
+    )
+    return [row["used"] for row in rows]
+
+
+def _model(row: asyncpg.Record) -> Model:
+    return Model.model_validate(dict(row))

@@ -1,0 +1,113 @@
+"""What the API shows of the catalogue. Pure; no credential is in any of it."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from control_plane.accounts.model import Resource, Revised
+from control_plane.catalog.specs import Group
+from gateway_core.providers import ProviderKind
+
+
+class OperationState(StrEnum):
+    """What has become of a change."""
+
+    PENDING = "pending"
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+
+
+class Operation(Revised):
+    """A change of the catalogue on its way into every Envoy. Its revision is the ETag of what it changed."""
+
+    id: str
+    state: OperationState = Field(
+        description="applied: every connected Envoy has accepted it. rolled_back: one refused it, and it was undone. "
+        "rejected: one refused it, and it could not be undone because others had changed the same since."
+    )
+    action: str
+    target: str
+    nodes: int | None = Field(description="How many Envoys had accepted it when it was applied.")
+    error: str | None = Field(description="Why it was refused, in the words of who refused it.")
+    undone_by: int | None = Field(description="The revision that put back what was before.")
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Provider(Revised):
+    """A provider, without its credential."""
+
+    name: str
+    kind: ProviderKind
+    base_url: str
+    has_credential: bool
+    headers: dict[str, str]
+    connect_timeout_ms: int | None
+    connections_max: int | None
+    requests_max: int | None
+
+
+class Model(Revised):
+    """A model under its public name."""
+
+    name: str
+    owned_by: str
+    context_tokens: int
+    max_output_tokens: int
+    aliases: list[str]
+    capabilities: list[str]
+    deprecated_at: datetime | None
+    replacement: str | None
+    created_at: datetime
+
+
+class Deployment(Revised):
+    """A model at a provider."""
+
+    model: str
+    provider: str
+    upstream_model: str
+
+
+class Route(Revised):
+    """How a model, or every model of a pattern, is served."""
+
+    name: str
+    match: str
+    groups: list[Group]
+    published: bool
+    orgs_allowed: list[str]
+    attempts_max: int | None
+    retry_statuses: list[int] | None
+    first_byte_timeout_ms: int | None
+    idle_timeout_ms: int | None
+
+
+class Rejection(Resource):
+    """What a node refused, in its own words."""
+
+    version: str
+    message: str
+    at: datetime
+
+
+class NodeType(Resource):
+    """One type of resources at one node."""
+
+    accepted_version: str | None
+    accepted_at: datetime | None
+    rejection: Rejection | None
+
+
+class Node(Resource):
+    """One connected Envoy."""
+
+    id: str
+    control_plane: str = Field(description="The instance it is connected to.")
+    connected_at: datetime
+    accepted_revision: int = Field(description="The newest revision that it has accepted whole.")
+    refused_revision: int | None
+    refusal: str | None
+    types: dict[str, NodeType]

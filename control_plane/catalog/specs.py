@@ -1,0 +1,151 @@
+"""What operators say of providers, models, deployments and routes: bodies of the API and parts of the catalogue's file.
+
+What a value means is the same in both. Pure: what needs a look at the rest of the catalogue is checked when it is written.
+"""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+
+from control_plane.fields import Body, Moment
+from gateway_core.contract import REQUEST_S_MAX, Header
+from gateway_core.providers import ProviderKind
+
+PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,199}")
+ROUTE_NAME: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]{1,100}")
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1000}")
+_CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
+_CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+STARS_MAX: Final = 4
+GROUPS_MAX: Final = 16
+MEMBERS_MAX: Final = 16
+_MS_MAX: Final = REQUEST_S_MAX * 1000
+
+_OURS: Final = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "upgrade", "te"}
+)
+_CREDENTIALS: Final = frozenset({Header.AUTHORIZATION, Header.API_KEY, "api-key", "x-goog-api-key", "cookie"})
+
+
+def _matching(pattern: re.Pattern[str], said: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(said)
+        return text
+
+    return AfterValidator(check)
+
+
+def _credential(value: SecretStr) -> SecretStr:
+    if not _CREDENTIAL.fullmatch(value.get_secret_value()):
+        raise ValueError("must be 1 to 8192 printable characters without spaces")
+    return value
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        lowered = name.lower()
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError("a header that HTTP does not know")
+        if lowered in _CREDENTIALS:
+            raise ValueError("a credential belongs into the field 'credential': headers are shown")
+        if lowered in _OURS or lowered.startswith((Header.INTERNAL_PREFIX, "x-envoy-", ":")):
+            raise ValueError("a header that the gateway sets itself")
+    if len({name.lower() for name in headers}) != len(headers):
+        raise ValueError("the same header twice")
+    return headers
+
+
+def _stars(text: str) -> str:
+    if text.count("*") > STARS_MAX:
+        raise ValueError(f"more than {STARS_MAX} stars")
+    return text
+
+
+ProviderNameText = Annotated[str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63")]
+ModelNameText = Annotated[str, _matching(MODEL_NAME, "letters, digits and . _ / : @ -, at most 200")]
+RouteMatch = Annotated[
+    str,
+    _matching(ROUTE_NAME, "a model's name, or a pattern of letters, digits, . _ / : @ - and *"),
+    AfterValidator(_stars),
+]
+Tokens = Annotated[int, Field(ge=1, le=2_000_000_000)]
+Milliseconds = Annotated[int, Field(ge=1, le=_MS_MAX)]
+Many = Annotated[int, Field(ge=1, le=1_000_000)]
+RetryStatus = Annotated[int, Field(ge=400, le=499)]
+
+
+class ProviderSpec(Body):
+    """A provider."""
+
+    kind: ProviderKind = Field(description="Whose API it speaks.")
+    base_url: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
+        description="What stands before the path of an endpoint; with scheme and host, and often ending in /v1."
+    )
+    credential: Annotated[SecretStr, AfterValidator(_credential)] | None = Field(
+        default=None, description="Never shown again. Left out, it stays as it is; null removes it."
+    )
+    headers: Annotated[dict[str, str], Field(max_length=50), AfterValidator(_headers)] = Field(
+        default={}, description="Sent with every request. They are shown: no secrets."
+    )
+    connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
+    connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+    requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+
+
+class ModelSpec(Body):
+    """A model."""
+
+    owned_by: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[ -~]+$")]
+    context_tokens: Tokens
+    max_output_tokens: Tokens
+    aliases: list[ModelNameText] = Field(default=[], max_length=50, description="Other names that mean the same.")
+    capabilities: list[Annotated[str, _matching(_CAPABILITY, "lower-case letters, digits, - and _")]] = Field(
+        default=[], max_length=50
+    )
+    deprecated_at: Moment | None = None
+    replacement: ModelNameText | None = Field(default=None, description="What to use once it is gone.")
+
+
+class DeploymentSpec(Body):
+    """A model at a provider."""
+
+    upstream_model: ModelNameText = Field(description="The provider's own name for the model.")
+
+
+class GroupMember(Body):
+    """One provider of a group."""
+
+    provider: ProviderNameText
+    weight: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Its share among the group.")
+
+
+Group = Annotated[list[GroupMember], Field(min_length=1, max_length=MEMBERS_MAX)]
+
+
+class RouteSpec(Body):
+    """How a model, or every model of a pattern, is served."""
+
+    match: RouteMatch = Field(
+        description="A model's name, or a pattern in which * stands for any characters. A name wins over patterns, a longer "
+        "pattern over a shorter one."
+    )
+    groups: list[Group] = Field(
+        min_length=1, max_length=GROUPS_MAX, description="Tried in this order; the members of a group share by weight."
+    )
+    published: bool = Field(default=True, description="Only a published route serves; all it names must have a price.")
+    orgs_allowed: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = Field(
+        default=[], max_length=1000, description="Organisations that may know of its models; none means all."
+    )
+    attempts_max: Annotated[int, Field(ge=1, le=GROUPS_MAX)] | None = Field(
+        default=None, description="Groups beyond this one are not tried."
+    )
+    retry_statuses: list[RetryStatus] | None = Field(
+        default=None, max_length=50, description="Besides 5xx: what is worth the next group."
+    )
+    first_byte_timeout_ms: Milliseconds | None = None
+    idle_timeout_ms: Milliseconds | None = None
