@@ -12,7 +12,7 @@ from clickhouse_connect.driver.client import Client
 
 from billing_sink.clickhouse import insert_requests
 from billing_sink.postgres_exports import PostgresExports, Row
-from gateway_core.usage import Meter
+from gateway_core.usage import TOKEN_METERS, Meter
 
 Getter = Callable[[Row], object]
 
@@ -48,7 +48,7 @@ COLUMNS: Final[Mapping[str, Getter]] = {
     "bytes_received": itemgetter("bytes_received"),
     "bytes_sent": itemgetter("bytes_sent"),
     "sse_events": itemgetter("sse_events"),
-    **{f"{meter}_tokens": _tokens(meter) for meter in Meter},
+    **{f"{meter}_tokens": _tokens(meter) for meter in TOKEN_METERS},
     "cost_nano_usd": itemgetter("cost_nano_usd"),
     "price_nano_usd": itemgetter("price_nano_usd"),
     "absorbed_nano_usd": itemgetter("absorbed_nano_usd"),

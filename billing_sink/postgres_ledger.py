@@ -10,8 +10,8 @@ from billing_sink.postings import Batch, Posting, Quarantined, conflict
 from billing_sink.prices import DeploymentKey, PriceBook
 from billing_sink.rating import Rated
 from billing_sink.spool import SpoolId
-from gateway_core.ids import ModelName, PriceVersion, ProviderName
-from gateway_core.pricing import PriceRow
+from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.pricing import OrgTerms, PriceRow
 
 EXPIRE_AT_ONCE = 1000
 
@@ -72,25 +72,46 @@ class PostgresLedger:
         count: int = await self._pool.fetchval("SELECT billing.expire_holds($1, $2)", now, EXPIRE_AT_ONCE)
         return count
 
-    async def read_prices(self) -> PriceBook:
-        """Every price ever published."""
-        # Read first: what is published between the two statements only makes the book newer than it says.
+    async def read_prices(self, known: PriceBook) -> PriceBook:
+        """Every price and all terms ever published: those that are known, and what came after."""
+        # Revisions are committed in the order of their numbers, so nothing below the newest one comes later.
         as_of = await self._pool.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
-        rows = await self._pool.fetch(
+        prices = await self._pool.fetch(
             """
             SELECT model, provider, revision,
                    array_agg(meter) AS meters,
+                   array_agg(condition) AS conditions,
                    array_agg(cost_nano_usd_per_mtok) AS costs,
                    array_agg(price_nano_usd_per_mtok) AS prices
-            FROM catalog.prices GROUP BY model, provider, revision
-            """
+            FROM catalog.prices WHERE revision > $1 AND revision <= $2 GROUP BY model, provider, revision
+            """,
+            known.as_of,
+            as_of,
         )
-        return PriceBook.of(PriceVersion(as_of), (_price_row(row) for row in rows))
+        terms = await self._pool.fetch(
+            """
+            SELECT t.org_id, t.revision, t.markup_ppm,
+                   array_agg(p.model) AS models,
+                   array_agg(p.provider) AS providers,
+                   array_agg(p.meter) AS meters,
+                   array_agg(p.price_nano_usd_per_mtok) AS prices
+            FROM catalog.terms t LEFT JOIN catalog.term_prices p USING (org_id, revision)
+            WHERE t.revision > $1 AND t.revision <= $2 GROUP BY t.org_id, t.revision
+            """,
+            known.as_of,
+            as_of,
+        )
+        return known.with_newer(PriceVersion(as_of), map(_price_row, prices), map(_terms, terms))
 
 
 def _price_row(row: asyncpg.Record) -> tuple[DeploymentKey, PriceRow]:
     key = (ModelName(row["model"]), ProviderName(row["provider"]))
-    return key, PriceRow.of(row["revision"], row["meters"], row["costs"], row["prices"])
+    return key, PriceRow.of(row["revision"], row["meters"], row["conditions"], row["costs"], row["prices"])
+
+
+def _terms(row: asyncpg.Record) -> tuple[OrgId, OrgTerms]:
+    overrides = zip(row["models"], row["providers"], row["meters"], row["prices"], strict=True)
+    return OrgId(row["org_id"]), OrgTerms.of(row["revision"], row["markup_ppm"], list(overrides))
 
 
 def _row(posting: Posting) -> dict[str, object]:

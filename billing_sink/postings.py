@@ -10,7 +10,7 @@ from billing_sink.prices import PriceBook, UnknownPriceError
 from billing_sink.rating import ImplausibleUsageError, Rated, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import PriceVersion, RequestId
-from gateway_core.pricing import UnpricedError
+from gateway_core.pricing import UnpricedError, UnusablePriceError
 from gateway_core.usage import InvalidUsageError
 
 _NO_VERSION: Final = PriceVersion(0)
@@ -136,6 +136,6 @@ def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -
     request_id = line.request_id or line.reply_id or RequestId(f"{spool_id}:{raw.byte_offset}")
     try:
         rated = rate(line, prices)
-    except (InvalidUsageError, ImplausibleUsageError, UnpricedError, UnknownPriceError) as error:
+    except (InvalidUsageError, ImplausibleUsageError, UnpricedError, UnusablePriceError, UnknownPriceError) as error:
         return Quarantined(raw, f"{type(error).__name__}: {error}", request_id)
     return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)

@@ -1,11 +1,12 @@
-"""All prices ever published, to rate a request by the version it was admitted under. Pure."""
+"""All prices and terms there ever were, to rate a request by the version it was admitted under. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from gateway_core.ids import ModelName, PriceVersion, ProviderName
-from gateway_core.pricing import PriceRow
+from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms
 
 DeploymentKey = tuple[ModelName, ProviderName]
 
@@ -14,22 +15,41 @@ class UnknownPriceError(LookupError):
     """No price of this deployment was in force at that version."""
 
 
+class _Versioned(Protocol):
+    @property
+    def version(self) -> PriceVersion: ...
+
+
+KeyT = TypeVar("KeyT")
+VersionedT = TypeVar("VersionedT", bound=_Versioned)
+
+
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """Price rows per deployment, oldest first, as of a catalogue revision."""
+    """Price rows per deployment and terms per organisation, oldest first, as of a catalogue revision."""
 
     as_of: PriceVersion
     rows: Mapping[DeploymentKey, tuple[PriceRow, ...]]
+    org_terms: Mapping[OrgId, tuple[OrgTerms, ...]]
 
     @classmethod
-    def of(cls, as_of: PriceVersion, rows: Iterable[tuple[DeploymentKey, PriceRow]]) -> "PriceBook":
-        """A book of rows in any order."""
-        by_deployment: dict[DeploymentKey, list[PriceRow]] = {}
-        for key, row in rows:
-            by_deployment.setdefault(key, []).append(row)
-        return cls(
-            as_of, {key: tuple(sorted(found, key=lambda row: row.version)) for key, found in by_deployment.items()}
-        )
+    def of(
+        cls,
+        as_of: PriceVersion,
+        rows: Iterable[tuple[DeploymentKey, PriceRow]],
+        org_terms: Iterable[tuple[OrgId, OrgTerms]] = (),
+    ) -> "PriceBook":
+        """A book of rows and terms in any order."""
+        return cls(PriceVersion(0), {}, {}).with_newer(as_of, rows, org_terms)
+
+    def with_newer(
+        self,
+        as_of: PriceVersion,
+        rows: Iterable[tuple[DeploymentKey, PriceRow]],
+        org_terms: Iterable[tuple[OrgId, OrgTerms]],
+    ) -> "PriceBook":
+        """This book and what came after it, in any order, as of a newer revision."""
+        return PriceBook(as_of, _merged(self.rows, rows), _merged(self.org_terms, org_terms))
 
     def find(self, model: ModelName, provider: ProviderName, version: PriceVersion) -> PriceRow:
         """The row in force at a version: the newest that is not newer.
@@ -37,8 +57,29 @@ class PriceBook:
         Raises:
             UnknownPriceError: there is none.
         """
-        rows = self.rows.get((model, provider), ())
-        index = bisect_right(rows, version, key=lambda row: row.version)
-        if index == 0:
+        row = _in_force(self.rows.get((model, provider), ()), version)
+        if row is None:
             raise UnknownPriceError(f"no price for this deployment at version {version}")
-        return rows[index - 1]
+        return row
+
+    def terms(self, org_id: OrgId | None, model: ModelName, provider: ProviderName, version: PriceVersion) -> Terms:
+        """What an organisation pays for a deployment at a version; list prices if nothing else was agreed."""
+        found = None if org_id is None else _in_force(self.org_terms.get(org_id, ()), version)
+        return LIST_TERMS if found is None else found.at(model, provider)
+
+
+def _merged(
+    known: Mapping[KeyT, tuple[VersionedT, ...]], newer: Iterable[tuple[KeyT, VersionedT]]
+) -> Mapping[KeyT, tuple[VersionedT, ...]]:
+    added: dict[KeyT, list[VersionedT]] = {}
+    for key, item in newer:
+        added.setdefault(key, []).append(item)
+    return {
+        **known,
+        **{key: (*known.get(key, ()), *sorted(items, key=lambda item: item.version)) for key, items in added.items()},
+    }
+
+
+def _in_force(items: Sequence[VersionedT], version: PriceVersion) -> VersionedT | None:
+    index = bisect_right(items, version, key=lambda item: item.version)
+    return items[index - 1] if index else None

@@ -21,7 +21,7 @@ from gateway_core.contract import provider_of_cluster
 from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Dialect, Endpoint
 from gateway_core.ids import ProviderName
 from gateway_core.money import NanoUsd
-from gateway_core.pricing import Charge, charge
+from gateway_core.pricing import Charge, billable, charge
 from gateway_core.usage import Meter, Usage, parse_usage
 
 BYTES_PER_TOKEN: Final = 4
@@ -75,6 +75,7 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         InvalidUsageError: the provider's usage contradicts itself.
         ImplausibleUsageError: it costs far more than was held.
         UnpricedError, UnknownPriceError: tokens nobody priced.
+        UnusablePriceError: a price that this version of the code cannot read whole.
         The caller quarantines all of them; the hold stays until a person decides.
     """
     grant, asked = line.grant, line.request
@@ -85,14 +86,17 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         return Rated(line, Outcome.FREE, provider)
     if line.status not in HTTP_OK or provider is None:
         return Rated(line, Outcome.RELEASED, provider)
-    price = prices.find(grant.model or asked.model, provider, grant.price_version)
-    usage, source = _usage(line, asked, asked.endpoint)
+    model = grant.model or asked.model
+    price = prices.find(model, provider, grant.price_version)
+    terms = prices.terms(grant.org_id, model, provider, grant.price_version)
+    tokens, source = _usage(line, asked, asked.endpoint)
     if source is UsageSource.NONE:
         return Rated(line, Outcome.RELEASED, provider)
+    usage = billable(tokens, price)
+    charged = charge(usage, price, terms)
     if source is UsageSource.PROVIDER:
-        return Rated(line, Outcome.SETTLED, provider, source, usage.counts, _plausible(charge(usage, price), grant))
-    estimate = _at_most_held(charge(usage, price), grant)
-    return Rated(line, Outcome.ESTIMATED, provider, source, usage.counts, estimate)
+        return Rated(line, Outcome.SETTLED, provider, source, usage.counts, _plausible(charged, grant))
+    return Rated(line, Outcome.ESTIMATED, provider, source, usage.counts, _at_most_held(charged, grant))
 
 
 def _provider(line: SpoolLine) -> ProviderName | None:

@@ -9,6 +9,7 @@ from billing_sink.postgres_ledger import PostgresLedger, Unacceptable
 from billing_sink.postings import Batch, ParsedLines, make_batch, parse_lines, refuse_line
 from billing_sink.prices import PriceBook
 from billing_sink.spool import SpoolId, read_lines, spool_id
+from gateway_core.ids import PriceVersion
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
 
@@ -28,7 +29,7 @@ class Sink:
         self._log = log
         self._spool: SpoolId | None = None
         self._offset = 0
-        self._prices: PriceBook | None = None
+        self._prices = PriceBook.of(PriceVersion(0), ())
         self.is_caught_up = False
         """Whether the spool had been read to its end at the last look."""
         self._requests = Counter(
@@ -82,8 +83,8 @@ class Sink:
         if not raw.lines:
             return False
         parsed = parse_lines(raw)
-        if self._prices is None or self._prices.as_of < parsed.newest_price_version:
-            self._prices = await self._ledger.read_prices()
+        if self._prices.as_of < parsed.newest_price_version:
+            self._prices = await self._ledger.read_prices(self._prices)
         await self._post(self._spool, parsed, self._prices)
         return True
 

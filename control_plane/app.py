@@ -23,6 +23,7 @@ from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.node_reports import NodeReports
+from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
@@ -95,6 +96,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(watcher.listen(), name="catalog_listener")
                 group.create_task(publisher.run(watcher), name="publisher")
                 group.create_task(reports.run(publisher, nodes, PostgresNodes(pool, instance)), name="node_reports")
+                group.create_task(PriceSchedule(pool, utc_now, secrets.token_bytes, log).run(), name="price_schedule")
                 group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
             if counters is not None:

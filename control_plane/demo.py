@@ -13,8 +13,11 @@ import asyncpg
 from pydantic import SecretStr
 
 from control_plane.sealing import Seal, provider_credential
+from control_plane.catalog.postgres_prices import write_price
+from control_plane.catalog.price_specs import MeterPrice, PriceSpec, Unit
 from control_plane.settings import SeedSettings
 from gateway_core.api_keys import hash_key, hint
+from gateway_core.clock import utc_now
 from gateway_core.ids import ProviderName
 from gateway_core.money import parse_usd
 from gateway_core.providers import ProviderKind
@@ -191,11 +194,7 @@ async def _seed_models(connection: asyncpg.Connection) -> None:
         await connection.execute(
             "INSERT INTO catalog.route_members (route, provider) VALUES ($1, $2)", model.name, model.provider
         )
-        await connection.executemany(
-            """
-            INSERT INTO catalog.prices
-                (model, provider, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
-            VALUES ($1, $2, $3, $4, $4)
-            """,
-            [(model.name, model.provider, meter, parse_usd(price)) for meter, price in model.usd_per_mtok.items()],
-        )
+        prices = [
+            MeterPrice(meter=meter, unit=Unit.MILLION_TOKENS, cost=cost) for meter, cost in model.usd_per_mtok.items()
+        ]
+        await write_price(connection, model.name, model.provider, PriceSpec(prices=prices), now=utc_now())

@@ -43,7 +43,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
     the model's whole context; if the body refers to something outside it, the whole context. It counts the full output of
-    the model unless the client asked for less. The price is the dearest of all deployments that may serve it.
+    the model unless the client asked for less. The price is that of the organisation, at the dearest of all deployments that
+    may serve it.
     """
     if key is None or not key.is_valid(now):
         return Refused(INVALID_API_KEY, key)
@@ -64,7 +65,12 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if attempt.max_output_tokens is not None:
         output = min(output, attempt.max_output_tokens)
     worst = max(
-        worst_case_nano_usd(row, input_tokens_max=input_tokens, output_tokens_max=output * attempt.choices)
-        for row in prices
+        worst_case_nano_usd(
+            each.price,
+            offers.terms(key.org_id, offer.model, each.provider),
+            input_tokens_max=input_tokens,
+            output_tokens_max=output * attempt.choices,
+        )
+        for each in prices
     )
     return Admitted(key, offer.model, offers.version, NanoUsd(min(worst, MAX_NANO_USD)))

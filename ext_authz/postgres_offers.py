@@ -7,28 +7,30 @@ from typing import Self
 
 import asyncpg
 
-from ext_authz.offers import Offer, Offers
+from ext_authz.offers import Offer, Offers, PricedDeployment
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, OrgId, PriceVersion
-from gateway_core.pricing import PriceRow
+from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.logs import Logger
+from gateway_core.pricing import OrgTerms, PriceRow
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
 
 class PostgresOffers:
     """Holds the newest reading. Postgres gone: the last one stays in force."""
 
-    def __init__(self, pool: asyncpg.Pool, offers: Offers) -> None:
+    def __init__(self, pool: asyncpg.Pool, log: Logger, offers: Offers) -> None:
         self._pool = pool
+        self._log = log
         self.offers = offers
 
     @classmethod
-    async def read(cls, pool: asyncpg.Pool) -> Self:
+    async def read(cls, pool: asyncpg.Pool, log: Logger) -> Self:
         """Read them for the first time.
 
         Raises:
             asyncpg.PostgresError, OSError: they cannot be read now.
         """
-        return cls(pool, await _read(pool))
+        return cls(pool, log, await _read(pool, log))
 
     async def refresh(self) -> None:
         """Read them again.
@@ -36,42 +38,66 @@ class PostgresOffers:
         Raises:
             asyncpg.PostgresError, OSError: the last reading stays.
         """
-        self.offers = await _read(self._pool)
+        self.offers = await _read(self._pool, self._log)
 
 
-async def _read(pool: asyncpg.Pool) -> Offers:
+async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         version = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
         aliases = await connection.fetch("SELECT alias, model FROM catalog.model_aliases")
         rows = await connection.fetch(
             """
-            SELECT s.model, m.context_tokens, m.max_output_tokens, r.orgs_allowed, v.kind, p.revision, p.meters, p.costs, p.prices
+            SELECT s.model, s.provider, m.context_tokens, m.max_output_tokens, r.orgs_allowed, v.kind, p.*
             FROM catalog.served s
             JOIN catalog.models m ON m.name = s.model
             JOIN catalog.routes r ON r.name = s.route
             JOIN catalog.providers v ON v.name = s.provider
             CROSS JOIN LATERAL (
-                SELECT revision, array_agg(meter) AS meters,
+                SELECT revision, array_agg(meter) AS meters, array_agg(condition) AS conditions,
                        array_agg(cost_nano_usd_per_mtok) AS costs, array_agg(price_nano_usd_per_mtok) AS prices
                 FROM catalog.prices WHERE model = s.model AND provider = s.provider
                 GROUP BY revision ORDER BY revision DESC LIMIT 1
             ) p
             """
         )
+        terms = await connection.fetch(
+            """
+            SELECT t.org_id, t.revision, t.markup_ppm, array_agg(p.model) AS models, array_agg(p.provider) AS providers,
+                   array_agg(p.meter) AS meters, array_agg(p.price_nano_usd_per_mtok) AS prices
+            FROM (SELECT DISTINCT ON (org_id) * FROM catalog.terms ORDER BY org_id, revision DESC) t
+            LEFT JOIN catalog.term_prices p USING (org_id, revision)
+            GROUP BY t.org_id, t.revision, t.markup_ppm
+            """
+        )
     offers: dict[ModelName, Offer] = {}
     for model, members in groupby(sorted(rows, key=itemgetter("model")), key=itemgetter("model")):
-        offers[model] = _offer(list(members))
+        found = list(members)
+        deployments = [_deployment(row) for row in found]
+        if unusable := [each.provider for each in deployments if not each.price.is_usable]:
+            # Envoy may send a request to any of them, so to offer the others would be to guess what it costs.
+            log.error("price_unusable", model=model, providers=unusable)
+            continue
+        offers[model] = _offer(found, deployments)
     offers |= {row["alias"]: offers[row["model"]] for row in aliases if row["model"] in offers}
-    return Offers(PriceVersion(version), offers)
+    return Offers(PriceVersion(version), offers, {OrgId(row["org_id"]): _terms(row) for row in terms})
 
 
-def _offer(rows: Sequence[asyncpg.Record]) -> Offer:
+def _deployment(row: asyncpg.Record) -> PricedDeployment:
+    price = PriceRow.of(row["revision"], row["meters"], row["conditions"], row["costs"], row["prices"])
+    return PricedDeployment(ProviderName(row["provider"]), price)
+
+
+def _terms(row: asyncpg.Record) -> OrgTerms:
+    overrides = zip(row["models"], row["providers"], row["meters"], row["prices"], strict=True)
+    return OrgTerms.of(row["revision"], row["markup_ppm"], list(overrides))
+
+
+def _offer(rows: Sequence[asyncpg.Record], deployments: Sequence[PricedDeployment]) -> Offer:
     """A model from its rows, one per deployment."""
-    prices: dict[Endpoint, tuple[PriceRow, ...]] = {}
-    for row in rows:
-        price = PriceRow.of(row["revision"], row["meters"], row["costs"], row["prices"])
+    prices: dict[Endpoint, tuple[PricedDeployment, ...]] = {}
+    for row, deployment in zip(rows, deployments, strict=True):
         for endpoint in PATHS_BY_KIND[ProviderKind(row["kind"])]:
-            prices[endpoint] = (*prices.get(endpoint, ()), price)
+            prices[endpoint] = (*prices.get(endpoint, ()), deployment)
     first = rows[0]
     return Offer(
         model=ModelName(first["model"]),

@@ -19,7 +19,10 @@ MAX_TOKENS: Final = 1_000_000_000
 
 
 class Meter(StrEnum):
-    """Things that are counted and priced. Disjoint: no token is in two of them."""
+    """Things that are counted and priced. Disjoint: no token is in two of them.
+
+    All count tokens but `request`, which is the request itself: one, where a price is asked for it.
+    """
 
     INPUT = "input"
     CACHED_INPUT = "cached_input"
@@ -29,6 +32,21 @@ class Meter(StrEnum):
     REASONING = "reasoning"
     AUDIO_INPUT = "audio_input"
     AUDIO_OUTPUT = "audio_output"
+    IMAGE_INPUT = "image_input"
+    IMAGE_OUTPUT = "image_output"
+    REQUEST = "request"
+
+
+INPUT_METERS: Final = (
+    Meter.INPUT,
+    Meter.CACHED_INPUT,
+    Meter.CACHE_WRITE_5M,
+    Meter.CACHE_WRITE_1H,
+    Meter.AUDIO_INPUT,
+    Meter.IMAGE_INPUT,
+)
+OUTPUT_METERS: Final = (Meter.OUTPUT, Meter.REASONING, Meter.AUDIO_OUTPUT, Meter.IMAGE_OUTPUT)
+TOKEN_METERS: Final = tuple(meter for meter in Meter if meter in {*INPUT_METERS, *OUTPUT_METERS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +58,12 @@ class Usage:
     @property
     def total_tokens(self) -> int:
         """All tokens of all meters."""
-        return sum(self.counts.values())
+        return sum(self.counts.get(meter, 0) for meter in TOKEN_METERS)
+
+    @property
+    def input_tokens(self) -> int:
+        """All tokens the model read, from caches or not."""
+        return sum(self.counts.get(meter, 0) for meter in INPUT_METERS)
 
 
 class InvalidUsageError(ValueError):

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.model import Revised
-from control_plane.accounts.permissions import PLATFORM, Open, Permission, Role
+from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_orgs import find_role
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.errors import REQUEST_ID
@@ -93,7 +93,8 @@ async def authorise(operation: Operation, actor: Actor, request: web.Request, se
             if actor.kind is not ActorKind.USER:
                 raise ForbiddenError("This is for users; a machine token is not one.")
         case Permission() as permission:
-            role = None if permission in PLATFORM else await _role(actor, OrgId(request.match_info["org_id"]), services)
+            org_id = request.match_info.get("org_id")
+            role = None if org_id is None else await _role(actor, OrgId(org_id), services)
             if not actor.may(permission, role):
                 raise ForbiddenError(f"This needs the permission {permission}.")
 

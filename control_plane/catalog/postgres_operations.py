@@ -24,6 +24,11 @@ async def begin_revision(db: Database) -> int:
     return revision
 
 
+async def lock_catalog(db: Database) -> None:
+    """The same, for a transaction that may turn out to change nothing, and then makes no revision."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtext('tollgate.catalog'))")
+
+
 async def add_operation(db: Database, *, operation_id: str, action: str, target: str, actor: Actor) -> Operation:
     """Write down what this transaction changes."""
     row = await db.fetchrow(

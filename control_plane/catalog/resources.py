@@ -2,10 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
 from control_plane.accounts.model import Resource, Revised
+from control_plane.catalog.price_specs import MeterPrice, PriceOverride
 from control_plane.catalog.specs import Group
 from gateway_core.providers import ProviderKind
 
@@ -111,3 +113,37 @@ class Node(Resource):
     refused_revision: int | None
     refusal: str | None
     types: dict[str, NodeType]
+
+
+class Price(Resource):
+    """A price version of a deployment. It never changes; a newer one takes its place."""
+
+    model: str
+    provider: str
+    version: int = Field(
+        description="The revision it is in force from: requests admitted since then are charged by it."
+    )
+    effective_from: datetime
+    free: bool
+    prices: list[MeterPrice]
+
+
+class ScheduledPrice(Resource):
+    """A price version that is not yet due."""
+
+    id: str
+    state: Literal["scheduled"] = "scheduled"
+    model: str
+    provider: str
+    effective_from: datetime = Field(description="It is in force within a second after this.")
+    free: bool
+    prices: list[MeterPrice]
+    created_at: datetime
+
+
+class Terms(Revised):
+    """What an organisation pays in the place of list prices."""
+
+    org_id: str
+    markup_percent: str
+    overrides: list[PriceOverride]

@@ -215,6 +215,9 @@ BEGIN
                             WHERE %s', c.relation, v_names, v_names, c.relation, v_where) USING c.before_row;
         END IF;
     END LOOP;
+    IF NOT FOUND THEN
+        RAISE serialization_failure USING MESSAGE = 'a price stays';
+    END IF;
 END $$;
 
 -- An Envoy, or the translation, refuses the newest revision, and everything up to p_accepted is fine: the newest operation
@@ -231,8 +234,15 @@ BEGIN
     IF p_refused < (SELECT max(revision) FROM catalog.revisions) THEN
         RETURN;
     END IF;
-    SELECT * INTO v_operation FROM catalog.operations
-        WHERE state = 'pending' AND revision > p_accepted AND revision <= p_refused ORDER BY revision DESC LIMIT 1;
+    -- A price can be to blame if it is the first of its deployment, which that makes servable. Other prices, and terms, are
+    -- none of Envoy's business: they are in force whatever it says.
+    SELECT * INTO v_operation FROM catalog.operations o
+        WHERE state = 'pending' AND revision > p_accepted AND revision <= p_refused
+          AND (EXISTS (SELECT FROM catalog.changes c WHERE c.revision = o.revision)
+               OR EXISTS (SELECT FROM catalog.prices p WHERE p.revision = o.revision AND NOT EXISTS (
+                   SELECT FROM catalog.prices older
+                   WHERE older.model = p.model AND older.provider = p.provider AND older.revision < p.revision)))
+        ORDER BY revision DESC LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
     END IF;

@@ -54,7 +54,7 @@ async def test_a_deployment_nobody_priced_is_neither_sold_nor_routed(pool: async
     await add_model(pool, "priced", "one", "two")
     await add_model(pool, "unpriced", "one")
     await add_price(pool, "priced", "one", 5)
-    offers = (await PostgresOffers.read(pool)).offers
+    offers = (await PostgresOffers.read(pool, QUIET)).offers
     assert set(offers.by_model) == {"priced"}
     assert len(offers.by_model[ModelName("priced")].prices[Endpoint.CHAT]) == 1
     assert routed(await read_catalog(pool, SEAL, QUIET)) == {(Endpoint.CHAT, "priced", 1)}
@@ -66,8 +66,9 @@ async def test_the_newest_price_is_in_force_and_older_ones_stay(pool: asyncpg.Po
     first = await add_price(pool, "m", "one", 5)
     second = await add_price(pool, "m", "one", 7)
     assert first < second
-    offers = (await PostgresOffers.read(pool)).offers
-    [row] = offers.by_model[ModelName("m")].prices[Endpoint.MESSAGES]
+    offers = (await PostgresOffers.read(pool, QUIET)).offers
+    [deployment] = offers.by_model[ModelName("m")].prices[Endpoint.MESSAGES]
+    row = deployment.price
     assert (row.version, row.rates[Meter.INPUT].price_nano_usd_per_mtok) == (second, 7)
     assert offers.version == second
     assert await pool.fetchval("SELECT count(*) FROM catalog.prices") == 2
@@ -79,8 +80,8 @@ async def test_a_meter_from_the_future_disturbs_nobody(pool: asyncpg.Pool) -> No
     async with pool.acquire() as connection, connection.transaction():
         for meter in ("input", "telepathy"):
             await connection.execute("INSERT INTO catalog.prices VALUES ('m', 'one', 0, $1, 1, 1)", meter)
-    [row] = (await PostgresOffers.read(pool)).offers.by_model[ModelName("m")].prices[Endpoint.CHAT]
-    assert set(row.rates) == {Meter.INPUT}
+    [deployment] = (await PostgresOffers.read(pool, QUIET)).offers.by_model[ModelName("m")].prices[Endpoint.CHAT]
+    assert set(deployment.price.rates) == {Meter.INPUT}
 
 
 async def test_a_provider_whose_credential_does_not_open_is_left_out_and_the_others_stay(pool: asyncpg.Pool) -> None:

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 from google.protobuf.struct_pb2 import Struct
 
-from ext_authz.offers import Offer, Offers
+from ext_authz.offers import Offer, Offers, PricedDeployment
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, RequestId
+from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import PriceRow, Rate
 from gateway_core.usage import Meter
@@ -37,9 +37,14 @@ def price(*, input_: int = 0, output: int = 0) -> PriceRow:
 
 
 def offers(**prices_by_endpoint: tuple[PriceRow, ...]) -> Offers:
-    """What offers `gpt-4o-mini`, with a context of 128,000 tokens and up to 1000 of output."""
-    prices = {Endpoint(name): rows for name, rows in prices_by_endpoint.items()}
-    return Offers(VERSION, {MODEL: Offer(MODEL, 128_000, 1000, frozenset(), prices)})
+    """What offers `gpt-4o-mini` at `p0`, `p1`, ..., with a context of 128,000 tokens and up to 1000 of output."""
+    prices = {
+        Endpoint(name): tuple(
+            PricedDeployment(ProviderName(f"p{number}"), price_row) for number, price_row in enumerate(rows)
+        )
+        for name, rows in prices_by_endpoint.items()
+    }
+    return Offers(VERSION, {MODEL: Offer(MODEL, 128_000, 1000, frozenset(), prices)}, {})
 
 
 def check_request(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from billing_sink.access_log import parse_line
 from billing_sink.prices import PriceBook, UnknownPriceError
 from billing_sink.rating import NOTHING, ImplausibleUsageError, Outcome, Rated, UsageSource, rate
-from gateway_core.ids import ModelName, PriceVersion, ProviderName
-from gateway_core.pricing import PriceRow, Rate, UnpricedError
+from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.pricing import OrgTerms, PriceRow, Rate, UnpricedError, UnusablePriceError
 from gateway_core.usage import InvalidUsageError, Meter
 from tests.support.spool_lines import (
     CHAT_USAGE,
@@ -253,6 +253,51 @@ def test_the_price_is_that_of_the_version_at_admission() -> None:
     ]
     found = rate(parse_line(render(line())), PriceBook.of(PriceVersion(19), rows))
     assert found.charge.price_nano_usd == 46
+
+
+KEY = (ModelName("gpt-4o-mini"), ProviderName("openai"))
+WITH_FEE = PriceRow(PriceVersion(10), {**RATES, Meter.REQUEST: Rate(1_000_000, 3_000_000)})
+
+
+def test_the_terms_are_those_of_the_organisation_at_the_version_of_admission() -> None:
+    terms = [
+        (OrgId("org_demo"), OrgTerms(PriceVersion(18), 500_000, {(KEY[0], None): {Meter.INPUT: 10_000_000}})),
+        (OrgId("org_demo"), OrgTerms(PriceVersion(19), 9_000_000)),
+        (OrgId("org_other"), OrgTerms(PriceVersion(1), 9_000_000)),
+    ]
+    found = rate(
+        parse_line(render(line())), PriceBook.of(PriceVersion(19), [(KEY, PriceRow(PriceVersion(10), RATES))], terms)
+    )
+    assert (found.charge.price_nano_usd, found.charge.cost_nano_usd) == (5 * 10 + 18 * 3, 23)
+
+
+@pytest.mark.parametrize(
+    ("written", "outcome", "meters", "price"),
+    [
+        pytest.param(
+            line(), Outcome.SETTLED, {Meter.INPUT: 5, Meter.OUTPUT: 18, Meter.REQUEST: 1}, 46 + 3, id="settled"
+        ),
+        pytest.param(
+            chat_stream(usage_first=None),
+            Outcome.ESTIMATED,
+            {Meter.INPUT: 17, Meter.OUTPUT: 21, Meter.REQUEST: 1},
+            76 + 3,
+            id="estimated",
+        ),
+        pytest.param(line(status=500, usage_first=None), Outcome.RELEASED, None, 0, id="nothing delivered, no fee"),
+    ],
+)
+def test_a_price_per_request_is_charged_once_for_what_was_delivered(
+    written: Json, outcome: Outcome, meters: Mapping[Meter, int] | None, price: int
+) -> None:
+    found = rate(parse_line(render(written)), PriceBook.of(PriceVersion(18), [(KEY, WITH_FEE)]))
+    assert (found.outcome, found.meters, found.charge.price_nano_usd) == (outcome, meters, price)
+
+
+def test_a_price_that_cannot_be_read_whole_is_not_used() -> None:
+    unusable = PriceRow.of(10, ["input"], ['{"batch": true}'], [1], [1])
+    with pytest.raises(UnusablePriceError):
+        rate(parse_line(render(line())), PriceBook.of(PriceVersion(18), [(KEY, unusable)]))
 
 
 @given(

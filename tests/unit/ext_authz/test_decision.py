@@ -13,9 +13,9 @@ from ext_authz.decision import Admitted, Refused, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, OrgId
+from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from gateway_core.pricing import charge
+from gateway_core.pricing import LIST_TERMS, OrgTerms, charge
 from gateway_core.usage import Meter, Usage
 from tests.support.admission import KEY, MODEL, REQUEST_ID, VERSION, offers, price
 
@@ -134,6 +134,16 @@ def test_the_hold_is_that_of_the_dearest_deployment_for_this_request() -> None:
     assert held(replace(ATTEMPT, max_output_tokens=1000), both) == 100 * 1 + 1000 * 4
 
 
+def test_the_hold_is_at_the_organisations_own_terms_for_each_deployment() -> None:
+    terms = OrgTerms(VERSION, 500_000, {(MODEL, ProviderName("p1")): {Meter.OUTPUT: 50_000_000}})
+    agreed = replace(offers(chat=(CHEAP, DEAR)), org_terms={KEY.org_id: terms})
+    attempt = replace(ATTEMPT, max_output_tokens=10)
+    assert held(attempt, agreed) == 100 * 3 + 10 * 50
+    assert held(replace(attempt, max_output_tokens=0), agreed) == 100 * 3
+    others = replace(agreed, org_terms={OrgId("org_2"): terms})
+    assert held(attempt, others) == held(attempt, offers(chat=(CHEAP, DEAR)))
+
+
 def test_a_model_that_a_route_keeps_from_an_organisation_does_not_exist_for_it() -> None:
     kept = replace(OFFERS.by_model[MODEL], orgs_allowed=frozenset({OrgId("org_2")}))
     assert decided(offered=replace(OFFERS, by_model={MODEL: kept})) == (404, "model_not_found")
@@ -185,7 +195,7 @@ def test_no_answer_within_what_was_asked_for_costs_more_than_was_held(
         {Meter.INPUT: data.draw(st.integers(0, input_max)), Meter.OUTPUT: data.draw(st.integers(0, output_max))}
     )
     served_by = data.draw(st.sampled_from(rows))
-    assert charge(usage, served_by).price_nano_usd <= held(attempt, offers(chat=rows))
+    assert charge(usage, served_by, LIST_TERMS).price_nano_usd <= held(attempt, offers(chat=rows))
 
 
 def test_a_key_with_networks_is_refused_from_elsewhere_before_anything_is_said_about_models() -> None:

@@ -1,0 +1,233 @@
+"""What operators say of prices, and of what single organisations pay: bodies of the API and parts of the catalogue's file.
+
+Amounts are decimal strings per unit. Inside they are integers of nano-USD per million of what the meter counts, so an amount
+is exact or it is refused. Pure: what needs a look at the rest of the catalogue is checked when it is written.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, PlainSerializer, StringConstraints, ValidationInfo
+
+from control_plane.catalog.specs import ModelNameText, ProviderNameText
+from control_plane.errors import InvalidField
+from control_plane.fields import Body, Moment
+from gateway_core.money import MAX_NANO_USD, NANO_PER_USD
+from gateway_core.pricing import FREE, UNITS_PER_PRICE
+from gateway_core.usage import MAX_TOKENS, TOKEN_METERS, Meter
+
+PRICES_MAX: Final = 100
+OVERRIDES_MAX: Final = 1000
+_DECIMALS: Final = 15
+"""Of an amount per unit: a nano-USD per million of it."""
+_PPM_PER_PERCENT: Final = 10_000
+_PPM_MIN: Final = -1_000_000
+
+
+class Unit(StrEnum):
+    """What an amount is per. A meter that counts something else brings units of its own."""
+
+    TOKEN = "token"  # noqa: S105 - not that kind
+    THOUSAND_TOKENS = "1K tokens"
+    MILLION_TOKENS = "1M tokens"
+    REQUEST = "request"
+    THOUSAND_REQUESTS = "1K requests"
+    MILLION_REQUESTS = "1M requests"
+
+
+_TOKEN_UNITS: Final = {Unit.TOKEN: 1, Unit.THOUSAND_TOKENS: 1000, Unit.MILLION_TOKENS: 1_000_000}
+_REQUEST_UNITS: Final = {Unit.REQUEST: 1, Unit.THOUSAND_REQUESTS: 1000, Unit.MILLION_REQUESTS: 1_000_000}
+_SIZES: Final[Mapping[Unit, int]] = {**_TOKEN_UNITS, **_REQUEST_UNITS}
+UNITS_BY_METER: Final[Mapping[Meter, Mapping[Unit, int]]] = {
+    **dict.fromkeys(TOKEN_METERS, _TOKEN_UNITS),
+    Meter.REQUEST: _REQUEST_UNITS,
+}
+
+
+class InexactAmountError(ValueError):
+    """An amount that is no whole number of nano-USD per million, or more of them than can be kept."""
+
+
+def nano_usd_per_million(amount: str, unit: Unit) -> int:
+    """An amount in US dollars per unit, as it is kept.
+
+    Raises:
+        InexactAmountError: it cannot be kept exactly.
+    """
+    exact = Fraction(amount) * NANO_PER_USD * UNITS_PER_PRICE / _SIZES[unit]
+    if exact.denominator != 1:
+        raise InexactAmountError("must be a whole number of nano-USD per million")
+    if exact > MAX_NANO_USD:
+        raise InexactAmountError("is too large")
+    return int(exact)
+
+
+def amount_per(nano_usd_per_million: int, unit: Unit) -> str:
+    """The decimal string of what is kept, per unit: at least two decimals, no trailing zeros beyond them."""
+    whole, rest = divmod(nano_usd_per_million * _SIZES[unit], 10**_DECIMALS)
+    return f"{whole}.{f'{rest:0{_DECIMALS}d}'.rstrip('0').ljust(2, '0')}"
+
+
+def markup_ppm(percent: str) -> int:
+    """A percentage in millionths."""
+    return int(Fraction(percent) * _PPM_PER_PERCENT)
+
+
+def percent_of(ppm: int) -> str:
+    """The decimal string of a percentage that is kept in millionths."""
+    whole, rest = divmod(abs(ppm), _PPM_PER_PERCENT)
+    return f"{'-' if ppm < 0 else ''}{whole}.{rest:04d}".rstrip("0").rstrip(".")
+
+
+def _percent(text: str) -> str:
+    if markup_ppm(text) < _PPM_MIN:
+        raise ValueError("nothing is cheaper than free: at least -100")
+    return text
+
+
+Percent = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,4})?$"), AfterValidator(_percent)]
+
+
+class Condition(Body):
+    """When a price holds: always, unless it says more."""
+
+    input_tokens_above: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = Field(
+        default=None,
+        description="Only for requests that read more tokens than this, cached ones included. It then holds for the whole "
+        "request; of several, the one with the highest bound.",
+    )
+
+
+def _canonical(condition: Condition) -> dict[str, int]:
+    return condition.model_dump(exclude_none=True)
+
+
+def _is_of_the_meter(unit: Unit, info: ValidationInfo[object]) -> Unit:
+    meter = info.data.get("meter")
+    if meter is not None and unit not in UNITS_BY_METER[meter]:
+        raise ValueError(f"{meter} is counted in: {', '.join(UNITS_BY_METER[meter])}")
+    return unit
+
+
+def _is_exact(amount: str, info: ValidationInfo[object]) -> str:
+    unit = info.data.get("unit")
+    if unit is not None:
+        nano_usd_per_million(amount, unit)
+    return amount
+
+
+UnitOfMeter = Annotated[Unit, AfterValidator(_is_of_the_meter)]
+Amount = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,15})?$"),
+    AfterValidator(_is_exact),
+    Field(description="US dollars, per unit."),
+]
+
+
+class MeterPrice(Body):
+    """What one meter costs, always or under a condition."""
+
+    meter: Meter
+    unit: UnitOfMeter
+    condition: Annotated[Condition, PlainSerializer(_canonical)] = Condition()
+    cost: Amount = Field(description="What the provider charges us.")
+    price: Amount | None = Field(
+        default=None, description="The list price: what tenants pay. Left out, it is the cost."
+    )
+
+    def row(self) -> dict[str, object]:
+        """The columns of `catalog.prices` that it fills."""
+        return {
+            "meter": self.meter,
+            "unit": self.unit,
+            "condition": _canonical(self.condition),
+            "cost_nano_usd_per_mtok": nano_usd_per_million(self.cost, self.unit),
+            "price_nano_usd_per_mtok": nano_usd_per_million(self.price or self.cost, self.unit),
+        }
+
+
+class PriceSpec(Body):
+    """A price version: all prices of a deployment, in the place of all it had before."""
+
+    free: bool = Field(default=False, description="Nothing costs anything, and `prices` is empty.")
+    prices: list[MeterPrice] = Field(
+        default=[],
+        max_length=PRICES_MAX,
+        description="One for every meter that the provider may count: what has no price is not charged but set aside.",
+    )
+
+    def rows(self) -> list[dict[str, object]]:
+        """The rows of `catalog.prices` that it becomes."""
+        if self.free:
+            unit = Unit.MILLION_TOKENS
+            return [
+                {
+                    "meter": FREE,
+                    "unit": unit,
+                    "condition": {},
+                    "cost_nano_usd_per_mtok": 0,
+                    "price_nano_usd_per_mtok": 0,
+                }
+            ]
+        return [each.row() for each in self.prices]
+
+    def faults(self) -> list[InvalidField]:
+        """Where its parts contradict each other."""
+        if self.free:
+            return [InvalidField("/prices", "a free version has none")] if self.prices else []
+        if not self.prices:
+            return [InvalidField("/prices", "at least one, or free: true")]
+        always = {each.meter for each in self.prices if each.condition == Condition()}
+        seen: set[tuple[Meter, Condition]] = set()
+        faults = []
+        for number, each in enumerate(self.prices):
+            if (each.meter, each.condition) in seen:
+                faults.append(InvalidField(f"/prices/{number}", "the same meter under the same condition twice"))
+            if each.meter not in always:
+                faults.append(InvalidField(f"/prices/{number}/condition", "the meter has no price without a condition"))
+            seen.add((each.meter, each.condition))
+        return faults
+
+
+class PriceChange(PriceSpec):
+    """A price version of a deployment."""
+
+    model: ModelNameText
+    provider: ProviderNameText
+    effective_from: Moment | None = Field(
+        default=None, description="Left out or past: now. Until a later moment it can be withdrawn."
+    )
+
+
+class PriceOverride(Body):
+    """A price of an organisation's own. It changes the price of a meter that has one, in all its tiers."""
+
+    meter: Meter
+    unit: UnitOfMeter
+    model: ModelNameText
+    provider: ProviderNameText | None = Field(
+        default=None, description="Null: at every provider that no other override of the model names."
+    )
+    price: Amount
+
+    def row(self) -> dict[str, object]:
+        """The columns of `catalog.term_prices` that it fills."""
+        return {
+            "model": self.model,
+            "provider": self.provider,
+            "meter": self.meter,
+            "unit": self.unit,
+            "price_nano_usd_per_mtok": nano_usd_per_million(self.price, self.unit),
+        }
+
+
+class TermsSpec(Body):
+    """What an organisation pays in the place of list prices. What a request costs us is the same."""
+
+    markup_percent: Percent = Field(default="0", description="Added to every list price; below zero it is a discount.")
+    overrides: list[PriceOverride] = Field(
+        default=[], max_length=OVERRIDES_MAX, description="Prices in the place of list price and markup."
+    )
