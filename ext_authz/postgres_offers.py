@@ -6,7 +6,7 @@ import asyncpg
 
 from ext_authz.offers import Offer, Offers
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, PriceVersion
+from gateway_core.ids import ModelName, PriceVersion, ProviderName
 from gateway_core.pricing import PriceRow
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
@@ -42,7 +42,7 @@ async def _read(pool: asyncpg.Pool) -> Offers:
         # A deployment without a price is not in it, here and in Envoy's routes: what cannot be charged is not sold.
         rows = await connection.fetch(
             """
-            SELECT d.model, m.context_tokens, m.max_output_tokens, v.kind, p.revision, p.meters, p.costs, p.prices
+            SELECT d.model, d.provider, m.context_tokens, m.max_output_tokens, v.kind, p.revision, p.meters, p.costs, p.prices
             FROM catalog.deployments d
             JOIN catalog.models m ON m.name = d.model
             JOIN catalog.providers v ON v.name = d.provider
@@ -52,9 +52,11 @@ async def _read(pool: asyncpg.Pool) -> Offers:
                 FROM catalog.prices WHERE model = d.model AND provider = d.provider
                 GROUP BY revision ORDER BY revision DESC LIMIT 1
             ) p
+            ORDER BY d.priority, d.provider
             """
         )
     prices: dict[ModelName, dict[Endpoint, tuple[PriceRow, ...]]] = {}
+    first: dict[ModelName, dict[Endpoint, ProviderName]] = {}
     limits: dict[ModelName, tuple[int, int]] = {}
     for row in rows:
         model = ModelName(row["model"])
@@ -63,4 +65,7 @@ async def _read(pool: asyncpg.Pool) -> Offers:
         for endpoint in PATHS_BY_KIND[ProviderKind(row["kind"])]:
             by_endpoint = prices.setdefault(model, {})
             by_endpoint[endpoint] = (*by_endpoint.get(endpoint, ()), price)
-    return Offers(PriceVersion(version), {model: Offer(*limits[model], found) for model, found in prices.items()})
+            first.setdefault(model, {}).setdefault(endpoint, ProviderName(row["provider"]))
+    return Offers(
+        PriceVersion(version), {model: Offer(*limits[model], found, first[model]) for model, found in prices.items()}
+    )
