@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from control_plane.accounts.mail import LogMailSender
 from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.postgres_propagation import forget_old_uptakes
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
 from control_plane.accounts.sealing import Seal
@@ -68,6 +69,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             public_url=(
                 settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
             ).rstrip("/"),
+            has_simulator=settings.simulator_url is not None,
             require_verified_email=settings.require_verified_email,
             now=utc_now,
             random_bytes=secrets.token_bytes,
@@ -100,6 +102,7 @@ async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
     while True:
         try:
             await forget_old_answers(pool)
+            await forget_old_uptakes(pool)
         except Trouble as error:
             log.warning("housekeeping_failed", error=type(error).__name__)
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -4,7 +4,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 # Imported for their operations.
-from control_plane.api import auth, keys, me, members, nodes, orgs, tokens
+from control_plane.api import auth, keys, me, members, nodes, orgs, play_money, tokens
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
 from control_plane.api.docs_page import page
@@ -16,7 +16,7 @@ from gateway_core.health import Ready, health_routes
 
 BODY_BYTES_MAX = 1024 * 1024
 
-OPERATION_MODULES = (auth, me, orgs, members, keys, tokens, nodes)
+OPERATION_MODULES = (auth, me, orgs, members, keys, play_money, tokens, nodes)
 
 
 def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -> web.Application:

@@ -28,6 +28,7 @@ class Services:
 
     Attributes:
         pepper: the key under which API keys and tokens are hashed.
+        has_simulator: whether there is somebody to answer test keys.
         public_url: what links in mails begin with; no slash at the end.
     """
 
@@ -41,6 +42,7 @@ class Services:
     cursors: Cursors
     pepper: SecretStr
     public_url: str
+    has_simulator: bool
     require_verified_email: bool
     now: Now
     random_bytes: RandomBytes

@@ -182,7 +182,11 @@ class Account:
 
 @asynccontextmanager
 async def running_api(
-    pool: asyncpg.Pool, *, counters: Counters | None = None, require_verified_email: bool = False
+    pool: asyncpg.Pool,
+    *,
+    counters: Counters | None = None,
+    require_verified_email: bool = False,
+    has_simulator: bool = True,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
     clock, mailbox = Clock(), Mailbox()
@@ -199,6 +203,7 @@ async def running_api(
         cursors=Cursors(PEPPER),
         pepper=PEPPER,
         public_url="http://gateway.test",
+        has_simulator=has_simulator,
         require_verified_email=require_verified_email,
         now=clock.now,
         random_bytes=secrets.token_bytes,
