@@ -120,6 +120,7 @@ def _row(posting: Posting) -> dict[str, object]:
     return {
         "request_id": posting.request_id,
         "input_hash": posting.input_hash.hex(),
+        "mode": rated.mode,
         "outcome": rated.outcome,
         "usage_source": rated.source,
         "org_id": grant and grant.org_id,

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from control_plane.accounts.mail import LogMailSender
 from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.postgres_propagation import forget_old_uptakes
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
 from control_plane.accounts.throttle import LocalCounters, Throttle
@@ -74,6 +75,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             public_url=(
                 settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
             ).rstrip("/"),
+            has_simulator=settings.simulator_url is not None,
             require_verified_email=settings.require_verified_email,
             private_providers_allowed=settings.private_providers_allowed,
             resolve=resolve_host,
@@ -109,6 +111,7 @@ async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
     while True:
         try:
             await forget_old_answers(pool)
+            await forget_old_uptakes(pool)
         except Trouble as error:
             log.warning("housekeeping_failed", error=type(error).__name__)
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -12,9 +12,9 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from control_plane.sealing import Seal, provider_credential
 from control_plane.catalog.postgres_prices import write_price
 from control_plane.catalog.price_specs import MeterPrice, PriceSpec, Unit
+from control_plane.sealing import Seal, provider_credential
 from control_plane.settings import SeedSettings
 from gateway_core.api_keys import hash_key, hint
 from gateway_core.clock import utc_now

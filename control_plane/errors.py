@@ -63,6 +63,13 @@ class ConflictError(RefusedError):
     """It contradicts what is there already."""
 
 
+class NoTestModeError(RefusedError):
+    """There are no test keys, because this installation has no simulator to answer them."""
+
+    def __init__(self, fields: Sequence[InvalidField] = ()) -> None:
+        super().__init__("This gateway has no simulator, so it has no test keys.", fields)
+
+
 class StaleRevisionError(RefusedError):
     """`If-Match` names a revision that is no longer the current one."""
 

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from control_plane.catalog.model import check_base_url
 from gateway_core.contract import REQUEST_S_MAX
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings
 
@@ -42,10 +43,19 @@ class Settings(SealingSettings):
     gateway_port: int = 8080
     ext_authz_endpoints: HostPorts = (HostPort("127.0.0.1", 9002),)
     control_plane_endpoints: HostPorts = (HostPort("127.0.0.1", 8081),)
+    # Where requests with test keys go; without it there are none.
+    simulator_url: str | None = None
     spool_dir: str = "/var/lib/tollgate/spool"
     provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
     provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
+
+    @field_validator("simulator_url")
+    @classmethod
+    def _refuse_what_cannot_be_dialled(cls, url: str | None) -> str | None:
+        if url is not None:
+            check_base_url(url)
+        return url
 
 
 class SeedSettings(ServiceSettings):

@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from control_plane.accounts.permissions import Permission, Role
+from gateway_core.mode import Mode
 
 
 class Resource(BaseModel):
@@ -85,6 +86,7 @@ class Key(Revised):
     org_id: str
     project_id: str
     name: str
+    mode: Mode = Field(description="`test`: its requests go to the simulator and cost play money.")
     hint: str = Field(description="The first characters of the key, to tell keys apart.")
     models_allowed: list[str] = Field(description="Shell-style patterns of model names; none admits every model.")
     ip_allowed: list[str] = Field(

@@ -4,7 +4,20 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 # Imported for their operations.
-from control_plane.api import auth, keys, me, members, models, operations, orgs, prices, providers, routes, tokens
+from control_plane.api import (
+    auth,
+    keys,
+    me,
+    members,
+    models,
+    operations,
+    orgs,
+    play_money,
+    prices,
+    providers,
+    routes,
+    tokens,
+)
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
 from control_plane.api.docs_page import page
@@ -16,7 +29,20 @@ from gateway_core.health import Ready, health_routes
 
 BODY_BYTES_MAX = 1024 * 1024
 
-OPERATION_MODULES = (auth, me, orgs, members, keys, tokens, providers, models, prices, routes, operations)
+OPERATION_MODULES = (
+    auth,
+    me,
+    orgs,
+    members,
+    keys,
+    play_money,
+    tokens,
+    providers,
+    models,
+    prices,
+    routes,
+    operations,
+)
 
 
 def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -> web.Application:

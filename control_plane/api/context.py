@@ -28,6 +28,7 @@ class Services:
 
     Attributes:
         pepper: the key under which API keys and tokens are hashed.
+        has_simulator: whether there is somebody to answer test keys.
         public_url: what links in mails begin with; no slash at the end.
         private_providers_allowed: whether a provider may be on loopback or in a private network.
         resolve: asks the DNS.
@@ -43,6 +44,7 @@ class Services:
     cursors: Cursors
     pepper: SecretStr
     public_url: str
+    has_simulator: bool
     require_verified_email: bool
     private_providers_allowed: bool
     resolve: Resolve

@@ -112,6 +112,22 @@ def provider_filters(provider: Provider) -> list[Json]:
     ]
 
 
+def simulator_filters() -> list[Json]:
+    """The upstream filters of the simulator's cluster. The front filter has prepared what it is sent, for every attempt.
+
+    Like a provider it demands a credential and takes any: this one is nobody's.
+    """
+    return [
+        _filter("scrub", _header_mutation(_scrub())),
+        *_headers(
+            "default_headers",
+            {Header.AUTHORIZATION: "Bearer test", "anthropic-version": "2023-06-01"},
+            "ADD_IF_ABSENT",
+        ),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
 def _filter(name: str, config: JsonObject) -> JsonObject:
     return {"name": name, "typed_config": config}
 

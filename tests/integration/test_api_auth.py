@@ -36,7 +36,12 @@ async def test_a_new_user_owns_an_organisation_with_a_project_and_an_empty_balan
     assert (await ada.get("/me"))["email"] == "Ada@Example.com"
     [org] = (await ada.get("/orgs"))["data"]
     assert (org["id"], org["role"]) == (made["organization"]["id"], "owner")
-    assert await api.pool.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = $1", org["id"]) == 0
+    assert (
+        await api.pool.fetchval(
+            "SELECT posted_nano_usd FROM billing.accounts WHERE org_id = $1 AND mode = 'live'", org["id"]
+        )
+        == 0
+    )
     stored = await api.pool.fetchval("SELECT password_hash FROM accounts.users")
     assert stored.startswith("$argon2id$")
 

@@ -87,7 +87,10 @@ async def test_seeding_again_credits_once_and_leaves_an_operators_provider_alone
     found = await providers(pool)
     assert found["openai"][0] == "http://mine/v1"
     assert found["gemini"][0] == "http://127.0.0.1:2222/v1beta"
-    assert await pool.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = 'org_demo'") == 25 * 10**9
+    assert (
+        await pool.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = 'org_demo' AND mode = 'live'")
+        == 25 * 10**9
+    )
 
 
 async def test_seeding_with_nothing_to_change_makes_no_revision(pool: asyncpg.Pool, settings: SeedSettings) -> None:

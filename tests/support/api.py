@@ -191,7 +191,11 @@ async def _resolve(name: str) -> Sequence[Address]:
 
 @asynccontextmanager
 async def running_api(
-    pool: asyncpg.Pool, *, counters: Counters | None = None, require_verified_email: bool = False
+    pool: asyncpg.Pool,
+    *,
+    counters: Counters | None = None,
+    require_verified_email: bool = False,
+    has_simulator: bool = True,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
     clock, mailbox = Clock(), Mailbox()
@@ -208,6 +212,7 @@ async def running_api(
         cursors=Cursors(PEPPER),
         pepper=PEPPER,
         public_url="http://gateway.test",
+        has_simulator=has_simulator,
         require_verified_email=require_verified_email,
         private_providers_allowed=False,
         resolve=_resolve,
