@@ -1,9 +1,18 @@
-"""Mails to users, and who sends them. The local stack writes them to its log, where the link is to be found."""
+"""Mails to users, and who sends them. Without a mail server they are written to the log, where the link is to be found."""
 
+import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway_core.logs import Logger
+
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,8}")
+_ADDRESS_LENGTH_MAX: Final = 254
+
+
+def is_mail_address(text: str) -> bool:
+    """Whether mail can be sent there, as far as the form says."""
+    return len(text) <= _ADDRESS_LENGTH_MAX and _ADDRESS.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +31,10 @@ class MailSender(Protocol):
     """Whoever carries mails."""
 
     async def send(self, mail: Mail) -> None:
-        """Hand over one mail. Called after the commit; a mail that gets lost can be asked for again."""
+        """Hand over one mail, without waiting for its delivery.
+
+        Called after the commit; a mail that gets lost can be asked for again.
+        """
 
 
 class LogMailSender:
