@@ -2,17 +2,22 @@
 
 import asyncio
 import secrets
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
 from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 
-from control_plane.accounts.mail import LogMailSender
+from control_plane.accounts.mail import LogMailSender, MailSender
 from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.postgres_identities import forget_old_log_ins
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
 from control_plane.accounts.sealing import Seal
+from control_plane.accounts.smtp_mail import SmtpMailSender
 from control_plane.accounts.throttle import LocalCounters, Throttle
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
@@ -22,6 +27,7 @@ from control_plane.api.postgres_idempotency import forget_old_answers
 from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
+from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
 from control_plane.publisher import Publisher
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
@@ -43,7 +49,11 @@ async def serve(settings: Settings, log: Logger) -> None:
     nodes = NodeRegistry(utc_now, registry)
     cache = SnapshotCache()
 
-    async with await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool:
+    async with (
+        await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool,
+        outgoing_http() as http,
+        _mail_sender(settings, registry, log) as mail,
+    ):
         cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
         watcher = CatalogWatcher(pool, settings.postgres_dsn, cipher, log)
         publisher = Publisher(await read_catalog(pool, cipher, log), Translator(settings), cache, registry, log)
@@ -61,7 +71,11 @@ async def serve(settings: Settings, log: Logger) -> None:
             access_tokens=access_tokens,
             passwords=Passwords(PasswordHasher()),
             throttle=Throttle(counters, LocalCounters(monotonic), log),
-            mail=LogMailSender(log),
+            mail=mail,
+            issuers={
+                issuer.name: IssuerClient(issuer, http, utc_now, log, loopback_http=settings.oidc_loopback_http)
+                for issuer in settings.oidc_issuers
+            },
             seal=seal,
             cursors=Cursors(settings.api_key_pepper),
             pepper=settings.api_key_pepper,
@@ -95,11 +109,26 @@ async def serve(settings: Settings, log: Logger) -> None:
             await discovery.stop(grace=0.5)
 
 
+@asynccontextmanager
+async def _mail_sender(settings: Settings, registry: CollectorRegistry, log: Logger) -> AsyncIterator[MailSender]:
+    """Whoever carries mails, at work until nothing more can ask for one."""
+    relay = settings.relay
+    if relay is None:
+        yield LogMailSender(log)
+        return
+    sender = SmtpMailSender(
+        relay, ssl.create_default_context(), registry, log, now=utc_now, random_bytes=secrets.token_bytes
+    )
+    async with sender.delivering():
+        yield sender
+
+
 async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
     """Remove what has outlived its promise, now and then."""
     while True:
         try:
             await forget_old_answers(pool)
+            await forget_old_log_ins(pool, utc_now())
         except Trouble as error:
             log.warning("housekeeping_failed", error=type(error).__name__)
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -4,7 +4,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 # Imported for their operations.
-from control_plane.api import auth, keys, me, members, nodes, orgs, tokens
+from control_plane.api import auth, keys, me, members, nodes, oidc, orgs, sign_in_page, tokens
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
 from control_plane.api.docs_page import page
@@ -16,7 +16,7 @@ from gateway_core.health import Ready, health_routes
 
 BODY_BYTES_MAX = 1024 * 1024
 
-OPERATION_MODULES = (auth, me, orgs, members, keys, tokens, nodes)
+OPERATION_MODULES = (auth, oidc, me, orgs, members, keys, tokens, nodes)
 
 
 def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -> web.Application:
@@ -39,8 +39,12 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
     async def jwks(_request: web.Request) -> web.Response:
         return web.json_response({"keys": await services.access_tokens.jwks()})
 
+    async def sign_in(_request: web.Request) -> web.Response:
+        return web.Response(text=sign_in_page.PAGE, content_type="text/html", headers=sign_in_page.HEADERS)
+
     app.add_routes(
         [
+            web.get(sign_in_page.PATH, sign_in),
             web.get(f"{PREFIX}/openapi.json", openapi),
             web.get(f"{PREFIX}/docs", docs),
             web.get("/.well-known/jwks.json", jwks),

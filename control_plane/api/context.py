@@ -1,6 +1,6 @@
 """What handlers find in the application, by typed keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.model import Catalog
+from control_plane.oidc.issuer_client import IssuerClient
 from control_plane.xds.nodes import NodeRegistry
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
@@ -28,7 +29,8 @@ class Services:
 
     Attributes:
         pepper: the key under which API keys and tokens are hashed.
-        public_url: what links in mails begin with; no slash at the end.
+        issuers: where users can log in besides here, by name.
+        public_url: what links in mails and redirect URIs begin with; no slash at the end.
     """
 
     pool: asyncpg.Pool
@@ -37,6 +39,7 @@ class Services:
     passwords: Passwords
     throttle: Throttle
     mail: MailSender
+    issuers: Mapping[str, IssuerClient]
     seal: Seal
     cursors: Cursors
     pepper: SecretStr

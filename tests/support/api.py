@@ -3,7 +3,7 @@
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,6 +24,8 @@ from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
+from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
+from control_plane.oidc.issuers import IssuerSettings
 from control_plane.xds.nodes import NodeRegistry
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
@@ -182,30 +184,37 @@ class Account:
 
 @asynccontextmanager
 async def running_api(
-    pool: asyncpg.Pool, *, counters: Counters | None = None, require_verified_email: bool = False
+    pool: asyncpg.Pool,
+    *,
+    counters: Counters | None = None,
+    require_verified_email: bool = False,
+    issuers: Sequence[IssuerSettings] = (),
+    clock: Clock | None = None,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
-    clock, mailbox = Clock(), Mailbox()
-    seal = Seal(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secrets.token_bytes)
-    access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, rotate_after=timedelta(days=30))
-    services = Services(
-        pool=pool,
-        authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
-        access_tokens=access_tokens,
-        passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
-        throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
-        mail=mailbox,
-        seal=seal,
-        cursors=Cursors(PEPPER),
-        pepper=PEPPER,
-        public_url="http://gateway.test",
-        require_verified_email=require_verified_email,
-        now=clock.now,
-        random_bytes=secrets.token_bytes,
-        log=QUIET,
-        nodes=NodeRegistry(clock.now, CollectorRegistry()),
-        current_catalog=lambda: catalog([]),
-    )
-    app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
-    async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
-        yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)
+    async with outgoing_http() as http:
+        clock, mailbox = clock or Clock(), Mailbox()
+        seal = Seal(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secrets.token_bytes)
+        access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, rotate_after=timedelta(days=30))
+        services = Services(
+            pool=pool,
+            authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
+            access_tokens=access_tokens,
+            passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
+            throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
+            mail=mailbox,
+            issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
+            seal=seal,
+            cursors=Cursors(PEPPER),
+            pepper=PEPPER,
+            public_url="http://gateway.test",
+            require_verified_email=require_verified_email,
+            now=clock.now,
+            random_bytes=secrets.token_bytes,
+            log=QUIET,
+            nodes=NodeRegistry(clock.now, CollectorRegistry()),
+            current_catalog=lambda: catalog([]),
+        )
+        app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
+        async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
+            yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)
