@@ -32,6 +32,7 @@ ATTEMPT_S: Final = 20.0
 RETRY_AFTER_S: Final = 2.0
 DRAIN_S: Final = 5.0
 """How long the end of the process waits for the outbox."""
+_QUIT_S: Final = 1.0
 _PERMANENT: Final = 500
 _ENDED: Final = "the process has ended"
 _POLICY: Final = SMTP_POLICY.clone(max_line_length=900)
@@ -138,8 +139,7 @@ class SmtpMailSender:
     async def _deliver(self, to: str, message: bytes) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                async with asyncio.timeout(self._attempt_s):
-                    await self._hand_over(to, message)
+                await self._hand_over(to, message)
             except (SMTPException, OSError, ValueError) as error:
                 if _is_final(error):
                     self._note(Outcome.REFUSED, reason=type(error).__name__)
@@ -154,7 +154,7 @@ class SmtpMailSender:
 
     async def _hand_over(self, to: str, message: bytes) -> None:
         relay = self._relay
-        async with SMTP(
+        connection = SMTP(
             hostname=relay.host,
             port=relay.port,
             use_tls=relay.tls is Tls.TLS,
@@ -165,8 +165,17 @@ class SmtpMailSender:
             # Its default asks the name service who we are, and waits.
             local_hostname=_domain(relay.sender),
             timeout=self._attempt_s,
-        ) as connection:
-            await connection.sendmail(relay.sender, to, message)
+        )
+        try:
+            async with asyncio.timeout(self._attempt_s):
+                await connection.connect()
+                await connection.sendmail(relay.sender, to, message)
+            # The mail is theirs now. What goes wrong from here on is no reason to send it again.
+            with suppress(SMTPException):
+                await connection.quit(timeout=_QUIT_S)
+        finally:
+            # Not by `async with`: that would wait for an answer to QUIT, even when it is cancelled or out of time.
+            connection.close()
 
     def _message(self, mail: Mail) -> bytes:
         """The mail as text. Made once: what is sent a second time has the same Message-ID."""

@@ -3,19 +3,13 @@
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from email import message_from_bytes
-from email.message import EmailMessage
-from email.policy import default as policy
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -27,40 +21,9 @@ from control_plane.accounts.mail import Mail
 from control_plane.accounts.smtp_mail import Relay, SmtpMailSender, Tls
 from gateway_core.clock import utc_now
 from tests.support.logs import QUIET
+from tests.support.mail_server import MailServer, mail_server
 
 MAIL = Mail("ada@example.com", "Verify your e-mail address", f"https://gateway.test/verify?token={'t' * 120}")
-
-
-@dataclass
-class MailServer:
-    """What it has received, and how it is to answer.
-
-    Attributes:
-        answers: to the next mails, one each; after them it takes all.
-        pause_s: how long it thinks about each mail.
-    """
-
-    port: int = 0
-    mails: list[EmailMessage] = field(default_factory=list)
-    encrypted: list[bool] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    pause_s: float = 0.0
-    asked: int = 0
-
-    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
-        self.asked += 1
-        await asyncio.sleep(self.pause_s)
-        answer = self.answers.pop(0) if self.answers else "250 taken"
-        if answer.startswith("250"):
-            assert isinstance(envelope.content, bytes)
-            self.mails.append(message_from_bytes(envelope.content, policy=policy))
-            assert server.transport is not None
-            self.encrypted.append(server.transport.get_extra_info("ssl_object") is not None)
-        return answer
-
-
-def authenticate(_server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any) -> AuthResult:
-    return AuthResult(success=data == LoginPassword(b"tollgate", b"mail secret"), handled=False)
 
 
 @pytest.fixture(scope="module")
@@ -84,33 +47,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.write_bytes(private + made.public_bytes(Encoding.PEM))
     return path
-
-
-@asynccontextmanager
-async def mail_server(tls: Tls, certificate: Path, *, with_password: bool = False) -> AsyncIterator[MailServer]:
-    server = MailServer()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-    loop = asyncio.get_running_loop()
-
-    def connection() -> SMTP:
-        return SMTP(
-            server,
-            hostname="mail.test",
-            tls_context=context if tls is Tls.STARTTLS else None,
-            require_starttls=tls is Tls.STARTTLS,
-            authenticator=authenticate,
-            auth_required=with_password,
-            auth_require_tls=tls is Tls.STARTTLS,
-            loop=loop,
-        )
-
-    listening = await loop.create_server(connection, "127.0.0.1", 0, ssl=context if tls is Tls.TLS else None)
-    server.port = listening.sockets[0].getsockname()[1]
-    try:
-        yield server
-    finally:
-        listening.close()
 
 
 @dataclass
