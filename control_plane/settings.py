@@ -4,8 +4,7 @@ from typing import Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from control_plane.accounts.mail import is_mail_address
-from control_plane.accounts.smtp_mail import Relay, Tls
+from control_plane.accounts.mail import Relay, Tls, is_mail_address
 from control_plane.oidc.issuers import IssuerSettings, is_allowed_url
 from gateway_core.contract import REQUEST_S_MAX
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings

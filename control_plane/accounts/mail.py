@@ -2,7 +2,10 @@
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, Protocol
+
+from pydantic import SecretStr
 
 from gateway_core.logs import Logger
 
@@ -25,6 +28,29 @@ class Mail:
 
     def __repr__(self) -> str:
         return f"Mail({self.to!r}, {self.subject!r})"
+
+
+class Tls(StrEnum):
+    """How the connection to the mail server is encrypted."""
+
+    STARTTLS = "starttls"
+    """From the first command on; a server that does not offer it gets no mail."""
+    TLS = "tls"
+    """From the first byte on."""
+    NONE = "none"
+    """Not at all: for a mail server on the same machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The mail server that takes our mails, and as whom."""
+
+    host: str
+    port: int
+    tls: Tls
+    username: str | None
+    password: SecretStr | None
+    sender: str
 
 
 class MailSender(Protocol):

@@ -9,7 +9,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
@@ -18,9 +17,8 @@ from typing import Final
 
 from aiosmtplib import SMTP, SMTPException, SMTPRecipientsRefused, SMTPResponseException
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from pydantic import SecretStr
 
-from control_plane.accounts.mail import Mail
+from control_plane.accounts.mail import Mail, Relay, Tls
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes, new_id
 from gateway_core.logs import Logger
@@ -37,29 +35,6 @@ _PERMANENT: Final = 500
 _ENDED: Final = "the process has ended"
 _POLICY: Final = SMTP_POLICY.clone(max_line_length=900)
 """A link is not broken in two, which quoted-printable would do with a long one."""
-
-
-class Tls(StrEnum):
-    """How the connection to the mail server is encrypted."""
-
-    STARTTLS = "starttls"
-    """From the first command on; a server that does not offer it gets no mail."""
-    TLS = "tls"
-    """From the first byte on."""
-    NONE = "none"
-    """Not at all: for a mail server on the same machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """The mail server that takes our mails, and as whom."""
-
-    host: str
-    port: int
-    tls: Tls
-    username: str | None
-    password: SecretStr | None
-    sender: str
 
 
 class Outcome(StrEnum):

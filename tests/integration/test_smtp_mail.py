@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from control_plane.accounts.mail import Mail
-from control_plane.accounts.smtp_mail import Relay, SmtpMailSender, Tls
+from control_plane.accounts.mail import Mail, Relay, Tls
+from control_plane.accounts.smtp_mail import SmtpMailSender
 from gateway_core.clock import utc_now
 from tests.support.logs import QUIET
 from tests.support.mail_server import MailServer, mail_server

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from control_plane.accounts.smtp_mail import Tls
+from control_plane.accounts.mail import Tls
 
 
 @dataclass

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from control_plane.accounts.smtp_mail import Tls
+from control_plane.accounts.mail import Tls
 from control_plane.settings import Settings
 
 ISSUER = {"name": "corp", "issuer": "https://id.corp.example/realms/a", "client_id": "tollgate"}
