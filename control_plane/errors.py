@@ -105,3 +105,12 @@ class ThrottledError(RefusedError):
 
 class StolenSessionError(RefusedError):
     """A refresh token came a second time: whoever has it, the session is over."""
+
+
+class IssuerUnavailableError(RefusedError):
+    """The issuer that somebody logs in at does not answer, or not as an issuer does."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The issuer cannot be reached, or its answer cannot be read. Try again, or log in another way."
+        )

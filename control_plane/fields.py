@@ -1,16 +1,15 @@
 """Types of fields that several bodies share. What they admit, Postgres can keep. Pure."""
 
 import ipaddress
-import re
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
+from control_plane.accounts.mail import is_mail_address
 from gateway_core.money import InvalidAmountError, parse_usd
 
-_EMAIL: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,8}")
 _YEAR_MAX: Final = 9000
 
 SECRET: Final[JsonDict] = {"format": "password", "writeOnly": True}
@@ -26,7 +25,7 @@ class Body(BaseModel):
 
 
 def _email(text: str) -> str:
-    if not _EMAIL.fullmatch(text):
+    if not is_mail_address(text):
         raise ValueError("not an e-mail address")
     return text
 

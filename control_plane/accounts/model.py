@@ -32,6 +32,16 @@ class User(Revised):
     created_at: datetime
 
 
+class LinkedIdentity(Resource):
+    """A subject at an issuer that logs in as a user."""
+
+    issuer: str
+    subject: str
+    user_id: str
+    email: str
+    created_at: datetime
+
+
 class Organization(Revised):
     """A tenant."""
 

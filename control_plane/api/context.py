@@ -1,6 +1,6 @@
 """What handlers find in the application, by typed keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Resolve
 from control_plane.catalog.model import Catalog
+from control_plane.oidc.issuer_client import IssuerClient
 from control_plane.sealing import Seal
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
@@ -29,7 +30,8 @@ class Services:
     Attributes:
         pepper: the key under which API keys and tokens are hashed.
         has_simulator: whether there is somebody to answer test keys.
-        public_url: what links in mails begin with; no slash at the end.
+        issuers: where users can log in besides here, by name.
+        public_url: what links in mails and redirect URIs begin with; no slash at the end.
         private_providers_allowed: whether a provider may be on loopback or in a private network.
         resolve: asks the DNS.
     """
@@ -40,6 +42,7 @@ class Services:
     passwords: Passwords
     throttle: Throttle
     mail: MailSender
+    issuers: Mapping[str, IssuerClient]
     seal: Seal
     cursors: Cursors
     pepper: SecretStr

@@ -41,6 +41,7 @@ PROBLEM_BY_ERROR: Final[Mapping[type[Exception], Problem]] = {
     errors.IdempotencyMismatchError: Problem(422, "idempotency_mismatch", "The key belongs to another request"),
     errors.RevisionRequiredError: Problem(428, "revision_required", "If-Match is required"),
     errors.ThrottledError: Problem(429, "throttled", "Too many attempts"),
+    errors.IssuerUnavailableError: Problem(503, "issuer_unavailable", "The issuer cannot be reached"),
     web.HTTPRequestEntityTooLarge: Problem(413, "body_too_large", "The body is too large"),
     web.HTTPMethodNotAllowed: Problem(405, "method_not_allowed", "This path has other methods"),
     web.HTTPNotFound: _NOT_FOUND,

@@ -25,6 +25,8 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Address
+from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
+from control_plane.oidc.issuers import IssuerSettings
 from control_plane.sealing import Seal
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
@@ -196,31 +198,35 @@ async def running_api(
     counters: Counters | None = None,
     require_verified_email: bool = False,
     has_simulator: bool = True,
+    issuers: Sequence[IssuerSettings] = (),
+    clock: Clock | None = None,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
-    clock, mailbox = Clock(), Mailbox()
-    seal = Seal(KEY, secrets.token_bytes)
-    access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, QUIET, rotate_after=timedelta(days=30))
-    services = Services(
-        pool=pool,
-        authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
-        access_tokens=access_tokens,
-        passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
-        throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
-        mail=mailbox,
-        seal=seal,
-        cursors=Cursors(PEPPER),
-        pepper=PEPPER,
-        public_url="http://gateway.test",
-        has_simulator=has_simulator,
-        require_verified_email=require_verified_email,
-        private_providers_allowed=False,
-        resolve=_resolve,
-        now=clock.now,
-        random_bytes=secrets.token_bytes,
-        log=QUIET,
-        current_catalog=lambda: catalog([]),
-    )
-    app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
-    async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
-        yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)
+    async with outgoing_http() as http:
+        clock, mailbox = clock or Clock(), Mailbox()
+        seal = Seal(KEY, secrets.token_bytes)
+        access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, QUIET, rotate_after=timedelta(days=30))
+        services = Services(
+            pool=pool,
+            authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
+            access_tokens=access_tokens,
+            passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
+            throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
+            mail=mailbox,
+            issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
+            seal=seal,
+            cursors=Cursors(PEPPER),
+            pepper=PEPPER,
+            public_url="http://gateway.test",
+            has_simulator=has_simulator,
+            require_verified_email=require_verified_email,
+            private_providers_allowed=False,
+            resolve=_resolve,
+            now=clock.now,
+            random_bytes=secrets.token_bytes,
+            log=QUIET,
+            current_catalog=lambda: catalog([]),
+        )
+        app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
+        async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
+            yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)
