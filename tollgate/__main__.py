@@ -20,11 +20,12 @@ from local_stack import clickhouse_client, endpoints, postgres, stack
 from local_stack.clickhouse_client import ClickHouseError
 from local_stack.data_directory import AlreadyRunningError, DataDirectory, UnusableDirectoryError
 from local_stack.endpoints import NotRunningError
+from local_stack.instances import REPLICAS_MAX, instance
 from local_stack.ports import PortTakenError
 from local_stack.process import StartError, tail
 from local_stack.settings import Environment
 from local_stack.state import ServiceStatus, State
-from local_stack.tollgate_services import SERVICES, TASKS
+from local_stack.tollgate_services import REPLICATED, SERVICES, TASKS, service_names
 from local_stack.wheels import NotInstalledError
 from tollgate.invocation import DEFAULT_DATA_DIR, Invocation
 from tollgate.log_tail import follow
@@ -54,7 +55,10 @@ EXIT_CODE_BY_ERROR: Final[Mapping[type[Exception], int]] = {
 }
 """What is the caller's to mend is one line on standard error. Anything else is ours, and a traceback."""
 
-_LOGS_HELP = f"One of {', '.join(SERVICES)}; or of what runs once in a start: {', '.join(TASKS)}."
+_LOGS_HELP = (
+    f"One of {', '.join(SERVICES)}; of a further instance, such as {instance(REPLICATED[0], 2)}; "
+    f"or of what runs once in a start: {', '.join(TASKS)}."
+)
 
 _POLL_S = 0.05
 
@@ -93,10 +97,13 @@ def up(
             min=1, max=65535, help="Of the gateway. By default 8080 or the next free one.", show_default=False
         ),
     ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=REPLICAS_MAX, help=f"How many of each of {', '.join(REPLICATED)}.")
+    ] = 1,
 ) -> None:
     """Start the whole gateway on this machine and keep it running until Ctrl-C."""
     directory = DataDirectory.at(data_dir)
-    asyncio.run(stack.up(directory, port, Lines(monotonic, Invocation.of_this_process(directory.path))))
+    asyncio.run(stack.up(directory, port, replicas, Lines(monotonic, Invocation.of_this_process(directory.path))))
 
 
 @app.command()
@@ -148,7 +155,7 @@ def logs(
     """Print the log of one service."""
     directory = DataDirectory.at(data_dir)
     log = directory.log(service)
-    if service not in (*SERVICES, *TASKS):
+    if service not in (*service_names(REPLICAS_MAX), *TASKS):
         raise CommandError(f"no service is named {service!r}; there are {', '.join((*SERVICES, *TASKS))}")
     if not log.exists():
         raise CommandError(f"{service} has not run in {directory.path}")

@@ -5,7 +5,7 @@ from local_stack.envoy import BOOTSTRAP, local_bootstrap
 
 def test_only_the_addresses_and_the_name_differ_from_the_repositorys_bootstrap() -> None:
     given = yaml.safe_load(BOOTSTRAP.read_text())
-    local = local_bootstrap(admin_port=1, xds_port=2)
+    local = local_bootstrap(admin_port=1, xds_ports=[2])
 
     assert local["node"]["id"] == "local-1"
     assert local["admin"]["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 1}
