@@ -41,7 +41,9 @@ def test_ports_of_an_earlier_run_come_back() -> None:
 
 
 def test_a_kept_port_that_is_taken_now_is_replaced() -> None:
-    ports = choose({"gateway": 9000, "postgres": 9001}, {}, replicas=1, take=taker(taken=[9000, 9001]), any_port=any_port())
+    ports = choose(
+        {"gateway": 9000, "postgres": 9001}, {}, replicas=1, take=taker(taken=[9000, 9001]), any_port=any_port()
+    )
     assert ports["gateway"] == 8080
     assert ports["postgres"] >= FIRST_ANY_PORT
 
