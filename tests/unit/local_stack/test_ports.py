@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from local_stack.ports import DEFAULTS, PortTakenError, choose
+from local_stack.ports import DEFAULTS, PortTakenError, choose, replicas_of
 
 FIRST_ANY_PORT = 40000
 
@@ -56,6 +56,24 @@ def test_a_port_asked_for_by_number_goes_before_kept_and_default_ones() -> None:
 def test_a_port_asked_for_by_number_does_not_give_way() -> None:
     with pytest.raises(PortTakenError, match="port 9000 is not free"):
         choose({}, {"gateway": 9000}, replicas=1, take=taker(taken=[9000]), any_port=any_port())
+
+
+def test_each_further_instance_has_ports_of_its_own_and_the_first_keeps_its_own() -> None:
+    alone = choose({}, {}, replicas=1, take=taker(), any_port=any_port())
+    ports = choose(alone, {}, replicas=3, take=taker(), any_port=any_port())
+    assert ports.items() >= alone.items()
+    assert ports.keys() - alone.keys() == {
+        f"{name}-{number}"
+        for name in ("control_plane", "xds", "ext_authz", "ext_authz_metrics", "billing_sink_metrics")
+        for number in (2, 3)
+    }
+    assert [replicas_of(each) for each in ({}, alone, ports)] == [0, 1, 3]
+
+
+def test_ports_of_instances_that_are_no_more_are_forgotten() -> None:
+    before = choose({}, {}, replicas=4, take=taker(), any_port=any_port())
+    ports = choose(before, {}, replicas=2, take=taker(), any_port=any_port())
+    assert ports == {name: port for name, port in before.items() if not name.endswith(("-3", "-4"))}
 
 
 def test_no_port_is_given_twice() -> None:
