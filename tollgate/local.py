@@ -19,11 +19,12 @@ from local_stack import clickhouse_client, endpoints, postgres, stack
 from local_stack.clickhouse_client import ClickHouseError
 from local_stack.data_directory import AlreadyRunningError, DataDirectory, UnusableDirectoryError
 from local_stack.endpoints import NotRunningError
+from local_stack.instances import REPLICAS_MAX
 from local_stack.ports import PortTakenError
 from local_stack.process import StartError, tail
 from local_stack.settings import Environment
 from local_stack.state import ServiceStatus, State
-from local_stack.tollgate_services import SERVICES, TASKS
+from local_stack.tollgate_services import SERVICES, TASKS, service_names
 from local_stack.wheels import NotInstalledError
 from tollgate.errors import CommandError, ExitCode
 from tollgate.invocation import Invocation
@@ -52,10 +53,10 @@ def exit_code_of(error: Exception) -> ExitCode | None:
     return next((code for kind, code in EXIT_CODE_BY_ERROR.items() if isinstance(error, kind)), None)
 
 
-def up(data_dir: Path, port: int | None) -> None:
+def up(data_dir: Path, port: int | None, replicas: int) -> None:
     """Start a stack and keep it running until Ctrl-C."""
     directory = DataDirectory.at(data_dir)
-    asyncio.run(stack.up(directory, port, Lines(monotonic, Invocation.of_this_process(directory.path))))
+    asyncio.run(stack.up(directory, port, replicas, Lines(monotonic, Invocation.of_this_process(directory.path))))
 
 
 def status(data_dir: Path, *, as_json: bool) -> None:
@@ -96,7 +97,7 @@ def logs(data_dir: Path, service: str, lines: int, *, is_followed: bool) -> None
     """Print the log of one service."""
     directory = DataDirectory.at(data_dir)
     log = directory.log(service)
-    if service not in (*SERVICES, *TASKS):
+    if service not in (*service_names(REPLICAS_MAX), *TASKS):
         raise CommandError(f"no service is named {service!r}; there are {', '.join((*SERVICES, *TASKS))}")
     if not log.exists():
         raise CommandError(f"{service} has not run in {directory.path}")

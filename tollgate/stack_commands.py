@@ -40,11 +40,14 @@ def up(
             min=1, max=65535, help="Of the gateway. By default 8080 or the next free one.", show_default=False
         ),
     ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=4, help="How many of each of control_plane, ext_authz, billing_sink.")
+    ] = 1,
 ) -> None:
     """Start the whole gateway on this machine and keep it running until Ctrl-C."""
     from tollgate import local
 
-    local.up(data_dir, port)
+    local.up(data_dir, port, replicas)
 
 
 @app.command()

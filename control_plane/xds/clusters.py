@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from control_plane.catalog.model import Provider
 from control_plane.xds.http_filters import provider_filters, simulator_filters
 from control_plane.xds.protobuf import Json, JsonObject, typed
+from control_plane.xds.replicas import EJECTION
 from gateway_core.contract import Cluster, provider_cluster
 from gateway_core.settings import HostPort
 
@@ -39,7 +40,7 @@ def simulator(url: str) -> JsonObject:
 def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
     """The cluster that decides about every request."""
     return {
-        **_cluster(Cluster.EXT_AUTHZ, endpoints),
+        **_replicas(Cluster.EXT_AUTHZ, endpoints),
         "typed_extension_protocol_options": {
             _OPTIONS: typed(_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
         },
@@ -48,7 +49,11 @@ def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
 
 def control_plane(endpoints: Sequence[HostPort]) -> JsonObject:
     """The cluster that answers `/v1/models`."""
-    return _cluster(Cluster.CONTROL_PLANE, endpoints)
+    return _replicas(Cluster.CONTROL_PLANE, endpoints)
+
+
+def _replicas(name: str, endpoints: Sequence[HostPort]) -> dict[str, Json]:
+    return {**_cluster(name, endpoints), "outlier_detection": EJECTION}
 
 
 def _upstream(

@@ -9,6 +9,7 @@ from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
+from control_plane.xds.replicas import route_retries
 from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key, simulator_route_key
 from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
@@ -62,7 +63,11 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
         {
             "name": route_key(Endpoint.MODELS, ""),
             "match": {"prefix": "/"},
-            "route": {"cluster": Cluster.CONTROL_PLANE, "timeout": "10s"},
+            "route": {
+                "cluster": Cluster.CONTROL_PLANE,
+                "timeout": "10s",
+                "retry_policy": route_retries(attempt_timeout="5s"),
+            },
         }
     )
     if settings.simulator_url is not None:

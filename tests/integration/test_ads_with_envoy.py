@@ -101,7 +101,7 @@ async def test_a_new_cluster_is_warm_before_a_route_names_it_and_within_a_second
 ) -> None:
     first = control_plane.translate("one")
     async with control_plane.serving(first) as (cache, nodes):
-        bootstrap = local_bootstrap(admin_port=1, xds_port=control_plane.port)
+        bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
         async with running_envoy(tmp_path / "envoy", bootstrap) as admin:
             await node_with(nodes, first)
             second = control_plane.translate("one", "two")
@@ -129,7 +129,7 @@ async def test_what_envoy_refuses_is_recorded_and_it_keeps_what_it_had(
     routes = control_plane.translate("one", "two").by_type[ROUTE_TYPE]
     bad = replace(good, by_type={**good.by_type, CLUSTER_TYPE: TypedResources.of(clusters), ROUTE_TYPE: routes})
     async with control_plane.serving(good) as (cache, nodes):
-        bootstrap = local_bootstrap(admin_port=1, xds_port=control_plane.port)
+        bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
         async with running_envoy(tmp_path / "envoy", bootstrap) as admin:
             await node_with(nodes, good)
             await cache.put(bad)
@@ -157,7 +157,7 @@ async def test_a_restarted_control_plane_does_not_push_what_envoy_has(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     snapshot = control_plane.translate("one")
-    bootstrap = local_bootstrap(admin_port=1, xds_port=control_plane.port)
+    bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
     async with AsyncExitStack() as lives:
         first_life = await lives.enter_async_context(AsyncExitStack())
         _, nodes = await first_life.enter_async_context(control_plane.serving(snapshot))
@@ -175,7 +175,7 @@ async def test_without_a_simulator_a_test_key_is_told_so_and_a_live_one_goes_on(
 ) -> None:
     snapshot = control_plane.translate("one")
     gateway = f"http://127.0.0.1:{control_plane.settings.gateway_port}"
-    bootstrap = local_bootstrap(admin_port=1, xds_port=control_plane.port)
+    bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
     answers = {}
     async with control_plane.serving(snapshot) as (_, nodes), running_envoy(tmp_path / "envoy", bootstrap):
         await node_with(nodes, snapshot)

@@ -15,7 +15,7 @@ from billing_sink.spool import SpoolId
 from gateway_core.migrate import migrate, read_migrations
 from gateway_core.mode import Mode
 from tests.support.databases import MIGRATIONS, fresh_database
-from tests.support.ledger import ORG, Books, hold, open_org, posting, read_books
+from tests.support.ledger import FAR, ORG, Books, hold, open_org, posting, read_books
 
 SPOOL = SpoolId("spool")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -90,6 +90,59 @@ async def test_a_thousand_concurrent_holds_on_a_balance_for_forty_admit_exactly_
     admitted = await asyncio.gather(*(hold(pool, f"r{n}", 100) for n in range(1000)))
     assert sum(admitted) == 40
     assert await read_books(pool) == Books(balance=4000, held=4000, revenue=0, absorbed=0, funding=-4000)
+
+
+async def test_a_hold_asked_for_again_is_the_same_hold(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "r1", 400)
+    assert await hold(pool, "r1", 400)
+    assert await read_books(pool) == Books(balance=1000, held=400, revenue=0, absorbed=0, funding=-1000)
+    assert await pool.fetchval("SELECT count(*) FROM billing.holds") == 1
+
+
+async def test_a_hold_asked_for_again_stands_when_it_has_taken_the_last_of_the_balance(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=400)
+    assert await hold(pool, "r1", 400)
+    assert await hold(pool, "r1", 400)
+    assert not await hold(pool, "r2", 1)
+    assert (await read_books(pool)).held == 400
+
+
+async def test_many_asking_about_one_request_at_once_get_one_hold(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert all(await asyncio.gather(*(hold(pool, "r1", 600) for _ in range(50))))
+    assert (await read_books(pool)).held == 600
+
+
+async def test_a_question_that_waits_for_another_about_the_same_request_finds_its_hold(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=400)
+    async with pool.acquire() as first, first.transaction():
+        # A process that died here: its statement has run, and is committed by nobody's wish but the server's.
+        assert await first.fetchval("SELECT billing.place_hold('r1', $1, 'key_test', 400, $2)", ORG, FAR)
+        again = asyncio.create_task(hold(pool, "r1", 400))
+        await asyncio.sleep(0.1)
+        assert not again.done()
+    assert await again
+    assert (await read_books(pool)).held == 400
+
+
+async def test_another_question_under_the_id_of_a_hold_is_refused_and_changes_nothing(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    await open_org(pool, balance=1000, org_id="org_other")
+    assert await hold(pool, "r1", 400)
+    for org_id, key_id, amount in ((ORG, "key_test", 401), (ORG, "key_other", 400), ("org_other", "key_test", 400)):
+        with pytest.raises(asyncpg.UniqueViolationError, match="r1 has another hold"):
+            await pool.execute("SELECT billing.place_hold('r1', $1, $2, $3, $4)", org_id, key_id, amount, FAR)
+    assert await pool.fetchval("SELECT sum(held_nano_usd) FROM billing.accounts") == 400
+
+
+async def test_no_hold_is_placed_again_for_a_request_that_has_ended(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "r1", 400)
+    await PostgresLedger(pool).post(batch(posting("r1", price=300)))
+    with pytest.raises(asyncpg.UniqueViolationError, match="r1 has another hold"):
+        await hold(pool, "r1", 400)
+    assert await read_books(pool) == Books(balance=700, held=0, revenue=300, absorbed=0, funding=-1000)
 
 
 async def test_an_empty_balance_admits_nothing_not_even_for_free(pool: asyncpg.Pool) -> None:

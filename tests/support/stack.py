@@ -260,10 +260,11 @@ async def wait_until_routed(stack: Stack, model: str) -> None:
 
 
 @asynccontextmanager
-async def running_stack(data_dir: Path, **environment: str) -> AsyncIterator[Stack]:
+async def running_stack(data_dir: Path, *, replicas: int = 1, **environment: str) -> AsyncIterator[Stack]:
     """A stack until the block ends. The simulator records what it receives; what is printed goes to `<data_dir>.out`."""
     async with running.running_stack(
         data_dir,
+        replicas=replicas,
         environment={**os.environ, "TOLLGATE_SIMULATOR_RECORD": "true", **environment},
         output=data_dir.parent / f"{data_dir.name}.out",
     ) as directory:
