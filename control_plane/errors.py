@@ -63,6 +63,16 @@ class ConflictError(RefusedError):
     """It contradicts what is there already."""
 
 
+class InsufficientBalanceError(RefusedError):
+    """There is less to take back than that: the rest is spent, or held by running requests."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The balance has less available than is to be taken back. Nothing was taken.",
+            [InvalidField("/amount", "more than is available")],
+        )
+
+
 class NoTestModeError(RefusedError):
     """There are no test keys, because this installation has no simulator to answer them."""
 

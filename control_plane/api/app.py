@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 # Imported for their operations.
 from control_plane.api import (
     auth,
+    balance,
     keys,
     me,
     members,
@@ -39,6 +40,7 @@ OPERATION_MODULES = (
     members,
     keys,
     play_money,
+    balance,
     tokens,
     providers,
     models,

@@ -1,4 +1,4 @@
-"""The story of a new user, with nothing but documented calls: sign up, make a key, pay for a request, take the key away."""
+"""The story of a new user, with nothing but documented calls: sign up, make a key, get credit, pay for a request, take the key away."""
 
 import secrets
 import time
@@ -48,15 +48,22 @@ async def test_a_new_user_signs_up_makes_a_key_pays_for_a_request_and_disables_t
         ) as response:
             return response.status, response.headers["x-request-id"]
 
-    # Without credit it is refused; the operators' endpoint for credit comes with payments, so here it is SQL.
+    # Without credit it is refused; an operator gives some.
     assert (await chat())[0] == 402
-    async with stack.database() as database:
-        await database.execute("SELECT billing.credit($1, $2, 'test')", org_id, parse_usd("5"))
+    operator = stack.endpoints["operator_token"]
+    credit = {"amount": "5", "currency": "USD", "reason": "welcome"}
+    await answer(api, "POST", f"/orgs/{org_id}/credits", credit, operator)
+    assert (await answer(api, "GET", f"/orgs/{org_id}/balance", token=token))["available"] == "5.00"
     status, request_id = await chat()
     assert status == 200
     row = await stack.request_row(request_id)
     assert (row["org_id"], row["key_id"], row["project_id"]) == (org_id, key["id"], key["project_id"])
     assert row["price_nano_usd"] > 0
+    paid, given = (await answer(api, "GET", f"/orgs/{org_id}/transactions", token=token))["data"]
+    assert (paid["kind"], paid["reference"], given["kind"]) == ("usage", request_id, "credit")
+    assert parse_usd(paid["amount"]) == -row["price_nano_usd"]
+    left = parse_usd((await answer(api, "GET", f"/orgs/{org_id}/balance", token=token))["posted"])
+    assert left == parse_usd("5") - row["price_nano_usd"]
 
     # The link to verify the address is in the log of the control plane, as the mail of the local stack.
     assert f'"to": "{email}"' in stack.log("control_plane")
