@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import aiohttp
 import asyncpg
 from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
@@ -30,6 +31,7 @@ from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.node_reports import NodeReports
 from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
+from control_plane.payments.stripe_payments import StripePayments
 from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
@@ -68,6 +70,8 @@ async def serve(settings: Settings, log: Logger) -> None:
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
+        public_url = settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
+        public_url = public_url.rstrip("/")
         counters = None if settings.redis_url is None else RedisCounters(settings.redis_url)
         access_tokens = AccessTokens(
             pool, seal, utc_now, secrets.token_bytes, log, rotate_after=timedelta(days=settings.signing_key_days)
@@ -85,10 +89,10 @@ async def serve(settings: Settings, log: Logger) -> None:
             },
             seal=seal,
             cursors=Cursors(settings.api_key_pepper),
+            payments=_payments(settings, public_url, http, log),
+            stripe_webhook_secret=settings.stripe_webhook_secret,
             pepper=settings.api_key_pepper,
-            public_url=(
-                settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
-            ).rstrip("/"),
+            public_url=public_url,
             has_simulator=settings.simulator_url is not None,
             require_verified_email=settings.require_verified_email,
             private_providers_allowed=settings.private_providers_allowed,
@@ -118,6 +122,12 @@ async def serve(settings: Settings, log: Logger) -> None:
             if counters is not None:
                 await counters.close()
             await discovery.stop(grace=0.5)
+
+
+def _payments(settings: Settings, public_url: str, http: aiohttp.ClientSession, log: Logger) -> StripePayments | None:
+    if settings.stripe_secret_key is None:
+        return None
+    return StripePayments(settings.stripe_secret_key, settings.stripe_api_base, public_url, http, log)
 
 
 @asynccontextmanager

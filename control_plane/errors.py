@@ -80,6 +80,20 @@ class NoTestModeError(RefusedError):
         super().__init__("This gateway has no simulator, so it has no test keys.", fields)
 
 
+class NoPaymentsError(RefusedError):
+    """Nothing can be paid, because this installation has no account at Stripe."""
+
+    def __init__(self) -> None:
+        super().__init__("This installation takes no payments. Ask its operator for credit.")
+
+
+class PaymentsUnavailableError(RefusedError):
+    """Stripe does not answer, or not as we need it."""
+
+    def __init__(self) -> None:
+        super().__init__("The payment cannot be begun now. Try again later.")
+
+
 class StaleRevisionError(RefusedError):
     """`If-Match` names a revision that is no longer the current one."""
 

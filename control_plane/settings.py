@@ -46,6 +46,12 @@ class Settings(SealingSettings):
     smtp_password: SecretStr | None = None
     mail_from: str | None = None
 
+    # Without a key nothing can be paid; without a secret the webhook takes nothing.
+    stripe_secret_key: SecretStr | None = None
+    stripe_webhook_secret: SecretStr | None = None
+    # For a stand-in; None: Stripe's own address.
+    stripe_api_base: str | None = None
+
     xds_host: str = "127.0.0.1"
     xds_port: int = 18000
 
@@ -67,6 +73,13 @@ class Settings(SealingSettings):
     @field_validator("simulator_url")
     @classmethod
     def _refuse_what_cannot_be_dialled(cls, url: str | None) -> str | None:
+        if url is not None:
+            check_base_url(url)
+        return url
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _refuse_what_is_no_url(cls, url: str | None) -> str | None:
         if url is not None:
             check_base_url(url)
         return url

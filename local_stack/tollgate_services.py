@@ -42,6 +42,8 @@ class Secret(StrEnum):
     TOLLGATE_POSTGRES_DSN = auto()
     TOLLGATE_REDIS_URL = auto()
     TOLLGATE_CLICKHOUSE_URL = auto()
+    TOLLGATE_STRIPE_SECRET_KEY = auto()
+    TOLLGATE_STRIPE_WEBHOOK_SECRET = auto()
     # Parts of the URLs; no service reads them by these names.
     POSTGRES_PASSWORD = auto()
     VALKEY_PASSWORD = auto()
@@ -97,6 +99,9 @@ def write_secrets(directory: DataDirectory, stores: Servers) -> None:
     files = SecretFiles(directory.secrets)
     files.kept(Secret.TOLLGATE_API_KEY_PEPPER, secrets.token_hex)
     files.kept(Secret.TOLLGATE_CREDENTIAL_KEY, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    # Of the simulator's stand-in for Stripe, which knows the second and takes any of the first.
+    files.kept(Secret.TOLLGATE_STRIPE_SECRET_KEY, lambda: f"sk_test_{secrets.token_hex()}")
+    files.kept(Secret.TOLLGATE_STRIPE_WEBHOOK_SECRET, lambda: f"whsec_{secrets.token_hex()}")
     files.put(Secret.TOLLGATE_POSTGRES_DSN, stores.postgres.dsn)
     files.put(Secret.TOLLGATE_REDIS_URL, stores.valkey.url)
     files.put(Secret.TOLLGATE_CLICKHOUSE_URL, stores.clickhouse.url)
@@ -145,6 +150,9 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_SIMULATOR_HOST": HOST,
         "TOLLGATE_SIMULATOR_PORT": str(ports["simulator"]),
         "TOLLGATE_SIMULATOR_URL": f"http://{HOST}:{ports['simulator']}",
+        "TOLLGATE_STRIPE_API_BASE": f"http://{HOST}:{ports['simulator']}/stripe",
+        # One of the replicas: Stripe knows one address, too.
+        "TOLLGATE_SIMULATOR_STRIPE_WEBHOOK_URL": f"http://{HOST}:{ports['control_plane']}/webhooks/stripe",
     }
 
 

@@ -10,7 +10,7 @@ from simulator.settings import SimulatorSettings
 
 def main() -> None:
     """Run the simulator in this process."""
-    settings = SimulatorSettings()
+    settings = SimulatorSettings.load()
     log = configure("simulator", settings.log_level)
     asyncio.run(run_until_stopped(lambda: serve(settings, log)))
 

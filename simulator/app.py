@@ -14,6 +14,7 @@ from simulator.gemini_generate import Framing, GeminiGenerate
 from simulator.openai_chat import OpenAiChat
 from simulator.recorder import Recorder
 from simulator.settings import SimulatorSettings
+from simulator.stripe_stand_in import stand_in
 
 EXCHANGE = web.AppKey("exchange", Exchange)
 RECORDER = web.AppKey("recorder", Recorder)
@@ -37,6 +38,9 @@ def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> w
     app.router.add_post("/v1beta/models/{model}:generateContent", post_generate)
     app.router.add_post("/v1beta/models/{model}:streamGenerateContent", post_stream_generate)
     app.router.add_get("/v1/models", get_models)
+    stripe = stand_in(settings, log, now)
+    if stripe is not None:
+        app.add_subapp("/stripe/", stripe)
     app.router.add_get("/livez", get_health)
     app.router.add_get("/readyz", get_health)
     return app

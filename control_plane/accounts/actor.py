@@ -13,6 +13,8 @@ class ActorKind(StrEnum):
     USER = "user"
     TOKEN = "token"  # noqa: S105 - a kind
     ANONYMOUS = "anonymous"
+    STRIPE = "stripe"
+    """Stripe of its own accord: a refund, a dispute. Its id is that of the event."""
 
 
 @dataclass(frozen=True, slots=True)

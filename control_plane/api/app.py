@@ -1,4 +1,4 @@
-"""The route table: `/v1/models` for clients, `/api/v1` from the declared operations, health beside them."""
+"""The route table: `/v1/models` for clients, `/api/v1` from the declared operations, Stripe's webhook and health beside them."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -20,6 +20,7 @@ from control_plane.api import (
     routes,
     sign_in_page,
     tokens,
+    topups,
 )
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
@@ -28,6 +29,7 @@ from control_plane.api.errors import error_middleware
 from control_plane.api.model_list import list_models
 from control_plane.api.openapi import document
 from control_plane.api.operation import OPERATIONS, PREFIX
+from control_plane.api.stripe_webhook import StripeWebhook
 from gateway_core.health import Ready, health_routes
 
 BODY_BYTES_MAX = 1024 * 1024
@@ -41,6 +43,7 @@ OPERATION_MODULES = (
     keys,
     play_money,
     balance,
+    topups,
     tokens,
     providers,
     models,
@@ -79,6 +82,7 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
             web.get(f"{PREFIX}/openapi.json", openapi),
             web.get(f"{PREFIX}/docs", docs),
             web.get("/.well-known/jwks.json", jwks),
+            *StripeWebhook(services.pool, services.stripe_webhook_secret, registry, services.log).routes(),
             *health_routes(ready, registry),
         ]
     )

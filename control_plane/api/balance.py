@@ -35,8 +35,9 @@ async def list_transactions(call: Call, query: PageQuery) -> Page[Transaction]:
 @operation("POST", "/orgs/{org_id}/credits", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)
 async def create_credit(call: Call, body: Credit) -> Transaction:
     """Give an organisation credit; with an amount below zero, take credit back."""
-    if await postgres_balance.credit(call.db, call.org_id, body.nano_usd, body.reason, call.actor) is None:
+    transaction_id = await postgres_balance.credit(call.db, call.org_id, body.nano_usd, body.reason, call.actor)
+    if transaction_id is None:
         raise InsufficientBalanceError
-    made = await postgres_balance.newest_transaction(call.db, call.org_id)
+    made = await postgres_balance.find_transaction(call.db, call.org_id, transaction_id)
     await call.audit("credit.create", call.org_id, after=made)
     return made

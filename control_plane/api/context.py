@@ -17,6 +17,7 @@ from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Resolve
 from control_plane.catalog.model import Catalog
 from control_plane.oidc.issuer_client import IssuerClient
+from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
@@ -32,6 +33,8 @@ class Services:
         has_simulator: whether there is somebody to answer test keys.
         issuers: where users can log in besides here, by name.
         public_url: what links in mails and redirect URIs begin with; no slash at the end.
+        payments: Stripe; None if this installation takes no payments.
+        stripe_webhook_secret: what Stripe signs its events with; without it none is taken.
         private_providers_allowed: whether a provider may be on loopback or in a private network.
         resolve: asks the DNS.
     """
@@ -45,6 +48,8 @@ class Services:
     issuers: Mapping[str, IssuerClient]
     seal: Seal
     cursors: Cursors
+    payments: StripePayments | None
+    stripe_webhook_secret: SecretStr | None
     pepper: SecretStr
     public_url: str
     has_simulator: bool

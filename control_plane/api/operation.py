@@ -21,6 +21,7 @@ from control_plane.accounts.postgres_audit import write_entry
 from control_plane.api.context import Services
 from control_plane.database import Database
 from control_plane.errors import NotFoundError, RevisionRequiredError, StaleRevisionError
+from control_plane.payments.stripe_payments import Checkout
 from gateway_core.ids import OrgId, RequestId
 
 PREFIX: Final = "/api/v1"
@@ -133,6 +134,7 @@ class Call:
         after_commit: what to do once everything is kept, such as sending a mail.
         audited: how many audit entries it has written.
         password_hash: of the password in the body, where `prepare` makes it.
+        checkout: the page at Stripe, where `prepare` has asked for one.
     """
 
     request: web.Request
@@ -145,6 +147,7 @@ class Call:
     after_commit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     audited: int = 0
     password_hash: str = field(default="", repr=False)
+    checkout: Checkout | None = None
 
     @property
     def org_id(self) -> OrgId:

@@ -7,10 +7,16 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from control_plane.accounts.model import Resource
-from control_plane.fields import Body, Name
+from control_plane.fields import SHOWN_ONCE, Body, Name
 from gateway_core.money import InvalidAmountError, NanoUsd, parse_usd
 
 Currency = Literal["USD"]
+
+CURRENCY_AT_STRIPE: Final = "usd"
+NANO_USD_PER_CENT: Final = 10_000_000
+TOPUP_CENTS_MIN: Final = 50
+TOPUP_CENTS_MAX: Final = 99_999_999
+"""Stripe's bounds for one payment in US dollars."""
 
 CREDIT_NANO_USD_MAX: Final = 1_000_000 * 1_000_000_000
 """One million dollars: a slip of the finger is smaller than that, and no sum of an account comes near its bound."""
@@ -28,6 +34,34 @@ def _amount(text: str) -> str:
     return text
 
 
+def to_cents(text: str) -> int:
+    """An amount in Stripe's unit.
+
+    Raises:
+        ValueError: it is no amount, no whole number of cents, or not what one payment can be.
+    """
+    try:
+        cents, rest = divmod(parse_usd(text), NANO_USD_PER_CENT)
+    except InvalidAmountError as error:
+        raise ValueError("not an amount of US dollars") from error
+    if rest:
+        raise ValueError("must be whole cents")
+    if not TOPUP_CENTS_MIN <= cents <= TOPUP_CENTS_MAX:
+        raise ValueError("must be from 0.50 to 999999.99")
+    return cents
+
+
+def from_cents(cents: int) -> NanoUsd:
+    """The amount that is so many cents."""
+    return NanoUsd(cents * NANO_USD_PER_CENT)
+
+
+def _payable(text: str) -> str:
+    to_cents(text)
+    return text
+
+
+PayableAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_payable)]
 SignedAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_amount)]
 
 
@@ -81,3 +115,36 @@ class Credit(Body):
     def nano_usd(self) -> NanoUsd:
         """The amount."""
         return parse_usd(self.amount)
+
+
+class TopUpState(StrEnum):
+    """How far a top-up has got."""
+
+    OPEN = "open"
+    PAID = "paid"
+
+
+class NewTopUp(Body):
+    """How much to pay."""
+
+    amount: PayableAmount = Field(description="From 0.50 to 999999.99, in whole cents.")
+    currency: Currency
+
+
+class TopUp(Resource):
+    """Money that an organisation pays in."""
+
+    id: str
+    amount: str
+    currency: Currency = "USD"
+    state: TopUpState = Field(description="`paid` as soon as Stripe says so; then it is in the balance.")
+    created_at: datetime
+    paid_at: datetime | None
+
+
+class TopUpWithCheckout(TopUp):
+    """A new top-up, and where it is paid."""
+
+    checkout_url: str | None = Field(
+        description="Open it in a browser to pay, within a day. Null in a rehearsal.", json_schema_extra=SHOWN_ONCE
+    )

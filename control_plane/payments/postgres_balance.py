@@ -77,9 +77,9 @@ async def list_transactions(
     return [(row["id"], _transaction(row)) for row in rows]
 
 
-async def newest_transaction(db: Database, org_id: str) -> Transaction:
-    """The latest of an organisation, which has one."""
-    [(_, transaction)] = await list_transactions(db, org_id, before=None, limit=1)
+async def find_transaction(db: Database, org_id: str, transaction_id: int) -> Transaction:
+    """One of an organisation's transactions, by its number."""
+    [(_, transaction)] = await list_transactions(db, org_id, before=transaction_id + 1, limit=1)
     return transaction
 
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.core.result import Ok
 
-from tests.support.api import Account, Api, Clock, running_api
+from tests.support.api import Account, Api, Clock
 from tests.support.oidc_issuer import ISSUER_NAME, oidc_issuer, settings_for
+from tests.support.stripe import running_stripe
 
 EXAMPLES_PER_OPERATION = 25
 ANSWER_WITHIN_S = 5
@@ -24,9 +25,9 @@ async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
     clock = Clock()
     async with (
         oidc_issuer(clock.now) as issuer,
-        running_api(pool, clock=clock, issuers=[settings_for(issuer)]) as running,
+        running_stripe(pool, clock, issuers=[settings_for(issuer)]) as stripe,
     ):
-        yield running
+        yield stripe.api
 
 
 def fuzz(url: str, token: str, org_id: str) -> dict[int, int]:

@@ -27,6 +27,7 @@ from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Address
 from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
 from control_plane.oidc.issuers import IssuerSettings
+from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
@@ -200,8 +201,15 @@ async def running_api(
     has_simulator: bool = True,
     issuers: Sequence[IssuerSettings] = (),
     clock: Clock | None = None,
+    stripe_api_base: str | None = None,
+    stripe_webhook_secret: SecretStr | None = None,
+    port: int = 0,
+    registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[Api]:
-    """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
+    """The API on a database until the block ends; argon2id with the cheapest parameters it has.
+
+    Payments are made at a stand-in for Stripe, if there is one.
+    """
     async with outgoing_http() as http:
         clock, mailbox = clock or Clock(), Mailbox()
         seal = Seal(KEY, secrets.token_bytes)
@@ -216,6 +224,10 @@ async def running_api(
             issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
             seal=seal,
             cursors=Cursors(PEPPER),
+            payments=None
+            if stripe_api_base is None
+            else StripePayments(SecretStr("sk_test_1"), stripe_api_base, "http://gateway.test", http, QUIET),
+            stripe_webhook_secret=stripe_webhook_secret,
             pepper=PEPPER,
             public_url="http://gateway.test",
             has_simulator=has_simulator,
@@ -227,6 +239,6 @@ async def running_api(
             log=QUIET,
             current_catalog=lambda: catalog([]),
         )
-        app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
-        async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
-            yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)
+        app = make_app(services, ready=lambda: None, registry=registry or CollectorRegistry())
+        async with serving(app, "127.0.0.1", port) as address, aiohttp.ClientSession() as session:
+            yield Api(f"http://{address.host}:{address.port}", session, pool, mailbox, clock)

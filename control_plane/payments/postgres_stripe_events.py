@@ -1,0 +1,239 @@
+"""What Stripe tells, taken to the ledger: the event, the fact and every posting in one transaction."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, assert_never
+
+import asyncpg
+
+from control_plane.accounts.actor import Actor, ActorKind
+from control_plane.accounts.postgres_audit import write_entry
+from control_plane.database import Connection, locked, written
+from control_plane.payments.model import CURRENCY_AT_STRIPE, TransactionKind, from_cents
+from control_plane.payments.postgres_balance import find_transaction
+from control_plane.payments.stripe_events import (
+    Disputed,
+    DisputeStatus,
+    Fact,
+    Paid,
+    Refunded,
+    StripeEvent,
+    UnreadableEventError,
+    fact_of,
+)
+
+_ACCOUNT: Final = "stripe_clearing"
+
+
+class Outcome(StrEnum):
+    """What became of an event."""
+
+    POSTED = "posted"
+    NOTED = "noted"
+    """Nothing to post: known already, not ours, of no consequence, or about a payment that has not been heard of."""
+    DUPLICATE = "duplicate"
+    QUARANTINED = "quarantined"
+
+
+class ContradictionError(Exception):
+    """An event that cannot be true by what we know. Nothing follows from it but a row for a person to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of an event, and why it was quarantined."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+async def take_event(pool: asyncpg.Pool, event: StripeEvent, raw: bytes) -> Taken:
+    """Take in an event whose signature is good. The same one again changes nothing, also at the same time.
+
+    Raises:
+        asyncpg.PostgresError, OSError: nothing was kept; Stripe sends it again.
+    """
+    async with pool.acquire() as db, db.transaction():
+        is_new = await db.fetchval(
+            """
+            INSERT INTO payments.stripe_events (event_id, type, input_hash) VALUES ($1, $2, $3)
+            ON CONFLICT (event_id) DO NOTHING RETURNING true
+            """,
+            event.id,
+            event.type,
+            event.input_hash,
+        )
+        if not is_new:
+            known = await db.fetchval("SELECT input_hash FROM payments.stripe_events WHERE event_id = $1", event.id)
+            if known == event.input_hash:
+                return Taken(Outcome.DUPLICATE)
+            return await _quarantine(db, event.id, "the same id came with another content", raw)
+        try:
+            async with db.transaction():
+                return Taken(await _apply(db, fact_of(event), event.id))
+        except (ContradictionError, UnreadableEventError) as error:
+            return await _quarantine(db, event.id, str(error), raw)
+
+
+async def _quarantine(db: Connection, event_id: str, reason: str, raw: bytes) -> Taken:
+    await db.execute(
+        """
+        INSERT INTO payments.quarantine (event_id, reason, payload) VALUES ($1, $2, $3)
+        ON CONFLICT (event_id, reason) DO NOTHING
+        """,
+        event_id,
+        reason,
+        raw,
+    )
+    return Taken(Outcome.QUARANTINED, reason)
+
+
+async def _apply(db: Connection, fact: Fact | None, event_id: str) -> Outcome:
+    if fact is None:
+        return Outcome.NOTED
+    if fact.currency != CURRENCY_AT_STRIPE:
+        # What we ask for is in US dollars. Of other payments, of which the account may have some, we hear as well.
+        if isinstance(fact, Paid) or await _find_paid(db, fact.payment_intent) is not None:
+            raise ContradictionError("the currency is not US dollars")
+        return Outcome.NOTED
+    # Facts about one payment, one at a time; what was told of it first is seen by what is told next.
+    await db.execute(
+        "INSERT INTO payments.refunds (payment_intent) VALUES ($1) ON CONFLICT (payment_intent) DO NOTHING",
+        fact.payment_intent,
+    )
+    await db.execute(
+        f"SELECT FROM payments.refunds WHERE payment_intent = $1 {locked()}",
+        fact.payment_intent,
+    )
+    match fact:
+        case Paid():
+            posted = await _pay(db, fact, event_id)
+        case Refunded():
+            await db.execute(
+                "UPDATE payments.refunds SET told_cents = greatest(told_cents, $2) WHERE payment_intent = $1",
+                fact.payment_intent,
+                fact.cents,
+            )
+            posted = False
+        case Disputed():
+            await _note_dispute(db, fact)
+            posted = False
+        case _:
+            assert_never(fact)
+    return Outcome.POSTED if await _take_back(db, fact.payment_intent, event_id) or posted else Outcome.NOTED
+
+
+async def _pay(db: Connection, fact: Paid, event_id: str) -> bool:
+    """Post a payment, unless it is posted."""
+    topup = await db.fetchrow(
+        f"SELECT * FROM payments.topups WHERE topup_id = $1 {locked()}",  # noqa: S608 - words of ours
+        fact.topup_id,
+    )
+    if topup is None:
+        raise ContradictionError("nobody has asked for this top-up")
+    if fact.cents != topup["amount_cents"]:
+        raise ContradictionError("the amount is not what the top-up was made for")
+    if topup["payment_intent"] is not None:
+        if topup["payment_intent"] != fact.payment_intent:
+            raise ContradictionError("the top-up has been paid by another payment")
+        return False
+    transaction_id = await _post(
+        db,
+        _Move(topup["org_id"], topup["amount_cents"], TransactionKind.TOPUP, fact.payment_intent),
+        Actor(ActorKind(topup["actor_kind"]), topup["actor_id"]),
+        event_id,
+    )
+    await db.execute(
+        """
+        UPDATE payments.topups SET payment_intent = $2, transaction_id = $3, paid_at = now() WHERE topup_id = $1
+        """,
+        fact.topup_id,
+        fact.payment_intent,
+        transaction_id,
+    )
+    return True
+
+
+async def _note_dispute(db: Connection, fact: Disputed) -> None:
+    # What is decided stays so: the news that it has been opened may come later.
+    await db.execute(
+        """
+        INSERT INTO payments.disputes AS known (dispute_id, payment_intent, amount_cents, status) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (dispute_id) DO UPDATE SET status = EXCLUDED.status WHERE known.status = 'open'
+        """,
+        fact.dispute_id,
+        fact.payment_intent,
+        fact.cents,
+        fact.status,
+    )
+
+
+async def _take_back(db: Connection, payment_intent: str, event_id: str) -> bool:
+    """Post what has been told of a payment and is not in the ledger; nothing as long as the payment itself is not."""
+    topup = await _find_paid(db, payment_intent)
+    if topup is None:
+        return False
+    stripe = Actor(ActorKind.STRIPE, event_id)
+    posted = False
+    refund = written(await db.fetchrow("SELECT * FROM payments.refunds WHERE payment_intent = $1", payment_intent))
+    if refund["told_cents"] > topup["amount_cents"]:
+        raise ContradictionError("more was given back than had been paid")
+    if missing := refund["told_cents"] - refund["posted_cents"]:
+        await _post(db, _Move(topup["org_id"], -missing, TransactionKind.REFUND, payment_intent), stripe, event_id)
+        await db.execute(
+            "UPDATE payments.refunds SET posted_cents = told_cents WHERE payment_intent = $1", payment_intent
+        )
+        posted = True
+    for dispute in await db.fetch(  # those whose money is elsewhere than in the ledger
+        """
+        SELECT * FROM payments.disputes WHERE payment_intent = $1 AND is_posted = (status = 'won') ORDER BY dispute_id
+        """,
+        payment_intent,
+    ):
+        if dispute["amount_cents"] > topup["amount_cents"]:
+            raise ContradictionError("more is disputed than had been paid")
+        won = dispute["status"] == DisputeStatus.WON
+        kind = TransactionKind.DISPUTE_WON if won else TransactionKind.DISPUTE
+        cents = dispute["amount_cents"] if won else -dispute["amount_cents"]
+        await _post(db, _Move(topup["org_id"], cents, kind, dispute["dispute_id"]), stripe, event_id)
+        await db.execute(
+            "UPDATE payments.disputes SET is_posted = $2 WHERE dispute_id = $1", dispute["dispute_id"], not won
+        )
+        posted = True
+    return posted
+
+
+async def _find_paid(db: Connection, payment_intent: str) -> asyncpg.Record | None:
+    return await db.fetchrow("SELECT * FROM payments.topups WHERE payment_intent = $1", payment_intent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    org_id: str
+    cents: int
+    kind: TransactionKind
+    reference: str
+
+
+async def _post(db: Connection, move: _Move, actor: Actor, event_id: str) -> int:
+    transaction_id: int = await db.fetchval(
+        "SELECT billing.move_money($1, $2, $3, $4, NULL, $5, $6, $7)",
+        move.org_id,
+        from_cents(move.cents),
+        _ACCOUNT,
+        move.kind,
+        move.reference,
+        actor.kind,
+        actor.actor_id,
+    )
+    await write_entry(
+        db,
+        actor=Actor(ActorKind.STRIPE, event_id),
+        org_id=move.org_id,
+        action=f"payment.{move.kind}",
+        target_id=move.reference,
+        before=None,
+        after=await find_transaction(db, move.org_id, transaction_id),
+        request_id=event_id,
+    )
+    return transaction_id
