@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from gateway_core.money import InvalidAmountError, parse_usd
 
 _EMAIL: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,8}")
-_YEAR_MAX: Final = 9000
+_YEAR_MIN, _YEAR_MAX = 1970, 9000
 
 
 class Body(BaseModel):
@@ -49,7 +49,7 @@ def _usd(text: str) -> str:
 
 
 def _near(moment: datetime) -> datetime:
-    if moment.year > _YEAR_MAX:
+    if not _YEAR_MIN <= moment.year <= _YEAR_MAX:
         raise ValueError("too far away")
     return moment
 
