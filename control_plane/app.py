@@ -28,6 +28,7 @@ from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
+from control_plane.xds.configuration_check import ConfigurationCheck
 from control_plane.xds.nodes import NodeRegistry
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
@@ -81,6 +82,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             log=log,
             current_catalog=lambda: publisher.catalog,
             provider_credentials=cipher,
+            configuration_check=ConfigurationCheck(settings),
         )
         app = make_app(
             services,

@@ -17,6 +17,7 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.model import Catalog
+from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
 from gateway_core.logs import Logger
@@ -47,6 +48,7 @@ class Services:
     log: Logger
     current_catalog: Callable[[], Catalog]
     provider_credentials: CredentialCipher
+    configuration_check: ConfigurationCheck
 
 
 SERVICES: Final = web.AppKey("services", Services)

@@ -25,10 +25,12 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.catalog.credentials import CredentialCipher
+from control_plane.settings import Settings
+from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
-from tests.support.catalogs import catalog
+from tests.support.catalogs import catalog, settings
 from tests.support.logs import QUIET
 
 PEPPER = SecretStr("pepper")
@@ -183,7 +185,11 @@ class Account:
 
 @asynccontextmanager
 async def running_api(
-    pool: asyncpg.Pool, *, counters: Counters | None = None, require_verified_email: bool = False
+    pool: asyncpg.Pool,
+    *,
+    counters: Counters | None = None,
+    require_verified_email: bool = False,
+    check_settings: Settings | None = None,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
     clock, mailbox = Clock(), Mailbox()
@@ -206,6 +212,7 @@ async def running_api(
         log=QUIET,
         current_catalog=lambda: catalog([]),
         provider_credentials=CredentialCipher(KEY, secrets.token_bytes),
+        configuration_check=ConfigurationCheck(check_settings or settings()),
     )
     app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
     async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
