@@ -4,19 +4,45 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 # Imported for their operations.
-from control_plane.api import auth, keys, me, members, models, operations, orgs, prices, providers, routes, tokens
+from control_plane.api import (
+    auth,
+    catalog,
+    imports,
+    keys,
+    me,
+    members,
+    models,
+    operations,
+    orgs,
+    prices,
+    providers,
+    routes,
+    tokens,
+)
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
 from control_plane.api.docs_page import page
 from control_plane.api.errors import error_middleware
 from control_plane.api.model_list import list_models
 from control_plane.api.openapi import document
-from control_plane.api.operation import OPERATIONS, PREFIX
+from control_plane.api.operation import BODY_BYTES_MAX, OPERATIONS, PREFIX
 from gateway_core.health import Ready, health_routes
 
-BODY_BYTES_MAX = 1024 * 1024
-
-OPERATION_MODULES = (auth, me, orgs, members, keys, tokens, providers, models, prices, routes, operations)
+OPERATION_MODULES = (
+    auth,
+    me,
+    orgs,
+    members,
+    keys,
+    tokens,
+    providers,
+    models,
+    prices,
+    routes,
+    catalog,
+    imports,
+    operations,
+)
 
 
 def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -> web.Application:
