@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, RequestId
+from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
+from gateway_core.mode import Mode
 
 
 def _storable(text: str) -> str:
@@ -37,6 +38,7 @@ class Asked:
     max_output_tokens: Count | None = None
     choices: Count | None = None
     client_request_id: Annotated[Text, StringConstraints(max_length=200)] | None = None
+    mode: Mode = Mode.LIVE
     error_code: Id | None = None
 
 
@@ -50,6 +52,8 @@ class Grant:
     model: ModelName | None = None
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
+    mode: Mode = Mode.LIVE
+    rated_as: ProviderName | None = None
     error_code: Id | None = None
 
 

@@ -1,25 +1,28 @@
 """The wiring of the billing sink: spool to ledger, ledger to ClickHouse, and holds nobody came back for."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter
 
-from billing_sink.clickhouse import connect
+from billing_sink import clickhouse
 from billing_sink.exporter import Exporter
+from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
-from gateway_core.clock import utc_now
+from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import SPOOL_FILE
 from gateway_core.health import always_ready, serving_health
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble, connect_pool
 
-POOL_SIZE_MAX = 6
+POOL_SIZE_MAX = 2
+"""For the exporter."""
 RETRY_S = 1.0
 DRAIN_S = 1.5
 """How long a stopping sink goes on posting what Envoy has written."""
@@ -28,29 +31,36 @@ DRAIN_S = 1.5
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled; then post what is left in the spool, for at most `DRAIN_S`."""
     registry = CollectorRegistry()
+    claim = SpoolClaim(partial(connect, settings.postgres_dsn), monotonic)
+    ledger = PostgresLedger(claim)
+    sink = Sink(
+        Path(settings.spool_dir) / SPOOL_FILE,
+        claim,
+        ledger,
+        batch_lines=settings.spool_batch_lines,
+        registry=registry,
+        log=log,
+    )
     async with await connect_pool(settings.postgres_dsn, service="billing_sink", size_max=POOL_SIZE_MAX) as pool:
-        ledger = PostgresLedger(pool)
-        sink = Sink(
-            Path(settings.spool_dir) / SPOOL_FILE,
-            ledger,
-            batch_lines=settings.spool_batch_lines,
-            registry=registry,
-            log=log,
-        )
         try:
             async with (
                 serving_health(
-                    settings.billing_sink_metrics_host, settings.billing_sink_metrics_port, always_ready, registry
+                    settings.billing_sink_metrics_host,
+                    settings.billing_sink_metrics_port,
+                    always_ready,
+                    registry,
+                    role=lambda: "active" if claim.is_held else "standing by",
                 ),
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(sink.run(settings.spool_poll_ms / 1000), name="sink")
                 group.create_task(_expire(sink, ledger, settings, registry, log), name="expire_holds")
-                group.create_task(_export(pool, settings, registry, log), name="exporter")
+                group.create_task(_export(claim, pool, settings, registry, log), name="exporter")
         finally:
             try:
                 async with asyncio.timeout(DRAIN_S):
                     await sink.drain()
+                    await claim.close()
             except (*Trouble, TimeoutError) as error:
                 log.warning("drain_unfinished", error=type(error).__name__)
 
@@ -58,7 +68,7 @@ async def serve(settings: Settings, log: Logger) -> None:
 async def _expire(
     sink: Sink, ledger: PostgresLedger, settings: Settings, registry: CollectorRegistry, log: Logger
 ) -> None:
-    """Not while there is a backlog: the lines of the oldest holds may be in it."""
+    """Only in the sink that works, and not while there is a backlog: the lines of the oldest holds may be in it."""
     expired = Counter(
         "tollgate_billing_sink_holds_expired_total", "Holds of requests never heard of again", registry=registry
     )
@@ -74,14 +84,22 @@ async def _expire(
         await asyncio.sleep(settings.hold_sweep_ms / 1000)
 
 
-async def _export(pool: asyncpg.Pool, settings: Settings, registry: CollectorRegistry, log: Logger) -> None:
-    """ClickHouse gone: the ledger goes on; the cursor waits and nothing is skipped."""
+async def _export(
+    claim: SpoolClaim, pool: asyncpg.Pool, settings: Settings, registry: CollectorRegistry, log: Logger
+) -> None:
+    """ClickHouse gone: the ledger goes on; the cursor waits and nothing is skipped.
+
+    Only with the claim. A batch during which it is lost is copied twice at the worst, and rows of one request collapse.
+    """
     rows = Counter("tollgate_billing_sink_exported_rows_total", "Rows copied to ClickHouse", registry=registry)
     exporter: Exporter | None = None
     while True:
+        if not claim.is_held:
+            await asyncio.sleep(settings.export_poll_ms / 1000)
+            continue
         try:
             if exporter is None:
-                client = await asyncio.to_thread(connect, settings.clickhouse_url)
+                client = await asyncio.to_thread(clickhouse.connect, settings.clickhouse_url)
                 exporter = Exporter(PostgresExports(pool), client, batch_rows=settings.export_batch_rows)
             copied = await exporter.export_batch()
         except (*Trouble, ClickHouseError) as error:

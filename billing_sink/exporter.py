@@ -54,6 +54,7 @@ COLUMNS: Final[Mapping[str, Getter]] = {
     "absorbed_nano_usd": itemgetter("absorbed_nano_usd"),
     "client_request_id": _or_empty("client_request_id"),
     "user_agent": _or_empty("user_agent"),
+    "mode": itemgetter("mode"),
 }
 """Each column of the table `requests` in ClickHouse, and how it is got from a row of billing.requests."""
 

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from typing import Protocol
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.postings import Batch, Posting, Quarantined, conflict
 from billing_sink.prices import DeploymentKey, PriceBook
@@ -15,24 +18,56 @@ from gateway_core.pricing import OrgTerms, PriceRow
 
 EXPIRE_AT_ONCE = 1000
 
+_PRICES_BETWEEN = """
+    SELECT model, provider, revision,
+           array_agg(meter) AS meters,
+           array_agg(condition) AS conditions,
+           array_agg(cost_nano_usd_per_mtok) AS costs,
+           array_agg(price_nano_usd_per_mtok) AS prices
+    FROM catalog.prices WHERE revision > $1 AND revision <= $2 GROUP BY model, provider, revision
+"""
+_TERMS_BETWEEN = """
+    SELECT t.org_id, t.revision, t.markup_ppm,
+           array_agg(p.model) AS models,
+           array_agg(p.provider) AS providers,
+           array_agg(p.meter) AS meters,
+           array_agg(p.price_nano_usd_per_mtok) AS prices
+    FROM catalog.terms t LEFT JOIN catalog.term_prices p USING (org_id, revision)
+    WHERE t.revision > $1 AND t.revision <= $2 GROUP BY t.org_id, t.revision
+"""
+
 
 Unacceptable = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError)
 """What Postgres or its driver raises for values that will never fit, such as a NUL in a text. Trying again is no use."""
 
 
 class SpoolMovedError(RuntimeError):
-    """Another sink has read this spool further. Two on one spool is a fault of deployment; this one stops."""
+    """Somebody has moved the offset of the spool whose claim this sink holds; a person has to look, and it stops."""
+
+
+class Connections(Protocol):
+    """Where a connection to the ledger comes from: a claim, or a pool."""
+
+    def acquire(self) -> AbstractAsyncContextManager[PoolConnectionProxy | asyncpg.Connection]:
+        """A connection, while the block runs.
+
+        Raises:
+            asyncpg.PostgresError, OSError: there is none now.
+        """
 
 
 class PostgresLedger:
     """What the sink writes. Every method is one transaction."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     async def offset(self, spool_id: SpoolId) -> int:
         """How far a spool has been committed, in bytes."""
-        found = await self._pool.fetchval("SELECT byte_offset FROM billing.spool_offsets WHERE spool_id = $1", spool_id)
+        async with self._connections.acquire() as connection:
+            found = await connection.fetchval(
+                "SELECT byte_offset FROM billing.spool_offsets WHERE spool_id = $1", spool_id
+            )
         return found or 0
 
     async def post(self, batch: Batch) -> Sequence[Quarantined]:
@@ -45,7 +80,7 @@ class PostgresLedger:
             SpoolMovedError: the offset is not at the batch's begin.
         """
         by_id = {posting.request_id: posting for posting in batch.postings}
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._connections.acquire() as connection, connection.transaction():
             moved = await connection.fetchval(
                 "SELECT billing.move_offset($1, $2, $3)", batch.spool_id, batch.begin, batch.end
             )
@@ -69,38 +104,17 @@ class PostgresLedger:
 
     async def expire_holds(self, now: datetime) -> int:
         """End holds whose time is over; returns how many."""
-        count: int = await self._pool.fetchval("SELECT billing.expire_holds($1, $2)", now, EXPIRE_AT_ONCE)
+        async with self._connections.acquire() as connection:
+            count: int = await connection.fetchval("SELECT billing.expire_holds($1, $2)", now, EXPIRE_AT_ONCE)
         return count
 
     async def read_prices(self, known: PriceBook) -> PriceBook:
         """Every price and all terms ever published: those that are known, and what came after."""
-        # Revisions are committed in the order of their numbers, so nothing below the newest one comes later.
-        as_of = await self._pool.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
-        prices = await self._pool.fetch(
-            """
-            SELECT model, provider, revision,
-                   array_agg(meter) AS meters,
-                   array_agg(condition) AS conditions,
-                   array_agg(cost_nano_usd_per_mtok) AS costs,
-                   array_agg(price_nano_usd_per_mtok) AS prices
-            FROM catalog.prices WHERE revision > $1 AND revision <= $2 GROUP BY model, provider, revision
-            """,
-            known.as_of,
-            as_of,
-        )
-        terms = await self._pool.fetch(
-            """
-            SELECT t.org_id, t.revision, t.markup_ppm,
-                   array_agg(p.model) AS models,
-                   array_agg(p.provider) AS providers,
-                   array_agg(p.meter) AS meters,
-                   array_agg(p.price_nano_usd_per_mtok) AS prices
-            FROM catalog.terms t LEFT JOIN catalog.term_prices p USING (org_id, revision)
-            WHERE t.revision > $1 AND t.revision <= $2 GROUP BY t.org_id, t.revision
-            """,
-            known.as_of,
-            as_of,
-        )
+        async with self._connections.acquire() as connection:
+            # Revisions are committed in the order of their numbers, so nothing below the newest one comes later.
+            as_of = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
+            prices = await connection.fetch(_PRICES_BETWEEN, known.as_of, as_of)
+            terms = await connection.fetch(_TERMS_BETWEEN, known.as_of, as_of)
         return known.with_newer(PriceVersion(as_of), map(_price_row, prices), map(_terms, terms))
 
 
@@ -120,6 +134,7 @@ def _row(posting: Posting) -> dict[str, object]:
     return {
         "request_id": posting.request_id,
         "input_hash": posting.input_hash.hex(),
+        "mode": rated.mode,
         "outcome": rated.outcome,
         "usage_source": rated.source,
         "org_id": grant and grant.org_id,

@@ -7,7 +7,7 @@ from typing import Final
 
 from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line, request_id_of
 from billing_sink.prices import PriceBook, UnknownPriceError
-from billing_sink.rating import ImplausibleUsageError, Rated, rate
+from billing_sink.rating import ImplausibleUsageError, Rated, StrayRequestError, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import PriceVersion, RequestId
 from gateway_core.pricing import UnpricedError, UnusablePriceError
@@ -136,6 +136,13 @@ def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -
     request_id = line.request_id or line.reply_id or RequestId(f"{spool_id}:{raw.byte_offset}")
     try:
         rated = rate(line, prices)
-    except (InvalidUsageError, ImplausibleUsageError, UnpricedError, UnusablePriceError, UnknownPriceError) as error:
+    except (
+        InvalidUsageError,
+        ImplausibleUsageError,
+        UnpricedError,
+        UnusablePriceError,
+        UnknownPriceError,
+        StrayRequestError,
+    ) as error:
         return Quarantined(raw, f"{type(error).__name__}: {error}", request_id)
     return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)

@@ -8,6 +8,9 @@ The rules, in order:
    of a stream, or per 4 bytes of what is left when 400 bytes of framing are taken off each event, whichever is more; never
    more output than the client asked for, and never more money than was held.
 4. Everything else: `released`, nothing charged.
+
+A request with a test key is answered by the simulator and rated, in play money, by the prices of the provider that admission
+named. One that somebody else answered, or a live one that the simulator did, is nobody's to pay.
 """
 
 from collections.abc import Mapping
@@ -17,9 +20,10 @@ from typing import Final
 
 from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.prices import PriceBook
-from gateway_core.contract import provider_of_cluster
+from gateway_core.contract import Cluster, provider_of_cluster
 from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Dialect, Endpoint
 from gateway_core.ids import ProviderName
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import Charge, billable, charge
 from gateway_core.usage import Meter, Usage, parse_usage
@@ -36,6 +40,10 @@ NOTHING: Final = Charge(NanoUsd(0), NanoUsd(0))
 
 class ImplausibleUsageError(ValueError):
     """Usage far beyond what was asked for: nobody is charged for that before a person has looked."""
+
+
+class StrayRequestError(ValueError):
+    """A test request at a provider, or a live one at the simulator: ext_authz and Envoy did not agree whose it was."""
 
 
 class Outcome(StrEnum):
@@ -63,6 +71,7 @@ class Rated:
     line: SpoolLine
     outcome: Outcome
     provider: ProviderName | None
+    mode: Mode = Mode.LIVE
     source: UsageSource = UsageSource.NONE
     meters: Mapping[Meter, int] | None = None
     charge: Charge = NOTHING
@@ -76,30 +85,47 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         ImplausibleUsageError: it costs far more than was held.
         UnpricedError, UnknownPriceError: tokens nobody priced.
         UnusablePriceError: a price that this version of the code cannot read whole.
+        StrayRequestError: it was not answered where its mode belongs.
         The caller quarantines all of them; the hold stays until a person decides.
     """
     grant, asked = line.grant, line.request
-    provider = _provider(line)
     if grant is None or grant.key_id is None or grant.error_code is not None:
-        return Rated(line, Outcome.REFUSED, provider)
+        return Rated(line, Outcome.REFUSED, _served_by(line), _mode_of_refused(line))
+    mode, provider = grant.mode, _provider(line, grant)
     if asked is None or asked.endpoint is None or asked.model is None or grant.price_version is None:
-        return Rated(line, Outcome.FREE, provider)
+        return Rated(line, Outcome.FREE, provider, mode)
     if line.status not in HTTP_OK or provider is None:
-        return Rated(line, Outcome.RELEASED, provider)
+        return Rated(line, Outcome.RELEASED, provider, mode)
     model = grant.model or asked.model
     price = prices.find(model, provider, grant.price_version)
     terms = prices.terms(grant.org_id, model, provider, grant.price_version)
     tokens, source = _usage(line, asked, asked.endpoint)
     if source is UsageSource.NONE:
-        return Rated(line, Outcome.RELEASED, provider)
+        return Rated(line, Outcome.RELEASED, provider, mode)
     usage = billable(tokens, price)
     charged = charge(usage, price, terms)
     if source is UsageSource.PROVIDER:
-        return Rated(line, Outcome.SETTLED, provider, source, usage.counts, _plausible(charged, grant))
-    return Rated(line, Outcome.ESTIMATED, provider, source, usage.counts, _at_most_held(charged, grant))
+        return Rated(line, Outcome.SETTLED, provider, mode, source, usage.counts, _plausible(charged, grant))
+    return Rated(line, Outcome.ESTIMATED, provider, mode, source, usage.counts, _at_most_held(charged, grant))
 
 
-def _provider(line: SpoolLine) -> ProviderName | None:
+def _mode_of_refused(line: SpoolLine) -> Mode:
+    """That of its key, or if there is no such key, what it looked like."""
+    if line.grant is not None and line.grant.key_id is not None:
+        return line.grant.mode
+    return line.request.mode if line.request is not None else Mode.LIVE
+
+
+def _provider(line: SpoolLine, grant: Grant) -> ProviderName | None:
+    """Who answered; for a test request, in whose place the simulator did."""
+    provider, by_simulator = _served_by(line), line.cluster == Cluster.SIMULATOR
+    is_stray = by_simulator if grant.mode is Mode.LIVE else provider is not None
+    if is_stray:
+        raise StrayRequestError(f"a request of mode {grant.mode} went to cluster {line.cluster}")
+    return grant.rated_as if by_simulator else provider
+
+
+def _served_by(line: SpoolLine) -> ProviderName | None:
     name = provider_of_cluster(line.cluster or "")
     return ProviderName(name) if name else None
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from billing_sink.postgres_claim import SpoolClaim, Turn
 from billing_sink.postgres_ledger import PostgresLedger, Unacceptable
 from billing_sink.postings import Batch, ParsedLines, make_batch, parse_lines, refuse_line
 from billing_sink.prices import PriceBook
@@ -18,28 +19,42 @@ RETRY_S = 0.5
 
 
 class Sink:
-    """Reads one spool file, in order, batch after batch."""
+    """Reads one spool file, in order, batch after batch, while it has the claim to it; otherwise it stands by."""
 
     def __init__(
-        self, path: Path, ledger: PostgresLedger, *, batch_lines: int, registry: CollectorRegistry, log: Logger
+        self,
+        path: Path,
+        claim: SpoolClaim,
+        ledger: PostgresLedger,
+        *,
+        batch_lines: int,
+        registry: CollectorRegistry,
+        log: Logger,
     ) -> None:
         self._path = path
+        self._claim = claim
         self._ledger = ledger
         self._batch_lines = batch_lines
         self._log = log
-        self._spool: SpoolId | None = None
+        self._turn: Turn | None = None
         self._offset = 0
         self._prices = PriceBook.of(PriceVersion(0), ())
         self.is_caught_up = False
-        """Whether the spool had been read to its end at the last look."""
+        """Whether this sink has the claim and had read the spool to its end at the last look."""
         self._requests = Counter(
             "tollgate_billing_sink_requests_total", "Finished requests recorded", ["outcome"], registry=registry
         )
         self._quarantined = Counter("tollgate_billing_sink_quarantined_total", "Lines quarantined", registry=registry)
         self._lag = Gauge(
-            "tollgate_billing_sink_lag_bytes", "Bytes of the spool not yet in the ledger", registry=registry
+            "tollgate_billing_sink_lag_bytes",
+            "Bytes of the spool not yet in the ledger; 0 in a sink that stands by",
+            registry=registry,
         )
         self._lag.set_function(self._unread_bytes)
+        self._active = Gauge(
+            "tollgate_billing_sink_active", "1 in the sink that works, 0 in one that stands by", registry=registry
+        )
+        self._active.set_function(lambda: float(claim.is_held))
 
     async def run(self, poll_s: float) -> None:
         """Follow the spool for ever."""
@@ -49,7 +64,7 @@ class Sink:
             except Trouble as error:
                 self._log.warning("ledger_unavailable", error=type(error).__name__)
                 # The commit may have succeeded with its answer lost: ask again where the spool stands.
-                self._spool = None
+                self._turn = None
                 await asyncio.sleep(RETRY_S)
                 continue
             if not advanced:
@@ -58,34 +73,37 @@ class Sink:
     async def drain(self) -> None:
         """Post what is in the spool now, until there is no more."""
         # A commit may have been cut off while its answer was on the way.
-        self._spool = None
+        self._turn = None
         while await self.step():
             pass
 
     async def step(self) -> bool:
-        """Post one batch; False when there was nothing to post.
+        """Post one batch; False when there was nothing to post, or the spool is another sink's.
 
         Raises:
             SpoolTruncatedError, SpoolMovedError: a person has to look.
             asyncpg.PostgresError, OSError: nothing happened, or all of it; call again.
         """
-        self.is_caught_up = not await self._advance()
-        return not self.is_caught_up
+        advanced = await self._advance()
+        self.is_caught_up = self._claim.is_held and not advanced
+        return advanced
 
     async def _advance(self) -> bool:
         spool = spool_id(self._path)
-        if spool is None:
+        turn = None if spool is None else await self._claim.take(spool)
+        if spool is None or turn is None:
             return False
-        if spool != self._spool:
+        if turn != self._turn:
             self._offset = await self._ledger.offset(spool)
-            self._spool = spool
+            self._turn = turn
+            self._log.info("spool_claimed", offset=self._offset)
         raw = read_lines(self._path, self._offset, lines_max=self._batch_lines)
         if not raw.lines:
             return False
         parsed = parse_lines(raw)
         if self._prices.as_of < parsed.newest_price_version:
             self._prices = await self._ledger.read_prices(self._prices)
-        await self._post(self._spool, parsed, self._prices)
+        await self._post(spool, parsed, self._prices)
         return True
 
     async def _post(self, spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> None:
@@ -111,6 +129,8 @@ class Sink:
         self._log.info("batch_posted", postings=len(batch.postings), offset=batch.end)
 
     def _unread_bytes(self) -> float:
+        if not self._claim.is_held:
+            return 0
         try:
             return max(0, self._path.stat().st_size - self._offset)
         except FileNotFoundError:

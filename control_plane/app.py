@@ -2,30 +2,37 @@
 
 import asyncio
 import secrets
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
 from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 
-from control_plane.accounts.mail import LogMailSender
+from control_plane.accounts.mail import LogMailSender, MailSender
 from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.postgres_identities import forget_old_log_ins
+from control_plane.accounts.postgres_propagation import forget_old_uptakes
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
-from control_plane.accounts.sealing import Seal
+from control_plane.accounts.smtp_mail import SmtpMailSender
 from control_plane.accounts.throttle import LocalCounters, Throttle
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
-from control_plane.catalog.credentials import CredentialCipher
+from control_plane.catalog.dns_lookup import resolve_host
 from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.node_reports import NodeReports
+from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
 from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
+from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.configuration_check import ConfigurationCheck
@@ -49,19 +56,22 @@ async def serve(settings: Settings, log: Logger) -> None:
     reports = NodeReports(log)
     nodes = NodeRegistry(utc_now, reports.changed, registry)
     cache = SnapshotCache()
+    seal = Seal(settings.credential_key, secrets.token_bytes, before=settings.credential_keys_before)
 
-    async with await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool:
-        cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
-        watcher = CatalogWatcher(pool, settings.postgres_dsn, cipher, log)
-        first = await read_catalog(pool, cipher, log)
+    async with (
+        await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool,
+        outgoing_http() as http,
+        _mail_sender(settings, registry, log) as mail,
+    ):
+        watcher = CatalogWatcher(pool, settings.postgres_dsn, seal, log)
+        first = await read_catalog(pool, seal, log)
         publisher = Publisher(first, Translator(settings), cache, reports.changed, registry, log)
         discovery = await start_server(
             AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
         )
         counters = None if settings.redis_url is None else RedisCounters(settings.redis_url)
-        seal = Seal(settings.credential_key, secrets.token_bytes)
         access_tokens = AccessTokens(
-            pool, seal, utc_now, secrets.token_bytes, rotate_after=timedelta(days=settings.signing_key_days)
+            pool, seal, utc_now, secrets.token_bytes, log, rotate_after=timedelta(days=settings.signing_key_days)
         )
         services = Services(
             pool=pool,
@@ -69,19 +79,25 @@ async def serve(settings: Settings, log: Logger) -> None:
             access_tokens=access_tokens,
             passwords=Passwords(PasswordHasher()),
             throttle=Throttle(counters, LocalCounters(monotonic), log),
-            mail=LogMailSender(log),
+            mail=mail,
+            issuers={
+                issuer.name: IssuerClient(issuer, http, utc_now, log, loopback_http=settings.oidc_loopback_http)
+                for issuer in settings.oidc_issuers
+            },
             seal=seal,
             cursors=Cursors(settings.api_key_pepper),
             pepper=settings.api_key_pepper,
             public_url=(
                 settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
             ).rstrip("/"),
+            has_simulator=settings.simulator_url is not None,
             require_verified_email=settings.require_verified_email,
+            private_providers_allowed=settings.private_providers_allowed,
+            resolve=resolve_host,
             now=utc_now,
             random_bytes=secrets.token_bytes,
             log=log,
             current_catalog=lambda: publisher.catalog,
-            provider_credentials=cipher,
             configuration_check=ConfigurationCheck(settings),
         )
         app = make_app(
@@ -106,11 +122,27 @@ async def serve(settings: Settings, log: Logger) -> None:
             await discovery.stop(grace=0.5)
 
 
+@asynccontextmanager
+async def _mail_sender(settings: Settings, registry: CollectorRegistry, log: Logger) -> AsyncIterator[MailSender]:
+    """Whoever carries mails, at work until nothing more can ask for one."""
+    relay = settings.relay
+    if relay is None:
+        yield LogMailSender(log)
+        return
+    sender = SmtpMailSender(
+        relay, ssl.create_default_context(), registry, log, now=utc_now, random_bytes=secrets.token_bytes
+    )
+    async with sender.delivering():
+        yield sender
+
+
 async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
     """Remove what has outlived its promise, now and then."""
     while True:
         try:
             await forget_old_answers(pool)
+            await forget_old_uptakes(pool)
+            await forget_old_log_ins(pool, utc_now())
         except Trouble as error:
             log.warning("housekeeping_failed", error=type(error).__name__)
         await asyncio.sleep(HOUSEKEEPING_S)

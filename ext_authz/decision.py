@@ -15,7 +15,8 @@ from gateway_core.errors import (
     model_not_allowed,
     model_not_found,
 )
-from gateway_core.ids import ModelName, PriceVersion
+from gateway_core.ids import ModelName, PriceVersion, ProviderName
+from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import worst_case_nano_usd
 
@@ -30,12 +31,17 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """It may, once `hold_nano_usd` is held. All but the key are None on endpoints that cost nothing."""
+    """It may, once `hold_nano_usd` is held. All but the key are None on endpoints that cost nothing.
+
+    Attributes:
+        rated_as: of a test request: the provider whose prices it will be charged by.
+    """
 
     key: ApiKey
     model: ModelName | None = None
     price_version: PriceVersion | None = None
     hold_nano_usd: NanoUsd | None = None
+    rated_as: ProviderName | None = None
 
 
 def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
@@ -47,6 +53,9 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     may serve it.
     """
     if key is None or not key.is_valid(now):
+        return Refused(INVALID_API_KEY, key)
+    # The route was chosen by what the key looks like. If it is another one, neither ledger may pay for it.
+    if key.mode is not attempt.mode:
         return Refused(INVALID_API_KEY, key)
     if not key.may_come_from(attempt.address):
         return Refused(ADDRESS_NOT_ALLOWED, key)
@@ -73,4 +82,5 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         )
         for each in prices
     )
-    return Admitted(key, offer.model, offers.version, NanoUsd(min(worst, MAX_NANO_USD)))
+    rated_as = prices[0].provider if key.mode is Mode.TEST else None
+    return Admitted(key, offer.model, offers.version, NanoUsd(min(worst, MAX_NANO_USD)), rated_as)

@@ -6,6 +6,7 @@ import asyncpg
 
 from gateway_core.clock import Now
 from gateway_core.ids import KeyId, OrgId, RequestId
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 
 
@@ -17,10 +18,16 @@ class PostgresHolds:
         self._now = now
 
     async def place(
-        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, amount: NanoUsd, ttl: timedelta
+        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, mode: Mode, amount: NanoUsd, ttl: timedelta
     ) -> bool:
-        """Hold an amount for a request; False if the balance does not cover it."""
+        """Hold an amount for a request; False if the balance of that mode does not cover it."""
         held: bool = await self._pool.fetchval(
-            "SELECT billing.place_hold($1, $2, $3, $4, $5)", request_id, org_id, key_id, amount, self._now() + ttl
+            "SELECT billing.place_hold($1, $2, $3, $4, $5, $6)",
+            request_id,
+            org_id,
+            key_id,
+            amount,
+            self._now() + ttl,
+            mode,
         )
         return held

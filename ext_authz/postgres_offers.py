@@ -58,6 +58,7 @@ async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
                 FROM catalog.prices WHERE model = s.model AND provider = s.provider
                 GROUP BY revision ORDER BY revision DESC LIMIT 1
             ) p
+            ORDER BY s.priority, s.provider
             """
         )
         terms = await connection.fetch(

@@ -15,11 +15,13 @@ from ext_authz.check_response import render_decision
 from ext_authz.decision import Admitted, Refused, decide
 from ext_authz.keys import KeyCache
 from ext_authz.offers import Offers
+from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.clock import Monotonic, Now
 from gateway_core.errors import INSUFFICIENT_QUOTA
 from gateway_core.ids import KeyId, OrgId, RequestId
 from gateway_core.logs import Logger
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.postgres import Trouble
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
@@ -39,9 +41,9 @@ class Holds(Protocol):
     """Where money is set aside."""
 
     async def place(
-        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, amount: NanoUsd, ttl: timedelta
+        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, mode: Mode, amount: NanoUsd, ttl: timedelta
     ) -> bool:
-        """Hold an amount for a request; False if the balance does not cover it.
+        """Hold an amount for a request; False if the balance of that mode does not cover it.
 
         Raises:
             asyncpg.PostgresError, OSError: nothing is held, or nobody knows; the request must not pass.
@@ -57,6 +59,7 @@ class Authorization:
         keys: KeyCache,
         offers: OfferSource,
         holds: Holds,
+        uses: KeyUses,
         pepper: SecretStr,
         hold_ttl: timedelta,
         now: Now,
@@ -67,6 +70,7 @@ class Authorization:
         self._keys = keys
         self._offers = offers
         self._holds = holds
+        self._uses = uses
         self._pepper = pepper
         self._hold_ttl = hold_ttl
         self._now = now
@@ -97,13 +101,18 @@ class Authorization:
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
         key = await self._find_key(attempt)
-        decision = decide(attempt, key, self._offers.offers, now=self._now())
-        if isinstance(decision, Refused) or decision.hold_nano_usd is None:
+        now = self._now()
+        decision = decide(attempt, key, self._offers.offers, now=now)
+        if isinstance(decision, Refused):
+            return decision
+        self._uses.note(decision.key.key_id, now)
+        if decision.hold_nano_usd is None:
             return decision
         held = await self._holds.place(
             attempt.request_id,
             org_id=decision.key.org_id,
             key_id=decision.key.key_id,
+            mode=decision.key.mode,
             amount=decision.hold_nano_usd,
             ttl=self._hold_ttl,
         )

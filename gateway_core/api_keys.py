@@ -1,7 +1,7 @@
 """API keys and machine tokens: their form, the keyed hash that is stored in their place, and what a key may do.
 
-A key is `sk-tg-live-`, 43 characters of randomness (base 62) and a checksum of 6 characters, so that a typing error or a
-made-up key is refused without a look-up and secret scanners can be sure. An operator's token has the same form. Pure.
+A key is `sk-tg-live-` or `sk-tg-test-`, 43 characters of randomness (base 62) and a checksum of 6 characters, so that a typing
+error or a made-up key is refused without a look-up and secret scanners can be sure. An operator's token has the same form. Pure.
 """
 
 import hashlib
@@ -18,14 +18,18 @@ from pydantic import SecretStr
 
 from gateway_core.contract import Header
 from gateway_core.ids import KeyId, ModelName, OrgId, ProjectId, RandomBytes
+from gateway_core.mode import Mode
 
 IpNetwork = IPv4Network | IPv6Network
 KeyHash = NewType("KeyHash", bytes)
 
 LIVE_PREFIX: Final = "sk-tg-live-"
+TEST_PREFIX: Final = "sk-tg-test-"
 OPERATOR_PREFIX: Final = "tg-op-"
 MACHINE_PREFIX: Final = "tg-mt-"
-_PREFIXES: Final = (LIVE_PREFIX, OPERATOR_PREFIX, MACHINE_PREFIX)
+_PREFIXES: Final = (LIVE_PREFIX, TEST_PREFIX, OPERATOR_PREFIX, MACHINE_PREFIX)
+
+PREFIX_BY_MODE: Final[Mapping[Mode, str]] = {Mode.LIVE: LIVE_PREFIX, Mode.TEST: TEST_PREFIX}
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARACTERS: Final = 43  # 62**43 > 2**256
@@ -95,6 +99,7 @@ class ApiKey:
         models_allowed: shell-style patterns of model names; none means every model.
         is_disabled: the key itself, or the organisation behind it.
         ip_allowed: the networks it may be used from; none means from everywhere.
+        mode: which of the two ledgers pays; what its prefix says.
     """
 
     key_id: KeyId
@@ -104,6 +109,7 @@ class ApiKey:
     is_disabled: bool
     expires_at: datetime | None
     ip_allowed: tuple[IpNetwork, ...] = ()
+    mode: Mode = Mode.LIVE
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it opens anything at this moment."""

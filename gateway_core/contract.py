@@ -63,6 +63,8 @@ class RequestField:
     HIDE_USAGE: Final = "hide_usage"
     """Whether the usage chunk of a stream was our idea and is kept from the client."""
     CLIENT_REQUEST_ID: Final = "client_request_id"
+    MODE: Final = "mode"
+    """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter; then it stands alone."""
 
@@ -74,6 +76,7 @@ class RouteField:
     """Only for the front filter: the cluster it may prepare the body for."""
     PATH: Final = "path"
     MODEL: Final = "model"
+    """Absent where the model keeps its name."""
 
 
 class GrantField:
@@ -84,6 +87,10 @@ class GrantField:
     KEY_ID: Final = "key_id"
     MODEL: Final = "model"
     """The model's own name, whichever of its names the request has."""
+    MODE: Final = "mode"
+    """Of the key: which ledger the request belongs to."""
+    RATED_AS: Final = "rated_as"
+    """Of a test request: the provider whose prices it is charged by, since none of them serves it."""
     PRICE_VERSION: Final = "price_version"
     HOLD_NANO_USD: Final = "hold_nano_usd"
     """Decimal text, because a metadata number is a double. Absent when nothing was held."""
@@ -123,7 +130,10 @@ class Channel:
     CATALOG: Final = "catalog_changed"
     """Payload: the new catalogue revision."""
     API_KEY: Final = "api_key_changed"
-    """Payload: hex of the key's hash."""
+    """Payload: the number of the change, a colon, and the hex of every hash the key has or had, with commas between.
+
+    Numbers are committed, and so heard, in their order.
+    """
 
 
 class Cluster:
@@ -132,6 +142,8 @@ class Cluster:
     XDS: Final = "control_plane_xds"
     EXT_AUTHZ: Final = "ext_authz"
     CONTROL_PLANE: Final = "control_plane"
+    SIMULATOR: Final = "simulator"
+    """Where every request with a test key goes."""
     PROVIDER_PREFIX: Final = "provider/"
 
 
@@ -148,3 +160,8 @@ def provider_of_cluster(cluster: str) -> str | None:
 def route_key(endpoint: str, model: str) -> str:
     """The value of `Header.ROUTE` for a model on an endpoint; also the name of that route. Endpoints hold no colon."""
     return f"{endpoint}:{model}"
+
+
+def simulator_route_key(endpoint: str) -> str:
+    """The value of `Header.ROUTE` for every request with a test key on an endpoint. No endpoint is called `test`."""
+    return f"test:{endpoint}"

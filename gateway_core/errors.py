@@ -51,6 +51,9 @@ INSUFFICIENT_QUOTA: Final = ApiError(
 ADDRESS_NOT_ALLOWED: Final = ApiError(
     403, "address_not_allowed", "This API key may not be used from your network address."
 )
+TEST_MODE_UNAVAILABLE: Final = ApiError(
+    403, "test_mode_unavailable", "Test keys cannot be used here: this gateway has no simulator. Use a live key."
+)
 NOT_FOUND: Final = ApiError(404, "not_found", "Unknown path or method.")
 
 # The caller's, worded by front.lua, which says in the message what is wrong.

@@ -12,19 +12,28 @@ Ready = Callable[[], str | None]
 """Returns what is still missing, or None when the service can do its work."""
 
 
+Role = Callable[[], str]
+"""Returns what a ready service answers: what it does among several of its kind, or just `ok`."""
+
+
+def just_ok() -> str:
+    """For a service whose replicas all do the same."""
+    return "ok"
+
+
 def always_ready() -> None:
     """For a service that serves its health only once it is ready."""
 
 
-def health_routes(ready: Ready, registry: CollectorRegistry) -> list[web.RouteDef]:
-    """`/livez` (this process answers), `/readyz` (503 with the reason until ready), `/metrics`."""
+def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_ok) -> list[web.RouteDef]:
+    """`/livez` (this process answers), `/readyz` (503 with the reason until ready, then the role), `/metrics`."""
 
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_request: web.Request) -> web.Response:
         missing = ready()
-        return web.Response(text="ok\n") if missing is None else web.Response(status=503, text=missing + "\n")
+        return web.Response(text=role() + "\n") if missing is None else web.Response(status=503, text=missing + "\n")
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
@@ -55,9 +64,11 @@ async def serving(
 
 
 @asynccontextmanager
-async def serving_health(host: str, port: int, ready: Ready, registry: CollectorRegistry) -> AsyncIterator[None]:
+async def serving_health(
+    host: str, port: int, ready: Ready, registry: CollectorRegistry, role: Role = just_ok
+) -> AsyncIterator[None]:
     """Serve only the health routes while the block runs."""
     app = web.Application()
-    app.add_routes(health_routes(ready, registry))
+    app.add_routes(health_routes(ready, registry, role))
     async with serving(app, host, port):
         yield

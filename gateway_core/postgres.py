@@ -27,7 +27,10 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """Notifications may have been missed: whatever is kept in memory has to be read again. Comes first of all."""
+    """Notifications may have been missed: whatever is kept in memory has to be read again. Comes first of all.
+
+    It also comes when the connection breaks, so that nothing old is relied on until it is back, and then once more.
+    """
 
 
 async def connect_pool(
@@ -52,7 +55,7 @@ async def notifications(
 ) -> AsyncIterator[Notification | Resync]:
     """Every NOTIFY on the channels, over a connection of its own that is made again when it breaks.
 
-    Yields a `Resync` after each (re)connect and when more than `NOTIFICATIONS_MAX` were waiting. Never ends by itself.
+    Yields a `Resync` after each (re)connect, when the connection breaks, and when more than `NOTIFICATIONS_MAX` were waiting. Never ends by itself.
     """
     while True:
         queue: asyncio.Queue[Notification | Resync] = asyncio.Queue(NOTIFICATIONS_MAX)
@@ -66,28 +69,41 @@ async def notifications(
             await asyncio.sleep(RECONNECT_DELAY_S)
             continue
         try:
+            connection.add_termination_listener(_end_listener(queue))
             for channel in channels:
                 await connection.add_listener(channel, receive)
             yield Resync()
-            while True:
+            while not connection.is_closed():
                 try:
                     yield await asyncio.wait_for(queue.get(), KEEPALIVE_S)
                 except TimeoutError:
                     # A connection that died without a word is noticed here and not at the next change.
                     await connection.execute("SELECT 1", timeout=KEEPALIVE_S)
         except Trouble:
-            await asyncio.sleep(RECONNECT_DELAY_S)
+            pass
         finally:
             connection.terminate()
+        await asyncio.sleep(RECONNECT_DELAY_S)
 
 
 def _receiver(queue: asyncio.Queue[Notification | Resync]) -> Callable[[object, int, str, object], None]:
     def receive(_connection: object, _pid: int, channel: str, payload: object) -> None:
         if queue.full():
-            while not queue.empty():
-                queue.get_nowait()
-            queue.put_nowait(Resync())
+            _start_over(queue)
         else:
             queue.put_nowait(Notification(channel, str(payload)))
 
     return receive
+
+
+def _end_listener(queue: asyncio.Queue[Notification | Resync]) -> Callable[[object], None]:
+    def note_the_end(_connection: object) -> None:
+        _start_over(queue)
+
+    return note_the_end
+
+
+def _start_over(queue: asyncio.Queue[Notification | Resync]) -> None:
+    while not queue.empty():
+        queue.get_nowait()
+    queue.put_nowait(Resync())

@@ -6,6 +6,7 @@ import asyncpg
 
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.ids import KeyId, OrgId, ProjectId
+from gateway_core.mode import Mode
 
 
 class PostgresKeys:
@@ -31,4 +32,5 @@ class PostgresKeys:
             is_disabled=row["is_disabled"],
             expires_at=row["expires_at"],
             ip_allowed=tuple(ip_network(text) for text in row["ip_allowed"]),
+            mode=Mode(row["mode"]),
         )

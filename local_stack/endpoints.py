@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_stack.data_directory import DataDirectory
+from local_stack.instances import instances
+from local_stack.ports import replicas_of
 from local_stack.secret_files import write_private
 from local_stack.tollgate_services import HOST, Keys, Servers
 
@@ -23,6 +25,8 @@ class Endpoints:
     anthropic_base_url: str
     api_key: str
     control_plane_url: str
+    control_plane_urls: Sequence[str]
+    """Of every instance; the one above is the first."""
     operator_token: str
     postgres_dsn: str
     redis_url: str
@@ -57,11 +61,13 @@ def of_running(directory: DataDirectory) -> Endpoints:
 def endpoints(directory: DataDirectory, ports: Mapping[str, int], keys: Keys, stores: Servers) -> Endpoints:
     """Everything there is to know about a stack before it has processes."""
     gateway_url = f"http://{HOST}:{ports['gateway']}"
+    control_planes = [f"http://{HOST}:{ports[name]}" for name in instances("control_plane", replicas_of(ports))]
     return Endpoints(
         openai_base_url=f"{gateway_url}/v1",
         anthropic_base_url=gateway_url,
         api_key=keys.api_key,
-        control_plane_url=f"http://{HOST}:{ports['control_plane']}",
+        control_plane_url=control_planes[0],
+        control_plane_urls=control_planes,
         operator_token=keys.operator_token,
         postgres_dsn=stores.postgres.dsn,
         redis_url=stores.valkey.url,

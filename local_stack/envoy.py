@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,16 +76,18 @@ class Envoy:
         write_private(self.configuration, json.dumps(self.bootstrap, indent=2))
 
 
-def local_bootstrap(*, admin_port: int, xds_port: int) -> dict[str, Any]:
-    """The repository's bootstrap with the addresses of this machine in it."""
+def local_bootstrap(*, admin_port: int, xds_ports: Sequence[int]) -> dict[str, Any]:
+    """The repository's bootstrap with the addresses of this machine in it, one for each control plane."""
     bootstrap: dict[str, Any] = yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))
     bootstrap["node"]["id"] = "local-1"
     bootstrap["admin"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": admin_port}
     (cluster,) = (found for found in bootstrap["static_resources"]["clusters"] if found["name"] == _XDS_CLUSTER)
     cluster["type"] = "STATIC"
     (locality,) = cluster["load_assignment"]["endpoints"]
-    (endpoint,) = locality["lb_endpoints"]
-    endpoint["endpoint"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": xds_port}
+    locality["lb_endpoints"] = [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+        for port in xds_ports
+    ]
     return bootstrap
 
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Self
 
+from local_stack.instances import REPLICAS_MAX, instance, instances
+
 DEFAULTS: Mapping[str, int | None] = {
     "gateway": 8080,
     "control_plane": 8081,
@@ -24,7 +26,9 @@ DEFAULTS: Mapping[str, int | None] = {
     "ext_authz_metrics": None,
     "billing_sink_metrics": None,
 }
-"""Every port of a stack and where it is looked for first; None takes any."""
+"""Every port of a stack and where it is looked for first; None takes any. Those of further instances are looked for anywhere."""
+
+PORTS_OF_EACH_INSTANCE = ("control_plane", "xds", "ext_authz", "ext_authz_metrics", "billing_sink_metrics")
 
 _HOST = "127.0.0.1"
 _NEXT_TRIED = 100
@@ -63,18 +67,31 @@ class PortClaims:
         return True
 
 
+def port_names(replicas: int) -> list[str]:
+    """Every port of a stack that has so many of each service of ours."""
+    further = [instance(name, number) for number in range(2, replicas + 1) for name in PORTS_OF_EACH_INSTANCE]
+    return [*DEFAULTS, *further]
+
+
+def replicas_of(ports: Mapping[str, int]) -> int:
+    """How many of each service of ours a stack with these ports has."""
+    return sum(name in ports for name in instances("control_plane", REPLICAS_MAX))
+
+
 def choose(
     kept: Mapping[str, int],
     fixed: Mapping[str, int],
     *,
+    replicas: int,
     take: Callable[[int], bool],
     any_port: Callable[[], int],
 ) -> dict[str, int]:
-    """A port for every name in `DEFAULTS`.
+    """A port for every name.
 
     Args:
         kept: the choice of an earlier run; it holds where it is still free.
         fixed: ports that were asked for by number.
+        replicas: how many of each service of ours there are.
         take: claims a port, and says whether that worked.
         any_port: a port that is probably free, another one at each call.
 
@@ -83,7 +100,7 @@ def choose(
     """
     take_fixed(fixed, take=take)
     chosen = dict(fixed)
-    for name in DEFAULTS:
+    for name in port_names(replicas):
         if name not in chosen:
             chosen[name] = next(port for port in _candidates(name, kept, any_port) if take(port))
     return chosen
@@ -109,7 +126,7 @@ def free_port() -> int:
 
 
 def _candidates(name: str, kept: Mapping[str, int], any_port: Callable[[], int]) -> Iterator[int]:
-    first = DEFAULTS[name]
+    first = DEFAULTS.get(name)
     near: Iterable[int] = () if first is None else range(first, min(first + _NEXT_TRIED, _PORT_MAX + 1))
     before = (kept[name],) if name in kept else ()
     return itertools.chain(before, near, iter(any_port, None))

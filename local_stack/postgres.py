@@ -27,7 +27,8 @@ DATABASE = "tollgate"
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "100",
+    # One of each service of ours has 45 connections at the most, and there may be four of each.
+    "max_connections": "200",
     "shared_buffers": "64MB",
     # Not minimal: it does not log a sequence that is used in the transaction that makes it, as migrations do, and after a
     # crash the sequence gives a number twice.

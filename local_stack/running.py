@@ -20,12 +20,17 @@ _TAIL_LINES = 40
 
 @contextlib.asynccontextmanager
 async def running_stack(
-    data_dir: Path, *, environment: Mapping[str, str] | None = None, output: Path | None = None
+    data_dir: Path,
+    *,
+    replicas: int = 1,
+    environment: Mapping[str, str] | None = None,
+    output: Path | None = None,
 ) -> AsyncIterator[DataDirectory]:
     """Start a stack and yield its directory once `endpoints.json` is there; stop it at the end of the block.
 
     Args:
         data_dir: where it lives; made if it is not there. The same directory finds its data again.
+        replicas: how many of each service of ours.
         environment: all variables of the process; None hands on those of this one.
         output: where what it prints is written; None drops it, but shows errors.
 
@@ -38,7 +43,7 @@ async def running_stack(
     # A supervisor that was killed has left its file behind, and the next one needs a moment to remove it.
     with directory.locked():
         directory.endpoints.unlink(missing_ok=True)
-    process = await _spawn(directory, environment, output)
+    process = await _spawn(directory, replicas, environment, output)
     try:
         await _until_ready(process, directory, output)
         yield directory
@@ -46,8 +51,11 @@ async def running_stack(
         await _stop(process)
 
 
-async def _spawn(directory: DataDirectory, environment: Mapping[str, str] | None, output: Path | None) -> Process:
-    command = (sys.executable, "-m", "tollgate", "up", "--data-dir", str(directory.path))
+async def _spawn(
+    directory: DataDirectory, replicas: int, environment: Mapping[str, str] | None, output: Path | None
+) -> Process:
+    options = ("--data-dir", str(directory.path), "--replicas", str(replicas))
+    command = (sys.executable, "-m", "tollgate", "up", *options)
     if output is None:
         return await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, env=environment)
     with output.open("wb") as file:

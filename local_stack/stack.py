@@ -51,12 +51,13 @@ class Progress(Protocol):
         """A signal has asked for the end. Once, and not when a start that failed is undone."""
 
 
-async def up(directory: DataDirectory, port: int | None, progress: Progress) -> None:
+async def up(directory: DataDirectory, port: int | None, replicas: int, progress: Progress) -> None:
     """Run a stack until a signal says stop.
 
     Args:
         directory: where it lives; made if it is not there.
         port: of the gateway; None takes the one it had, or the default, or the next free one.
+        replicas: how many of each service of ours.
         progress: told what happens.
 
     Raises:
@@ -77,7 +78,7 @@ async def up(directory: DataDirectory, port: int | None, progress: Progress) -> 
         directory.endpoints.unlink(missing_ok=True)
         await predecessors.outlive(read_state(directory.state))
         directory.state.unlink(missing_ok=True)
-        ports = choose(_kept_ports(directory), fixed, take=claims.take, any_port=free_port)
+        ports = choose(_kept_ports(directory), fixed, replicas=replicas, take=claims.take, any_port=free_port)
         write_private(directory.ports, json.dumps(ports, indent=2))
         environment = Environment.load(tollgate_services.Secret)
         stores = tollgate_services.servers(directory, ports, environment)

@@ -13,18 +13,18 @@ from local_stack import probes
 from local_stack.clickhouse import ClickHouse
 from local_stack.data_directory import DataDirectory
 from local_stack.envoy import Envoy, local_bootstrap
+from local_stack.instances import instance, instances
+from local_stack.ports import PORTS_OF_EACH_INSTANCE, replicas_of
 from local_stack.postgres import Postgres
 from local_stack.secret_files import SecretFiles
-from local_stack.service import Command, Service, Task
+from local_stack.service import Command, Ready, Service, Task
 from local_stack.settings import Environment
 from local_stack.valkey import Valkey
 
 HOST: Final = "127.0.0.1"
 
-SERVICES: Final = (
-    *("postgres", "valkey", "clickhouse", "simulator", "control_plane", "ext_authz", "billing_sink"),
-    "envoy",
-)
+REPLICATED: Final = ("control_plane", "ext_authz", "billing_sink")
+SERVICES: Final = ("postgres", "valkey", "clickhouse", "simulator", *REPLICATED, "envoy")
 TASKS: Final = ("migrate_billing_sink", "migrate_control_plane", "seed_demo")
 """The names in the tables below, for those who have no stack to make a table of."""
 
@@ -102,25 +102,46 @@ def write_secrets(directory: DataDirectory, stores: Servers) -> None:
     files.put(Secret.TOLLGATE_CLICKHOUSE_URL, stores.clickhouse.url)
 
 
-def service_environment(directory: DataDirectory, ports: Mapping[str, int]) -> dict[str, str]:
-    """The settings of all services; each reads its own. No secret is among them."""
+def service_names(replicas: int) -> list[str]:
+    """The names in the table of a stack that has so many of each service of ours, in no particular order."""
+    further = [instance(name, number) for number in range(2, replicas + 1) for name in REPLICATED]
+    return [*SERVICES, *further]
+
+
+def service_environment(directory: DataDirectory, ports: Mapping[str, int], number: int = 1) -> dict[str, str]:
+    """The settings of all services; each reads its own. No secret is among them.
+
+    Args:
+        directory: of the stack.
+        ports: of the stack.
+        number: which instance of its service it is.
+    """
+
+    def own(name: str) -> str:
+        return str(ports[instance(name, number)])
+
+    def all_of(name: str) -> str:
+        return ",".join(f"{HOST}:{ports[each]}" for each in instances(name, replicas_of(ports)))
+
     return {
         "TOLLGATE_SECRETS_DIR": str(directory.secrets),
         "TOLLGATE_SPOOL_DIR": str(directory.spool),
         "TOLLGATE_GATEWAY_HOST": HOST,
         "TOLLGATE_GATEWAY_PORT": str(ports["gateway"]),
         "TOLLGATE_CONTROL_PLANE_HOST": HOST,
-        "TOLLGATE_CONTROL_PLANE_PORT": str(ports["control_plane"]),
-        "TOLLGATE_CONTROL_PLANE_ENDPOINTS": f"{HOST}:{ports['control_plane']}",
+        "TOLLGATE_CONTROL_PLANE_PORT": own("control_plane"),
+        "TOLLGATE_CONTROL_PLANE_ENDPOINTS": all_of("control_plane"),
+        # The simulator is one, and a newcomer's own server on this machine.
+        "TOLLGATE_PRIVATE_PROVIDERS_ALLOWED": "true",
         "TOLLGATE_XDS_HOST": HOST,
-        "TOLLGATE_XDS_PORT": str(ports["xds"]),
+        "TOLLGATE_XDS_PORT": own("xds"),
         "TOLLGATE_EXT_AUTHZ_HOST": HOST,
-        "TOLLGATE_EXT_AUTHZ_PORT": str(ports["ext_authz"]),
-        "TOLLGATE_EXT_AUTHZ_ENDPOINTS": f"{HOST}:{ports['ext_authz']}",
+        "TOLLGATE_EXT_AUTHZ_PORT": own("ext_authz"),
+        "TOLLGATE_EXT_AUTHZ_ENDPOINTS": all_of("ext_authz"),
         "TOLLGATE_EXT_AUTHZ_METRICS_HOST": HOST,
-        "TOLLGATE_EXT_AUTHZ_METRICS_PORT": str(ports["ext_authz_metrics"]),
+        "TOLLGATE_EXT_AUTHZ_METRICS_PORT": own("ext_authz_metrics"),
         "TOLLGATE_BILLING_SINK_METRICS_HOST": HOST,
-        "TOLLGATE_BILLING_SINK_METRICS_PORT": str(ports["billing_sink_metrics"]),
+        "TOLLGATE_BILLING_SINK_METRICS_PORT": own("billing_sink_metrics"),
         "TOLLGATE_SIMULATOR_HOST": HOST,
         "TOLLGATE_SIMULATOR_PORT": str(ports["simulator"]),
         "TOLLGATE_SIMULATOR_URL": f"http://{HOST}:{ports['simulator']}",
@@ -149,8 +170,10 @@ def tasks(directory: DataDirectory, ports: Mapping[str, int], environment: Envir
 def services(
     directory: DataDirectory, ports: Mapping[str, int], environment: Environment, stores: Servers, api_key: str
 ) -> list[Service]:
-    """What runs as long as the stack does, in the order of the start."""
+    """What runs as long as the stack does, in the order of the start. The ports say how many of each service of ours."""
     variables = {**environment.general, **service_environment(directory, ports)}
+    replicas = [_Replica.of(number, directory, ports, environment) for number in range(1, replicas_of(ports) + 1)]
+    control_planes = [replica.control_plane() for replica in replicas]
     return [
         stores.postgres.service(),
         stores.valkey.service(),
@@ -162,42 +185,80 @@ def services(
             ports={"simulator": ports["simulator"]},
             stop_stage=2,
         ),
-        Service(
-            "control_plane",
-            _python("control_plane", environment=variables),
-            ready=lambda _: probes.http_get(ports["control_plane"], "/readyz"),
-            needs=("postgres", "valkey", "seed_demo"),
-            ports={name: ports[name] for name in ("control_plane", "xds")},
-            stop_stage=2,
-        ),
-        Service(
-            "ext_authz",
-            _python("ext_authz", environment=variables),
-            ready=lambda _: probes.http_get(ports["ext_authz_metrics"], "/readyz"),
-            needs=("postgres", "valkey", "seed_demo"),
-            ports={name: ports[name] for name in ("ext_authz", "ext_authz_metrics")},
-            stop_stage=2,
-        ),
-        Service(
-            "billing_sink",
-            _python("billing_sink", environment=variables),
-            ready=lambda _: probes.http_get(ports["billing_sink_metrics"], "/readyz"),
-            needs=("postgres", "clickhouse", "seed_demo"),
-            ports={"billing_sink_metrics": ports["billing_sink_metrics"]},
-            # After Envoy: what it has just written to the spool is still taken into the ledger.
-            stop_stage=1,
-            stop_grace_s=2.0,
-        ),
+        *control_planes,
+        *(replica.ext_authz() for replica in replicas),
+        *(replica.billing_sink() for replica in replicas),
         Envoy(
             directory.run / "envoy.json",
-            local_bootstrap(admin_port=ports["envoy_admin"], xds_port=ports["xds"]),
+            local_bootstrap(
+                admin_port=ports["envoy_admin"],
+                xds_ports=[ports[name] for name in instances("xds", len(replicas))],
+            ),
         ).service(
-            # Not before: an Envoy that finds nobody to ask waits half a second before it asks again.
-            needs=("control_plane", "simulator"),
+            # Not before: an Envoy that finds nobody to ask waits before it asks again.
+            needs=(*(service.name for service in control_planes), "simulator"),
             ports={"gateway": ports["gateway"]},
             serves=lambda _: probes.http_get(ports["gateway"], "/v1/models", bearer=api_key, accepted=_ROUTED),
         ),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Replica:
+    """One instance of each service of ours. Whichever number it has, it needs the same and stops with the others."""
+
+    number: int
+    ports: Mapping[str, int]
+    """Its own, by the names that the first instance's have."""
+    variables: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, number: int, directory: DataDirectory, ports: Mapping[str, int], environment: Environment
+    ) -> "_Replica":
+        own = {name: ports[instance(name, number)] for name in PORTS_OF_EACH_INSTANCE}
+        return cls(number, own, {**environment.general, **service_environment(directory, ports, number)})
+
+    def control_plane(self) -> Service:
+        return Service(
+            self._named("control_plane"),
+            _python("control_plane", environment=self.variables),
+            ready=self._is_ready("control_plane"),
+            needs=("postgres", "valkey", "seed_demo"),
+            ports=self._listens_on("control_plane", "xds"),
+            stop_stage=2,
+        )
+
+    def ext_authz(self) -> Service:
+        return Service(
+            self._named("ext_authz"),
+            _python("ext_authz", environment=self.variables),
+            ready=self._is_ready("ext_authz_metrics"),
+            needs=("postgres", "valkey", "seed_demo"),
+            ports=self._listens_on("ext_authz", "ext_authz_metrics"),
+            stop_stage=2,
+        )
+
+    def billing_sink(self) -> Service:
+        return Service(
+            self._named("billing_sink"),
+            _python("billing_sink", environment=self.variables),
+            ready=self._is_ready("billing_sink_metrics"),
+            needs=("postgres", "clickhouse", "seed_demo"),
+            ports=self._listens_on("billing_sink_metrics"),
+            # After Envoy: what it has just written to the spool is still taken into the ledger.
+            stop_stage=1,
+            stop_grace_s=2.0,
+        )
+
+    def _named(self, service: str) -> str:
+        return instance(service, self.number)
+
+    def _listens_on(self, *names: str) -> dict[str, int]:
+        return {instance(name, self.number): self.ports[name] for name in names}
+
+    def _is_ready(self, port: str) -> Ready:
+        return lambda _: probes.http_get(self.ports[port], "/readyz")
 
 
 def _python(module: str, *arguments: str, environment: Mapping[str, str]) -> Command:

@@ -1,12 +1,16 @@
 """What tests of several folders share: real parts, started once per run."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import hypothesis
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
+from billing_sink.postgres_claim import SpoolClaim, connect
+from gateway_core.clock import monotonic
 from tests.support.databases import fresh_database, postgres_server
 from tests.support.stack import Stack, running_stack
 
@@ -30,6 +34,14 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     """A pool on the test's own database."""
     async with asyncpg.create_pool(database, min_size=1, max_size=10) as created:
         yield created
+
+
+@pytest.fixture
+async def claim(database: str) -> AsyncIterator[SpoolClaim]:
+    """What a sink on the test's own database reads a spool with."""
+    created = SpoolClaim(partial(connect, SecretStr(database)), monotonic)
+    yield created
+    await created.close()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -29,7 +29,7 @@ Tollgate is ready.
   OpenAI base URL     {endpoints.openai_base_url}
   Anthropic base URL  {endpoints.anthropic_base_url}
   API key             {endpoints.api_key}
-  Control plane       {endpoints.control_plane_url}
+  Control plane       {", ".join(endpoints.control_plane_urls)}
   Operator token      {endpoints.operator_token}
   Providers           {", ".join(_described(provider) for provider in providers)}
 

@@ -1,9 +1,21 @@
-"""Mails to users, and who sends them. The local stack writes them to its log, where the link is to be found."""
+"""Mails to users, and who sends them. Without a mail server they are written to the log, where the link is to be found."""
 
+import re
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Final, Protocol
+
+from pydantic import SecretStr
 
 from gateway_core.logs import Logger
+
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,8}")
+_ADDRESS_LENGTH_MAX: Final = 254
+
+
+def is_mail_address(text: str) -> bool:
+    """Whether mail can be sent there, as far as the form says."""
+    return len(text) <= _ADDRESS_LENGTH_MAX and _ADDRESS.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +30,37 @@ class Mail:
         return f"Mail({self.to!r}, {self.subject!r})"
 
 
+class Tls(StrEnum):
+    """How the connection to the mail server is encrypted."""
+
+    STARTTLS = "starttls"
+    """From the first command on; a server that does not offer it gets no mail."""
+    TLS = "tls"
+    """From the first byte on."""
+    NONE = "none"
+    """Not at all: for a mail server on the same machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The mail server that takes our mails, and as whom."""
+
+    host: str
+    port: int
+    tls: Tls
+    username: str | None
+    password: SecretStr | None
+    sender: str
+
+
 class MailSender(Protocol):
     """Whoever carries mails."""
 
     async def send(self, mail: Mail) -> None:
-        """Hand over one mail. Called after the commit; a mail that gets lost can be asked for again."""
+        """Hand over one mail, without waiting for its delivery.
+
+        Called after the commit; a mail that gets lost can be asked for again.
+        """
 
 
 class LogMailSender:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from control_plane.accounts.permissions import Permission, Role
+from gateway_core.mode import Mode
 
 
 class Resource(BaseModel):
@@ -28,6 +29,16 @@ class User(Revised):
     name: str
     email_verified_at: datetime | None
     is_operator: bool = Field(description="Whether this user runs the installation.")
+    created_at: datetime
+
+
+class LinkedIdentity(Resource):
+    """A subject at an issuer that logs in as a user."""
+
+    issuer: str
+    subject: str
+    user_id: str
+    email: str
     created_at: datetime
 
 
@@ -85,6 +96,7 @@ class Key(Revised):
     org_id: str
     project_id: str
     name: str
+    mode: Mode = Field(description="`test`: its requests go to the simulator and cost play money.")
     hint: str = Field(description="The first characters of the key, to tell keys apart.")
     models_allowed: list[str] = Field(description="Shell-style patterns of model names; none admits every model.")
     ip_allowed: list[str] = Field(

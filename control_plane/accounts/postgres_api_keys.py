@@ -9,9 +9,10 @@ import asyncpg
 from control_plane.accounts.model import Key
 from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd, format_usd
 
-_COLUMNS: Final = """key_id AS id, org_id, project_id, name, hint, models_allowed, ip_allowed::text[] AS ip_allowed,
+_COLUMNS: Final = """key_id AS id, org_id, project_id, name, mode, hint, models_allowed, ip_allowed::text[] AS ip_allowed,
     budget_per_day_nano_usd, budget_per_month_nano_usd, requests_per_minute_max, tokens_per_minute_max, concurrency_max,
     disabled_at IS NOT NULL AS disabled, expires_at, previous_valid_until, last_used_at, created_at, revision"""
 
@@ -38,6 +39,7 @@ async def add_key(
     key_id: str,
     org_id: str,
     project_id: str,
+    mode: Mode,
     key_hash: KeyHash,
     hint: str,
     created_by: str,
@@ -46,13 +48,14 @@ async def add_key(
     """Write a new key."""
     await db.execute(
         """
-        INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash, hint, created_by)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, mode, key_hash, hint, created_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         """,
         key_id,
         org_id,
         project_id,
         settings.name,
+        mode,
         key_hash,
         hint,
         created_by,

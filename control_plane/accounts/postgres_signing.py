@@ -1,6 +1,7 @@
 """Access tokens: JWTs signed with EdDSA by a key that lives in Postgres, so that every replica can sign and check.
 
-The newest key signs. The ones before it stay published and accepted as long as a token of theirs may still be valid.
+The newest key signs. The ones before it stay published and accepted as long as a token of theirs may still be valid. A key that
+does not open is as good as gone: its tokens are refused, and if it was the newest, another one is made.
 """
 
 from base64 import urlsafe_b64encode
@@ -11,10 +12,12 @@ from typing import Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from control_plane.accounts.sealing import Seal
+from control_plane import sealing
 from control_plane.database import Database
+from control_plane.sealing import Seal, UnreadableSealError
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes, new_id
+from gateway_core.logs import Logger
 
 LIFETIME: Final = timedelta(minutes=15)
 ISSUER: Final = "tollgate"
@@ -49,13 +52,17 @@ class Claims:
 class AccessTokens:
     """Signs and checks. Keys are kept in memory and read again now and then."""
 
-    def __init__(self, db: Database, seal: Seal, now: Now, random_bytes: RandomBytes, rotate_after: timedelta) -> None:
+    def __init__(
+        self, db: Database, seal: Seal, now: Now, random_bytes: RandomBytes, log: Logger, *, rotate_after: timedelta
+    ) -> None:
         self._db = db
         self._seal = seal
         self._now = now
         self._random_bytes = random_bytes
+        self._log = log
         self._rotate_after = rotate_after
         self._keys: list[SigningKey] = []
+        self._newest_opens = True
         self._read_at: datetime | None = None
 
     async def issue(self, claims: Claims) -> str:
@@ -117,7 +124,9 @@ class AccessTokens:
         if self._read_at is None or self._now() - self._read_at > _RELOAD_AFTER:
             await self._read()
         if not self._keys or self._now() - self._keys[0].created_at > self._rotate_after:
-            await self._make(self._db, unless_newer_than=self._now() - self._rotate_after)
+            # Replicas that find it old at the same time make one key between them.
+            oldest = self._now() - self._rotate_after
+            await self._make(self._db, unless_newer_than=oldest if self._newest_opens else None)
             await self._read()
         return self._keys
 
@@ -142,7 +151,7 @@ class AccessTokens:
             """,
             kid,
             private.public_key().public_bytes_raw(),
-            self._seal.seal(_purpose(kid), private.private_bytes_raw()),
+            self._seal.seal(sealing.signing_key(kid), private.private_bytes_raw()),
             self._now(),
             unless_newer_than,
         )
@@ -159,11 +168,13 @@ class AccessTokens:
         )
         keys = []
         for row in rows:
-            private = Ed25519PrivateKey.from_private_bytes(self._seal.open(_purpose(row["kid"]), row["sealed_private"]))
+            try:
+                raw = self._seal.open(sealing.signing_key(row["kid"]), row["sealed_private"])
+            except UnreadableSealError as error:
+                self._log.error("signing_key_unreadable", kid=row["kid"], error=str(error))
+                continue
+            private = Ed25519PrivateKey.from_private_bytes(raw)
             keys.append(SigningKey(row["kid"], row["created_at"], private.public_key(), private))
+        self._newest_opens = not rows or (bool(keys) and keys[0].kid == rows[0]["kid"])
         self._keys = keys
         self._read_at = self._now()
-
-
-def _purpose(kid: str) -> str:
-    return f"signing-key/{kid}"

@@ -10,17 +10,20 @@ from gateway_core.api_keys import KeyHash
 _COLUMNS: Final = "user_id AS id, email, name, email_verified_at, is_operator, created_at, revision"
 
 
-async def add_user(db: Database, *, user_id: str, email: str, name: str, password_hash: str) -> User | None:
-    """Write a new user; None if the address has one."""
+async def add_user(
+    db: Database, *, user_id: str, email: str, name: str, password_hash: str | None, verified_at: datetime | None = None
+) -> User | None:
+    """Write a new user; None if the address has one. Without a password they log in at an issuer."""
     row = await db.fetchrow(
         f"""
-        INSERT INTO accounts.users (user_id, email, name, password_hash) VALUES ($1, $2, $3, $4)
+        INSERT INTO accounts.users (user_id, email, name, password_hash, email_verified_at) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
         """,  # noqa: S608 - a list of columns of ours
         user_id,
         email,
         name,
         password_hash,
+        verified_at,
     )
     return None if row is None else User.model_validate({**row})
 
@@ -34,18 +37,24 @@ async def find_user(db: Database, user_id: str, *, lock: bool = False) -> User |
     return None if row is None else User.model_validate({**row})
 
 
-async def find_user_by_email(db: Database, email: str) -> User | None:
-    """A user by address, however it is spelt."""
+async def find_user_by_email(db: Database, email: str, *, lock: bool = False) -> User | None:
+    """A user by address, however it is spelt. Locked, it stays as it is until the end of the transaction."""
     row = await db.fetchrow(
-        f"SELECT {_COLUMNS} FROM accounts.users WHERE lower(email) = lower($1) AND disabled_at IS NULL",  # noqa: S608 - a list of columns of ours
+        f"""
+        SELECT {_COLUMNS} FROM accounts.users
+        WHERE lower(email) = lower($1) AND disabled_at IS NULL {locked("") if lock else ""}
+        """,  # noqa: S608 - a list of columns of ours
         email,
     )
     return None if row is None else User.model_validate({**row})
 
 
-async def password_hash(db: Database, user_id: str) -> str | None:
-    """The stored hash of a user's password."""
-    stored: str | None = await db.fetchval("SELECT password_hash FROM accounts.users WHERE user_id = $1", user_id)
+async def password_hash(db: Database, user_id: str, *, lock: bool = False) -> str | None:
+    """The stored hash of a user's password; None if they have none. Locked, it stays until the transaction ends."""
+    stored: str | None = await db.fetchval(
+        f"SELECT password_hash FROM accounts.users WHERE user_id = $1 {locked('') if lock else ''}",  # noqa: S608 - no text but ours
+        user_id,
+    )
     return stored
 
 
@@ -54,6 +63,41 @@ async def set_password(db: Database, user_id: str, hashed: str) -> None:
     await db.execute(
         "UPDATE accounts.users SET password_hash = $2, revision = revision + 1 WHERE user_id = $1", user_id, hashed
     )
+
+
+async def void_credentials(db: Database, user_id: str, now: datetime) -> None:
+    """Void whatever may open a user's account, or act for them: nobody knows who chose it.
+
+    The password and the links in mails are gone. The machine tokens they have made end, and the keys are disabled, which
+    can be undone; the invitations are taken back. The same for what those tokens have made.
+    """
+    await db.execute(
+        "UPDATE accounts.users SET password_hash = NULL, revision = revision + 1 WHERE user_id = $1", user_id
+    )
+    await db.execute(
+        "UPDATE accounts.mail_tokens SET used_at = $2 WHERE user_id = $1 AND used_at IS NULL", user_id, now
+    )
+    rows = await db.fetch(
+        """
+        WITH RECURSIVE maker AS (
+            SELECT $1::text AS id
+            UNION SELECT token.token_id FROM accounts.machine_tokens token JOIN maker ON token.created_by = maker.id
+        ) SELECT id FROM maker
+        """,
+        user_id,
+    )
+    for statement in (
+        """
+        UPDATE accounts.api_keys SET disabled_at = $2, revision = revision + 1
+        WHERE created_by = ANY($1) AND disabled_at IS NULL AND revoked_at IS NULL
+        """,
+        "UPDATE accounts.machine_tokens SET disabled_at = $2 WHERE created_by = ANY($1) AND disabled_at IS NULL",
+        """
+        UPDATE accounts.invitations SET revoked_at = $2
+        WHERE invited_by = ANY($1) AND accepted_at IS NULL AND revoked_at IS NULL
+        """,
+    ):
+        await db.execute(statement, [row["id"] for row in rows], now)
 
 
 async def rename_user(db: Database, user_id: str, name: str) -> User:

@@ -12,11 +12,14 @@ from control_plane.api import (
     me,
     members,
     models,
+    oidc,
     operations,
     orgs,
+    play_money,
     prices,
     providers,
     routes,
+    sign_in_page,
     tokens,
 )
 from control_plane.api.context import SERVICES, Services
@@ -30,10 +33,12 @@ from gateway_core.health import Ready, health_routes
 
 OPERATION_MODULES = (
     auth,
+    oidc,
     me,
     orgs,
     members,
     keys,
+    play_money,
     tokens,
     providers,
     models,
@@ -65,8 +70,12 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
     async def jwks(_request: web.Request) -> web.Response:
         return web.json_response({"keys": await services.access_tokens.jwks()})
 
+    async def sign_in(_request: web.Request) -> web.Response:
+        return web.Response(text=sign_in_page.PAGE, content_type="text/html", headers=sign_in_page.HEADERS)
+
     app.add_routes(
         [
+            web.get(sign_in_page.PATH, sign_in),
             web.get(f"{PREFIX}/openapi.json", openapi),
             web.get(f"{PREFIX}/docs", docs),
             web.get("/.well-known/jwks.json", jwks),

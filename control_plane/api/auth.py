@@ -15,7 +15,7 @@ from control_plane.accounts.postgres_signing import LIFETIME, Claims
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Call, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
-from control_plane.fields import Body, Email, MailToken, Name, Password
+from control_plane.fields import SECRET, Body, Email, MailToken, Name, Password
 from gateway_core.api_keys import hash_key
 from gateway_core.ids import new_id
 
@@ -24,6 +24,7 @@ SESSION_LIFETIME: Final = timedelta(days=30)
 VERIFY_LIFETIME: Final = timedelta(days=3)
 RESET_LIFETIME: Final = timedelta(hours=1)
 DEFAULT_PROJECT: Final = "Default"
+_WRONG: Final = "E-mail address or password is wrong."
 
 
 class Registration(Body):
@@ -47,13 +48,13 @@ class Credentials(Body):
     """Who logs in."""
 
     email: Email
-    password: str = Field(min_length=1, max_length=200)
+    password: str = Field(min_length=1, max_length=200, json_schema_extra=SECRET)
 
 
 class RefreshToken(Body):
     """A refresh token."""
 
-    refresh_token: str = Field(min_length=1, max_length=200)
+    refresh_token: str = Field(min_length=1, max_length=200, json_schema_extra=SECRET)
 
 
 class Tokens(Resource):
@@ -162,17 +163,33 @@ async def login(call: Call, body: Credentials) -> Tokens:
     user = await postgres_users.find_user_by_email(call.db, body.email)
     stored = None if user is None else await postgres_users.password_hash(call.db, user.id)
     if not await services.passwords.is_right(body.password, stored) or user is None:
-        raise UnauthenticatedError("E-mail address or password is wrong.")
+        raise UnauthenticatedError(_WRONG)
     await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, body.email)
     if services.require_verified_email and user.email_verified_at is None:
         raise ForbiddenError("Verify your e-mail address first: follow the link in the mail.")
-    session = Session(new_id("ses", services.random_bytes), user.id)
-    refresh_token, token_hash = new_secret(services)
     async with services.pool.acquire() as connection, connection.transaction():
         call.db = connection
-        await postgres_sessions.open_session(connection, session, token_hash, services.now() + SESSION_LIFETIME)
-        await call.audit("session.open", session.session_id, actor=Actor(ActorKind.USER, user.id))
-    return await _tokens(call, session, refresh_token)
+        # Whoever changed the password or took it away while it was being checked has ended all sessions: this one too.
+        if await postgres_users.password_hash(connection, user.id, lock=True) != stored:
+            raise UnauthenticatedError(_WRONG)
+        session, refresh_token = await open_session(call, user.id)
+    return await issue_tokens(call, session, refresh_token)
+
+
+async def open_session(call: Call, user_id: str) -> tuple[Session, str]:
+    """Begin a session of a user who has shown who they are; with its first refresh token."""
+    services = call.services
+    session = Session(new_id("ses", services.random_bytes), user_id)
+    refresh_token, token_hash = new_secret(services)
+    await postgres_sessions.open_session(call.db, session, token_hash, services.now() + SESSION_LIFETIME)
+    await call.audit("session.open", session.session_id, actor=Actor(ActorKind.USER, user_id))
+    return session, refresh_token
+
+
+async def issue_tokens(call: Call, session: Session, refresh_token: str) -> Tokens:
+    """The answer of a log-in. Signing may read keys: not while a connection is held."""
+    access_token = await call.services.access_tokens.issue(Claims(session.user_id, session.session_id))
+    return Tokens(access_token=access_token, expires_in=int(LIFETIME.total_seconds()), refresh_token=refresh_token)
 
 
 @operation("POST", "/auth/refresh", tag=TAG, access=Open.ANYONE, in_transaction=False, is_audited=False)
@@ -184,8 +201,8 @@ async def refresh(call: Call, body: RefreshToken) -> Tokens:
         session = await postgres_sessions.exchange(
             connection, hash_key(body.refresh_token, services.pepper), new_hash, services.now()
         )
-    # Signing may read keys: not while a connection is held, or as many calls as the pool is large wait for each other.
-    return await _tokens(call, session, new)
+    # Not while a connection is held, or as many calls as the pool is large wait for each other.
+    return await issue_tokens(call, session, new)
 
 
 @operation("POST", "/auth/logout", tag=TAG, access=Open.SIGNED_IN)
@@ -283,8 +300,3 @@ async def _mail_verification(call: Call, user: User) -> None:
     )
     link = f"{services.public_url}/api/v1/auth/verify-email?token={token}"
     call.after_commit.append(lambda: services.mail.send(Mail(user.email, "Verify your e-mail address", link)))
-
-
-async def _tokens(call: Call, session: Session, refresh_token: str) -> Tokens:
-    access_token = await call.services.access_tokens.issue(Claims(session.user_id, session.session_id))
-    return Tokens(access_token=access_token, expires_in=int(LIFETIME.total_seconds()), refresh_token=refresh_token)

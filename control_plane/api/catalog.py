@@ -14,7 +14,6 @@ from control_plane.accounts.postgres_audit import Entry
 from control_plane.api import catalog_change
 from control_plane.api.operation import Call, operation
 from control_plane.api.providers import address_fault
-from control_plane.catalog.credentials import UnreadableCredentialError
 from control_plane.catalog.document import CatalogDocument, Kind, Thing, canonical
 from control_plane.catalog.document_changes import Change, Changes, Verb, changes
 from control_plane.catalog.document_faults import faults
@@ -26,13 +25,14 @@ from control_plane.catalog.postgres_document import (
     write_changes,
 )
 from control_plane.catalog.postgres_operations import begin_revision
-from control_plane.catalog.postgres_providers import read_credentials
+from control_plane.catalog.postgres_providers import read_base_urls, read_credentials
 from control_plane.catalog.postgres_store import read_catalog_within
 from control_plane.catalog.resources import Operation
 from control_plane.catalog.specs import ProviderSpec, silent
 from control_plane.database import Connection, Database
 from control_plane.errors import ConflictError, InvalidField, ThrottledError
 from control_plane.fields import Body
+from control_plane.sealing import UnreadableSealError, provider_credential
 from control_plane.xds.configuration_check import CheckRunningError, NoEnvoyError
 from gateway_core.ids import ProviderName
 
@@ -42,6 +42,7 @@ DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 """The catalogue of thousands of models is one body."""
 
 _RETRY_AFTER_S: Final = 5
+_LOOKUPS_AT_ONCE_MAX: Final = 8
 
 
 class WholeCatalog(CatalogDocument, Revised):
@@ -95,11 +96,17 @@ class _Plan:
 
 async def check_addresses(call: Call, body: CatalogDocument, query: PruneQuery) -> None:  # noqa: ARG001 - as the handler
     """Before the transaction, because it may take long. What is found is reported with everything else."""
-    names = list(body.providers)
-    details = await asyncio.gather(*(address_fault(call, body.providers[name].base_url) for name in names))
-    call.faults += [
-        InvalidField(_address(name), detail) for name, detail in zip(names, details, strict=True) if detail is not None
-    ]
+    known = await read_base_urls(call.db)
+    lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE_MAX)
+
+    async def judge(name: str, base_url: str) -> None:
+        async with lookups:
+            detail = await address_fault(call, base_url)
+        if detail is not None:
+            call.faults.append(InvalidField(Thing(Kind.PROVIDER, (name,)).pointer + "/base_url", detail))
+
+    moved = {name: spec.base_url for name, spec in body.providers.items() if known.get(name) != spec.base_url}
+    await asyncio.gather(*(judge(name, base_url) for name, base_url in moved.items()))
 
 
 @operation("GET", "/catalog", tag=TAG, access=Permission.CATALOG_READ, is_brief=True)
@@ -168,7 +175,7 @@ async def check_catalog(call: Call, body: CatalogDocument, query: PruneQuery) ->
         try:
             await begin_revision(db)
             await _write(call, db, await _plan(call, db, body, prune=query.prune))
-            catalog = await read_catalog_within(db, call.services.provider_credentials, call.services.log)
+            catalog = await read_catalog_within(db, call.services.seal, call.services.log)
         finally:
             await transaction.rollback()
     try:
@@ -183,20 +190,15 @@ async def check_catalog(call: Call, body: CatalogDocument, query: PruneQuery) ->
 
 
 async def _plan(call: Call, db: Database, document: CatalogDocument, *, prune: bool) -> _Plan:
-    """What applying a document does. Providers that stay where they are, are not judged by that.
+    """What applying a document does.
 
     Raises:
         InvalidFieldsError: it cannot be applied.
     """
     current = await read_document(db)
-    unmoved = {
-        _address(name)
-        for name, spec in document.providers.items()
-        if name in current.providers and current.providers[name].base_url == spec.base_url
-    }
     catalog_change.pass_if_valid(
         [
-            *(fault for fault in call.faults if fault.pointer not in unmoved),
+            *call.faults,
             *faults(current, document, priced=await read_priced(db), orgs=await known_orgs(db, document), prune=prune),
         ]
     )
@@ -206,9 +208,8 @@ async def _plan(call: Call, db: Database, document: CatalogDocument, *, prune: b
 
 
 async def _write(call: Call, db: Database, plan: _Plan) -> None:
-    seal = call.services.provider_credentials.seal
     sealed = {
-        name: seal(ProviderName(name), spec.credential)
+        name: call.services.seal.seal_secret(provider_credential(ProviderName(name)), spec.credential)
         for name, spec in plan.wanted.providers.items()
         if spec.credential is not None
     }
@@ -231,8 +232,8 @@ def _is_known(call: Call, name: str, spec: ProviderSpec, sealed: bytes | None) -
     if sealed is None or spec.credential is None:
         return sealed is None and spec.credential is None
     try:
-        return call.services.provider_credentials.open(ProviderName(name), sealed) == spec.credential
-    except UnreadableCredentialError:
+        return call.services.seal.open_secret(provider_credential(ProviderName(name)), sealed) == spec.credential
+    except UnreadableSealError:
         return False
 
 
@@ -247,10 +248,6 @@ def _entry(change: Change) -> Entry:
         before=None if change.change is Verb.CREATE else before,
         after=None if change.change is Verb.DELETE else after,
     )
-
-
-def _address(provider: str) -> str:
-    return Thing(Kind.PROVIDER, (provider,)).pointer + "/base_url"
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """What handlers find in the application, by typed keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,12 +11,13 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import MailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
-from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
-from control_plane.catalog.credentials import CredentialCipher
+from control_plane.catalog.addresses import Resolve
 from control_plane.catalog.model import Catalog
+from control_plane.oidc.issuer_client import IssuerClient
+from control_plane.sealing import Seal
 from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
@@ -29,7 +30,11 @@ class Services:
 
     Attributes:
         pepper: the key under which API keys and tokens are hashed.
-        public_url: what links in mails begin with; no slash at the end.
+        has_simulator: whether there is somebody to answer test keys.
+        issuers: where users can log in besides here, by name.
+        public_url: what links in mails and redirect URIs begin with; no slash at the end.
+        private_providers_allowed: whether a provider may be on loopback or in a private network.
+        resolve: asks the DNS.
     """
 
     pool: asyncpg.Pool
@@ -38,16 +43,19 @@ class Services:
     passwords: Passwords
     throttle: Throttle
     mail: MailSender
+    issuers: Mapping[str, IssuerClient]
     seal: Seal
     cursors: Cursors
     pepper: SecretStr
     public_url: str
+    has_simulator: bool
     require_verified_email: bool
+    private_providers_allowed: bool
+    resolve: Resolve
     now: Now
     random_bytes: RandomBytes
     log: Logger
     current_catalog: Callable[[], Catalog]
-    provider_credentials: CredentialCipher
     configuration_check: ConfigurationCheck
 
 

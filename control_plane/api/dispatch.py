@@ -15,7 +15,7 @@ from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_orgs import find_role
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.errors import REQUEST_ID
-from control_plane.api.operation import Answer, Call, Operation
+from control_plane.api.operation import Answer, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
 from control_plane.api.reading import idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
 from control_plane.errors import ForbiddenError, NotFoundError, RevisionRequiredError
@@ -148,5 +148,9 @@ async def _once(operation: Operation, call: Call, arguments: dict[str, BaseModel
 def _render(operation: Operation, answer: Answer) -> KeptAnswer:
     if answer is None:
         return KeptAnswer(operation.status, {}, "")
-    headers = {"ETag": f'"{answer.revision}"'} if isinstance(answer, Revised) else {}
+    headers = {}
+    if isinstance(answer, Revised):
+        headers["ETag"] = f'"{answer.revision}"'
+    if isinstance(answer, Redirect):
+        headers["Location"] = answer.location
     return KeptAnswer(operation.status, headers, answer.model_dump_json(exclude_defaults=operation.is_brief))

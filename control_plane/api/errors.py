@@ -9,9 +9,16 @@ from aiohttp.typedefs import Handler, Middleware
 from control_plane.api.operation import PREFIX
 from control_plane.api.problems import INTERNAL as INTERNAL_PROBLEM
 from control_plane.api.problems import problem_of, render_problem
-from control_plane.errors import UnauthenticatedError
+from control_plane.errors import NoTestModeError, UnauthenticatedError
 from gateway_core.contract import Header
-from gateway_core.errors import DATABASE_UNAVAILABLE, INTERNAL, INVALID_API_KEY, NOT_FOUND, ApiError
+from gateway_core.errors import (
+    DATABASE_UNAVAILABLE,
+    INTERNAL,
+    INVALID_API_KEY,
+    NOT_FOUND,
+    TEST_MODE_UNAVAILABLE,
+    ApiError,
+)
 from gateway_core.ids import RandomBytes, RequestId, new_id
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
@@ -20,6 +27,7 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 ERROR_BY_TYPE: Final[Mapping[type[Exception], ApiError]] = {
     UnauthenticatedError: INVALID_API_KEY,
+    NoTestModeError: TEST_MODE_UNAVAILABLE,
     web.HTTPNotFound: NOT_FOUND,
     web.HTTPMethodNotAllowed: NOT_FOUND,
     **dict.fromkeys(Trouble, DATABASE_UNAVAILABLE),

@@ -5,17 +5,19 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.accounts import postgres_api_keys, postgres_orgs
+from control_plane.accounts import postgres_api_keys, postgres_orgs, postgres_propagation
 from control_plane.accounts.model import Key
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_api_keys import KeySettings
+from control_plane.accounts.postgres_propagation import Propagation
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
-from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError
-from control_plane.fields import Body, Count, ModelPattern, Moment, Name, Network, Usd
-from gateway_core.api_keys import LIVE_PREFIX, KeyHash, hash_key, hint, new_key
+from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError, NoTestModeError
+from control_plane.fields import SHOWN_ONCE, Body, Count, ModelPattern, Moment, Name, Network, Usd
+from gateway_core.api_keys import PREFIX_BY_MODE, KeyHash, hash_key, hint, new_key
 from gateway_core.ids import new_id
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd, parse_usd
 
 TAG: Final = "keys"
@@ -40,6 +42,7 @@ class NewKey(KeyChange):
     """A new key. Without a project it belongs to the oldest one."""
 
     name: Name
+    mode: Mode = Field(default=Mode.LIVE, description="`test`: the simulator answers, play money pays. Never changes.")
     project_id: str | None = Field(default=None, max_length=100)
 
 
@@ -52,7 +55,7 @@ class Rotation(Body):
 class KeyWithSecret(Key):
     """A key, this once with the key itself."""
 
-    key: str = Field(description="Keep it: it is shown only now.")
+    key: str = Field(description="Keep it: it is shown only now.", json_schema_extra=SHOWN_ONCE)
 
 
 @operation("GET", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_READ)
@@ -70,6 +73,8 @@ async def list_keys(call: Call, query: PageQuery) -> Page[Key]:
 async def create_key(call: Call, body: NewKey) -> KeyWithSecret:
     """Create an API key."""
     services = call.services
+    if body.mode is Mode.TEST and not services.has_simulator:
+        raise NoTestModeError([InvalidField("/mode", "no test keys here")])
     project_id = body.project_id
     if project_id is None:
         project_id = await postgres_orgs.first_project(call.db, call.org_id)
@@ -79,12 +84,13 @@ async def create_key(call: Call, body: NewKey) -> KeyWithSecret:
         project = await postgres_orgs.find_project(call.db, call.org_id, project_id, lock=True)
         if project is None or project.archived_at is not None:
             raise InvalidFieldsError(InvalidField("/project_id", "no open project of this organisation"))
-    secret, key_hash, hint = _secret(call)
+    secret, key_hash, hint = _secret(call, body.mode)
     key = await postgres_api_keys.add_key(
         call.db,
         key_id=new_id("key", services.random_bytes),
         org_id=call.org_id,
         project_id=project_id,
+        mode=body.mode,
         key_hash=key_hash,
         hint=hint,
         created_by=call.actor.actor_id,
@@ -114,7 +120,7 @@ async def change_key(call: Call, body: KeyChange) -> Key:
 async def rotate_key(call: Call, body: Rotation) -> KeyWithSecret:
     """Give a key a new secret; the old one works until the overlap is over."""
     before = await _key_to_change(call)
-    secret, key_hash, hint = _secret(call)
+    secret, key_hash, hint = _secret(call, before.mode)
     after = await postgres_api_keys.rotate_key(
         call.db,
         before.id,
@@ -134,12 +140,18 @@ async def revoke_key(call: Call) -> None:
     await call.audit("key.revoke", before.id, before=before)
 
 
+@operation("GET", "/orgs/{org_id}/keys/{key_id}/propagation", tag=TAG, access=Permission.KEYS_READ)
+async def get_propagation(call: Call) -> Propagation:
+    """How far the latest change of an API key has got, its revocation included."""
+    return found(await postgres_propagation.find_propagation(call.db, call.org_id, call.param("key_id")))
+
+
 async def _key_to_change(call: Call) -> Key:
     return found(await postgres_api_keys.find_key(call.db, call.org_id, call.param("key_id"), lock=True))
 
 
-def _secret(call: Call) -> tuple[str, KeyHash, str]:
-    key = new_key(LIVE_PREFIX, call.services.random_bytes)
+def _secret(call: Call, mode: Mode) -> tuple[str, KeyHash, str]:
+    key = new_key(PREFIX_BY_MODE[mode], call.services.random_bytes)
     secret = key.get_secret_value()
     return secret, hash_key(secret, call.services.pepper), hint(key)
 

@@ -9,7 +9,7 @@ from control_plane.accounts.model import User
 from control_plane.accounts.permissions import Open
 from control_plane.api.operation import Call, found, operation
 from control_plane.errors import InvalidField, InvalidFieldsError
-from control_plane.fields import Body, Name, Password
+from control_plane.fields import SECRET, Body, Name, Password
 
 TAG: Final = "me"
 
@@ -23,7 +23,7 @@ class Profile(Body):
 class PasswordChange(Body):
     """The old password, to be sure, and the new one."""
 
-    current_password: str = Field(min_length=1, max_length=200)
+    current_password: str = Field(min_length=1, max_length=200, json_schema_extra=SECRET)
     new_password: Password
 
 

@@ -3,12 +3,16 @@
 from aiohttp import web
 
 from control_plane.api.context import SERVICES
+from control_plane.errors import NoTestModeError
+from gateway_core.mode import Mode
 
 
 async def list_models(request: web.Request) -> web.Response:
     """Every model that has a route and that the key's patterns admit."""
     services = request.app[SERVICES]
     key = await services.authenticator.api_key(request)
+    if key.mode is Mode.TEST and not services.has_simulator:
+        raise NoTestModeError
     catalog = services.current_catalog()
     servable = {deployment.model for deployment in catalog.deployments}
     return web.json_response(

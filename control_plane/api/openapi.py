@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Open
-from control_plane.api.operation import PREFIX, Operation
+from control_plane.api.operation import PREFIX, Operation, Redirect
 from control_plane.api.problems import CONTENT_TYPE
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -55,7 +55,7 @@ _REFUSALS: Final = {
     422: "Some fields are not valid; each is named.",
     428: "If-Match is required.",
     429: "Too many attempts; see Retry-After.",
-    503: "The database cannot be reached. Try again.",
+    503: "The database, or the issuer of a log-in, cannot be reached. Try again.",
 }
 
 
@@ -99,6 +99,8 @@ def _operation(operation: Operation, references: _References) -> Document:
         success["content"] = {"application/json": {"schema": references[operation.answer, "serialization"]}}
         if issubclass(operation.answer, Revised):
             success["headers"] = {"ETag": {"schema": {"type": "string"}, "description": "The revision, in quotes."}}
+        if issubclass(operation.answer, Redirect):
+            success["headers"] = {"Location": {"schema": {"type": "string"}, "description": "Where to go on."}}
     problem = {CONTENT_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
     described: Document = {
         "operationId": operation.name,

@@ -35,6 +35,12 @@ Answer = BaseModel | None
 Handler = Callable[..., Awaitable[Answer]]
 
 
+class Redirect(Resource):
+    """Where the browser goes on; the `Location` of the answer."""
+
+    location: str
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One method on one path.

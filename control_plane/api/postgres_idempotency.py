@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from control_plane.accounts.sealing import Seal
+from control_plane import sealing
 from control_plane.database import Database
 from control_plane.errors import IdempotencyMismatchError
+from control_plane.sealing import Purpose, Seal
 
 KEPT: Final = timedelta(hours=24)
 
@@ -99,8 +100,8 @@ class Claim:
         )
 
     @property
-    def _purpose(self) -> str:
-        return f"idempotency/{self.caller}/{self.key}"
+    def _purpose(self) -> Purpose:
+        return sealing.kept_answer(self.caller, self.key)
 
 
 async def forget_old_answers(db: Database) -> None:

@@ -8,10 +8,12 @@ from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_providers
-from control_plane.catalog.model import InvalidBaseUrlError, check_base_url
+from control_plane.catalog.addresses import check_provider_address
+from control_plane.catalog.model import InvalidBaseUrlError
 from control_plane.catalog.resources import Operation, Provider
 from control_plane.catalog.specs import PROVIDER_NAME, ProviderSpec
 from control_plane.errors import InvalidField, InvalidFieldsError
+from control_plane.sealing import provider_credential
 from gateway_core.ids import ProviderName
 
 TAG: Final = "providers"
@@ -25,10 +27,12 @@ async def check_address(call: Call, body: ProviderSpec) -> None:
         raise InvalidFieldsError(InvalidField("/base_url", detail))
 
 
-async def address_fault(call: Call, base_url: str) -> str | None:  # noqa: ARG001 - who judges may need to look around
+async def address_fault(call: Call, base_url: str) -> str | None:
     """What is wrong with where a provider is said to be."""
     try:
-        check_base_url(base_url)
+        await check_provider_address(
+            base_url, private_allowed=call.services.private_providers_allowed, resolve=call.services.resolve
+        )
     except InvalidBaseUrlError as error:
         return str(error)
     return None
@@ -71,7 +75,7 @@ async def put_provider(call: Call, body: ProviderSpec) -> Operation:
         body,
         sealed_credential=None
         if body.credential is None
-        else call.services.provider_credentials.seal(name, body.credential),
+        else call.services.seal.seal_secret(provider_credential(name), body.credential),
     )
     return await catalog_change.finish(call, "provider.put", name, before=before, after=after)
 

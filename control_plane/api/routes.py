@@ -40,7 +40,7 @@ async def put_route(call: Call, body: RouteSpec) -> Operation:
     catalog_change.pass_if_valid(
         await postgres_routes.faults_of_route(call.db, name, body)
         if is_name
-        else [InvalidField("{route}", "letters, digits and . _ / : @ * -, at most 200")]
+        else [InvalidField("{route}", "letters, digits and . _ / : @ -, at most 200")]
     )
     after = await postgres_routes.put_route(call.db, name, body)
     return await catalog_change.finish(call, "route.put", name, before=before, after=after)

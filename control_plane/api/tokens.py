@@ -12,7 +12,7 @@ from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ForbiddenError, InvalidField, InvalidFieldsError
-from control_plane.fields import Body, Moment, Name
+from control_plane.fields import SHOWN_ONCE, Body, Moment, Name
 from gateway_core.api_keys import MACHINE_PREFIX, OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.ids import new_id
 
@@ -30,7 +30,7 @@ class NewToken(Body):
 class TokenWithSecret(MachineToken):
     """A token, this once with the token itself."""
 
-    token: str = Field(description="Keep it: it is shown only now.")
+    token: str = Field(description="Keep it: it is shown only now.", json_schema_extra=SHOWN_ONCE)
 
 
 @operation("GET", "/tokens", tag=TAG, access=Permission.PLATFORM_READ)

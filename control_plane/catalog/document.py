@@ -28,13 +28,17 @@ from gateway_core.usage import Meter
 
 SpecT = TypeVar("SpecT")
 
+PROVIDERS_MAX: Final = 1000
+
 _METERS: Final = tuple(Meter)
 
 
 class CatalogDocument(Body):
     """The catalogue, or a part of it."""
 
-    providers: dict[ProviderNameText, ProviderSpec] = Field(default={}, description="By name.")
+    providers: dict[ProviderNameText, ProviderSpec] = Field(
+        default={}, max_length=PROVIDERS_MAX, description="By name."
+    )
     models: dict[ModelNameText, ModelSpec] = Field(default={}, description="By name.")
     deployments: dict[ModelNameText, dict[ProviderNameText, DeploymentSpec]] = Field(
         default={}, description="By model, then by provider."

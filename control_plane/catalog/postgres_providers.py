@@ -74,6 +74,11 @@ async def delete_providers(db: Database, names: Collection[str]) -> None:
     await db.execute("DELETE FROM catalog.providers WHERE name = ANY($1)", names)
 
 
+async def read_base_urls(db: Database) -> dict[str, str]:
+    """Where each provider is."""
+    return {row["name"]: row["base_url"] for row in await db.fetch("SELECT name, base_url FROM catalog.providers")}
+
+
 async def read_credentials(db: Database, names: Collection[str]) -> dict[str, bytes]:
     """The sealed credentials of those that have one."""
     rows = await db.fetch(

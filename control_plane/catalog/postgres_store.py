@@ -1,10 +1,10 @@
 """The catalogue in Postgres (schema `catalog`): what can be served, read whole, in one snapshot."""
 
 import json
+from collections.abc import Iterable
 
 import asyncpg
 
-from control_plane.catalog.credentials import CredentialCipher, UnreadableCredentialError
 from control_plane.catalog.model import (
     Catalog,
     Deployment,
@@ -15,27 +15,26 @@ from control_plane.catalog.model import (
     check_base_url,
 )
 from control_plane.database import Connection
+from control_plane.sealing import Seal, UnreadableSealError, provider_credential
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.logs import Logger
 from gateway_core.providers import ProviderKind
 
-_MODELS = """
-    SELECT m.name, m.owned_by, extract(epoch FROM m.created_at)::bigint AS created,
-           ARRAY(SELECT alias FROM catalog.model_aliases a WHERE a.model = m.name ORDER BY alias) AS aliases,
-           r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms
-    FROM catalog.models m
-    LEFT JOIN (SELECT DISTINCT model, route FROM catalog.served) s ON s.model = m.name
-    LEFT JOIN catalog.routes r ON r.name = s.route
+_SERVED = """
+    SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms
+    FROM catalog.served s JOIN catalog.routes r ON r.name = s.route
 """
+_MODELS = "SELECT name, owned_by, extract(epoch FROM created_at)::bigint AS created FROM catalog.models"
+_ALIASES = "SELECT model, array_agg(alias ORDER BY alias) AS aliases FROM catalog.model_aliases GROUP BY model"
 
 
-async def read_catalog(pool: asyncpg.Pool, cipher: CredentialCipher, log: Logger) -> Catalog:
+async def read_catalog(pool: asyncpg.Pool, seal: Seal, log: Logger) -> Catalog:
     """Read everything that can be used, as of one moment."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        return await read_catalog_within(connection, cipher, log)
+        return await read_catalog_within(connection, seal, log)
 
 
-async def read_catalog_within(db: Connection, cipher: CredentialCipher, log: Logger) -> Catalog:
+async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalog:
     """The same inside a transaction, which sees what that has changed.
 
     A provider whose credential does not open or whose URL is none is left out with its deployments; a deployment without a
@@ -45,13 +44,19 @@ async def read_catalog_within(db: Connection, cipher: CredentialCipher, log: Log
     usable = {}
     for row in await db.fetch("SELECT * FROM catalog.providers"):
         try:
-            usable[ProviderName(row["name"])] = _provider(row, cipher)
-        except (UnreadableCredentialError, InvalidBaseUrlError) as error:
+            usable[ProviderName(row["name"])] = _provider(row, seal)
+        except (UnreadableSealError, InvalidBaseUrlError) as error:
             log.error("provider_left_out", provider=row["name"], error=str(error))  # noqa: TRY400 - a traceback adds nothing
+    served = await db.fetch(_SERVED)
+    routes = {row["model"]: row for row in served}
+    aliases = {row["model"]: row["aliases"] for row in await db.fetch(_ALIASES)}
     return Catalog(
         revision=revision,
         providers=usable,
-        models={ModelName(row["name"]): _model(row) for row in await db.fetch(_MODELS)},
+        models={
+            ModelName(row["name"]): _model(row, aliases.get(row["name"], ()), routes.get(row["name"]))
+            for row in await db.fetch(_MODELS)
+        },
         deployments=tuple(
             Deployment(
                 ModelName(row["model"]),
@@ -60,37 +65,37 @@ async def read_catalog_within(db: Connection, cipher: CredentialCipher, log: Log
                 row["priority"],
                 row["weight"],
             )
-            for row in await db.fetch("SELECT * FROM catalog.served")
+            for row in served
             if row["provider"] in usable
         ),
     )
 
 
-def _model(row: asyncpg.Record) -> Model:
-    statuses = row["retry_statuses"]
-    return Model(
-        name=ModelName(row["name"]),
-        owned_by=row["owned_by"],
-        created=row["created"],
-        aliases=tuple(map(ModelName, row["aliases"])),
-        policy=Policy(
-            attempts_max=row["attempts_max"],
-            retry_statuses=None if statuses is None else tuple(statuses),
-            first_byte_timeout_ms=row["first_byte_timeout_ms"],
-            idle_timeout_ms=row["idle_timeout_ms"],
-        ),
-        orgs_allowed=tuple(map(OrgId, row["orgs_allowed"] or ())),
+def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | None) -> Model:
+    """A model, and what its route says, if it has one."""
+    name, names = ModelName(row["name"]), tuple(map(ModelName, aliases))
+    if route is None:
+        return Model(name, row["owned_by"], row["created"], names)
+    statuses = route["retry_statuses"]
+    policy = Policy(
+        attempts_max=route["attempts_max"],
+        retry_statuses=None if statuses is None else tuple(statuses),
+        first_byte_timeout_ms=route["first_byte_timeout_ms"],
+        idle_timeout_ms=route["idle_timeout_ms"],
     )
+    return Model(name, row["owned_by"], row["created"], names, policy, tuple(map(OrgId, route["orgs_allowed"])))
 
 
-def _provider(row: asyncpg.Record, cipher: CredentialCipher) -> Provider:
+def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
     name = ProviderName(row["name"])
     check_base_url(row["base_url"])
     return Provider(
         name=name,
         kind=ProviderKind(row["kind"]),
         base_url=row["base_url"],
-        credential=cipher.open(name, row["credential"]) if row["credential"] is not None else None,
+        credential=seal.open_secret(provider_credential(name), row["credential"])
+        if row["credential"] is not None
+        else None,
         headers=json.loads(row["headers"]),
         connect_timeout_ms=row["connect_timeout_ms"],
         connections_max=row["connections_max"],

@@ -14,7 +14,8 @@ from gateway_core.providers import ProviderKind
 
 PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,199}")
-ROUTE_NAME: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}")
+ROUTE_NAME: Final = MODEL_NAME
+_MATCH: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1000}")
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
@@ -71,7 +72,7 @@ ModelNameText = Annotated[str, _matching(MODEL_NAME, "letters, digits and . _ / 
 RouteNameText = Annotated[str, _matching(ROUTE_NAME, "letters, digits and . _ / : @ * -, at most 200")]
 RouteMatch = Annotated[
     str,
-    _matching(ROUTE_NAME, "a model's name, or a pattern of letters, digits, . _ / : @ - and *"),
+    _matching(_MATCH, "a model's name, or a pattern of letters, digits, . _ / : @ - and *"),
     AfterValidator(_stars),
 ]
 Tokens = Annotated[int, Field(ge=1, le=2_000_000_000)]

@@ -5,9 +5,9 @@ import asyncio
 import asyncpg
 from pydantic import SecretStr
 
-from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.model import Catalog
 from control_plane.catalog.postgres_store import read_catalog
+from control_plane.sealing import Seal
 from gateway_core.contract import Channel
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble, notifications
@@ -19,10 +19,10 @@ class CatalogWatcher:
     Postgres gone: the last catalogue stays in force, here and in every Envoy.
     """
 
-    def __init__(self, pool: asyncpg.Pool, dsn: SecretStr, cipher: CredentialCipher, log: Logger) -> None:
+    def __init__(self, pool: asyncpg.Pool, dsn: SecretStr, seal: Seal, log: Logger) -> None:
         self._pool = pool
         self._dsn = dsn
-        self._cipher = cipher
+        self._seal = seal
         self._log = log
         self.changed = asyncio.Event()
 
@@ -37,7 +37,7 @@ class CatalogWatcher:
             await self.changed.wait()
             self.changed.clear()
             try:
-                return await read_catalog(self._pool, self._cipher, self._log)
+                return await read_catalog(self._pool, self._seal, self._log)
             except Trouble as error:
                 self._log.warning("catalog_unreadable", error=type(error).__name__)
                 self.changed.set()

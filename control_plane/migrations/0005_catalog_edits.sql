@@ -39,7 +39,7 @@ CREATE TRIGGER one_meaning AFTER INSERT ON catalog.models
 
 -- Which providers serve a model, or all models of a pattern, in which order.
 CREATE TABLE catalog.routes (
-    name                  text PRIMARY KEY CHECK (name ~ '^[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}$'),
+    name                  text PRIMARY KEY CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,199}$'),
     seq                   bigint GENERATED ALWAYS AS IDENTITY,
     -- A model's name, or a pattern in which * stands for any characters. An exact one wins, then the longest pattern.
     match                 text NOT NULL UNIQUE CHECK (match ~ '^[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}$'),
@@ -62,7 +62,6 @@ CREATE TABLE catalog.route_members (
     weight   integer NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 1000),
     PRIMARY KEY (route, provider)
 );
-CREATE INDEX route_members_of_provider ON catalog.route_members (provider);
 
 INSERT INTO catalog.routes (name, match) SELECT DISTINCT model, model FROM catalog.deployments;
 INSERT INTO catalog.route_members (route, provider, priority, weight)
@@ -79,15 +78,16 @@ ALTER TABLE catalog.prices DROP CONSTRAINT prices_model_provider_fkey;
 -- Every hop of every model that can be served: a published route, a deployment, a price.
 CREATE VIEW catalog.served AS
 WITH chosen AS (
-    SELECT m.name AS model, coalesce(exact.name, pattern.name) AS route
+    SELECT match AS model, name AS route FROM catalog.routes WHERE published AND match NOT LIKE '%*%'
+    UNION ALL
+    SELECT m.name, pattern.name
     FROM catalog.models m
-    LEFT JOIN catalog.routes exact ON exact.match = m.name AND exact.published
-    LEFT JOIN LATERAL (
+    CROSS JOIN LATERAL (
         SELECT r.name FROM catalog.routes r
-        WHERE exact.name IS NULL AND r.published AND r.match LIKE '%*%'
-          AND m.name LIKE replace(replace(r.match, '_', '\_'), '*', '%')
+        WHERE r.published AND r.match LIKE '%*%' AND m.name LIKE replace(replace(r.match, '_', '\_'), '*', '%')
         ORDER BY length(r.match) DESC, r.match LIMIT 1
-    ) pattern ON true
+    ) pattern
+    WHERE NOT EXISTS (SELECT FROM catalog.routes exact WHERE exact.match = m.name AND exact.published)
 )
 SELECT chosen.model, chosen.route, member.priority, member.provider, member.weight, deployment.upstream_model
 FROM chosen
@@ -215,6 +215,9 @@ BEGIN
                             WHERE %s', c.relation, v_names, v_names, c.relation, v_where) USING c.before_row;
         END IF;
     END LOOP;
+    IF NOT FOUND THEN
+        RAISE serialization_failure USING MESSAGE = 'a price stays';
+    END IF;
 END $$;
 
 -- An Envoy, or the translation, refuses the newest revision, and everything up to p_accepted is fine: the newest operation
@@ -231,8 +234,15 @@ BEGIN
     IF p_refused < (SELECT max(revision) FROM catalog.revisions) THEN
         RETURN;
     END IF;
-    SELECT * INTO v_operation FROM catalog.operations
-        WHERE state = 'pending' AND revision > p_accepted AND revision <= p_refused ORDER BY revision DESC LIMIT 1;
+    -- A price can be to blame if it is the first of its deployment, which that makes servable. Other prices, and terms, are
+    -- none of Envoy's business: they are in force whatever it says.
+    SELECT * INTO v_operation FROM catalog.operations o
+        WHERE state = 'pending' AND revision > p_accepted AND revision <= p_refused
+          AND (EXISTS (SELECT FROM catalog.changes c WHERE c.revision = o.revision)
+               OR EXISTS (SELECT FROM catalog.prices p WHERE p.revision = o.revision AND NOT EXISTS (
+                   SELECT FROM catalog.prices older
+                   WHERE older.model = p.model AND older.provider = p.provider AND older.revision < p.revision)))
+        ORDER BY revision DESC LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
     END IF;

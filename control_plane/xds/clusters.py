@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.http_filters import provider_filters
+from control_plane.xds.http_filters import provider_filters, simulator_filters
 from control_plane.xds.protobuf import Json, JsonObject, typed
+from control_plane.xds.replicas import EJECTION
 from gateway_core.contract import Cluster, provider_cluster
 from gateway_core.settings import HostPort
 
@@ -15,31 +17,30 @@ _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 def provider(provider: Provider) -> JsonObject:
     """The cluster of a provider."""
-    endpoint = HostPort(provider.host, provider.port)
-    protocol: JsonObject = (
-        {"auto_config": {"http2_protocol_options": {}}}
-        if provider.tls
-        else {"explicit_http_config": {"http_protocol_options": {}}}
+    address = HostPort(provider.host, provider.port)
+    return _upstream(
+        provider_cluster(provider.name),
+        address,
+        tls=provider.tls,
+        filters=provider_filters(provider),
+        connect_timeout_ms=provider.connect_timeout_ms,
+        connections_max=provider.connections_max,
+        requests_max=provider.requests_max,
     )
-    return {
-        **_cluster(
-            provider_cluster(provider.name),
-            [endpoint],
-            connect_timeout_ms=provider.connect_timeout_ms,
-            connections_max=provider.connections_max,
-            requests_max=provider.requests_max,
-        ),
-        "typed_extension_protocol_options": {
-            _OPTIONS: typed(_OPTIONS, **protocol, http_filters=provider_filters(provider))
-        },
-        **(_tls(provider.host) if provider.tls else {}),
-    }
+
+
+def simulator(url: str) -> JsonObject:
+    """The cluster that answers every request with a test key. It has no secret, so none can get there."""
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    address = HostPort(parts.hostname or "", parts.port or (443 if tls else 80))
+    return _upstream(Cluster.SIMULATOR, address, tls=tls, filters=simulator_filters())
 
 
 def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
     """The cluster that decides about every request."""
     return {
-        **_cluster(Cluster.EXT_AUTHZ, endpoints),
+        **_replicas(Cluster.EXT_AUTHZ, endpoints),
         "typed_extension_protocol_options": {
             _OPTIONS: typed(_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
         },
@@ -48,7 +49,39 @@ def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
 
 def control_plane(endpoints: Sequence[HostPort]) -> JsonObject:
     """The cluster that answers `/v1/models`."""
-    return _cluster(Cluster.CONTROL_PLANE, endpoints)
+    return _replicas(Cluster.CONTROL_PLANE, endpoints)
+
+
+def _replicas(name: str, endpoints: Sequence[HostPort]) -> dict[str, Json]:
+    return {**_cluster(name, endpoints), "outlier_detection": EJECTION}
+
+
+def _upstream(
+    name: str,
+    address: HostPort,
+    *,
+    tls: bool,
+    filters: Sequence[Json],
+    connect_timeout_ms: int | None = None,
+    connections_max: int | None = None,
+    requests_max: int | None = None,
+) -> JsonObject:
+    protocol: JsonObject = (
+        {"auto_config": {"http2_protocol_options": {}}}
+        if tls
+        else {"explicit_http_config": {"http_protocol_options": {}}}
+    )
+    return {
+        **_cluster(
+            name,
+            [address],
+            connect_timeout_ms=connect_timeout_ms,
+            connections_max=connections_max,
+            requests_max=requests_max,
+        ),
+        "typed_extension_protocol_options": {_OPTIONS: typed(_OPTIONS, **protocol, http_filters=filters)},
+        **(_tls(address.host) if tls else {}),
+    }
 
 
 def _cluster(

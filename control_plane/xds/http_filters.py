@@ -9,10 +9,13 @@ from typing import Final
 from control_plane.catalog.model import Provider
 from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
+from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import Cluster, Header, Metadata, provider_cluster
 
-EXT_AUTHZ_TIMEOUT: Final = "2s"
+EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
+EXT_AUTHZ_TIMEOUT: Final = "4s"
+"""Enough for a replica that keeps silent and another one that is asked then."""
 
 _CREDENTIAL_HEADERS: Final = (
     "authorization",
@@ -73,7 +76,11 @@ def listener_filters(*, max_body_bytes: int) -> list[Json]:
             typed(
                 "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
                 transport_api_version="V3",
-                grpc_service={"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}, "timeout": EXT_AUTHZ_TIMEOUT},
+                grpc_service={
+                    "envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ},
+                    "timeout": EXT_AUTHZ_TIMEOUT,
+                    "retry_policy": grpc_retries(attempt_timeout=EXT_AUTHZ_ATTEMPT_TIMEOUT),
+                },
                 failure_mode_allow=False,
                 status_on_error={"code": 503},
                 metadata_context_namespaces=[Metadata.NAMESPACE],
@@ -108,6 +115,22 @@ def provider_filters(provider: Provider) -> list[Json]:
         *_headers("default_headers", provider.template.default_headers, "ADD_IF_ABSENT"),
         *_headers("headers", provider.headers, "OVERWRITE_IF_EXISTS_OR_ADD"),
         *_credential(provider),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def simulator_filters() -> list[Json]:
+    """The upstream filters of the simulator's cluster. The front filter has prepared what it is sent, for every attempt.
+
+    Like a provider it demands a credential and takes any: this one is nobody's.
+    """
+    return [
+        _filter("scrub", _header_mutation(_scrub())),
+        *_headers(
+            "default_headers",
+            {Header.AUTHORIZATION: "Bearer test", "anthropic-version": "2023-06-01"},
+            "ADD_IF_ABSENT",
+        ),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
 

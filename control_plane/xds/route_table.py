@@ -13,15 +13,16 @@ from wire.route_table_pb2 import RouteConfiguration
 
 
 class RouteTable:
-    """Remembers the bytes of the routes of the latest configuration."""
+    """Remembers the bytes of the routes of the latest configuration, and of what no catalogue changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._frame = encode(ROUTE_TYPE, route_configuration((), settings))
         self._encoded: dict[ProviderRoute, bytes] = {}
 
     def encode(self, catalog: Catalog) -> bytes:
         """The RouteConfiguration resource of a catalogue; the same routes give the same bytes."""
-        configuration = RouteConfiguration.FromString(encode(ROUTE_TYPE, route_configuration((), self._settings)))
+        configuration = RouteConfiguration.FromString(self._frame)
         (host,) = configuration.virtual_hosts
         table = host.matcher.matcher_tree.exact_match_map.map
         encoded = {}

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
-from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key
-from gateway_core.endpoints import Endpoint
+from control_plane.xds.replicas import route_retries
+from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key, simulator_route_key
+from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
 
@@ -61,9 +63,16 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
         {
             "name": route_key(Endpoint.MODELS, ""),
             "match": {"prefix": "/"},
-            "route": {"cluster": Cluster.CONTROL_PLANE, "timeout": "10s"},
+            "route": {
+                "cluster": Cluster.CONTROL_PLANE,
+                "timeout": "10s",
+                "retry_policy": route_retries(attempt_timeout="5s"),
+            },
         }
     )
+    if settings.simulator_url is not None:
+        for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES):
+            actions[simulator_route_key(endpoint)] = _action(_test_route(endpoint, settings.simulator_url, settings))
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -132,6 +141,24 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
             "retry_policy": _retry_policy(len(route.groups), route.policy, settings),
+        },
+    }
+
+
+def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> JsonObject:
+    """Where every request with a test key goes, under the model's own name. The simulator has the endpoint's own path."""
+    path = urlsplit(simulator_url).path.rstrip("/") + PATH_BY_ENDPOINT[endpoint]
+    return {
+        "name": simulator_route_key(endpoint),
+        "match": {"prefix": "/"},
+        "metadata": {
+            "filter_metadata": {FRONT_FILTER: {RouteField.CLUSTER: Cluster.SIMULATOR, RouteField.PATH: path}},
+        },
+        "route": {
+            "cluster": Cluster.SIMULATOR,
+            "auto_host_rewrite": True,
+            "timeout": "0s",
+            "retry_policy": _retry_policy(1, Policy(), settings),
         },
     }
 

@@ -23,6 +23,8 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
         yield CLUSTER_TYPE, clusters.provider(provider)
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)
     yield CLUSTER_TYPE, clusters.control_plane(settings.control_plane_endpoints)
+    if settings.simulator_url is not None:
+        yield CLUSTER_TYPE, clusters.simulator(settings.simulator_url)
     for provider in providers:
         if (secret := secrets.secret(provider)) is not None:
             yield SECRET_TYPE, secret

@@ -1,7 +1,7 @@
 -- The one Lua filter in front of everything (downstream, before ext_authz).
 --
--- Request: finds the endpoint, turns away what brings no key, checks the JSON body, chooses the route by model, asks the
--- provider for usage, and prepares the body for the first provider of the chain. Response: captures the provider's raw
+-- Request: finds the endpoint, turns away what brings no key, checks the JSON body, chooses the route by model (for a test key:
+-- the endpoint's test route, whatever the model), asks the provider for usage, and prepares the body for the first provider of the chain. Response: captures the provider's raw
 -- usage object, counts server-sent events, and hides the usage chunk from a client that did not ask for it.
 --
 -- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
@@ -17,7 +17,9 @@ local NAMESPACE = "tollgate"
 local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local DEPTH_MAX = 512             -- nesting of JSON; real tool schemas stay below 40
 local KEYS_MAX = 1000             -- keys at the top level; real requests stay below 40
-local KEY_PREFIX, KEY_LENGTH = "sk-tg-", 60   -- gateway_core/api_keys.py
+-- By the beginning of a key; gateway_core/api_keys.py.
+local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
+local KEY_LENGTH, KEY_PREFIX_LENGTH = 60, 11
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
 
@@ -214,17 +216,18 @@ local function refuse(h, known, status, code, message, param)
       message, status == "503" and "server_error" or "invalid_request_error", param and '"' .. param .. '"' or "null", code))
 end
 
-local function looks_like_key(text)
-  return #text == KEY_LENGTH and sub(text, 1, #KEY_PREFIX) == KEY_PREFIX
-end
-
--- Whether a request brings something of a key's form. Whether it is one, ext_authz decides; this keeps strangers from having
--- their bodies buffered and scanned.
-local function brings_key(headers)
+-- The mode of the key that a request brings, or nil if it brings nothing of a key's form. Whether it is a key, ext_authz
+-- decides, and that its mode is this one; this keeps strangers from having their bodies buffered and scanned. Which header
+-- counts is credential_of in gateway_core/api_keys.py.
+local function mode_of(headers)
   local authorization = headers:get("authorization")
-  if authorization and lower(sub(authorization, 1, 7)) == "bearer " and looks_like_key(sub(authorization, 8)) then return true end
-  local api_key = headers:get("x-api-key")
-  return api_key ~= nil and looks_like_key(api_key)
+  local key
+  if authorization and lower(sub(authorization, 1, 7)) == "bearer " then
+    key = sub(authorization, 8)
+  else
+    key = headers:get("x-api-key")
+  end
+  return key and #key == KEY_LENGTH and MODES[sub(key, 1, KEY_PREFIX_LENGTH)] or nil
 end
 
 -- A model name is what routing and prices hang on, so only plain characters: letters, digits, - . / : _ @
@@ -304,7 +307,8 @@ local function on_request(h)
   if mark then path, query = sub(path, 1, mark - 1), sub(path, mark) end
   known.endpoint = ENDPOINTS[headers:get(":method") .. " " .. path]
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
-  if not brings_key(headers) then
+  known.mode = mode_of(headers)
+  if not known.mode then
     return refuse(h, known, "401", "invalid_api_key",
       "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'.")
   end
@@ -346,13 +350,18 @@ local function on_request(h)
   end
 
   headers = h:headers()            -- handles taken before body() are stale
-  headers:replace("x-tg-route", known.endpoint .. ":" .. model)
+  local is_test = known.mode == "test"
+  headers:replace("x-tg-route", is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model)
   h:clearRouteCache()
   local prepared = h:metadata()    -- metadata of the chosen route under this filter's name; empty unless attempt 1 is certain
   local cluster = prepared:get("cluster")
+  if is_test and not cluster then
+    return refuse(h, known, "403", "test_mode_unavailable",
+      "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
+  end
   local upstream_model = model
   if cluster then
-    upstream_model = prepared:get("model")
+    upstream_model = prepared:get("model") or model
     headers:replace(":path", prepared:get("path") .. query)
     headers:replace("x-tg-prepared", cluster)
   end

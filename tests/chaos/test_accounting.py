@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway_core.mode import Mode
 from tests.support.stack import Stack, eventually
 
 SEED = 20260101
@@ -73,9 +74,14 @@ async def books_are_coherent(stack: Stack, quarantined_before: int) -> None:
             """
         )
         assert wrong == 0
-        charged = await database.fetchval("SELECT sum(price_nano_usd) FROM billing.requests")
-        revenue = await database.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE kind = 'revenue'")
-        assert charged == revenue
+        for mode in Mode:
+            charged = await database.fetchval(
+                "SELECT coalesce(sum(price_nano_usd), 0) FROM billing.requests WHERE mode = $1", mode
+            )
+            revenue = await database.fetchval(
+                "SELECT posted_nano_usd FROM billing.accounts WHERE kind = 'revenue' AND mode = $1", mode
+            )
+            assert charged == revenue
         quarantined = await database.fetch(
             "SELECT reason FROM billing.quarantine WHERE quarantine_id > $1", quarantined_before
         )

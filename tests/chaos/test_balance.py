@@ -26,7 +26,7 @@ async def test_a_hundred_at_once_on_a_small_balance_never_take_it_below_zero(sta
             while True:
                 lowest.append(
                     await database.fetchval(
-                        "SELECT posted_nano_usd - held_nano_usd FROM billing.accounts WHERE org_id = 'org_nearly_empty'"
+                        "SELECT posted_nano_usd - held_nano_usd FROM billing.accounts WHERE org_id = 'org_nearly_empty' AND mode = 'live'"
                     )
                 )
                 await asyncio.sleep(0.005)
@@ -46,7 +46,7 @@ async def test_a_hundred_at_once_on_a_small_balance_never_take_it_below_zero(sta
     assert min(lowest) >= 0
     async with stack.database() as database:
         row = await database.fetchrow(
-            "SELECT posted_nano_usd, held_nano_usd FROM billing.accounts WHERE org_id = 'org_nearly_empty'"
+            "SELECT posted_nano_usd, held_nano_usd FROM billing.accounts WHERE org_id = 'org_nearly_empty' AND mode = 'live'"
         )
         sums = await database.fetchrow(
             """

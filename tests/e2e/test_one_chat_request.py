@@ -196,7 +196,9 @@ def _spool_line(stack: Stack, request_id: str) -> dict[str, Any]:
 
 async def _balance(stack: Stack) -> int:
     async with stack.database() as database:
-        found: int = await database.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = 'org_demo'")
+        found: int = await database.fetchval(
+            "SELECT posted_nano_usd FROM billing.accounts WHERE org_id = 'org_demo' AND mode = 'live'"
+        )
         return found
 
 

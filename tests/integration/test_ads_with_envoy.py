@@ -20,7 +20,9 @@ from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE, JsonObject, enc
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.snapshot import Snapshot, TypedResources
 from control_plane.xds.translate import Translator
+from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, new_key
 from gateway_core.clock import utc_now
+from gateway_core.errors import AUTHORIZATION_UNAVAILABLE, TEST_MODE_UNAVAILABLE
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.providers import ProviderKind
 from local_stack.envoy import local_bootstrap, running_envoy
@@ -99,7 +101,7 @@ async def test_a_new_cluster_is_warm_before_a_route_names_it_and_within_a_second
 ) -> None:
     first = control_plane.translate("one")
     async with control_plane.serving(first) as (cache, nodes):
-        bootstrap = local_bootstrap(admin_port=1, xds_port=control_plane.port)
+        bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
         async with running_envoy(tmp_path / "envoy", bootstrap) as admin:
             await node_with(nodes, first)
             second = control_plane.translate("one", "two")
@@ -127,7 +129,7 @@ async def test_what_envoy_refuses_is_recorded_and_it_keeps_what_it_had(
     routes = control_plane.translate("one", "two").by_type[ROUTE_TYPE]
     bad = replace(good, by_type={**good.by_type, CLUSTER_TYPE: TypedResources.of(clusters), ROUTE_TYPE: routes})
     async with control_plane.serving(good) as (cache, nodes):
-        bootstrap = local_bootstrap(admin_port=1, xds_port=control_plane.port)
+        bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
         async with running_envoy(tmp_path / "envoy", bootstrap) as admin:
             await node_with(nodes, good)
             await cache.put(bad)
@@ -155,7 +157,7 @@ async def test_a_restarted_control_plane_does_not_push_what_envoy_has(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     snapshot = control_plane.translate("one")
-    bootstrap = local_bootstrap(admin_port=1, xds_port=control_plane.port)
+    bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
     async with AsyncExitStack() as lives:
         first_life = await lives.enter_async_context(AsyncExitStack())
         _, nodes = await first_life.enter_async_context(control_plane.serving(snapshot))
@@ -166,3 +168,26 @@ async def test_a_restarted_control_plane_does_not_push_what_envoy_has(
         async with control_plane.serving(control_plane.translate("one")) as (_, nodes_again):
             await node_with(nodes_again, snapshot)
             assert await stat(admin, "cluster_manager.cds.update_success") == updates
+
+
+async def test_without_a_simulator_a_test_key_is_told_so_and_a_live_one_goes_on(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    snapshot = control_plane.translate("one")
+    gateway = f"http://127.0.0.1:{control_plane.settings.gateway_port}"
+    bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
+    answers = {}
+    async with control_plane.serving(snapshot) as (_, nodes), running_envoy(tmp_path / "envoy", bootstrap):
+        await node_with(nodes, snapshot)
+        async with aiohttp.ClientSession(gateway) as session:
+            for prefix in (LIVE_PREFIX, TEST_PREFIX):
+                for path in ("/v1/chat/completions", "/v1/messages"):
+                    headers = {"Authorization": f"Bearer {new_key(prefix, bytes).get_secret_value()}"}
+                    async with session.post(path, json={"model": "m-one"}, headers=headers) as response:
+                        answers[prefix, path] = (response.status, (await response.json())["error"]["code"])
+    refused = (TEST_MODE_UNAVAILABLE.status, TEST_MODE_UNAVAILABLE.code)
+    assert {answers[TEST_PREFIX, path] for path in ("/v1/chat/completions", "/v1/messages")} == {refused}
+    # There is nobody here to authorise it.
+    assert {answers[LIVE_PREFIX, path][1] for path in ("/v1/chat/completions", "/v1/messages")} == {
+        AUTHORIZATION_UNAVAILABLE.code
+    }

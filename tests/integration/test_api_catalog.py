@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.api import Api, running_api
+from tests.support.api import INSIDE, Api, running_api
 from tests.support.catalog_api import MODEL, PROVIDER, add_price, delete, put, serve
 
 
@@ -135,6 +135,9 @@ async def test_a_pattern_serves_every_model_it_matches_and_a_name_or_a_longer_pa
         ("/providers/one", PROVIDER | {"headers": {"a": "1", "A": "2"}}, ["/headers"]),
         ("/providers/one", PROVIDER | {"connect_timeout_ms": 0, "requests_max": 10**30}, None),
         ("/providers/one", PROVIDER | {"base_url": "ftp://h"}, ["/base_url"]),
+        ("/providers/one", PROVIDER | {"base_url": "http://api.example.com/v1"}, ["/base_url"]),
+        ("/providers/one", PROVIDER | {"base_url": "https://169.254.169.254/latest"}, ["/base_url"]),
+        ("/providers/one", PROVIDER | {"base_url": f"https://{INSIDE}/v1"}, ["/base_url"]),
         ("/providers/Not-A-Name", PROVIDER, ["{provider}"]),
         ("/models/a%20b", MODEL, None),
         ("/models/m", MODEL | {"aliases": ["m"]}, ["/aliases/0"]),

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.core.result import Ok
 
-from tests.support.api import Account, Api, running_api
+from tests.support.api import Account, Api, Clock, running_api
+from tests.support.oidc_issuer import ISSUER_NAME, oidc_issuer, settings_for
 
 EXAMPLES_PER_OPERATION = 25
 ANSWER_WITHIN_S = 5
@@ -20,7 +21,11 @@ ANSWER_WITHIN_S = 5
 
 @pytest.fixture
 async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
+    clock = Clock()
+    async with (
+        oidc_issuer(clock.now) as issuer,
+        running_api(pool, clock=clock, issuers=[settings_for(issuer)]) as running,
+    ):
         yield running
 
 
@@ -45,6 +50,10 @@ def fuzz(url: str, token: str, org_id: str) -> dict[int, int]:
             def attack(case: Any) -> None:
                 if "org_id" in case.path_parameters:
                     case.path_parameters["org_id"] = org_id
+                if "issuer" in case.path_parameters:
+                    case.path_parameters["issuer"] = ISSUER_NAME
+                if isinstance(case.body, dict) and isinstance(case.body.get("issuer"), str):
+                    case.body["issuer"] = ISSUER_NAME
                 # The session and its user have to outlive the attack.
                 if case.operation.path.endswith(("/logout", "/membership")):
                     case.query = {"dry_run": "true"}

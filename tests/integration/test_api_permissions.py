@@ -25,6 +25,10 @@ ALLOWED = {
     "POST /auth/password-resets": ANYONE,
     "GET /auth/jwks.json": ANYONE,
     "POST /auth/signing-keys": OPERATOR,
+    "GET /auth/oidc/issuers": ANYONE,
+    "POST /auth/oidc/log-ins": ANYONE,
+    "GET /auth/oidc/callback/{issuer}": ANYONE,
+    "POST /auth/oidc/tokens": ANYONE,
     "GET /me": SIGNED_IN,
     "PATCH /me": SIGNED_IN,
     "POST /me/password": SIGNED_IN,
@@ -53,6 +57,9 @@ ALLOWED = {
     "PATCH /orgs/{org_id}/keys/{key_id}": "oad",
     "POST /orgs/{org_id}/keys/{key_id}/rotate": "oad",
     "DELETE /orgs/{org_id}/keys/{key_id}": "oad",
+    "GET /orgs/{org_id}/keys/{key_id}/propagation": "oadbv",
+    "GET /orgs/{org_id}/test-balance": "oadbv",
+    "POST /orgs/{org_id}/test-balance/refill": "oad",
     "GET /tokens": OPERATOR,
     "POST /tokens": OPERATOR,
     "DELETE /tokens/{token_id}": OPERATOR,
@@ -114,7 +121,7 @@ async def status(api: Api, operation: str, org_id: str) -> int:
     elif method == "GET" and path == "/auth/verify-email":
         path += "?token=none"
     body = None if method in {"GET", "DELETE"} else {"no_such_field": 1}
-    if operation in {"POST /auth/logout", "POST /auth/signing-keys", "POST /auth/verification-mails"}:
+    if operation.endswith(("/logout", "/signing-keys", "/verification-mails", "/refill")):
         path += "?no_such_parameter=1"
     return (await api.call(method, path, body, headers={"If-Match": '"999"'})).status
 

@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.demo import seed
+from control_plane.sealing import Seal, provider_credential
 from control_plane.settings import SeedSettings
 from gateway_core.api_keys import LIVE_PREFIX, OPERATOR_PREFIX, new_key
 from gateway_core.ids import ProviderName
@@ -34,7 +34,7 @@ def settings(database: str, monkeypatch: pytest.MonkeyPatch) -> SeedSettings:
 
 async def providers(pool: asyncpg.Pool) -> dict[str, tuple[str, str]]:
     """Name to base URL and credential."""
-    catalog = await read_catalog(pool, CredentialCipher(CREDENTIAL_KEY, secrets.token_bytes), QUIET)
+    catalog = await read_catalog(pool, Seal(CREDENTIAL_KEY, secrets.token_bytes), QUIET)
     return {
         name: (provider.base_url, provider.credential.get_secret_value() if provider.credential else "")
         for name, provider in catalog.providers.items()
@@ -87,7 +87,10 @@ async def test_seeding_again_credits_once_and_leaves_an_operators_provider_alone
     found = await providers(pool)
     assert found["openai"][0] == "http://mine/v1"
     assert found["gemini"][0] == "http://127.0.0.1:2222/v1beta"
-    assert await pool.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = 'org_demo'") == 25 * 10**9
+    assert (
+        await pool.fetchval("SELECT posted_nano_usd FROM billing.accounts WHERE org_id = 'org_demo' AND mode = 'live'")
+        == 25 * 10**9
+    )
 
 
 async def test_seeding_with_nothing_to_change_makes_no_revision(pool: asyncpg.Pool, settings: SeedSettings) -> None:
@@ -100,7 +103,7 @@ async def test_seeding_with_nothing_to_change_makes_no_revision(pool: asyncpg.Po
 async def test_a_credential_moved_to_another_provider_does_not_open(pool: asyncpg.Pool, settings: SeedSettings) -> None:
     await seed_with(pool, settings)
     sealed = await pool.fetchval("SELECT credential FROM catalog.providers WHERE name = 'openai'")
-    cipher = CredentialCipher(CREDENTIAL_KEY, secrets.token_bytes)
-    assert cipher.open(ProviderName("openai"), sealed)
+    seal = Seal(CREDENTIAL_KEY, secrets.token_bytes)
+    assert seal.open_secret(provider_credential(ProviderName("openai")), sealed)
     with pytest.raises(RuntimeError, match="does not open"):
-        cipher.open(ProviderName("gemini"), sealed)
+        seal.open_secret(provider_credential(ProviderName("gemini")), sealed)

@@ -2,16 +2,20 @@
 
 import asyncio
 import hashlib
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
-from billing_sink.postgres_ledger import PostgresLedger, SpoolMovedError
+from billing_sink.postgres_ledger import PostgresLedger, SpoolMovedError, _row
 from billing_sink.postings import Batch, Posting
 from billing_sink.spool import SpoolId
-from tests.support.ledger import ORG, Books, hold, open_org, posting, read_books
+from gateway_core.migrate import migrate, read_migrations
+from gateway_core.mode import Mode
+from tests.support.databases import MIGRATIONS, fresh_database
+from tests.support.ledger import FAR, ORG, Books, hold, open_org, posting, read_books
 
 SPOOL = SpoolId("spool")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -88,6 +92,59 @@ async def test_a_thousand_concurrent_holds_on_a_balance_for_forty_admit_exactly_
     assert await read_books(pool) == Books(balance=4000, held=4000, revenue=0, absorbed=0, funding=-4000)
 
 
+async def test_a_hold_asked_for_again_is_the_same_hold(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "r1", 400)
+    assert await hold(pool, "r1", 400)
+    assert await read_books(pool) == Books(balance=1000, held=400, revenue=0, absorbed=0, funding=-1000)
+    assert await pool.fetchval("SELECT count(*) FROM billing.holds") == 1
+
+
+async def test_a_hold_asked_for_again_stands_when_it_has_taken_the_last_of_the_balance(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=400)
+    assert await hold(pool, "r1", 400)
+    assert await hold(pool, "r1", 400)
+    assert not await hold(pool, "r2", 1)
+    assert (await read_books(pool)).held == 400
+
+
+async def test_many_asking_about_one_request_at_once_get_one_hold(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert all(await asyncio.gather(*(hold(pool, "r1", 600) for _ in range(50))))
+    assert (await read_books(pool)).held == 600
+
+
+async def test_a_question_that_waits_for_another_about_the_same_request_finds_its_hold(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=400)
+    async with pool.acquire() as first, first.transaction():
+        # A process that died here: its statement has run, and is committed by nobody's wish but the server's.
+        assert await first.fetchval("SELECT billing.place_hold('r1', $1, 'key_test', 400, $2)", ORG, FAR)
+        again = asyncio.create_task(hold(pool, "r1", 400))
+        await asyncio.sleep(0.1)
+        assert not again.done()
+    assert await again
+    assert (await read_books(pool)).held == 400
+
+
+async def test_another_question_under_the_id_of_a_hold_is_refused_and_changes_nothing(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    await open_org(pool, balance=1000, org_id="org_other")
+    assert await hold(pool, "r1", 400)
+    for org_id, key_id, amount in ((ORG, "key_test", 401), (ORG, "key_other", 400), ("org_other", "key_test", 400)):
+        with pytest.raises(asyncpg.UniqueViolationError, match="r1 has another hold"):
+            await pool.execute("SELECT billing.place_hold('r1', $1, $2, $3, $4)", org_id, key_id, amount, FAR)
+    assert await pool.fetchval("SELECT sum(held_nano_usd) FROM billing.accounts") == 400
+
+
+async def test_no_hold_is_placed_again_for_a_request_that_has_ended(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "r1", 400)
+    await PostgresLedger(pool).post(batch(posting("r1", price=300)))
+    with pytest.raises(asyncpg.UniqueViolationError, match="r1 has another hold"):
+        await hold(pool, "r1", 400)
+    assert await read_books(pool) == Books(balance=700, held=0, revenue=300, absorbed=0, funding=-1000)
+
+
 async def test_an_empty_balance_admits_nothing_not_even_for_free(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=100)
     await PostgresLedger(pool).post(batch(posting("r1", price=100)))
@@ -126,7 +183,10 @@ async def test_entries_that_do_not_sum_to_zero_are_refused(pool: asyncpg.Pool) -
     await open_org(pool, balance=1000)
     with pytest.raises(asyncpg.RaiseError, match="sum to zero"):
         await pool.execute(
-            "INSERT INTO billing.entries SELECT 1, account_id, 5 FROM billing.accounts WHERE kind = 'revenue'"
+            """
+            INSERT INTO billing.entries SELECT 1, account_id, 5, mode FROM billing.accounts
+            WHERE kind = 'revenue' AND mode = 'test'
+            """
         )
 
 
@@ -141,3 +201,133 @@ async def test_two_sinks_with_the_same_request_record_it_once(pool: asyncpg.Pool
     batches = [Batch(SpoolId(f"s{n}"), 0, 1, (posting("r1", price=10),), ()) for n in range(8)]
     await asyncio.gather(*(PostgresLedger(pool).post(each) for each in batches))
     assert (await read_books(pool)).balance == 990
+
+
+PLAY_MONEY = 10**12
+"""What every organisation begins with: 1,000 US dollars."""
+
+
+async def test_every_organisation_begins_with_play_money_in_books_of_its_own(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=0)
+    assert await read_books(pool) == Books(balance=0, held=0, revenue=0, absorbed=0, funding=0)
+    begun = Books(balance=PLAY_MONEY, held=0, revenue=0, absorbed=0, funding=-PLAY_MONEY)
+    assert await read_books(pool, Mode.TEST) == begun
+
+
+async def test_a_test_request_is_held_paid_and_booked_without_touching_the_live_books(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    live = await read_books(pool)
+    assert await hold(pool, "r1", 400, mode=Mode.TEST)
+    assert (await read_books(pool, Mode.TEST)).held == 400
+    await PostgresLedger(pool).post(batch(posting("r1", price=300, mode=Mode.TEST)))
+    assert await read_books(pool) == live
+    assert await read_books(pool, Mode.TEST) == Books(
+        balance=PLAY_MONEY - 300, held=0, revenue=300, absorbed=0, funding=-PLAY_MONEY
+    )
+    assert await pool.fetchval("SELECT mode FROM billing.requests") == "test"
+    assert {row["mode"] for row in await pool.fetch("SELECT mode FROM billing.entries")} == {"live", "test"}
+
+
+async def test_one_batch_may_hold_requests_of_both_modes_and_each_is_paid_in_its_own(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "real", 100)
+    assert await hold(pool, "play", 100, mode=Mode.TEST)
+    finished = (posting("play", price=250, mode=Mode.TEST), posting("real", price=1200))
+    await PostgresLedger(pool).post(batch(*finished))
+    assert await read_books(pool) == Books(balance=0, held=0, revenue=1200, absorbed=-200, funding=-1000)
+    assert await read_books(pool, Mode.TEST) == Books(
+        balance=PLAY_MONEY - 250, held=0, revenue=250, absorbed=0, funding=-PLAY_MONEY
+    )
+
+
+async def test_an_empty_live_balance_stops_no_test_request_and_a_full_one_pays_for_none(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=0)
+    assert not await hold(pool, "live", 1)
+    assert await hold(pool, "test", PLAY_MONEY, mode=Mode.TEST)
+    await pool.execute("SELECT billing.credit($1, 1000, 'real')", ORG)
+    assert not await hold(pool, "one more", 1, mode=Mode.TEST)
+
+
+async def test_an_expired_test_hold_gives_its_play_money_back(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    await hold(pool, "r1", 400, expires_at=NOW, mode=Mode.TEST)
+    ledger = PostgresLedger(pool)
+    assert await ledger.expire_holds(NOW) == 1
+    await ledger.post(batch(posting("r1", price=300, mode=Mode.TEST)))
+    assert (await read_books(pool, Mode.TEST)).balance == PLAY_MONEY - 300
+    assert await pool.fetchval("SELECT late FROM billing.requests")
+    assert (await read_books(pool)).balance == 1000
+
+
+async def test_a_refill_fills_up_and_never_adds_to_what_is_full(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    ledger = PostgresLedger(pool)
+    await hold(pool, "r1", 700, mode=Mode.TEST)
+    await ledger.post(batch(posting("r1", price=700, mode=Mode.TEST)))
+    refills = [pool.fetchval("SELECT billing.refill_test_balance($1)", ORG) for _ in range(8)]
+    assert sorted(await asyncio.gather(*refills)) == [0] * 7 + [700]
+    assert (await read_books(pool, Mode.TEST)).balance == PLAY_MONEY
+    assert (await read_books(pool)).balance == 1000
+
+
+@pytest.mark.parametrize(("held_in", "finished_in"), [(Mode.LIVE, Mode.TEST), (Mode.TEST, Mode.LIVE)])
+@pytest.mark.parametrize("price", [0, 300])
+async def test_a_request_that_is_held_in_one_mode_cannot_be_settled_in_the_other(
+    pool: asyncpg.Pool, held_in: Mode, finished_in: Mode, price: int
+) -> None:
+    await open_org(pool, balance=1000)
+    await hold(pool, "r1", 400, mode=held_in)
+    books = [await read_books(pool, mode) for mode in Mode]
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await PostgresLedger(pool).post(batch(posting("r1", price=price, mode=finished_in)))
+    assert [await read_books(pool, mode) for mode in Mode] == books
+
+
+async def test_no_transaction_mixes_modes_whoever_writes_it(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    for statement in (
+        # Balanced, but from play money to real money.
+        """
+        WITH t AS (INSERT INTO billing.transactions (kind, mode) VALUES ('credit', 'live') RETURNING transaction_id)
+        INSERT INTO billing.entries SELECT transaction_id, account_id, CASE a.mode WHEN 'live' THEN 5 ELSE -5 END, a.mode
+        FROM t, billing.accounts a WHERE kind = 'revenue'
+        """,
+        # The same, with an entry that lies about its account.
+        """
+        WITH t AS (INSERT INTO billing.transactions (kind, mode) VALUES ('credit', 'live') RETURNING transaction_id)
+        INSERT INTO billing.entries SELECT transaction_id, account_id, CASE a.mode WHEN 'live' THEN 5 ELSE -5 END, 'live'
+        FROM t, billing.accounts a WHERE kind = 'revenue'
+        """,
+        "UPDATE billing.accounts SET mode = 'live' WHERE kind = 'funding' AND mode = 'test'",
+    ):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await pool.execute(statement)
+
+
+async def test_live_settlement_does_not_wait_for_whoever_moves_play_money(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    async with pool.acquire() as slow, slow.transaction():
+        await slow.execute("SELECT billing.open_balance('org_signing_up')")
+        async with asyncio.timeout(5):
+            await PostgresLedger(pool).post(batch(posting("r1", price=10)))
+
+
+async def test_what_was_there_before_is_live_and_its_organisations_get_play_money(postgres_dsn: str) -> None:
+    async with (
+        fresh_database(postgres_dsn, {"billing_sink": 2}) as dsn,
+        asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool,
+    ):
+        await pool.execute("SELECT billing.open_balance($1)", ORG)
+        await pool.execute("SELECT billing.credit($1, 1000, 'before')", ORG)
+        # By the one session of this pool, which then has the temporary table of the earlier function.
+        await pool.fetch("SELECT billing.settle($1::jsonb)", json.dumps([_row(posting("r1", price=300))]))
+        other = await asyncpg.connect(dsn)
+        await migrate(other, "billing_sink", read_migrations(MIGRATIONS["billing_sink"]))
+        await other.close()
+        # The version of then goes on, and knows no mode.
+        without_mode = {name: value for name, value in _row(posting("r2", price=100)).items() if name != "mode"}
+        await pool.fetch("SELECT billing.settle($1::jsonb)", json.dumps([without_mode]))
+        await pool.fetchval("SELECT billing.place_hold('r3', $1, 'k', 1, 'infinity')", ORG)
+        assert await read_books(pool) == Books(balance=600, held=1, revenue=400, absorbed=0, funding=-1000)
+        assert (await read_books(pool, Mode.TEST)).balance == PLAY_MONEY
+        assert {row["mode"] for row in await pool.fetch("SELECT mode FROM billing.requests")} == {"live"}

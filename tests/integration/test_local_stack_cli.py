@@ -121,6 +121,19 @@ def test_logs_of_what_has_not_run_says_so(directory: DataDirectory) -> None:
     assert (logs.returncode, logs.stderr) == (1, f"Error: seed_demo has not run in {directory.path}\n")
 
 
+def test_logs_knows_further_instances_and_no_more_than_there_can_be(directory: DataDirectory) -> None:
+    (directory.logs / "ext_authz-2.log").write_text("decided\n")
+    assert tollgate("logs", "ext_authz-2", "--data-dir", str(directory.path)).stdout == "decided\n"
+    for unknown in ("ext_authz-5", "ext_authz-1", "envoy-2"):
+        assert "no service is named" in tollgate("logs", unknown, "--data-dir", str(directory.path)).stderr
+
+
+def test_more_replicas_than_make_sense_are_refused(tmp_path: Path) -> None:
+    for replicas in ("0", "5"):
+        up = tollgate("up", "--replicas", replicas, "--data-dir", str(tmp_path / "stack"))
+        assert (up.returncode, (tmp_path / "stack").exists()) == (2, False)
+
+
 def test_an_empty_log_is_not_met_with_silence(directory: DataDirectory) -> None:
     for name in ("envoy", "valkey"):
         directory.log(name).touch()

@@ -8,16 +8,16 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from control_plane.catalog.credentials import CredentialCipher
 from control_plane.catalog.model import Catalog
 from control_plane.catalog.postgres_store import read_catalog
+from control_plane.sealing import Seal, provider_credential
 from ext_authz.postgres_offers import PostgresOffers
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.usage import Meter
 from tests.support.logs import QUIET
 
-CIPHER = CredentialCipher(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secrets.token_bytes)
+SEAL = Seal(SecretStr(urlsafe_b64encode(bytes(32)).decode()), secrets.token_bytes)
 
 
 async def add_model(pool: asyncpg.Pool, model: str, *providers: str) -> None:
@@ -57,7 +57,7 @@ async def test_a_deployment_nobody_priced_is_neither_sold_nor_routed(pool: async
     offers = (await PostgresOffers.read(pool, QUIET)).offers
     assert set(offers.by_model) == {"priced"}
     assert len(offers.by_model[ModelName("priced")].prices[Endpoint.CHAT]) == 1
-    assert routed(await read_catalog(pool, CIPHER, QUIET)) == {(Endpoint.CHAT, "priced", 1)}
+    assert routed(await read_catalog(pool, SEAL, QUIET)) == {(Endpoint.CHAT, "priced", 1)}
 
 
 async def test_the_newest_price_is_in_force_and_older_ones_stay(pool: asyncpg.Pool) -> None:
@@ -85,12 +85,14 @@ async def test_a_meter_from_the_future_disturbs_nobody(pool: asyncpg.Pool) -> No
 
 
 async def test_a_provider_whose_credential_does_not_open_is_left_out_and_the_others_stay(pool: asyncpg.Pool) -> None:
-    await add_provider(pool, "good", credential=CIPHER.seal(ProviderName("good"), SecretStr("k")))
+    await add_provider(
+        pool, "good", credential=SEAL.seal_secret(provider_credential(ProviderName("good")), SecretStr("k"))
+    )
     await add_provider(pool, "bad", credential=b"sealed with another key, long ago")
     await add_model(pool, "m", "good", "bad")
     await add_price(pool, "m", "good", 1)
     await add_price(pool, "m", "bad", 1)
-    catalog = await read_catalog(pool, CIPHER, QUIET)
+    catalog = await read_catalog(pool, SEAL, QUIET)
     assert set(catalog.providers) == {"good"}
     assert routed(catalog) == {(Endpoint.CHAT, "m", 1)}
 
@@ -100,7 +102,7 @@ async def test_a_provider_with_a_url_that_is_none_is_left_out_and_the_others_sta
     await add_provider(pool, "good")
     await add_provider(pool, "bad")
     await pool.execute("UPDATE catalog.providers SET base_url = $1 WHERE name = 'bad'", url)
-    catalog = await read_catalog(pool, CIPHER, QUIET)
+    catalog = await read_catalog(pool, SEAL, QUIET)
     assert set(catalog.providers) == {"good"}
     assert catalog.providers[ProviderName("good")].port == 80
 

@@ -166,6 +166,37 @@ async def test_what_others_changed_since_is_not_undone_and_a_person_is_told(
     assert (await api.get("/providers/one"))["requests_max"] == 1
 
 
+async def test_terms_and_newer_prices_are_not_undone_for_what_another_change_did(
+    api: Api, control_plane: ControlPlane
+) -> None:
+    await serve(api, "m")
+    tenant = await api.as_(None).sign_up("tenant@example.com")
+    good = await control_plane.newest()
+    await control_plane.says(at(good))
+    bad = await put(api, "/providers/one", PROVIDER | {"requests_max": 7}, etag="*")
+    terms = await put(api, f"{tenant.org}/terms", {"markup_percent": "10"})
+    price = await api.post("/prices", {"model": "m", "provider": "one", "free": True})
+    await control_plane.says(at(good, refused=price["revision"]))
+    states = [(await now(api, each))["state"] for each in (bad, terms, price)]
+    assert states == ["rolled_back", "pending", "pending"]
+    await control_plane.says(at(await control_plane.newest()))
+    assert [(await now(api, each))["state"] for each in (terms, price)] == ["applied", "applied"]
+    assert (await api.get(f"{tenant.org}/terms"))["markup_percent"] == "10"
+
+
+async def test_the_first_price_of_a_deployment_can_be_refused_and_stays(api: Api, control_plane: ControlPlane) -> None:
+    await serve(api, "m")
+    await put(api, "/models/n", MODEL)
+    await put(api, "/deployments/n/one", {"upstream_model": "up"})
+    good = await control_plane.newest()
+    await control_plane.says(at(good))
+    price = await api.post("/prices", {"model": "n", "provider": "one", "free": True})
+    await control_plane.says(at(good, refused=price["revision"]))
+    told = await now(api, price)
+    assert (told["state"], told["undone_by"]) == ("rejected", None)
+    assert "a price stays" in told["error"]
+
+
 async def test_a_revision_no_configuration_can_be_made_of_is_undone(api: Api, control_plane: ControlPlane) -> None:
     made = await put(api, "/providers/one", PROVIDER)
     await control_plane.says(published=made["revision"] - 1, untranslatable=made["revision"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import asyncpg
 from prometheus_client import CollectorRegistry
 
+from billing_sink.postgres_claim import SpoolClaim
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.sink import Sink
 from tests.support.logs import QUIET
@@ -14,7 +15,7 @@ HUGE = 2**63 - 1
 
 
 async def test_a_line_the_ledger_refuses_is_quarantined_and_every_other_line_is_recorded(
-    pool: asyncpg.Pool, tmp_path: Path
+    pool: asyncpg.Pool, claim: SpoolClaim, tmp_path: Path
 ) -> None:
     await pool.execute("INSERT INTO catalog.providers (name, kind, base_url) VALUES ('openai', 'openai', 'http://x')")
     await pool.execute("INSERT INTO catalog.models VALUES ('gpt-4o-mini', 'x', 1, 1)")
@@ -27,7 +28,7 @@ async def test_a_line_the_ledger_refuses_is_quarantined_and_every_other_line_is_
     spool = tmp_path / "access.jsonl"
     spool.write_bytes(b"".join(render(each) + b"\n" for each in lines))
     log = QUIET
-    sink = Sink(spool, PostgresLedger(pool), batch_lines=100, registry=CollectorRegistry(), log=log)
+    sink = Sink(spool, claim, PostgresLedger(claim), batch_lines=100, registry=CollectorRegistry(), log=log)
     await sink.drain()
     recorded = {row["request_id"] for row in await pool.fetch("SELECT request_id FROM billing.requests")}
     assert recorded == {f"r{number}" for number in range(9)} - {"r5"}

@@ -13,6 +13,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from billing_sink.postgres_claim import SpoolClaim
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.sink import Sink
 from billing_sink.spool import SpoolTruncatedError
@@ -121,11 +122,12 @@ def append(path: Path, written: bytes) -> None:
         file.write(written)
 
 
-def sink(path: Path, pool: asyncpg.Pool, batch_lines: int) -> Sink:
+def sink(path: Path, claim: SpoolClaim, batch_lines: int) -> Sink:
     """A sink that has just been started: it remembers nothing of what another one did."""
     return Sink(
         path,
-        PostgresLedger(pool),
+        claim,
+        PostgresLedger(claim),
         batch_lines=batch_lines,
         registry=CollectorRegistry(),
         log=structlog.get_logger(),
@@ -145,10 +147,12 @@ async def outcome(pool: asyncpg.Pool) -> Outcome:
     return Outcome(await read_books(pool), frozenset(map(tuple, requests)), frozenset(map(tuple, quarantined)))
 
 
-async def read_at_once(path: Path, pool: asyncpg.Pool, lines: Sequence[Json], spool: bytes) -> Outcome:
+async def read_at_once(
+    path: Path, pool: asyncpg.Pool, claim: SpoolClaim, lines: Sequence[Json], spool: bytes
+) -> Outcome:
     await start_over(pool, lines)
     write(path, spool)
-    await sink(path, pool, 10_000).drain()
+    await sink(path, claim, 10_000).drain()
     return await outcome(pool)
 
 
@@ -184,15 +188,15 @@ def as_spool(lines: Sequence[Json]) -> bytes:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_batches_may_end_at_any_line_and_the_sink_may_be_killed_between_them(
-    priced: asyncpg.Pool, path: Path, seed: int
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     lines = some_lines(rng)
-    expected = await read_at_once(path, priced, lines, as_spool(lines))
+    expected = await read_at_once(path, priced, claim, lines, as_spool(lines))
 
     await start_over(priced, lines)
     write(path, as_spool(lines))
-    while await sink(path, priced, rng.randint(1, 5)).step():
+    while await sink(path, claim, rng.randint(1, 5)).step():
         pass
 
     assert await outcome(priced) == expected
@@ -200,38 +204,40 @@ async def test_batches_may_end_at_any_line_and_the_sink_may_be_killed_between_th
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_the_spool_may_be_read_while_it_grows_by_any_number_of_bytes(
-    priced: asyncpg.Pool, path: Path, seed: int
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     lines = some_lines(rng)
     spool = as_spool(lines)
-    expected = await read_at_once(path, priced, lines, spool)
+    expected = await read_at_once(path, priced, claim, lines, spool)
 
     await start_over(priced, lines)
     write(path, b"")
-    running = sink(path, priced, rng.randint(1, 5))
+    running = sink(path, claim, rng.randint(1, 5))
     while spool:
         size = rng.randint(1, 900)
         append(path, spool[:size])
         spool = spool[size:]
         if rng.random() < 0.3:
-            running = sink(path, priced, rng.randint(1, 5))
+            running = sink(path, claim, rng.randint(1, 5))
         await running.drain()
 
     assert await outcome(priced) == expected
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_lines_may_come_repeated_and_in_any_order(priced: asyncpg.Pool, path: Path, seed: int) -> None:
+async def test_lines_may_come_repeated_and_in_any_order(
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     lines = some_lines(rng)
-    expected = await read_at_once(path, priced, lines, as_spool(lines))
+    expected = await read_at_once(path, priced, claim, lines, as_spool(lines))
 
     shuffled = [*lines, *rng.choices(lines, k=len(lines))]
     rng.shuffle(shuffled)
     await start_over(priced, lines)
     write(path, as_spool(shuffled))
-    while await sink(path, priced, rng.randint(1, 7)).step():
+    while await sink(path, claim, rng.randint(1, 7)).step():
         pass
 
     assert await outcome(priced) == expected
@@ -239,22 +245,22 @@ async def test_lines_may_come_repeated_and_in_any_order(priced: asyncpg.Pool, pa
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_spool_that_is_read_again_under_another_identity_changes_nothing(
-    priced: asyncpg.Pool, path: Path, seed: int
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     lines = some_lines(rng)
-    expected = await read_at_once(path, priced, lines, as_spool(lines))
+    expected = await read_at_once(path, priced, claim, lines, as_spool(lines))
 
     # Its first line is another one, so nothing of it counts as read.
     write(path, as_spool([periodic("nobody"), *lines]))
-    await sink(path, priced, 3).drain()
+    await sink(path, claim, 3).drain()
 
     assert await outcome(priced) == expected
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_spool_cut_in_the_middle_of_a_line_and_continued_loses_only_that_line(
-    priced: asyncpg.Pool, path: Path, seed: int
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     lines = [line("first"), *some_lines(rng)]
@@ -262,14 +268,14 @@ async def test_a_spool_cut_in_the_middle_of_a_line_and_continued_loses_only_that
     before, after = as_spool(lines[:lost]), as_spool(lines[lost + 1 :])
     whole = render(lines[lost])
     torn = whole[: rng.randint(1, len(whole) - 1)]
-    expected = await read_at_once(path, priced, lines, before + after)
+    expected = await read_at_once(path, priced, claim, lines, before + after)
 
     # Envoy dies in the middle of a line; the next one appends to the same file.
     await start_over(priced, lines)
     write(path, before + torn)
-    await sink(path, priced, 4).drain()
+    await sink(path, claim, 4).drain()
     append(path, after)
-    await sink(path, priced, 4).drain()
+    await sink(path, claim, 4).drain()
 
     found = await outcome(priced)
     assert (found.books, found.requests) == (expected.books, expected.requests)
@@ -280,7 +286,7 @@ async def test_a_spool_cut_in_the_middle_of_a_line_and_continued_loses_only_that
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_every_line_is_a_request_a_quarantine_row_or_a_request_still_running(
-    priced: asyncpg.Pool, path: Path, seed: int
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     rubbish = [b"", b"rubbish", b"\xff\xfe\x00", b"{}", render(line("x", user_agent="\x00")), render(line("y"))[:-9]]
@@ -291,7 +297,7 @@ async def test_every_line_is_a_request_a_quarantine_row_or_a_request_still_runni
     spool = b"".join(content + b"\n" for content in contents)
     write(path, spool)
 
-    while await sink(path, priced, rng.randint(1, 5)).step():
+    while await sink(path, claim, rng.randint(1, 5)).step():
         pass
 
     requests = await priced.fetchval("SELECT count(*) FROM billing.requests")
@@ -302,14 +308,16 @@ async def test_every_line_is_a_request_a_quarantine_row_or_a_request_still_runni
     await read_books(priced)
 
 
-async def test_every_hold_of_a_finished_request_ends_with_it(priced: asyncpg.Pool, path: Path) -> None:
+async def test_every_hold_of_a_finished_request_ends_with_it(
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path
+) -> None:
     lines = [
         line("settled"),
         chat_stream("estimated", usage_first=None),
         line("released", status=500),
         periodic("held"),
     ]
-    found = await read_at_once(path, priced, lines, as_spool(lines))
+    found = await read_at_once(path, priced, claim, lines, as_spool(lines))
     states = await priced.fetch("SELECT request_id, state FROM billing.holds")
     assert {(row["request_id"], row["state"]) for row in states} == {
         (each["request_id"], each["request_id"]) for each in lines
@@ -319,13 +327,13 @@ async def test_every_hold_of_a_finished_request_ends_with_it(priced: asyncpg.Poo
 
 
 async def test_the_same_request_with_another_line_is_quarantined_in_whatever_batch_it_comes(
-    priced: asyncpg.Pool, path: Path
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path
 ) -> None:
     lines = [line("a"), line("a", bytes_sent=1), line("b")]
     for batch_lines in (1, 10):
         await start_over(priced, lines)
         write(path, as_spool(lines))
-        while await sink(path, priced, batch_lines).step():
+        while await sink(path, claim, batch_lines).step():
             pass
         found = await outcome(priced)
         assert {row[0] for row in found.requests} == {"a", "b"}
@@ -335,30 +343,32 @@ async def test_the_same_request_with_another_line_is_quarantined_in_whatever_bat
 
 
 async def test_another_spool_in_the_place_of_the_first_is_read_from_its_beginning_by_a_sink_that_goes_on(
-    priced: asyncpg.Pool, path: Path
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path
 ) -> None:
     first, second = [line("a")], [line("b"), line("c"), line("d", request={**REQUEST, "body_bytes": 9})]
     await start_over(priced, [*first, *second])
     write(path, as_spool(first))
-    running = sink(path, priced, 10)
+    running = sink(path, claim, 10)
     await running.drain()
     write(path, as_spool(second))
     await running.drain()
     assert {row[0] for row in (await outcome(priced)).requests} == {"a", "b", "c", "d"}
 
 
-async def test_a_spool_that_lost_lines_already_in_the_ledger_stops_the_sink(priced: asyncpg.Pool, path: Path) -> None:
+async def test_a_spool_that_lost_lines_already_in_the_ledger_stops_the_sink(
+    priced: asyncpg.Pool, claim: SpoolClaim, path: Path
+) -> None:
     lines = [line("a"), line("b")]
     await start_over(priced, lines)
     write(path, as_spool(lines))
-    await sink(path, priced, 10).drain()
+    await sink(path, claim, 10).drain()
     write(path, as_spool(lines[:1]))
     with pytest.raises(SpoolTruncatedError):
-        await sink(path, priced, 10).drain()
+        await sink(path, claim, 10).drain()
 
 
-async def test_a_spool_that_is_not_there_yet_is_no_trouble(priced: asyncpg.Pool, path: Path) -> None:
-    waiting = sink(path, priced, 10)
+async def test_a_spool_that_is_not_there_yet_is_no_trouble(priced: asyncpg.Pool, claim: SpoolClaim, path: Path) -> None:
+    waiting = sink(path, claim, 10)
     assert not await waiting.step()
     await start_over(priced, [line("a")])
     write(path, as_spool([line("a")]))

@@ -10,6 +10,7 @@ from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import PriceRow, Rate
 from gateway_core.usage import Meter
@@ -19,6 +20,7 @@ REQUEST_ID = RequestId("b1d71dd1-746f-46ff-aeb5-045245ff7fd4")
 KEY = ApiKey(KeyId("key_1"), OrgId("org_1"), ProjectId("prj_1"), (), is_disabled=False, expires_at=None)
 VERSION = PriceVersion(18)
 MODEL = ModelName("gpt-4o-mini")
+PROVIDER = ProviderName("p0")
 
 CHAT: Mapping[str, str | int | bool] = {
     "endpoint": "chat",
@@ -26,6 +28,7 @@ CHAT: Mapping[str, str | int | bool] = {
     "stream": False,
     "hide_usage": False,
     "body_bytes": 67,
+    "mode": "live",
 }
 """What front.lua says about a plain chat request."""
 
@@ -87,16 +90,18 @@ class Purse:
     Attributes:
         held: amount per request.
         ttls: how long each is to be kept.
+        modes: in which ledger each is.
     """
 
     def __init__(self, balance: int) -> None:
         self.balance = balance
         self.held: dict[RequestId, int] = {}
         self.ttls: list[timedelta] = []
+        self.modes: list[Mode] = []
         self.trouble: Exception | None = None
 
     async def place(
-        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, amount: NanoUsd, ttl: timedelta
+        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, mode: Mode, amount: NanoUsd, ttl: timedelta
     ) -> bool:
         """Hold an amount if the balance still covers it."""
         assert (org_id, key_id) == (KEY.org_id, KEY.key_id)
@@ -105,5 +110,6 @@ class Purse:
         if sum(self.held.values()) + amount > self.balance:
             return False
         self.held[request_id] = amount
+        self.modes.append(mode)
         self.ttls.append(ttl)
         return True

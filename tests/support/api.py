@@ -3,10 +3,11 @@
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 
 import aiohttp
@@ -18,13 +19,15 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import Mail
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
-from control_plane.accounts.sealing import Seal
 from control_plane.accounts.throttle import Counters, LocalCounters, Throttle
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
-from control_plane.catalog.credentials import CredentialCipher
+from control_plane.catalog.addresses import Address
+from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
+from control_plane.oidc.issuers import IssuerSettings
+from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
@@ -36,6 +39,8 @@ from tests.support.logs import QUIET
 PEPPER = SecretStr("pepper")
 KEY = SecretStr(urlsafe_b64encode(bytes(32)).decode())
 PASSWORD = "correct horse battery"
+INSIDE = "inside.example.com"
+"""A name whose address is a private one."""
 
 
 @dataclass
@@ -183,37 +188,49 @@ class Account:
         return f"/orgs/{self.org_id}"
 
 
+async def _resolve(name: str) -> Sequence[Address]:
+    """A DNS that knows one name."""
+    return [ip_address("10.0.0.1")] if name == INSIDE else []
+
+
 @asynccontextmanager
 async def running_api(
     pool: asyncpg.Pool,
     *,
     counters: Counters | None = None,
     require_verified_email: bool = False,
+    has_simulator: bool = True,
+    issuers: Sequence[IssuerSettings] = (),
+    clock: Clock | None = None,
     check_settings: Settings | None = None,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has."""
-    clock, mailbox = Clock(), Mailbox()
-    seal = Seal(KEY, secrets.token_bytes)
-    access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, rotate_after=timedelta(days=30))
-    services = Services(
-        pool=pool,
-        authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
-        access_tokens=access_tokens,
-        passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
-        throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
-        mail=mailbox,
-        seal=seal,
-        cursors=Cursors(PEPPER),
-        pepper=PEPPER,
-        public_url="http://gateway.test",
-        require_verified_email=require_verified_email,
-        now=clock.now,
-        random_bytes=secrets.token_bytes,
-        log=QUIET,
-        current_catalog=lambda: catalog([]),
-        provider_credentials=CredentialCipher(KEY, secrets.token_bytes),
-        configuration_check=ConfigurationCheck(check_settings or settings()),
-    )
-    app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
-    async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
-        yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)
+    async with outgoing_http() as http:
+        clock, mailbox = clock or Clock(), Mailbox()
+        seal = Seal(KEY, secrets.token_bytes)
+        access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, QUIET, rotate_after=timedelta(days=30))
+        services = Services(
+            pool=pool,
+            authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
+            access_tokens=access_tokens,
+            passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
+            throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
+            mail=mailbox,
+            issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
+            seal=seal,
+            cursors=Cursors(PEPPER),
+            pepper=PEPPER,
+            public_url="http://gateway.test",
+            has_simulator=has_simulator,
+            require_verified_email=require_verified_email,
+            private_providers_allowed=False,
+            resolve=_resolve,
+            now=clock.now,
+            random_bytes=secrets.token_bytes,
+            log=QUIET,
+            current_catalog=lambda: catalog([]),
+            configuration_check=ConfigurationCheck(check_settings or settings()),
+        )
+        app = make_app(services, ready=lambda: None, registry=CollectorRegistry())
+        async with serving(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession() as session:
+            yield Api(f"http://{host}:{port}", session, pool, mailbox, clock)

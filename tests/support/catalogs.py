@@ -11,13 +11,16 @@ from gateway_core.ids import ModelName, ProviderName
 from gateway_core.providers import ProviderKind
 
 
-def settings(*, spool_dir: str = "/var/lib/tollgate/spool") -> Settings:
-    """The defaults, with secrets that open nothing and no look at the environment's own."""
+def settings(
+    *, spool_dir: str = "/var/lib/tollgate/spool", simulator_url: str | None = "http://127.0.0.1:8090"
+) -> Settings:
+    """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
     return Settings(
         postgres_dsn=SecretStr("postgresql://unused"),
         api_key_pepper=SecretStr("pepper"),
         credential_key=SecretStr("unused"),
         spool_dir=spool_dir,
+        simulator_url=simulator_url,
     )
 
 

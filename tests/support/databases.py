@@ -3,7 +3,8 @@
 import os
 import secrets
 import subprocess
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,8 +49,13 @@ async def postgres_server(directory: Path) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def fresh_database(server_dsn: str) -> AsyncIterator[str]:
-    """The DSN of a new database on the server, migrated; dropped at the end."""
+async def fresh_database(server_dsn: str, up_to: Mapping[str, int] | None = None) -> AsyncIterator[str]:
+    """The DSN of a new database on the server, migrated; dropped at the end.
+
+    Args:
+        server_dsn: where databases can be made.
+        up_to: for each service, the last migration that is applied; only these services'. Without it, everything.
+    """
     name = f"test_{secrets.token_hex(6)}"
     admin = await asyncpg.connect(server_dsn)
     try:
@@ -58,7 +64,8 @@ async def fresh_database(server_dsn: str) -> AsyncIterator[str]:
         connection = await asyncpg.connect(dsn)
         try:
             for service, folder in MIGRATIONS.items():
-                await migrate(connection, service, read_migrations(folder))
+                last = sys.maxsize if up_to is None else up_to.get(service, 0)
+                await migrate(connection, service, [each for each in read_migrations(folder) if each.number <= last])
         finally:
             await connection.close()
         yield dsn

@@ -12,6 +12,7 @@ from billing_sink.rating import Outcome, Rated, UsageSource
 from billing_sink.spool import RawLine
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import Charge
 from gateway_core.usage import Meter
@@ -38,15 +39,17 @@ async def open_org(pool: asyncpg.Pool, *, balance: int, org_id: str = ORG) -> No
         await pool.execute("SELECT billing.credit($1, $2, 'test')", org_id, balance)
 
 
-async def hold(pool: asyncpg.Pool, request_id: str, amount: int, *, expires_at: datetime = FAR) -> bool:
+async def hold(
+    pool: asyncpg.Pool, request_id: str, amount: int, *, expires_at: datetime = FAR, mode: Mode = Mode.LIVE
+) -> bool:
     """Place a hold."""
     placed: bool = await pool.fetchval(
-        "SELECT billing.place_hold($1, $2, 'key_test', $3, $4)", request_id, ORG, amount, expires_at
+        "SELECT billing.place_hold($1, $2, 'key_test', $3, $4, $5)", request_id, ORG, amount, expires_at, mode
     )
     return placed
 
 
-def posting(request_id: str, *, price: int, outcome: Outcome = Outcome.SETTLED) -> Posting:
+def posting(request_id: str, *, price: int, outcome: Outcome = Outcome.SETTLED, mode: Mode = Mode.LIVE) -> Posting:
     """A finished chat request that costs `price`."""
     line = SpoolLine(
         v=1,
@@ -55,23 +58,24 @@ def posting(request_id: str, *, price: int, outcome: Outcome = Outcome.SETTLED) 
         status=200,
         request_id=RequestId(request_id),
         request=Asked(Endpoint.CHAT, ModelName("m")),
-        grant=Grant(OrgId(ORG), ProjectId("prj"), KeyId("key_test"), price_version=PriceVersion(1)),
+        grant=Grant(OrgId(ORG), ProjectId("prj"), KeyId("key_test"), price_version=PriceVersion(1), mode=mode),
         usage_first="{}",
     )
     rated = Rated(
         line,
         outcome,
         ProviderName("p"),
+        mode,
         UsageSource.PROVIDER,
         {Meter.INPUT: 1},
         Charge(NanoUsd(price), NanoUsd(price)),
     )
-    content = f"{request_id} {price}".encode()
+    content = f"{request_id} {price} {mode}".encode()
     return Posting(RequestId(request_id), hashlib.sha256(content).digest(), RawLine(0, content), rated)
 
 
-async def read_books(pool: asyncpg.Pool) -> Books:
-    """The books now; also checks that every posted sum equals its entries and that all of them sum to zero."""
+async def read_books(pool: asyncpg.Pool, mode: Mode = Mode.LIVE) -> Books:
+    """The books of a mode now; also checks that every posted sum equals its entries and that all of them sum to zero."""
     wrong = await pool.fetch(
         """
         SELECT a.account_id FROM billing.accounts a LEFT JOIN billing.entries e USING (account_id)
@@ -79,10 +83,16 @@ async def read_books(pool: asyncpg.Pool) -> Books:
         """
     )
     assert not wrong, "posted sums differ from their entries"
-    rows = await pool.fetch("SELECT kind, posted_nano_usd, held_nano_usd FROM billing.accounts")
+    rows = await pool.fetch("SELECT kind, posted_nano_usd, held_nano_usd FROM billing.accounts WHERE mode = $1", mode)
     posted = {row["kind"]: row["posted_nano_usd"] for row in rows}
     held = sum(row["held_nano_usd"] for row in rows)
     assert sum(posted.values()) == 0, "the ledger does not sum to zero"
-    open_holds = await pool.fetchval("SELECT coalesce(sum(amount_nano_usd), 0) FROM billing.holds WHERE state = 'held'")
+    open_holds = await pool.fetchval(
+        """
+        SELECT coalesce(sum(amount_nano_usd), 0) FROM billing.holds JOIN billing.accounts USING (account_id)
+        WHERE state = 'held' AND mode = $1
+        """,
+        mode,
+    )
     assert open_holds == held, "held sums differ from the open holds"
     return Books(posted["balance"], held, posted["revenue"], posted["platform_absorbed"], posted["funding"])

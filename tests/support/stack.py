@@ -17,7 +17,7 @@ import asyncpg
 import clickhouse_connect
 from pydantic import SecretStr
 
-from control_plane.catalog.credentials import CredentialCipher
+from control_plane.sealing import Seal, provider_credential
 from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
 from gateway_core.ids import ProviderName
 from gateway_core.money import parse_usd
@@ -188,8 +188,8 @@ async def eventually(find: Callable[[], Awaitable[T | None]], *, deadline_s: flo
 
 async def add_provider(stack: Stack, name: str, base_url: str, credential: str, kind: str = "openai") -> None:
     """A provider, written as an operator's change."""
-    cipher = CredentialCipher(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
-    sealed = cipher.seal(ProviderName(name), SecretStr(credential))
+    seal = Seal(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
+    sealed = seal.seal_secret(provider_credential(ProviderName(name)), SecretStr(credential))
     async with stack.database() as connection:
         await connection.execute(
             "INSERT INTO catalog.providers (name, kind, base_url, credential) VALUES ($1, $2, $3, $4)",
@@ -202,10 +202,13 @@ async def add_provider(stack: Stack, name: str, base_url: str, credential: str, 
 
 async def provider_credentials(stack: Stack) -> dict[str, str]:
     """The credential of every provider that has one, opened: what must show up nowhere but at that provider."""
-    cipher = CredentialCipher(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
+    seal = Seal(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
     async with stack.database() as connection:
         rows = await connection.fetch("SELECT name, credential FROM catalog.providers WHERE credential IS NOT NULL")
-    return {row["name"]: cipher.open(ProviderName(row["name"]), row["credential"]).get_secret_value() for row in rows}
+    return {
+        row["name"]: seal.open_secret(provider_credential(row["name"]), row["credential"]).get_secret_value()
+        for row in rows
+    }
 
 
 async def add_model(
@@ -257,10 +260,11 @@ async def wait_until_routed(stack: Stack, model: str) -> None:
 
 
 @asynccontextmanager
-async def running_stack(data_dir: Path, **environment: str) -> AsyncIterator[Stack]:
+async def running_stack(data_dir: Path, *, replicas: int = 1, **environment: str) -> AsyncIterator[Stack]:
     """A stack until the block ends. The simulator records what it receives; what is printed goes to `<data_dir>.out`."""
     async with running.running_stack(
         data_dir,
+        replicas=replicas,
         environment={**os.environ, "TOLLGATE_SIMULATOR_RECORD": "true", **environment},
         output=data_dir.parent / f"{data_dir.name}.out",
     ) as directory:

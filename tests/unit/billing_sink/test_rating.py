@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from billing_sink.access_log import parse_line
 from billing_sink.prices import PriceBook, UnknownPriceError
-from billing_sink.rating import NOTHING, ImplausibleUsageError, Outcome, Rated, UsageSource, rate
+from billing_sink.rating import NOTHING, ImplausibleUsageError, Outcome, Rated, StrayRequestError, UsageSource, rate
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.mode import Mode
 from gateway_core.pricing import OrgTerms, PriceRow, Rate, UnpricedError, UnusablePriceError
 from gateway_core.usage import InvalidUsageError, Meter
 from tests.support.spool_lines import (
@@ -358,3 +359,43 @@ def test_the_bound_of_an_estimate_is_per_choice() -> None:
     found = rated(chat_stream(usage_first=None, sse_events=2000, bytes_sent=0, request=asked))
     assert found.meters is not None
     assert found.meters[Meter.OUTPUT] == 2000
+
+
+TEST_GRANT = {**GRANT, "mode": "test", "rated_as": "openai"}
+TEST_REQUEST = {**REQUEST, "mode": "test"}
+
+
+def test_a_test_request_is_rated_by_the_prices_that_admission_named() -> None:
+    live = rated(line())
+    play = rated(line(cluster="simulator", grant=TEST_GRANT, request=TEST_REQUEST))
+    assert (play.mode, live.mode) == (Mode.TEST, Mode.LIVE)
+    assert play.provider == "openai"
+    assert (play.outcome, play.charge, play.meters) == (live.outcome, live.charge, live.meters)
+
+
+def test_a_refused_request_is_of_the_mode_of_its_key_as_far_as_that_is_known() -> None:
+    assert rated(refused(grant={**TEST_GRANT, "error_code": "insufficient_quota"})).mode is Mode.TEST
+    assert rated(refused(grant=None, request=TEST_REQUEST)).mode is Mode.TEST
+    # No such key: Envoy had chosen the route by its looks, and the grant is empty.
+    made_up = refused(cluster="simulator", grant={"error_code": "invalid_api_key"}, request=TEST_REQUEST)
+    assert (rated(made_up).outcome, rated(made_up).mode) == (Outcome.REFUSED, Mode.TEST)
+    assert rated(not_a_request()).mode is Mode.LIVE
+
+
+def test_a_list_of_models_with_a_test_key_costs_nothing_in_its_own_ledger() -> None:
+    asked = {"endpoint": "models", "mode": "test"}
+    found = rated(line(cluster="control_plane", grant={"key_id": "k", "mode": "test"}, request=asked))
+    assert (found.outcome, found.mode) == (Outcome.FREE, Mode.TEST)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(line(cluster="simulator"), id="live at the simulator"),
+        pytest.param(line(grant=TEST_GRANT, request=TEST_REQUEST), id="test at a provider"),
+        pytest.param(line(grant=TEST_GRANT, request=TEST_REQUEST, status=500), id="and refused there"),
+    ],
+)
+def test_a_request_that_was_answered_where_its_mode_does_not_belong_is_nobodys_to_pay(written: Json) -> None:
+    with pytest.raises(StrayRequestError):
+        rated(written)

@@ -391,6 +391,14 @@ def test_demo_providers_are_where_the_simulator_listens(loader: Loader) -> None:
     assert seed.simulator_url == f"http://simulator:{simulator.simulator_port}"
 
 
+def test_test_keys_go_where_the_simulator_listens_with_or_without_the_demo(loader: Loader) -> None:
+    simulator = loader.load("simulator", ("simulator",))
+    assert isinstance(simulator, SimulatorSettings)
+
+    assert loader.control_plane().simulator_url == f"http://simulator:{simulator.simulator_port}"
+    assert compose().services["simulator"].profiles == []
+
+
 def test_spool_is_one_volume_that_envoy_writes_and_the_sink_reads(loader: Loader) -> None:
     file = compose()
     sink = loader.load("billing_sink", ("billing_sink",))
@@ -474,6 +482,8 @@ def test_dashboard_asks_for_columns_that_exist(path: Path) -> None:
 
     assert found
     for sql in found:
+        # Play money is in no sum of real money.
+        assert "mode = 'live'" in sql
         assert re.findall(r"\bFROM ([\w.]+)", sql) == ["tollgate.requests"], sql
         # Without FINAL a request that was inserted twice counts twice.
         assert "tollgate.requests FINAL" in sql

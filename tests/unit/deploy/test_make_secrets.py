@@ -16,6 +16,7 @@ def test_secrets_have_the_form_their_readers_expect(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == set(made)
     assert len(bytes.fromhex(secret["tollgate_api_key_pepper"])) == 32
     assert len(base64.urlsafe_b64decode(secret["tollgate_credential_key"])) == 32
+    assert secret["tollgate_credential_keys_before"] == ""
     assert is_well_formed(secret["tollgate_demo_api_key"])
     assert secret["tollgate_demo_api_key"].startswith(LIVE_PREFIX)
     assert is_well_formed(secret["tollgate_operator_token"])

@@ -3,6 +3,7 @@ import pytest
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
+from gateway_core.mode import Mode
 from tests.support.admission import CHAT, REQUEST_ID, check_request
 from wire.ext_authz_pb2 import CheckRequest
 
@@ -94,3 +95,10 @@ def test_the_address_is_that_of_the_connection_whatever_the_headers_say() -> Non
     request = with_headers(x_forwarded_for="203.0.113.9")
     request.attributes.source.address.socket_address.address = "192.0.2.7"
     assert parse_check(request).address == "192.0.2.7"
+
+
+def test_the_mode_is_that_of_the_route_and_live_where_a_front_filter_knows_no_other() -> None:
+    assert parse_check(check_request({**CHAT, "mode": "test"})).mode is Mode.TEST
+    assert parse_check(check_request({name: value for name, value in CHAT.items() if name != "mode"})).mode is Mode.LIVE
+    with pytest.raises(MalformedCheckError):
+        parse_check(check_request({**CHAT, "mode": "free"}))

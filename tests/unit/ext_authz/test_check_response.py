@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from google.protobuf.json_format import MessageToDict
@@ -7,11 +8,18 @@ from ext_authz.check_response import render_decision
 from ext_authz.decision import Admitted, Refused
 from gateway_core.contract import GrantField, Header
 from gateway_core.errors import INSUFFICIENT_QUOTA, INVALID_API_KEY, ApiError, model_not_found
+from gateway_core.ids import ProviderName
+from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from tests.support.admission import KEY, MODEL, VERSION
 from wire.ext_authz_pb2 import CheckResponse
 
-WHOSE = {GrantField.ORG_ID: "org_1", GrantField.PROJECT_ID: "prj_1", GrantField.KEY_ID: "key_1"}
+WHOSE = {
+    GrantField.ORG_ID: "org_1",
+    GrantField.PROJECT_ID: "prj_1",
+    GrantField.KEY_ID: "key_1",
+    GrantField.MODE: "live",
+}
 
 
 def headers(response: CheckResponse) -> dict[str, str]:
@@ -26,6 +34,13 @@ def test_an_admission_carries_the_grant() -> None:
         GrantField.PRICE_VERSION: 18,
         GrantField.HOLD_NANO_USD: "9840450",
     }
+
+
+def test_an_admission_of_a_test_key_says_so_and_by_whose_prices_it_is_rated() -> None:
+    key = replace(KEY, mode=Mode.TEST)
+    response = render_decision(Admitted(key, MODEL, VERSION, NanoUsd(1), ProviderName("first")))
+    assert response.dynamic_metadata[GrantField.MODE] == "test"
+    assert response.dynamic_metadata[GrantField.RATED_AS] == "first"
 
 
 def test_an_admission_is_explicit_since_envoy_takes_silence_for_a_denial() -> None:

@@ -14,10 +14,11 @@ from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
+from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import LIST_TERMS, OrgTerms, charge
 from gateway_core.usage import Meter, Usage
-from tests.support.admission import KEY, MODEL, REQUEST_ID, VERSION, offers, price
+from tests.support.admission import KEY, MODEL, PROVIDER, REQUEST_ID, VERSION, offers, price
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHEAP, DEAR = price(input_=1, output=4), price(input_=2, output=3)
@@ -26,6 +27,7 @@ ATTEMPT = Attempt(
     address="192.0.2.7",
     request_id=REQUEST_ID,
     credential="sk-tg-live-secret",
+    mode=Mode.LIVE,
     endpoint=Endpoint.CHAT,
     model=ModelName("gpt-4o-mini"),
     body_bytes=100,
@@ -203,3 +205,20 @@ def test_a_key_with_networks_is_refused_from_elsewhere_before_anything_is_said_a
     assert isinstance(decided(key=key), Admitted)
     elsewhere = replace(ATTEMPT, address="198.51.100.1", model=ModelName("unknown"))
     assert decided(elsewhere, key) == (403, "address_not_allowed")
+
+
+@pytest.mark.parametrize("endpoint", Endpoint)
+@pytest.mark.parametrize(("key_mode", "route_mode"), [(Mode.TEST, Mode.LIVE), (Mode.LIVE, Mode.TEST)])
+def test_a_key_whose_route_was_chosen_for_the_other_mode_is_refused_everywhere(
+    endpoint: Endpoint, key_mode: Mode, route_mode: Mode
+) -> None:
+    attempt = replace(ATTEMPT, endpoint=endpoint, mode=route_mode)
+    assert decided(attempt, replace(KEY, mode=key_mode)) == (401, "invalid_api_key")
+
+
+def test_a_test_request_is_held_like_a_live_one_and_rated_by_who_would_be_asked_first() -> None:
+    key, attempt = replace(KEY, mode=Mode.TEST), replace(ATTEMPT, mode=Mode.TEST)
+    assert decided(attempt, key) == Admitted(key, MODEL, VERSION, held(), PROVIDER)
+    assert decided(replace(attempt, model=ModelName("gpt-99")), key) == (404, "model_not_found")
+    assert decided(attempt, replace(key, models_allowed=("claude-*",))) == (403, "model_not_allowed")
+    assert decided(replace(attempt, endpoint=Endpoint.MESSAGES), key) == (400, "endpoint_not_supported")

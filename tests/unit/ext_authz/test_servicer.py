@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn, cast
 
@@ -15,8 +16,10 @@ from pydantic import SecretStr
 from ext_authz.keys import KeyCache
 from ext_authz.offers import Offers
 from ext_authz.servicer import Authorization
-from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
+from ext_authz.uses import KeyUses
+from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
 from gateway_core.contract import GrantField, Header
+from gateway_core.mode import Mode
 from tests.support.admission import CHAT, KEY, REQUEST_ID, Keys, Purse, check_request, offers, price
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
 
@@ -54,11 +57,13 @@ class Gate:
         self.purse = Purse(balance)
         self.offers = CurrentOffers(offers(chat=(price(input_=1, output=1),)))
         self.context = Context()
+        self.uses = KeyUses(keys_max=10)
         self.metrics = CollectorRegistry()
         self.service = Authorization(
             keys=KeyCache(self.keys, entries_max=10, ttl_ms=1000, monotonic=lambda: 0.0),
             offers=self.offers,
             holds=self.purse,
+            uses=self.uses,
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
@@ -201,3 +206,27 @@ async def test_no_log_line_holds_the_key(gate: Gate, logged: Sequence[MutableMap
     assert await gate.is_closed_to(from_client())
     assert [entry["event"] for entry in logged] == ["check_failed"]
     assert SECRET not in str(logged)
+
+
+async def test_what_a_test_key_holds_is_held_in_the_test_ledger(gate: Gate) -> None:
+    key = new_key(TEST_PREFIX, bytes).get_secret_value()
+    gate.keys.keys[hash_key(key, PEPPER)] = replace(KEY, mode=Mode.TEST)
+    response = await gate.ask(from_client(key, mode="test"))
+    assert response.WhichOneof("http_response") == "ok_response"
+    assert gate.purse.modes == [Mode.TEST]
+
+
+async def test_a_test_key_on_a_live_route_is_refused_and_holds_nothing(gate: Gate) -> None:
+    key = new_key(TEST_PREFIX, bytes).get_secret_value()
+    gate.keys.keys[hash_key(key, PEPPER)] = replace(KEY, mode=Mode.TEST)
+    assert (await gate.ask(from_client(key))).denied_response.status.code == 401
+    assert (await gate.ask(from_client(SECRET, mode="test"))).denied_response.status.code == 401
+    assert gate.purse.held == {}
+
+
+async def test_a_use_of_a_key_is_noted_when_it_opens_something_and_only_then(gate: Gate) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    await gate.ask(from_client(model="gpt-99"))
+    assert gate.uses.due(now) == {}
+    await gate.ask(from_client())
+    assert gate.uses.due(now) == {KEY.key_id: now}

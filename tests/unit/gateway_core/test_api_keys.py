@@ -12,6 +12,7 @@ from gateway_core.api_keys import (
     LIVE_PREFIX,
     MACHINE_PREFIX,
     OPERATOR_PREFIX,
+    TEST_PREFIX,
     ApiKey,
     bearer_token,
     hash_key,
@@ -21,7 +22,7 @@ from gateway_core.api_keys import (
 from gateway_core.ids import KeyId, OrgId, ProjectId
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-PREFIXES = [LIVE_PREFIX, MACHINE_PREFIX, OPERATOR_PREFIX]
+PREFIXES = [LIVE_PREFIX, TEST_PREFIX, MACHINE_PREFIX, OPERATOR_PREFIX]
 
 KEYS = st.builds(
     lambda prefix, random: new_key(prefix, lambda _: random).get_secret_value(),

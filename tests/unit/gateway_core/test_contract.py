@@ -9,6 +9,7 @@ import pytest
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from control_plane.xds.translate import resources
 from gateway_core import errors
+from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
     Cluster,
     GrantField,
@@ -20,6 +21,7 @@ from gateway_core.contract import (
     provider_cluster,
     provider_of_cluster,
     route_key,
+    simulator_route_key,
 )
 from gateway_core.endpoints import DIALECT_BY_ENDPOINT, PATH_BY_ENDPOINT, Endpoint
 from tests.support.catalogs import catalog, deployment, provider, settings
@@ -133,7 +135,8 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     bootstrap = (ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
     assert f"cluster_name: {Cluster.XDS}" in bootstrap
     configured = {resource["name"] for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE}
-    assert configured == {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, provider_cluster("a"), provider_cluster("b")}
+    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.SIMULATOR}
+    assert configured == ours | {provider_cluster("a"), provider_cluster("b")}
 
 
 def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:
@@ -157,6 +160,27 @@ def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:
 def test_different_endpoints_and_models_never_share_a_route_key() -> None:
     keys = {route_key(endpoint, model) for endpoint in Endpoint for model in ("", "m", "chat:m", "a/b:c")}
     assert len(keys) == len(Endpoint) * 4
+    assert not keys & {simulator_route_key(endpoint) for endpoint in Endpoint}
+    assert "test" not in {*Endpoint}
+
+
+def test_lua_tells_the_modes_apart_by_the_beginnings_of_keys() -> None:
+    [table] = re.findall(r"local MODES = \{([^}]*)\}", FRONT)
+    assert dict(re.findall(r'\["([^"]*)"\] = "(\w+)"', table)) == {
+        prefix: str(mode) for mode, prefix in PREFIX_BY_MODE.items()
+    }
+    [(length, prefix_length)] = re.findall(r"local KEY_LENGTH, KEY_PREFIX_LENGTH = (\d+), (\d+)", FRONT)
+    for prefix in PREFIX_BY_MODE.values():
+        assert len(prefix) == int(prefix_length)
+        assert len(new_key(prefix, bytes).get_secret_value()) == int(length)
+
+
+def test_lua_asks_for_the_test_route_of_an_endpoint_by_its_name() -> None:
+    assert 'is_test and "test:" .. known.endpoint' in FRONT
+    [route] = [json.dumps(r) for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
+    assert set(re.findall(r'"(test:\w+)": ', route)) == {
+        simulator_route_key(endpoint) for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES)
+    }
 
 
 @pytest.mark.parametrize("folder", ["envoy", "proto"])

@@ -34,12 +34,15 @@ def test_a_file_with_another_kind_of_name_is_refused_by_name(tmp_path: Path, nam
         read_migrations(write(tmp_path, name))
 
 
-@pytest.mark.parametrize(
-    "names", [["0002_a.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"], ["0000_a.sql", "0001_b.sql"]]
-)
-def test_numbers_run_from_one_without_a_gap_and_once_each(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(MigrationError, match="without a gap"):
-        read_migrations(write(tmp_path, *names))
+def test_a_number_is_given_once(tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match="same number"):
+        read_migrations(write(tmp_path, "0001_a.sql", "0001_b.sql"))
+
+
+def test_what_fills_a_gap_later_is_applied_then(tmp_path: Path) -> None:
+    with_gap = read_migrations(write(tmp_path, "0001_a.sql", "0003_c.sql"))
+    applied = {migration.number: migration.checksum for migration in with_gap}
+    assert [each.number for each in missing_migrations(applied, read_migrations(write(tmp_path, "0002_b.sql")))] == [2]
 
 
 def test_only_what_is_not_applied_is_missing() -> None:

@@ -151,6 +151,7 @@ def test_a_free_version_rates_every_token_at_nothing() -> None:
     assert billable(every, prices) == every
     assert charge(every, prices, Terms(markup_ppm=500_000)) == Charge(NanoUsd(0), NanoUsd(0))
     assert worst_case_nano_usd(prices, LIST_TERMS, input_tokens_max=10**9, output_tokens_max=10**9) == 0
+    assert charge(every, prices, Terms(prices={Meter.OUTPUT: 5_000_000})).price_nano_usd == 5000
 
 
 @pytest.mark.parametrize(

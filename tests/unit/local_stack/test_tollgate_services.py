@@ -1,4 +1,5 @@
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,25 @@ from gateway_core.api_keys import is_well_formed
 from local_stack.data_directory import DataDirectory
 from local_stack.endpoints import endpoints
 from local_stack.groundwork import Groundwork
-from local_stack.ports import DEFAULTS
+from local_stack.ports import DEFAULTS, port_names
 from local_stack.service import Service, Task
 from local_stack.settings import Environment
-from local_stack.tollgate_services import SERVICES, TASKS, Secret, keys, servers, services, tasks, write_secrets
+from local_stack.tollgate_services import (
+    REPLICATED,
+    SERVICES,
+    TASKS,
+    Secret,
+    keys,
+    servers,
+    service_environment,
+    service_names,
+    services,
+    tasks,
+    write_secrets,
+)
 
 PORTS = {name: 20000 + number for number, name in enumerate(DEFAULTS)}
+PORTS_OF_THREE = {name: 20000 + number for number, name in enumerate(port_names(3))}
 CALLER = {
     "PATH": "/bin",
     "OPENAI_API_KEY": "sk-real-openai",
@@ -31,9 +45,9 @@ def directory(tmp_path: Path) -> DataDirectory:
     return directory
 
 
-def table(directory: DataDirectory) -> list[Service]:
-    stores = servers(directory, PORTS, ENVIRONMENT)
-    return services(directory, PORTS, ENVIRONMENT, stores, keys(directory).api_key)
+def table(directory: DataDirectory, ports: Mapping[str, int] = PORTS) -> list[Service]:
+    stores = servers(directory, ports, ENVIRONMENT)
+    return services(directory, ports, ENVIRONMENT, stores, keys(directory).api_key)
 
 
 def test_no_secret_is_in_a_command_line_or_an_environment(directory: DataDirectory) -> None:
@@ -73,6 +87,40 @@ def test_the_names_that_are_known_without_a_stack_are_those_of_the_tables(direct
 def test_every_port_belongs_to_one_service(directory: DataDirectory) -> None:
     owned = [name for service in table(directory) for name in service.ports]
     assert sorted(owned) == sorted(PORTS)
+
+
+def test_three_of_each_service_of_ours_and_one_of_each_server(directory: DataDirectory) -> None:
+    found = {service.name: service for service in table(directory, PORTS_OF_THREE)}
+    assert sorted(found) == sorted(service_names(3))
+    assert len(found) == len(SERVICES) + 2 * len(REPLICATED)
+    assert sorted(name for service in found.values() for name in service.ports) == sorted(PORTS_OF_THREE)
+    for name in REPLICATED:
+        first = found[name]
+        for further in (found[f"{name}-2"], found[f"{name}-3"]):
+            assert (further.command.argv, further.needs) == (first.command.argv, first.needs)
+            assert (further.stop_stage, further.stop_grace_s) == (first.stop_stage, first.stop_grace_s)
+    assert set(found["envoy"].needs) == {"control_plane", "control_plane-2", "control_plane-3", "simulator"}
+
+
+def test_instances_listen_on_ports_of_their_own_and_tell_envoy_the_same(directory: DataDirectory) -> None:
+    variables = [service_environment(directory, PORTS_OF_THREE, number) for number in (1, 2, 3)]
+    own = {
+        *("TOLLGATE_CONTROL_PLANE_PORT", "TOLLGATE_XDS_PORT", "TOLLGATE_EXT_AUTHZ_PORT"),
+        *("TOLLGATE_EXT_AUTHZ_METRICS_PORT", "TOLLGATE_BILLING_SINK_METRICS_PORT"),
+    }
+    for name in variables[0]:
+        assert len({each[name] for each in variables}) == (3 if name in own else 1), name
+    for kind in ("CONTROL_PLANE", "EXT_AUTHZ"):
+        listening = [f"127.0.0.1:{each[f'TOLLGATE_{kind}_PORT']}" for each in variables]
+        assert variables[0][f"TOLLGATE_{kind}_ENDPOINTS"] == ",".join(listening)
+
+
+def test_endpoints_name_every_control_plane(directory: DataDirectory) -> None:
+    stores = servers(directory, PORTS_OF_THREE, ENVIRONMENT)
+    known = endpoints(directory, PORTS_OF_THREE, keys(directory), stores)
+    names = ("control_plane", "control_plane-2", "control_plane-3")
+    assert list(known.control_plane_urls) == [f"http://127.0.0.1:{PORTS_OF_THREE[name]}" for name in names]
+    assert known.control_plane_url == known.control_plane_urls[0]
 
 
 def test_services_stop_from_the_edge_to_the_stores(directory: DataDirectory) -> None:

@@ -14,6 +14,7 @@ ENDPOINTS = Endpoints(
     anthropic_base_url="http://127.0.0.1:8080",
     api_key="sk-tg-live-key",
     control_plane_url="http://127.0.0.1:8081",
+    control_plane_urls=["http://127.0.0.1:8081"],
     operator_token="tg-op-token",
     postgres_dsn="postgresql://tollgate:hidden@127.0.0.1:1/tollgate",
     redis_url="redis://:hidden@127.0.0.1:2/0",

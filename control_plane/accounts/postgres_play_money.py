@@ -1,0 +1,34 @@
+"""The test balance of an organisation: play money in books of its own, which billing_sink owns (schema `billing`)."""
+
+from pydantic import Field
+
+from control_plane.accounts.model import Resource
+from control_plane.database import Database
+from gateway_core.mode import Mode
+from gateway_core.money import NanoUsd, format_usd
+
+
+class PlayMoney(Resource):
+    """Play money for requests with test keys."""
+
+    balance_usd: str
+    held_usd: str = Field(description="The part of it that running requests hold.")
+
+
+async def find_play_money(db: Database, org_id: str) -> PlayMoney | None:
+    """What an organisation has left."""
+    row = await db.fetchrow(
+        "SELECT posted_nano_usd, held_nano_usd FROM billing.accounts WHERE kind = 'balance' AND org_id = $1 AND mode = $2",
+        org_id,
+        Mode.TEST,
+    )
+    if row is None:
+        return None
+    return PlayMoney(
+        balance_usd=format_usd(NanoUsd(row["posted_nano_usd"])), held_usd=format_usd(NanoUsd(row["held_nano_usd"]))
+    )
+
+
+async def refill_play_money(db: Database, org_id: str) -> None:
+    """Fill it up to what an organisation begins with."""
+    await db.execute("SELECT billing.refill_test_balance($1)", org_id)

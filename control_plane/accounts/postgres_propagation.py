@@ -1,0 +1,72 @@
+"""How far a change of a key has got among the processes that keep keys in memory, in Postgres."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import Field
+
+from control_plane.accounts.model import Resource
+from control_plane.database import Database
+
+SILENT: Final = timedelta(seconds=5)
+"""A process that was not heard from for so long does not count: it is gone, or it can hold no money and admits nobody."""
+
+KEPT: Final = timedelta(hours=1)
+"""How long it is known when a process took up what."""
+
+
+class Authorizer(Resource):
+    """A running process of ext_authz, and whether it has taken up a key's latest change."""
+
+    id: str
+    started_at: datetime
+    taken_up: bool
+    took_ms: int | None = Field(
+        description="How long that took; null before it has, for a change before its start, and after an hour."
+    )
+
+
+class Propagation(Resource):
+    """How far the latest change of a key has got."""
+
+    key_id: str
+    change_number: int = Field(description="Changes of all keys are numbered together.")
+    changed_at: datetime
+    propagated: bool = Field(description="Whether every running process has taken it up.")
+    authorizers: list[Authorizer]
+
+
+async def find_propagation(db: Database, org_id: str, key_id: str) -> Propagation | None:
+    """How far the latest change of a key has got, its revocation included; None if there was never such a key."""
+    # One statement, so that the change and what is known of it are of one moment.
+    rows = await db.fetch(
+        """
+        SELECT k.change_number, k.changed_at, a.instance_id AS id, a.started_at,
+               a.change_number >= k.change_number AS taken_up,
+               (SELECT extract(epoch FROM min(u.taken_up_at) - k.changed_at) * 1000 FROM accounts.key_uptakes u
+                WHERE u.instance_id = a.instance_id AND u.change_number >= k.change_number
+                  AND k.changed_at > greatest(a.started_at, now() - $4::interval))::bigint AS took_ms
+        FROM accounts.api_keys k LEFT JOIN accounts.authorizers a ON a.heard_at > now() - $3::interval
+        WHERE k.org_id = $1 AND k.key_id = $2 ORDER BY a.started_at, a.instance_id
+        """,
+        org_id,
+        key_id,
+        SILENT,
+        KEPT,
+    )
+    if not rows:
+        return None
+    authorizers = [Authorizer.model_validate({**row}) for row in rows if row["id"] is not None]
+    return Propagation(
+        key_id=key_id,
+        change_number=rows[0]["change_number"],
+        changed_at=rows[0]["changed_at"],
+        propagated=all(each.taken_up for each in authorizers),
+        authorizers=authorizers,
+    )
+
+
+async def forget_old_uptakes(db: Database) -> None:
+    """Remove what nobody can ask for any more: uptakes that are too old, and processes that were killed."""
+    await db.execute("DELETE FROM accounts.key_uptakes WHERE taken_up_at < now() - $1::interval", KEPT)
+    await db.execute("DELETE FROM accounts.authorizers WHERE heard_at < now() - $1::interval", KEPT)

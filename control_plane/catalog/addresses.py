@@ -1,0 +1,162 @@
+"""Where a provider may be, judged before it is written: the gateway sends requests and credentials there. Pure.
+
+It keeps whoever may write providers from reaching through us what only we can reach. What it cannot see is what a name
+means later: Envoy resolves it again, for itself, as long as the provider exists (README.md, Decisions).
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Final
+
+from control_plane.catalog.model import InvalidBaseUrlError, check_base_url
+
+Address = IPv4Address | IPv6Address
+
+Resolve = Callable[[str], Awaitable[Sequence[Address]]]
+"""All addresses of a name; none if it cannot be resolved now."""
+
+# One way to write each URL, so that nobody who reads it after us can take it for another one: no userinfo, no backslash, no
+# character that parsers drop or fold. Port and scheme are check_base_url's.
+_URL: Final = re.compile(
+    r"""
+    (?P<scheme>https?)://
+    (?: \[ (?P<v6>[0-9A-Fa-f:.]+) \] | (?P<host>[0-9A-Za-z._-]+) )
+    (?: : [0-9]{1,5} )?
+    (?: / [!"$->@-\[\]-~]* )?  # printable ASCII without space # ? \
+    """,
+    re.VERBOSE,
+)
+_LABEL: Final = re.compile(r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?")
+_NAME_CHARACTERS_MAX: Final = 253
+# What inet_aton takes for a number: then all of the host is an IPv4 address in one of its spellings.
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+
+# Under their names as well: where we are, they may not resolve.
+_METADATA_NAMES: Final = frozenset(
+    {
+        "instance-data",
+        "instance-data.ec2.internal",
+        "metadata",
+        "metadata.goog",
+        "metadata.google.internal",
+        "metadata.tencentyun.com",
+    }
+)
+# Names that never mean a public host: RFC 6761, 6762, 8375, and `internal`, which ICANN keeps for private use.
+_PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".home.arpa", ".internal")
+
+PRIVATE_NETWORKS: Final[tuple[IPv4Network | IPv6Network, ...]] = tuple(
+    map(
+        ip_network,
+        ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"),
+    )
+)
+"""Loopback and private use."""
+
+FORBIDDEN_NETWORKS: Final[tuple[IPv4Network | IPv6Network, ...]] = tuple(
+    map(
+        ip_network,
+        (
+            # "This" network, link-local (where most clouds answer), multicast, reserved with broadcast.
+            *("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"),
+            # Set aside for protocols, documentation, the 6to4 relays, benchmarks.
+            *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+            # Metadata of Alibaba, and of Azure's platform.
+            *("100.100.100.200/32", "168.63.129.16/32"),
+            # Metadata of AWS and of Google. They lie within fc00::/7.
+            *("fd00:ec2::/32", "fd20:ce::254/128"),
+            # Within 2000::/3: Teredo and other protocols, documentation, 6to4.
+            *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+        ),
+    )
+)
+"""No provider's, whoever allows what. They win over the private ones."""
+
+_GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
+"""All that IANA has given out; IPv6 outside of it and of the private networks is no provider's either."""
+
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+
+
+class RefusedAddressError(InvalidBaseUrlError):
+    """A base URL that can be read, of a place where no provider may be. The message does not quote it."""
+
+
+async def check_provider_address(url: str, *, private_allowed: bool, resolve: Resolve) -> None:
+    """Refuse a base URL that must not be written.
+
+    Args:
+        url: as it will be stored.
+        private_allowed: whether providers may be on loopback or in a private network, and be reached without TLS: over the
+            internet, plain HTTP would show the credential to everybody on the way.
+        resolve: asked if the host is a name. A name without an address now is accepted; Envoy may know it.
+
+    Raises:
+        InvalidBaseUrlError: it is none, or not in the one way we write it.
+        RefusedAddressError: no provider may be there.
+    """
+    check_base_url(url)
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise InvalidBaseUrlError("the base URL must be http(s)://host[:port][/path], in plain characters")
+    if parts["scheme"] != "https" and not private_allowed:
+        raise RefusedAddressError("the base URL must begin with https://")
+    address = _v6(parts["v6"]) if parts["v6"] else _v4(parts["host"])
+    if address is not None:
+        addresses: Sequence[Address] = [address]
+    else:
+        _check_name(parts["host"].lower(), private_allowed=private_allowed)
+        addresses = await resolve(parts["host"])
+    for each in addresses:
+        _check_address(each, private_allowed=private_allowed)
+
+
+def _v6(text: str) -> IPv6Address:
+    try:
+        return IPv6Address(text)
+    except ValueError:
+        raise InvalidBaseUrlError("the host of the base URL is no IPv6 address") from None
+
+
+def _v4(host: str) -> IPv4Address | None:
+    """The address that a host is, or None if it is a name."""
+    if not _NUMBER.fullmatch(host.rpartition(".")[2]):
+        return None
+    try:
+        return IPv4Address(host)
+    except ValueError:
+        raise InvalidBaseUrlError("an IPv4 address must be written as four decimal numbers") from None
+
+
+def _check_name(name: str, *, private_allowed: bool) -> None:
+    if len(name) > _NAME_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise InvalidBaseUrlError("the host of the base URL is not a name")
+    if name in _METADATA_NAMES:
+        raise RefusedAddressError("no provider can be where a cloud keeps its metadata")
+    if not private_allowed and ("." not in name or name.endswith(_PRIVATE_SUFFIXES)):
+        raise RefusedAddressError(
+            "the base URL names a host of a private network, which this installation does not allow"
+        )
+
+
+def _check_address(address: Address, *, private_allowed: bool) -> None:
+    address = _embedded(address)
+    is_private = any(address in network for network in PRIVATE_NETWORKS)
+    is_assigned = is_private or isinstance(address, IPv4Address) or address in _GLOBAL_UNICAST
+    if not is_assigned or any(address in network for network in FORBIDDEN_NETWORKS):
+        raise RefusedAddressError("the base URL leads to an address where no provider can be")
+    if is_private and not private_allowed:
+        raise RefusedAddressError("the base URL leads to a private network, which this installation does not allow")
+
+
+def _embedded(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for: by mapping, or for a network that has no IPv4 of its own.
+
+    Other forms that hold one (compatible, 6to4, Teredo) are in no use any more, and refused as they are.
+    """
+    if isinstance(address, IPv6Address):
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFF_FFFF)
+        return address.ipv4_mapped or address
+    return address

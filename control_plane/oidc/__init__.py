@@ -1,0 +1,1 @@
+"""Log-in with an account at somebody else's OpenID Connect issuer."""

@@ -1,0 +1,39 @@
+"""What this process tells the owner of schema `accounts`, through its functions: that it runs, how far it is, what was used."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from ext_authz.uptake import TakenUp
+from gateway_core.ids import KeyId
+
+
+class PostgresAuthorizers:
+    """One of the processes of ext_authz, under an id of its own. Every method raises what Postgres in trouble raises."""
+
+    def __init__(self, pool: asyncpg.Pool, instance_id: str) -> None:
+        self._pool = pool
+        self._instance_id = instance_id
+
+    async def newest_change(self) -> int:
+        """The number of the latest change of a key that is committed."""
+        number: int = await self._pool.fetchval("SELECT number FROM accounts.key_changes")
+        return number
+
+    async def report(self, taken_up: TakenUp) -> None:
+        """This process runs, and has taken up so much."""
+        await self._pool.execute(
+            "SELECT accounts.report_authorizer($1, $2, $3)",
+            self._instance_id,
+            taken_up.number,
+            timedelta(seconds=taken_up.age_s),
+        )
+
+    async def dismiss(self) -> None:
+        """This process ends."""
+        await self._pool.execute("SELECT accounts.dismiss_authorizer($1)", self._instance_id)
+
+    async def touch_keys(self, uses: Mapping[KeyId, datetime]) -> None:
+        """Write down when keys were last used."""
+        await self._pool.execute("SELECT accounts.touch_keys($1, $2)", list(uses), list(uses.values()))

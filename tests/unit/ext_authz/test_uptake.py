@@ -1,0 +1,43 @@
+"""How far a process says it has followed the changes of keys."""
+
+from ext_authz.uptake import TakenUp, Uptake
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_there_is_nothing_to_tell_before_the_first_look() -> None:
+    uptake = Uptake(Clock())
+    assert uptake.taken_up is None
+    uptake.lose_track()
+    assert uptake.has_gap
+    assert uptake.taken_up is None
+    uptake.close_gap(7)
+    assert not uptake.has_gap
+    assert uptake.taken_up == TakenUp(7, 0.0)
+
+
+def test_the_highest_change_counts_and_grows_older_from_the_moment_it_was_taken_up() -> None:
+    clock = Clock()
+    uptake = Uptake(clock)
+    uptake.take_up(3)
+    clock.seconds += 2
+    uptake.take_up(3)
+    uptake.take_up(2)
+    assert uptake.taken_up == TakenUp(3, 2.0)
+    uptake.take_up(4)
+    assert uptake.taken_up == TakenUp(4, 0.0)
+
+
+def test_every_change_and_every_gap_is_news() -> None:
+    uptake = Uptake(Clock())
+    uptake.take_up(1)
+    assert uptake.news.is_set()
+    uptake.news.clear()
+    uptake.lose_track()
+    assert uptake.news.is_set()

@@ -1,0 +1,53 @@
+"""How values are shown to people."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tollgate.output import columns, print_list, readable
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("price_nano_usd", 1_250_000_000, "$1.25"),
+        ("price_nano_usd", 150, "$0.00000015"),
+        ("budget_per_day_usd", "2.50", "$2.50"),
+        ("disabled", False, "no"),
+        ("disabled", True, "yes"),
+        ("expires_at", None, "-"),
+        ("models_allowed", [], "-"),
+        ("models_allowed", ["gpt-*", "o3"], "gpt-*, o3"),
+        ("types", {"a": [1]}, '{"a": [1]}'),
+        ("name", "a\x1b[31mb\r", "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}"),
+        ("seen_at", "not a time", "not a time"),
+    ],
+)
+def test_values_are_readable(name: str, value: object, shown: str) -> None:
+    assert readable(name, value, short=True) == shown
+
+
+@pytest.mark.usefixtures("in_berlin")
+def test_times_are_those_of_the_place() -> None:
+    assert readable("created_at", "2026-07-03T10:05:33.123456Z", short=True) == "2026-07-03 12:05"
+    assert readable("created_at", "2026-01-03T10:05:33Z", short=False) == "2026-01-03 11:05:33 CET"
+
+
+def test_things_nobody_chose_columns_for_show_id_and_name_first_and_no_nested_parts() -> None:
+    thing = {"revision": 1, "kind": "x", "name": "n", "limits": {"a": 1}, "org_id": "o", "id": "i"}
+    assert list(columns("Unknown", [thing])) == ["id", "name", "kind"]
+
+
+def test_a_pipe_gets_a_line_for_each_thing_however_long(capsys: pytest.CaptureFixture[str]) -> None:
+    print_list("Unknown", [{"id": "x" * 300, "name": "y" * 300}])
+    assert "x" * 300 + "  " + "y" * 300 in capsys.readouterr().out

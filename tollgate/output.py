@@ -1,0 +1,133 @@
+"""What people read: a table for many things, lines of name and value for one. `--json` goes past this."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway_core.money import NanoUsd, format_usd
+
+COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+    "AuditEntry": ("at", "action", "target_id", "actor_kind", "actor_id"),
+    "Deployment": ("model", "provider", "upstream_model"),
+    "Invitation": ("id", "email", "role", "expires_at"),
+    "Key": ("id", "name", "hint", "project_id", "disabled", "last_used_at", "expires_at"),
+    "MachineToken": ("id", "name", "scopes", "expires_at", "disabled_at"),
+    "Member": ("user_id", "email", "name", "role"),
+    "Model": ("name", "owned_by", "context_tokens", "max_output_tokens", "aliases", "deprecated_at"),
+    "Node": ("id", "control_plane", "connected_at", "accepted_revision", "refused_revision", "refusal"),
+    "Operation": ("id", "state", "action", "target", "created_at", "finished_at", "error"),
+    "OrganizationOfUser": ("id", "name", "role", "disabled_at", "created_at"),
+    "Project": ("id", "name", "archived_at", "created_at"),
+    "Provider": ("name", "kind", "base_url", "has_credential"),
+    "Route": ("name", "match", "groups", "published", "orgs_allowed"),
+}
+"""Of lists, by the schema of what is in them. Other things show their first columns that fit in a line."""
+
+_COLUMNS_MAX: Final = 7
+_FIRST: Final = ("id", "name")
+_UNINTERESTING: Final = frozenset({"revision", "org_id", "updated_at", "created_by"})
+_WIDE: Final = 10_000
+_NOTHING: Final = "-"
+
+
+def print_list(schema: str, things: Sequence[Mapping[str, Any]]) -> None:
+    """A table of things of one kind."""
+    if not things:
+        typer.echo("Nothing there.", err=True)
+        return
+    names = columns(schema, things)
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(Text(name.removesuffix("_nano_usd").replace("_", " ")))
+    for thing in things:
+        table.add_row(*(Text(readable(name, thing.get(name), short=True)) for name in names))
+    _console().print(table)
+
+
+def print_one(thing: Mapping[str, Any]) -> None:
+    """A line for each field."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in _flat(thing):
+        table.add_row(Text(name, "bold"), Text(readable(name.rpartition(".")[2], value, short=False)))
+    _console().print(table)
+
+
+def print_json(document: bytes) -> None:
+    """An answer as it came."""
+    sys.stdout.buffer.write(document if document.endswith(b"\n") else document + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def columns(schema: str, things: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    """The columns of a table."""
+    if schema in COLUMNS:
+        return COLUMNS[schema]
+    simple = [name for name, value in things[0].items() if not isinstance(value, dict) and name not in _UNINTERESTING]
+    simple.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    return simple[:_COLUMNS_MAX] or list(things[0])[:_COLUMNS_MAX]
+
+
+def readable(name: str, value: object, *, short: bool) -> str:
+    """A value as people write it.
+
+    Args:
+        name: of the field; its end tells the unit.
+        value: as in the answer.
+        short: whether it stands in a table.
+    """
+    match value:
+        case None | "" | []:
+            return _NOTHING
+        case dict() if not value:
+            return _NOTHING
+        case bool():
+            return "yes" if value else "no"
+        case int() if name.endswith("_nano_usd"):
+            return f"${format_usd(NanoUsd(value))}"
+        case str() if name.endswith("_usd"):
+            return f"${value}"
+        case str() if name.endswith(("_at", "_until", "_from")) or name == "at":
+            return _moment(value, short=short)
+        case str() | int() | float():
+            return printable(str(value))
+        case list() if all(isinstance(item, str | int) for item in value):
+            return printable(", ".join(map(str, value)))
+        case _:
+            return printable(json.dumps(value, ensure_ascii=False, indent=None if short else 2))
+
+
+def printable(text: str) -> str:
+    """Text without what would move a terminal's cursor or colour its letters."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def _moment(text: str, *, short: bool) -> str:
+    try:
+        moment = datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        return printable(text)
+    return f"{moment:%Y-%m-%d %H:%M}" if short else f"{moment:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _flat(thing: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in thing.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _console() -> Console:
+    # A pipe has no width: what reads it wants a thing a line.
+    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
