@@ -134,12 +134,12 @@ class Document:
 
     @cached_property
     def outlines(self) -> tuple[Outline, ...]:
-        """Every operation."""
+        """Every operation but those that only send a browser elsewhere."""
         return tuple(
             Outline(item[method]["operationId"], method.upper(), path, item[method].get("summary", ""))
             for path, item in self._content["paths"].items()
             for method in METHODS
-            if method in item
+            if method in item and any(map(_is_success, item[method]["responses"]))
         )
 
     def operation(self, outline: Outline) -> Operation:
@@ -246,9 +246,13 @@ def _name(schema: Schema) -> str:
 
 
 def _answer_schema(item: Schema) -> Schema | None:
-    success = next(response for status, response in item["responses"].items() if status.startswith("2"))
+    success = next(response for status, response in item["responses"].items() if _is_success(status))
     found: Schema | None = success.get("content", {}).get("application/json", {}).get("schema")
     return found
+
+
+def _is_success(status: str) -> bool:
+    return status.startswith("2")
 
 
 def _kind(schema: Schema) -> Kind:
