@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry
 # Imported for their operations.
 from control_plane.api import (
     auth,
+    catalog,
+    imports,
     keys,
     me,
     members,
@@ -26,10 +28,8 @@ from control_plane.api.docs_page import page
 from control_plane.api.errors import error_middleware
 from control_plane.api.model_list import list_models
 from control_plane.api.openapi import document
-from control_plane.api.operation import OPERATIONS, PREFIX
+from control_plane.api.operation import BODY_BYTES_MAX, OPERATIONS, PREFIX
 from gateway_core.health import Ready, health_routes
-
-BODY_BYTES_MAX = 1024 * 1024
 
 OPERATION_MODULES = (
     auth,
@@ -44,6 +44,8 @@ OPERATION_MODULES = (
     models,
     prices,
     routes,
+    catalog,
+    imports,
     operations,
 )
 
