@@ -69,7 +69,7 @@ def _stars(text: str) -> str:
 
 ProviderNameText = Annotated[str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63")]
 ModelNameText = Annotated[str, _matching(MODEL_NAME, "letters, digits and . _ / : @ -, at most 200")]
-RouteNameText = Annotated[str, _matching(ROUTE_NAME, "letters, digits and . _ / : @ * -, at most 200")]
+RouteNameText = Annotated[str, _matching(ROUTE_NAME, "letters, digits and . _ / : @ -, at most 200")]
 RouteMatch = Annotated[
     str,
     _matching(_MATCH, "a model's name, or a pattern of letters, digits, . _ / : @ - and *"),
