@@ -185,8 +185,8 @@ def _row(posting: Posting) -> dict[str, object]:
         "meters": rated.meters or {},
         "cost_nano_usd": rated.charge.cost_nano_usd,
         "price_nano_usd": rated.charge.price_nano_usd,
+        "hold_nano_usd": grant and grant.hold_nano_usd,
         "slice_id": grant and grant.slice_id,
-        "share_nano_usd": (grant.hold_nano_usd or 0) if grant and grant.slice_id else None,
         "usage_raw": None if line.usage_first is None else [u for u in (line.usage_first, line.usage_last) if u],
     }
 

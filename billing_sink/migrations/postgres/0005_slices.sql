@@ -26,7 +26,8 @@ CREATE TABLE billing.slices (
 );
 CREATE INDEX slices_open ON billing.slices (expires_at) WHERE closed_at IS NULL;
 
-ALTER TABLE billing.requests ADD COLUMN slice_id text;
+-- What was held for a request when it was admitted: by a hold of its own, or as a share of a slice.
+ALTER TABLE billing.requests ADD COLUMN hold_nano_usd bigint, ADD COLUMN slice_id text;
 -- The share of a quarantined request stays in its slice until a person has decided.
 ALTER TABLE billing.quarantine ADD COLUMN slice_id text, ADD COLUMN share_nano_usd bigint;
 CREATE INDEX quarantine_of_slice ON billing.quarantine (slice_id) WHERE slice_id IS NOT NULL;
@@ -105,8 +106,8 @@ END $$;
 
 -- As before; a request with a slice is covered by its share of that in the place of a hold of its own.
 --
--- p_requests: as in 0002 and 0003, and slice_id and share_nano_usd, both or none. A share that was spent from a slice that is
--- closed went back when it was: the line is late and pays from what is free.
+-- p_requests: as in 0002 and 0003, and hold_nano_usd, and slice_id if that is a share of one. A share of a slice that is closed
+-- went back when it was: the line is late and pays from what is free.
 CREATE OR REPLACE FUNCTION billing.settle(p_requests jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
     -- Not the name it had in 0003: a session that called the function of then still has the table of then.
@@ -173,7 +174,7 @@ BEGIN
         FROM billing.holds h WHERE h.request_id = s.request_id;
 
     WITH share AS (
-        SELECT position, slice_id, (request ->> 'share_nano_usd')::bigint AS amount
+        SELECT position, slice_id, (request ->> 'hold_nano_usd')::bigint AS amount
         FROM settling_with_slices WHERE slice_id IS NOT NULL
     ), running AS (
         SELECT position, slice_id, amount,
@@ -210,18 +211,18 @@ BEGIN
         request_id, input_hash, mode, outcome, late, usage_source, org_id, project_id, key_id, endpoint, model, provider,
         price_version, stream, status, error_code, response_flags, response_details, attempts, client_request_id,
         user_agent, started_at, duration_ms, first_byte_ms, bytes_received, bytes_sent, sse_events, meters,
-        cost_nano_usd, price_nano_usd, absorbed_nano_usd, usage_raw, slice_id)
+        cost_nano_usd, price_nano_usd, absorbed_nano_usd, usage_raw, hold_nano_usd, slice_id)
     SELECT s.request_id, decode(r.input_hash, 'hex'), s.mode, s.outcome, s.late, r.usage_source, r.org_id, r.project_id,
         r.key_id, r.endpoint, r.model, r.provider, r.price_version, r.stream, r.status, r.error_code, r.response_flags,
         r.response_details, r.attempts, r.client_request_id, r.user_agent, r.started_at, r.duration_ms,
         r.first_byte_ms, r.bytes_received, r.bytes_sent, r.sse_events, r.meters, r.cost_nano_usd, s.price_nano_usd,
-        s.absorbed_nano_usd, r.usage_raw, s.slice_id
+        s.absorbed_nano_usd, r.usage_raw, r.hold_nano_usd, s.slice_id
     FROM settling_with_slices s, jsonb_to_record(s.request) AS r (
         input_hash text, usage_source text, org_id text, project_id text, key_id text, endpoint text, model text,
         provider text, price_version bigint, stream boolean, status integer, error_code text, response_flags text,
         response_details text, attempts integer, client_request_id text, user_agent text, started_at timestamptz,
         duration_ms bigint, first_byte_ms bigint, bytes_received bigint, bytes_sent bigint, sse_events integer,
-        meters jsonb, cost_nano_usd bigint, usage_raw jsonb)
+        meters jsonb, cost_nano_usd bigint, usage_raw jsonb, hold_nano_usd bigint)
     ORDER BY s.position;
 
     UPDATE billing.accounts a SET held_nano_usd = a.held_nano_usd - h.amount
