@@ -162,7 +162,7 @@ async def apply_catalog(call: Call, body: CatalogDocument, query: PruneQuery) ->
     "POST",
     "/catalog/check",
     tag=TAG,
-    access=Permission.CATALOG_READ,
+    access=Permission.CATALOG_WRITE,
     in_transaction=False,
     prepare=check_addresses,
     body_bytes_max=DOCUMENT_BYTES_MAX,

@@ -42,6 +42,7 @@ async def faults_of_model(db: Database, name: str, spec: ModelSpec) -> list[Inva
             """
             SELECT name FROM catalog.models WHERE name = ANY($1)
             UNION ALL SELECT alias FROM catalog.model_aliases WHERE alias = ANY($1) AND model <> $2
+            UNION ALL SELECT match FROM catalog.routes WHERE match = ANY($1)
             """,
             spec.aliases,
             name,

@@ -143,7 +143,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM settling_with_slices s
         JOIN billing.holds h USING (request_id) JOIN billing.accounts a ON a.account_id = h.account_id
-        WHERE a.mode <> s.mode
+        WHERE a.mode <> s.mode OR a.org_id <> s.request ->> 'org_id'
         UNION ALL
         SELECT FROM settling_with_slices s
         LEFT JOIN billing.slices l USING (slice_id) LEFT JOIN billing.accounts a ON a.account_id = l.account_id
