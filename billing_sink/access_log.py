@@ -52,6 +52,7 @@ class Grant:
     model: ModelName | None = None
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
+    slice_id: Id | None = None
     mode: Mode = Mode.LIVE
     rated_as: ProviderName | None = None
     error_code: Id | None = None

@@ -72,15 +72,26 @@ async def _expire(
     expired = Counter(
         "tollgate_billing_sink_holds_expired_total", "Holds of requests never heard of again", registry=registry
     )
+    closed = Counter("tollgate_billing_sink_slices_closed_total", "Slices whose time was over", registry=registry)
+    unknown = Counter(
+        "tollgate_billing_sink_slices_unknown_nano_usd_total",
+        "What was set aside for requests never heard of again, or died with its holder, and went back",
+        registry=registry,
+    )
     while True:
         try:
-            count = await ledger.expire_holds(utc_now()) if sink.is_caught_up else 0
+            if sink.is_caught_up:
+                count = await ledger.expire_holds(utc_now())
+                expired.inc(count)
+                if count:
+                    log.warning("holds_expired", count=count)
+                slices = await ledger.close_slices(utc_now())
+                closed.inc(slices.closed)
+                unknown.inc(slices.unknown_nano_usd)
+                if slices.unknown_nano_usd:
+                    log.warning("slices_unknown", count=slices.closed, nano_usd=slices.unknown_nano_usd)
         except Trouble as error:
             log.warning("expiry_unavailable", error=type(error).__name__)
-        else:
-            expired.inc(count)
-            if count:
-                log.warning("holds_expired", count=count)
         await asyncio.sleep(settings.hold_sweep_ms / 1000)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -14,9 +14,18 @@ from billing_sink.prices import DeploymentKey, PriceBook
 from billing_sink.rating import Rated
 from billing_sink.spool import SpoolId
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.money import NanoUsd
 from gateway_core.pricing import OrgTerms, PriceRow
 
 EXPIRE_AT_ONCE = 1000
+
+
+class ClosedSlices(NamedTuple):
+    """How many slices were closed, and what of them nobody had accounted for."""
+
+    closed: int
+    unknown_nano_usd: NanoUsd
+
 
 _PRICES_BETWEEN = """
     SELECT model, provider, revision,
@@ -92,11 +101,20 @@ class PostgresLedger:
             quarantined = [*batch.quarantined, *(conflict(by_id[row["request_id"]]) for row in conflicts)]
             await connection.executemany(
                 """
-                INSERT INTO billing.quarantine (spool_id, byte_offset, request_id, reason, line)
-                VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+                INSERT INTO billing.quarantine
+                    (spool_id, byte_offset, request_id, reason, line, slice_id, share_nano_usd)
+                VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING
                 """,
                 [
-                    (batch.spool_id, item.raw.byte_offset, item.request_id, item.reason, item.raw.content)
+                    (
+                        batch.spool_id,
+                        item.raw.byte_offset,
+                        item.request_id,
+                        item.reason,
+                        item.raw.content,
+                        item.slice_id,
+                        item.share_nano_usd,
+                    )
                     for item in quarantined
                 ],
             )
@@ -107,6 +125,12 @@ class PostgresLedger:
         async with self._connections.acquire() as connection:
             count: int = await connection.fetchval("SELECT billing.expire_holds($1, $2)", now, EXPIRE_AT_ONCE)
         return count
+
+    async def close_slices(self, now: datetime) -> ClosedSlices:
+        """Close slices whose time is over."""
+        async with self._connections.acquire() as connection:
+            [row] = await connection.fetch("SELECT * FROM billing.close_slices($1, $2)", now, EXPIRE_AT_ONCE)
+        return ClosedSlices(row["closed"], NanoUsd(row["unknown_nano_usd"]))
 
     async def read_prices(self, known: PriceBook) -> PriceBook:
         """Every price and all terms ever published: those that are known, and what came after."""
@@ -161,6 +185,8 @@ def _row(posting: Posting) -> dict[str, object]:
         "meters": rated.meters or {},
         "cost_nano_usd": rated.charge.cost_nano_usd,
         "price_nano_usd": rated.charge.price_nano_usd,
+        "hold_nano_usd": grant and grant.hold_nano_usd,
+        "slice_id": grant and grant.slice_id,
         "usage_raw": None if line.usage_first is None else [u for u in (line.usage_first, line.usage_last) if u],
     }
 

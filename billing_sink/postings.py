@@ -31,11 +31,17 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A line, or a part of one, that a person has to look at."""
+    """A line, or a part of one, that a person has to look at.
+
+    Attributes:
+        slice_id, share_nano_usd: what is held for it, if that is a share of a slice.
+    """
 
     raw: RawLine
     reason: str
     request_id: RequestId | None = None
+    slice_id: str | None = None
+    share_nano_usd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +150,6 @@ def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -
         UnknownPriceError,
         StrayRequestError,
     ) as error:
-        return Quarantined(raw, f"{type(error).__name__}: {error}", request_id)
+        share = (line.grant.slice_id, line.grant.hold_nano_usd) if line.grant and line.grant.slice_id else (None, None)
+        return Quarantined(raw, f"{type(error).__name__}: {error}", request_id, *share)
     return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)

@@ -37,6 +37,7 @@ from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
+from control_plane.xds.configuration_check import ConfigurationCheck
 from control_plane.xds.nodes import NodeRegistry
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
@@ -101,6 +102,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             random_bytes=secrets.token_bytes,
             log=log,
             current_catalog=lambda: publisher.catalog,
+            configuration_check=ConfigurationCheck(settings),
         )
         app = make_app(
             services,

@@ -12,6 +12,7 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
+from control_plane.catalog.model import TEMPLATES
 from control_plane.catalog.postgres_prices import write_price
 from control_plane.catalog.price_specs import MeterPrice, PriceSpec, Unit
 from control_plane.sealing import Seal, provider_credential
@@ -34,7 +35,6 @@ BALANCE_USD: Final = "25.00"
 class _DemoProvider:
     name: ProviderName
     kind: ProviderKind
-    real_url: str
     simulated_path: str
 
 
@@ -50,9 +50,9 @@ class _DemoModel:
 OPENAI, ANTHROPIC, GEMINI = ProviderName("openai"), ProviderName("anthropic"), ProviderName("gemini")
 
 PROVIDERS: Final = (
-    _DemoProvider(OPENAI, ProviderKind.OPENAI, "https://api.openai.com/v1", "/v1"),
-    _DemoProvider(ANTHROPIC, ProviderKind.ANTHROPIC, "https://api.anthropic.com/v1", "/v1"),
-    _DemoProvider(GEMINI, ProviderKind.GEMINI, "https://generativelanguage.googleapis.com/v1beta", "/v1beta"),
+    _DemoProvider(OPENAI, ProviderKind.OPENAI, "/v1"),
+    _DemoProvider(ANTHROPIC, ProviderKind.ANTHROPIC, "/v1"),
+    _DemoProvider(GEMINI, ProviderKind.GEMINI, "/v1beta"),
 )
 
 # List prices as the providers publish them, in US dollars per million tokens.
@@ -145,7 +145,9 @@ async def _seed_providers(connection: asyncpg.Connection, settings: SeedSettings
     }
     for provider in PROVIDERS:
         real = credentials[provider.name]
-        url = provider.real_url if real else settings.simulator_url.rstrip("/") + provider.simulated_path
+        url = (
+            TEMPLATES[provider.kind].base_url if real else settings.simulator_url.rstrip("/") + provider.simulated_path
+        )
         credential = real or SecretStr("simulated-" + secrets.token_urlsafe(16))
         sealed = seal.seal_secret(provider_credential(provider.name), credential)
         known = await connection.fetchrow(

@@ -17,6 +17,11 @@ class InvalidField:
     detail: str
 
 
+def pointer(steps: Sequence[str | int]) -> str:
+    """A JSON pointer from its steps."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
 class RefusedError(Exception):
     """A call that is refused; the detail is for the caller to read."""
 

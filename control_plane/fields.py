@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from control_plane.accounts.mail import is_mail_address
 from gateway_core.money import InvalidAmountError, parse_usd
 
-_YEAR_MAX: Final = 9000
+_YEAR_MIN, _YEAR_MAX = 1970, 9000
 
 SECRET: Final[JsonDict] = {"format": "password", "writeOnly": True}
 """For the schema of a field that is nobody's to see: programs ask for it in their own way, and do not show it."""
@@ -54,7 +54,7 @@ def _usd(text: str) -> str:
 
 
 def _near(moment: datetime) -> datetime:
-    if moment.year > _YEAR_MAX:
+    if not _YEAR_MIN <= moment.year <= _YEAR_MAX:
         raise ValueError("too far away")
     return moment
 

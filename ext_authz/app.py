@@ -13,17 +13,18 @@ from prometheus_client import CollectorRegistry
 
 from ext_authz.keys import KeyCache
 from ext_authz.postgres_authorizers import PostgresAuthorizers
-from ext_authz.postgres_holds import PostgresHolds
+from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
 from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.settings import Settings
+from ext_authz.slices import Slices
 from ext_authz.uptake import Uptake
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import KeyHash
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import Channel
 from gateway_core.health import always_ready, serving_health
-from gateway_core.ids import new_id
+from gateway_core.ids import SliceId, new_id
 from gateway_core.logs import Logger
 from gateway_core.postgres import Notification, Trouble, connect_pool, notifications
 from gateway_core.postgres_keys import PostgresKeys
@@ -36,6 +37,7 @@ HEARTBEAT_S = 1.0
 """A process that is not heard from for some of these is taken for gone (`SILENT` in control_plane/accounts/postgres_propagation.py)."""
 REPORT_GAP_S = 0.05
 USES_S = 5.0
+PUT_AWAY_S = 5.0
 
 _CHANGE = re.compile("[0-9]{1,18}:[0-9a-f]{64}(,[0-9a-f]{64})*")
 """See `Channel.API_KEY`."""
@@ -52,18 +54,29 @@ async def serve(settings: Settings, log: Logger) -> None:
             PostgresKeys(pool),
             entries_max=settings.key_cache_entries,
             ttl_ms=settings.key_cache_ttl_ms,
+            stale_ms=settings.key_cache_stale_ms,
+            trouble=Trouble,
             monotonic=monotonic,
         )
         uses = KeyUses(keys_max=settings.key_cache_entries)
         uptake = Uptake(monotonic)
-        authorizers = PostgresAuthorizers(pool, new_id("authz", secrets.token_bytes))
+        instance = new_id("authz", secrets.token_bytes)
+        authorizers = PostgresAuthorizers(pool, instance)
+        hold_ttl = timedelta(milliseconds=settings.hold_ttl_ms)
+        slices = Slices(
+            PostgresSlices(pool, instance, share_ppm=settings.slice_share_ppm, request_ttl=hold_ttl, now=utc_now),
+            new_slice_id=lambda: SliceId(new_id("slice", secrets.token_bytes)),
+            monotonic=monotonic,
+            log=log,
+        )
         service = Authorization(
             keys=keys,
             offers=offers,
+            slices=slices,
             holds=PostgresHolds(pool, utc_now),
             uses=uses,
             pepper=settings.api_key_pepper,
-            hold_ttl=timedelta(milliseconds=settings.hold_ttl_ms),
+            hold_ttl=hold_ttl,
             now=utc_now,
             monotonic=monotonic,
             registry=registry,
@@ -83,8 +96,11 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(_refresh_offers(offers, stale, log), name="refresh_offers")
                 group.create_task(_report(keys, uptake, authorizers, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
+                group.create_task(slices.give_back(), name="give_back")
+                group.create_task(_put_away(slices), name="put_away")
         finally:
             await server.stop(grace=1.0)
+            await _close(slices, log)
             await _say_goodbye(authorizers, log)
 
 
@@ -101,7 +117,7 @@ async def _follow_changes(settings: Settings, keys: KeyCache, uptake: Uptake, st
                 stale.set()
             case _:
                 # Something was missed, or is not understood.
-                keys.forget_all()
+                keys.doubt_all()
                 uptake.lose_track()
                 stale.set()
 
@@ -114,7 +130,7 @@ async def _report(keys: KeyCache, uptake: Uptake, authorizers: PostgresAuthorize
             if uptake.has_gap:
                 newest = await authorizers.newest_change()
                 # What was read meanwhile may be older than that.
-                keys.forget_all()
+                keys.doubt_all()
                 uptake.close_gap(newest)
             if (taken_up := uptake.taken_up) is not None:
                 await authorizers.report(taken_up)
@@ -137,6 +153,20 @@ async def _write_uses(uses: KeyUses, authorizers: PostgresAuthorizers, log: Logg
             log.warning("uses_not_written", error=type(error).__name__)
         else:
             uses.written(due, utc_now())
+
+
+async def _put_away(slices: Slices) -> None:
+    while True:
+        await asyncio.sleep(PUT_AWAY_S)
+        slices.put_away()
+
+
+async def _close(slices: Slices, log: Logger) -> None:
+    try:
+        await slices.close()
+    except Trouble as error:
+        # They go back by themselves when their time is over.
+        log.warning("slices_not_returned", error=type(error).__name__)
 
 
 async def _say_goodbye(authorizers: PostgresAuthorizers, log: Logger) -> None:

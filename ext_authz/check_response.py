@@ -28,6 +28,8 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
                 response.dynamic_metadata[GrantField.PRICE_VERSION] = decision.price_version
             if decision.hold_nano_usd is not None:
                 response.dynamic_metadata[GrantField.HOLD_NANO_USD] = str(decision.hold_nano_usd)
+            if decision.slice_id is not None:
+                response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:
                 response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
         case Refused(error=error):

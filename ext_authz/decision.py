@@ -15,7 +15,7 @@ from gateway_core.errors import (
     model_not_allowed,
     model_not_found,
 )
-from gateway_core.ids import ModelName, PriceVersion, ProviderName
+from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import worst_case_nano_usd
@@ -35,6 +35,7 @@ class Admitted:
 
     Attributes:
         rated_as: of a test request: the provider whose prices it will be charged by.
+        slice_id: what the amount is held by, once it is; None if by a hold of its own.
     """
 
     key: ApiKey
@@ -42,6 +43,7 @@ class Admitted:
     price_version: PriceVersion | None = None
     hold_nano_usd: NanoUsd | None = None
     rated_as: ProviderName | None = None
+    slice_id: SliceId | None = None
 
 
 def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:

@@ -1,10 +1,14 @@
 """A bounded memory of API keys."""
 
 from collections import OrderedDict
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.clock import Monotonic
+
+ASK_AGAIN_S: Final = 0.5
+"""How often a store that is away is asked about one key."""
 
 
 class KeyStore(Protocol):
@@ -18,30 +22,63 @@ class KeyStore(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    key: ApiKey | None
+    read_s: float
+    fresh_until_s: float
+
+
 class KeyCache:
     """Remembers keys and the absence of keys, for a time and up to a number.
 
-    A change is pushed by `forget`; the time to live bounds what a lost push could do.
+    A change is pushed by `forget`; the time to live bounds what a lost push could do. While the store is away, a key that it
+    has shown not long ago is still good, unless it is known to have changed: who cannot be asked cannot have revoked it
+    either, but for a network that is cut between.
+
+    Attributes:
+        stale_ms: how long ago that may be.
+        trouble: what the store raises while it is away.
     """
 
-    def __init__(self, store: KeyStore, *, entries_max: int, ttl_ms: int, monotonic: Monotonic) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        *,
+        entries_max: int,
+        ttl_ms: int,
+        stale_ms: int,
+        trouble: tuple[type[Exception], ...],
+        monotonic: Monotonic,
+    ) -> None:
         self._store = store
         self._entries_max = entries_max
         self._ttl_s = ttl_ms / 1000
+        self._stale_s = stale_ms / 1000
+        self._trouble = trouble
         self._monotonic = monotonic
-        self._entries: OrderedDict[KeyHash, tuple[float, ApiKey | None]] = OrderedDict()
+        self._entries: OrderedDict[KeyHash, _Entry] = OrderedDict()
         self._changes = 0
 
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
         """The key with this hash, from memory if it is fresh."""
         entry = self._entries.get(key_hash)
-        if entry is not None and entry[0] > self._monotonic():
-            return entry[1]
+        if entry is not None and entry.fresh_until_s > self._monotonic():
+            return entry.key
         changes = self._changes
-        key = await self._store.find(key_hash)
+        try:
+            key = await self._store.find(key_hash)
+        except self._trouble:
+            # Looked up again: it may have been forgotten meanwhile.
+            entry = self._entries.get(key_hash)
+            if entry is None or entry.key is None or self._monotonic() >= entry.read_s + self._stale_s:
+                raise
+            self._entries[key_hash] = replace(entry, fresh_until_s=self._monotonic() + ASK_AGAIN_S)
+            return entry.key
         # A change announced while the store was being asked may be newer than its answer: do not keep that.
         if changes == self._changes:
-            self._entries[key_hash] = (self._monotonic() + self._ttl_s, key)
+            now_s = self._monotonic()
+            self._entries[key_hash] = _Entry(key, now_s, now_s + self._ttl_s)
             self._entries.move_to_end(key_hash)
             if len(self._entries) > self._entries_max:
                 self._entries.popitem(last=False)
@@ -52,7 +89,8 @@ class KeyCache:
         self._changes += 1
         self._entries.pop(key_hash, None)
 
-    def forget_all(self) -> None:
-        """Changes may have been missed."""
+    def doubt_all(self) -> None:
+        """Changes may have been missed: each key is read again before it is used, if the store can be asked."""
         self._changes += 1
-        self._entries.clear()
+        for key_hash, entry in self._entries.items():
+            self._entries[key_hash] = replace(entry, fresh_until_s=float("-inf"))

@@ -1,11 +1,12 @@
-"""Holds in Postgres, placed by the functions of schema `billing`, which billing_sink owns."""
+"""Holds and slices in Postgres, placed by the functions of schema `billing`, which billing_sink owns."""
 
 from datetime import timedelta
 
 import asyncpg
 
+from ext_authz.slices import Payer
 from gateway_core.clock import Now
-from gateway_core.ids import KeyId, OrgId, RequestId
+from gateway_core.ids import KeyId, OrgId, RequestId, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 
@@ -31,3 +32,39 @@ class PostgresHolds:
             mode,
         )
         return held
+
+
+class PostgresSlices:
+    """Slices of one process.
+
+    Attributes:
+        share_ppm: how much of what is free one slice is, in millionths.
+        request_ttl: how long the longest request takes, and its line to arrive.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, holder: str, *, share_ppm: int, request_ttl: timedelta, now: Now) -> None:
+        self._pool = pool
+        self._holder = holder
+        self._share_ppm = share_ppm
+        self._request_ttl = request_ttl
+        self._now = now
+
+    async def open(
+        self, slice_id: SliceId, payer: Payer, *, amount_min: NanoUsd, spend_for: timedelta
+    ) -> NanoUsd | None:
+        """Set a slice aside; returns its size, or None if it would be smaller than that."""
+        size: NanoUsd | None = await self._pool.fetchval(
+            "SELECT billing.open_slice($1, $2, $3, $4, $5, $6, $7)",
+            slice_id,
+            payer.org_id,
+            payer.mode,
+            self._holder,
+            self._share_ppm,
+            amount_min,
+            self._now() + spend_for + self._request_ttl,
+        )
+        return size
+
+    async def give_back(self, slice_id: SliceId, unspent: NanoUsd) -> None:
+        """Give back what was not spent."""
+        await self._pool.execute("SELECT billing.return_slice($1, $2)", slice_id, unspent)

@@ -3,6 +3,7 @@
 Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers the client with 503.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from ext_authz.check_response import render_decision
 from ext_authz.decision import Admitted, Refused, decide
 from ext_authz.keys import KeyCache
 from ext_authz.offers import Offers
+from ext_authz.slices import Payer, Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.clock import Monotonic, Now
@@ -58,6 +60,7 @@ class Authorization:
         *,
         keys: KeyCache,
         offers: OfferSource,
+        slices: Slices,
         holds: Holds,
         uses: KeyUses,
         pepper: SecretStr,
@@ -69,6 +72,7 @@ class Authorization:
     ) -> None:
         self._keys = keys
         self._offers = offers
+        self._slices = slices
         self._holds = holds
         self._uses = uses
         self._pepper = pepper
@@ -108,6 +112,9 @@ class Authorization:
         self._uses.note(decision.key.key_id, now)
         if decision.hold_nano_usd is None:
             return decision
+        slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), decision.hold_nano_usd)
+        if slice_id is not None:
+            return replace(decision, slice_id=slice_id)
         held = await self._holds.place(
             attempt.request_id,
             org_id=decision.key.org_id,

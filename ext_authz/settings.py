@@ -15,6 +15,9 @@ class Settings(ServiceSettings):
     ext_authz_metrics_host: str = "127.0.0.1"
     ext_authz_metrics_port: int = 9102
     key_cache_ttl_ms: int = Field(default=60_000, ge=0, le=3_600_000)
+    key_cache_stale_ms: int = Field(default=120_000, ge=0, le=3_600_000)
     key_cache_entries: int = Field(default=100_000, ge=1, le=10_000_000)
     hold_ttl_ms: int = Field(default=3_600_000, ge=(REQUEST_S_MAX + 60) * 1000, le=86_400_000)
+    # Of what is free in a balance, in millionths; 0: every request has a hold of its own.
+    slice_share_ppm: int = Field(default=20_000, ge=0, le=500_000)
     checks_max: int = Field(default=1000, ge=1, le=100_000)

@@ -94,6 +94,8 @@ class GrantField:
     PRICE_VERSION: Final = "price_version"
     HOLD_NANO_USD: Final = "hold_nano_usd"
     """Decimal text, because a metadata number is a double. Absent when nothing was held."""
+    SLICE_ID: Final = "slice_id"
+    """What that amount was taken from; absent when the request has a hold of its own."""
     ERROR_CODE: Final = "error_code"
     """The `code` of the refusal; absent when admitted."""
 

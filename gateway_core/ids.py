@@ -12,6 +12,7 @@ ProjectId = NewType("ProjectId", str)
 KeyId = NewType("KeyId", str)
 ProviderName = NewType("ProviderName", str)
 ModelName = NewType("ModelName", str)
+SliceId = NewType("SliceId", str)
 PriceVersion = NewType("PriceVersion", int)
 """A catalogue revision. The prices in force at admission are those of the newest revision not above it."""
 

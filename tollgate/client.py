@@ -13,7 +13,7 @@ from local_stack.data_directory import DataDirectory
 from tollgate.connection import Reply, Request, checked_server, exchange
 from tollgate.errors import BrokenConnectionError, NotLoggedInError, UnreachableError, UsageError
 from tollgate.invocation import DEFAULT_DATA_DIR
-from tollgate.refusals import Flags, no_flags, refusal
+from tollgate.refusals import NOWHERE, Place, refusal
 from tollgate.sessions import Session, Sessions
 from tollgate.settings import Settings
 
@@ -135,12 +135,12 @@ class Client:
             raise NotLoggedInError(f"not logged in to {self.server}")
         return replace(self, credential=LogIn(self.sessions, self.server, self.now, f"session of {session.email}"))
 
-    def send(self, request: Request, *, flags: Flags = no_flags, repeat: bool = False, public: bool = False) -> Reply:
+    def send(self, request: Request, *, place: Place = NOWHERE, repeat: bool = False, public: bool = False) -> Reply:
         """One call that succeeds.
 
         Args:
             request: the call.
-            flags: how the options of its fields are called.
+            place: where a fault is that the server points at.
             repeat: whether it may be sent again when the connection is lost on the way.
             public: whether it works without a credential, which it then goes without.
 
@@ -156,7 +156,7 @@ class Client:
         if reply.status == _UNAUTHENTICATED and not public:
             raise self._not_accepted()
         if reply.status >= _FIRST_REFUSAL:
-            raise refusal(reply, flags)
+            raise refusal(reply, place)
         return reply
 
     def get(self, path: str, **query: str) -> Any:

@@ -8,6 +8,8 @@ class ExitCode(IntEnum):
     """What a command ends with."""
 
     FAILED = 1
+    DIFFERENT = 1
+    """Of what compares. As `git diff --exit-code` does; what could not be compared ends with 2 or more."""
     USAGE = 2
     """As typer's own."""
     NOT_RUNNING = 3
@@ -32,6 +34,12 @@ class RefusedError(CommandError):
 
 class UsageError(CommandError):
     """What was asked for is not enough, or too much."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NotComparedError(CommandError):
+    """What would end with 1 where that means a difference."""
 
     exit_code = ExitCode.USAGE
 

@@ -7,12 +7,15 @@ import typer
 from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperGroup
 
-from tollgate import account_commands, stack_commands
+from tollgate import account_commands, catalog_commands, stack_commands
 from tollgate.api.commands import groups
 from tollgate.api.document import Document
 
 API = "The API"
 SECTIONS = {"Local stack": stack_commands.app, "You": account_commands.app}
+
+OWN = {catalog_commands.NOUN: catalog_commands.app}
+"""Nouns whose commands are not made from the document."""
 
 
 class Root(TyperGroup):
@@ -59,7 +62,8 @@ def root(document: Document) -> TyperGroup:
         app.registered_commands.extend(section.registered_commands)
     made = typer.main.get_group(app)
     for group in groups(document):
-        made.add_command(group)
+        # In their place among the others, and only if the API has them.
+        made.add_command(typer.main.get_group(OWN[group.name]) if group.name in OWN else group)
     # Makes the shells known that typer can complete in; it does so by itself only if it may add options of its own.
     get_completion_inspect_parameters()
     return made

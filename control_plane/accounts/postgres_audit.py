@@ -1,8 +1,11 @@
 """The audit log in Postgres: written with the change, never changed after it."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import asyncpg
+from pydantic import JsonValue
 
 from control_plane.accounts.actor import Actor
 from control_plane.accounts.model import AuditEntry, Resource
@@ -33,6 +36,33 @@ async def write_entry(
         target_id,
         before and before.model_dump_json(),
         after and after.model_dump_json(),
+        request_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change among several of one call; `before` and `after` hold no secrets."""
+
+    action: str
+    target_id: str
+    before: Mapping[str, JsonValue] | None
+    after: Mapping[str, JsonValue] | None
+
+
+async def write_entries(db: Database, entries: Sequence[Entry], *, actor: Actor, request_id: str) -> None:
+    """Add many entries at once, of no organisation."""
+    rows = [asdict(entry) | {"seq": number} for number, entry in enumerate(entries)]
+    await db.execute(
+        """
+        INSERT INTO accounts.audit_log (actor_kind, actor_id, action, target_id, before, after, request_id)
+        SELECT $2, $3, r.action, r.target_id, r.before, r.after, $4
+        FROM jsonb_to_recordset($1) AS r (seq integer, action text, target_id text, before jsonb, after jsonb)
+        ORDER BY r.seq
+        """,
+        json.dumps(rows),
+        actor.kind,
+        actor.actor_id,
         request_id,
     )
 

@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry
 from control_plane.api import (
     auth,
     balance,
+    catalog,
+    imports,
     keys,
     me,
     members,
@@ -28,11 +30,9 @@ from control_plane.api.docs_page import page
 from control_plane.api.errors import error_middleware
 from control_plane.api.model_list import list_models
 from control_plane.api.openapi import document
-from control_plane.api.operation import OPERATIONS, PREFIX
+from control_plane.api.operation import BODY_BYTES_MAX, OPERATIONS, PREFIX
 from control_plane.api.stripe_webhook import StripeWebhook
 from gateway_core.health import Ready, health_routes
-
-BODY_BYTES_MAX = 1024 * 1024
 
 OPERATION_MODULES = (
     auth,
@@ -49,6 +49,8 @@ OPERATION_MODULES = (
     models,
     prices,
     routes,
+    catalog,
+    imports,
     operations,
 )
 

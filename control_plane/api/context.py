@@ -19,6 +19,7 @@ from control_plane.catalog.model import Catalog
 from control_plane.oidc.issuer_client import IssuerClient
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
+from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
 from gateway_core.logs import Logger
@@ -60,6 +61,7 @@ class Services:
     random_bytes: RandomBytes
     log: Logger
     current_catalog: Callable[[], Catalog]
+    configuration_check: ConfigurationCheck
 
 
 SERVICES: Final = web.AppKey("services", Services)

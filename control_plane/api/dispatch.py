@@ -50,13 +50,12 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
         query = read_query(request, operation.query, extra=(DRY_RUN,) if can_rehearse else ())
         if query is not None:
             arguments["query"] = query
-        raw = b""
         if operation.body is not None:
-            arguments["body"], raw = await read_body(request, operation.body)
+            arguments["body"], call.body = await read_body(request, operation.body, bytes_max=operation.body_bytes_max)
         if operation.prepare is not None:
             await operation.prepare(call, **arguments)
         if operation.in_transaction:
-            kept = await _change(operation, call, arguments, raw)
+            kept = await _change(operation, call, arguments)
         else:
             kept = _render(operation, await operation.handler(call, **arguments))
         for action in call.after_commit:
@@ -108,7 +107,7 @@ async def _role(actor: Actor, org_id: OrgId, services: Services) -> Role | None:
     return role
 
 
-async def _change(operation: Operation, call: Call, arguments: dict[str, BaseModel], raw: bytes) -> KeptAnswer:
+async def _change(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
     is_rehearsal = is_dry_run(call.request)
     key = idempotency_key(call.request) if operation.method == "POST" and not is_rehearsal else None
     async with call.services.pool.acquire() as connection:
@@ -116,7 +115,7 @@ async def _change(operation: Operation, call: Call, arguments: dict[str, BaseMod
         transaction = connection.transaction()
         await transaction.start()
         try:
-            answer = await _once(operation, call, arguments, raw, key)
+            answer = await _once(operation, call, arguments, key)
         except BaseException:
             await transaction.rollback()
             raise
@@ -129,13 +128,11 @@ async def _change(operation: Operation, call: Call, arguments: dict[str, BaseMod
     return answer
 
 
-async def _once(
-    operation: Operation, call: Call, arguments: dict[str, BaseModel], raw: bytes, key: str | None
-) -> KeptAnswer:
+async def _once(operation: Operation, call: Call, arguments: dict[str, BaseModel], key: str | None) -> KeptAnswer:
     claim = None
     if key is not None:
         caller = f"{call.actor.kind}/{call.actor.actor_id}"
-        claim = Claim.of(caller=caller, key=key, method=call.request.method, path=call.request.path, body=raw)
+        claim = Claim.of(caller=caller, key=key, method=call.request.method, path=call.request.path, body=call.body)
         kept = await claim.take(call.db, call.services.seal)
         if kept is not None:
             kept.headers["Idempotency-Replayed"] = "true"
@@ -156,4 +153,4 @@ def _render(operation: Operation, answer: Answer) -> KeptAnswer:
         headers["ETag"] = f'"{answer.revision}"'
     if isinstance(answer, Redirect):
         headers["Location"] = answer.location
-    return KeptAnswer(operation.status, headers, answer.model_dump_json())
+    return KeptAnswer(operation.status, headers, answer.model_dump_json(exclude_defaults=operation.is_brief))

@@ -54,7 +54,7 @@ async def delete_model(call: Call) -> Operation:
     before = found(await postgres_models.find_model(call.db, call.param("model")))
     call.match(before.revision)
     catalog_change.pass_if_unused(await postgres_models.uses_of_model(call.db, before.name))
-    await postgres_models.delete_model(call.db, before.name)
+    await postgres_models.delete_models(call.db, [before.name])
     return await catalog_change.finish(call, "model.delete", before.name, before=before)
 
 
@@ -106,5 +106,5 @@ async def delete_deployment(call: Call) -> Operation:
     before = found(await postgres_models.find_deployment(call.db, model, provider))
     call.match(before.revision)
     catalog_change.pass_if_unused(await postgres_models.uses_of_deployment(call.db, model, provider))
-    await postgres_models.delete_deployment(call.db, model, provider)
+    await postgres_models.delete_deployments(call.db, [(model, provider)])
     return await catalog_change.finish(call, "deployment.delete", f"{model} at {provider}", before=before)

@@ -23,7 +23,7 @@ from control_plane.api.context import Services
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import PREFIX, Call, Redirect, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
-from control_plane.fields import Body
+from control_plane.fields import SECRET, SHOWN_ONCE, Body
 from control_plane.oidc.admission import Link, SignUp, TakeOver, admit
 from control_plane.oidc.id_token import Identity
 from control_plane.oidc.issuer_client import Challenge, Code, IssuerClient
@@ -74,7 +74,8 @@ class LogInBegun(Resource):
 
     authorization_url: str = Field(description="Open it in a browser.")
     log_in_secret: str = Field(
-        description="Keep it for the exchange, and show it to nobody: not to the browser either."
+        description="Keep it for the exchange, and show it to nobody: not to the browser either.",
+        json_schema_extra=SHOWN_ONCE,
     )
     expires_at: datetime
 
@@ -93,9 +94,9 @@ class AuthorizationAnswer(BaseModel):
 class CodeExchange(Body):
     """What came back to the browser, and the secret of whoever began."""
 
-    log_in_secret: Secret
+    log_in_secret: Annotated[Secret, Field(json_schema_extra=SECRET)]
     state: Secret
-    code: Opaque
+    code: Annotated[Opaque, Field(json_schema_extra=SECRET)]
 
 
 @operation("GET", "/auth/oidc/issuers", tag=TAG, access=Open.ANYONE)

@@ -50,7 +50,7 @@ _REFUSALS: Final = {
     404: "Nothing here, or nothing the caller may see.",
     409: "It contradicts what is there.",
     412: "It has changed since it was read.",
-    413: "The body is larger than 1 MiB.",
+    413: "The body is larger than {body_mib} MiB.",
     415: "The body is not declared as JSON.",
     422: "Some fields are not valid; each is named.",
     428: "If-Match is required.",
@@ -111,7 +111,10 @@ def _operation(operation: Operation, references: _References) -> Document:
         "responses": {
             str(operation.status): success,
             **{
-                str(status): {"description": text, "content": problem}
+                str(status): {
+                    "description": text.format(body_mib=operation.body_bytes_max // 2**20),
+                    "content": problem,
+                }
                 for status, text in _REFUSALS.items()
                 if _can_happen(operation, status)
             },

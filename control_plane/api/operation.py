@@ -7,7 +7,7 @@ or not at all.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, get_type_hints
 
@@ -17,14 +17,17 @@ from pydantic import BaseModel
 from control_plane.accounts.actor import Actor
 from control_plane.accounts.model import Resource
 from control_plane.accounts.permissions import Open, Permission
-from control_plane.accounts.postgres_audit import write_entry
+from control_plane.accounts.postgres_audit import Entry, write_entries, write_entry
 from control_plane.api.context import Services
 from control_plane.database import Database
-from control_plane.errors import NotFoundError, RevisionRequiredError, StaleRevisionError
+from control_plane.errors import InvalidField, NotFoundError, RevisionRequiredError, StaleRevisionError
 from control_plane.payments.stripe_payments import Checkout
 from gateway_core.ids import OrgId, RequestId
 
 PREFIX: Final = "/api/v1"
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+"""Of an operation that does not say otherwise."""
 
 T = TypeVar("T")
 
@@ -54,6 +57,8 @@ class Operation:
         prepare: what is done before the transaction, because it takes long; it gets what the handler gets.
         is_audited: whether it must leave an audit entry.
         needs_revision: whether it must come with `If-Match`; a PUT only if there is something to replace.
+        body_bytes_max: larger bodies are 413.
+        is_brief: whether fields that are at their default are left out of its answer.
     """
 
     name: str
@@ -71,6 +76,8 @@ class Operation:
     prepare: Callable[..., Awaitable[None]] | None
     is_audited: bool
     needs_revision: bool
+    body_bytes_max: int
+    is_brief: bool
 
     @property
     def is_read(self) -> bool:
@@ -93,6 +100,8 @@ def operation(
     prepare: Callable[..., Awaitable[None]] | None = None,
     is_audited: bool = True,
     needs_revision: bool = False,
+    body_bytes_max: int = BODY_BYTES_MAX,
+    is_brief: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler as an operation. The first line of its docstring is the summary."""
 
@@ -117,6 +126,8 @@ def operation(
                 prepare=prepare,
                 is_audited=is_audited and not is_read,
                 needs_revision=needs_revision,
+                body_bytes_max=body_bytes_max,
+                is_brief=is_brief,
             )
         )
         return handler
@@ -135,6 +146,8 @@ class Call:
         audited: how many audit entries it has written.
         password_hash: of the password in the body, where `prepare` makes it.
         checkout: the page at Stripe, where `prepare` has asked for one.
+        body: as it came.
+        faults: what `prepare` has found, for the handler to report with what it finds.
     """
 
     request: web.Request
@@ -148,6 +161,8 @@ class Call:
     audited: int = 0
     password_hash: str = field(default="", repr=False)
     checkout: Checkout | None = None
+    body: bytes = field(default=b"", repr=False)
+    faults: list[InvalidField] = field(default_factory=list)
 
     @property
     def org_id(self) -> OrgId:
@@ -192,6 +207,11 @@ class Call:
             after=after,
             request_id=self.request_id,
         )
+
+    async def audit_all(self, entries: Sequence[Entry]) -> None:
+        """Write down many changes at once."""
+        self.audited += len(entries)
+        await write_entries(self.db, entries, actor=self.actor, request_id=self.request_id)
 
 
 def found(value: T | None) -> T:

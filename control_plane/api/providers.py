@@ -23,12 +23,19 @@ async def check_address(call: Call, body: ProviderSpec) -> None:
     """Before the transaction, because it asks the DNS."""
     if not PROVIDER_NAME.fullmatch(call.param("provider")):
         raise InvalidFieldsError(InvalidField("{provider}", "lower-case letters, digits and hyphens, at most 63"))
+    if (detail := await address_fault(call, body.base_url)) is not None:
+        raise InvalidFieldsError(InvalidField("/base_url", detail))
+
+
+async def address_fault(call: Call, base_url: str) -> str | None:
+    """What is wrong with where a provider is said to be."""
     try:
         await check_provider_address(
-            body.base_url, private_allowed=call.services.private_providers_allowed, resolve=call.services.resolve
+            base_url, private_allowed=call.services.private_providers_allowed, resolve=call.services.resolve
         )
     except InvalidBaseUrlError as error:
-        raise InvalidFieldsError(InvalidField("/base_url", str(error))) from error
+        return str(error)
+    return None
 
 
 @operation("GET", "/providers", tag=TAG, access=Permission.CATALOG_READ)
@@ -69,7 +76,6 @@ async def put_provider(call: Call, body: ProviderSpec) -> Operation:
         sealed_credential=None
         if body.credential is None
         else call.services.seal.seal_secret(provider_credential(name), body.credential),
-        keep_credential="credential" not in body.model_fields_set,
     )
     return await catalog_change.finish(call, "provider.put", name, before=before, after=after)
 
@@ -81,5 +87,5 @@ async def delete_provider(call: Call) -> Operation:
     before = found(await postgres_providers.find_provider(call.db, call.param("provider")))
     call.match(before.revision)
     catalog_change.pass_if_unused(await postgres_providers.uses_of_provider(call.db, before.name))
-    await postgres_providers.delete_provider(call.db, before.name)
+    await postgres_providers.delete_providers(call.db, [before.name])
     return await catalog_change.finish(call, "provider.delete", before.name, before=before)

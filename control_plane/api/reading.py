@@ -1,5 +1,6 @@
 """From a request to values: body, query, `If-Match`, `Idempotency-Key`. Every fault is reported, each with its pointer."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Final, TypeVar
@@ -8,31 +9,54 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from control_plane.api import strict_json
-from control_plane.errors import InvalidField, InvalidFieldsError, StaleRevisionError, UnsupportedMediaTypeError
+from control_plane.errors import (
+    InvalidField,
+    InvalidFieldsError,
+    StaleRevisionError,
+    UnsupportedMediaTypeError,
+    pointer,
+)
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_AT_ONCE_BYTES_MAX: Final = 256 * 1024
+"""Above this, reading a body takes long enough that others would notice."""
+
+_KEY_STEP: Final = "[key]"
 
 _ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _PARAM: Final = re.compile(r"[A-Za-z0-9_.@:/-]{1,200}")
 
 
-async def read_body(request: web.Request, model: type[ModelT]) -> tuple[ModelT, bytes]:
+async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int) -> tuple[ModelT, bytes]:
     """The body as a value, and as it came.
 
     Raises:
         UnsupportedMediaTypeError, MalformedBodyError, InvalidFieldsError, web.HTTPRequestEntityTooLarge: see there.
     """
-    raw = await request.read()
+    # A clone, because a request has the application's limit and no other.
+    raw = await request.clone(client_max_size=bytes_max).read()
     if request.content_type != "application/json":
         raise UnsupportedMediaTypeError("Send the body as application/json.")
+    if len(raw) <= _AT_ONCE_BYTES_MAX:
+        return _parse(raw, model), raw
+    return await asyncio.to_thread(_parse, raw, model), raw
+
+
+def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
     strict_json.parse_object(raw)
     try:
-        return model.model_validate_json(raw, strict=True), raw
+        return model.model_validate_json(raw, strict=True)
     except ValidationError as error:
         raise InvalidFieldsError(
-            *(InvalidField(strict_json.pointer(each["loc"]), each["msg"]) for each in error.errors())
+            *(InvalidField(pointer(_place(each["loc"])), each["msg"]) for each in error.errors())
         ) from error
+
+
+def _place(steps: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Where a fault is; one in a key of a mapping is where the key's value would be."""
+    return steps[:-1] if steps and steps[-1] == _KEY_STEP else steps
 
 
 def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Sequence[str] = ()) -> ModelT | None:

@@ -52,5 +52,5 @@ async def delete_route(call: Call) -> Operation:
     await catalog_change.begin(call)
     before = found(await postgres_routes.find_route(call.db, call.param("route")))
     call.match(before.revision)
-    await postgres_routes.delete_route(call.db, before.name)
+    await postgres_routes.delete_routes(call.db, [before.name])
     return await catalog_change.finish(call, "route.delete", before.name, before=before)

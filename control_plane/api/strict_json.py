@@ -7,17 +7,19 @@ cannot keep (NUL, halves of surrogate pairs).
 import json
 import math
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from control_plane.errors import InvalidField, InvalidFieldsError, MalformedBodyError
+from control_plane.errors import InvalidField, InvalidFieldsError, MalformedBodyError, pointer
 
 DEPTH_MAX: Final = 32
 _INTEGER_MAX: Final = 2**63 - 1
 _DIGITS_MAX: Final = 40
+_DECIMAL_CHARACTERS_MAX: Final = 100
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """The JSON object in a body.
+    """The JSON object in a body; numbers with a point or an exponent are `Decimal`, exactly as they are written.
 
     Raises:
         MalformedBodyError: not UTF-8, not JSON, not an object, too deep, a key twice, or a number nobody can hold.
@@ -29,7 +31,7 @@ def parse_object(body: bytes) -> dict[str, object]:
         raise MalformedBodyError("The body is not UTF-8.") from error
     try:
         value = json.loads(
-            text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+            text, object_pairs_hook=_object, parse_int=_integer, parse_float=_decimal, parse_constant=_constant
         )
     except RecursionError as error:
         raise MalformedBodyError(f"The body is nested deeper than {DEPTH_MAX} levels.") from error
@@ -45,16 +47,6 @@ def parse_object(body: bytes) -> dict[str, object]:
 def is_storable(text: str) -> bool:
     """Whether Postgres can keep a text: no NUL, no half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def escape(token: str) -> str:
-    """One step of a JSON pointer."""
-    return token.replace("~", "~0").replace("/", "~1")
-
-
-def pointer(path: tuple[str | int, ...]) -> str:
-    """A JSON pointer from its steps."""
-    return "".join("/" + escape(str(step)) for step in path)
 
 
 def _bad(root: object) -> Iterator[str]:
@@ -88,9 +80,14 @@ def _integer(digits: str) -> int:
     return number
 
 
-def _float(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
+def _decimal(digits: str) -> Decimal:
+    if len(digits) > _DECIMAL_CHARACTERS_MAX:
+        raise MalformedBodyError("The body has a number that nobody has use for.")
+    try:
+        number = Decimal(digits)
+    except InvalidOperation as error:
+        raise MalformedBodyError("The body has a number that is too large.") from error
+    if not math.isfinite(float(number)):
         raise MalformedBodyError("The body has a number that is too large.")
     return number
 

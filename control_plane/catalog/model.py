@@ -22,8 +22,10 @@ class KindTemplate:
         credential_header: the header that carries the credential.
         credential_prefix: what stands before the credential in it.
         default_headers: sent when the client did not send its own.
+        base_url: where the vendor whose API it is serves it.
     """
 
+    base_url: str
     credential_header: str
     credential_prefix: str = ""
     default_headers: Mapping[str, str] = field(default_factory=dict)
@@ -31,14 +33,20 @@ class KindTemplate:
 
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+")
 
-_BEARER: Final = KindTemplate(credential_header="authorization", credential_prefix="Bearer ")
-
 TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
-    ProviderKind.OPENAI: _BEARER,
-    ProviderKind.ANTHROPIC: KindTemplate(
-        credential_header="x-api-key", default_headers={"anthropic-version": "2023-06-01"}
+    ProviderKind.OPENAI: KindTemplate(
+        base_url="https://api.openai.com/v1", credential_header="authorization", credential_prefix="Bearer "
     ),
-    ProviderKind.GEMINI: _BEARER,
+    ProviderKind.ANTHROPIC: KindTemplate(
+        base_url="https://api.anthropic.com/v1",
+        credential_header="x-api-key",
+        default_headers={"anthropic-version": "2023-06-01"},
+    ),
+    ProviderKind.GEMINI: KindTemplate(
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        credential_header="authorization",
+        credential_prefix="Bearer ",
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Models and their deployments in Postgres, as operators see them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import asyncpg
@@ -21,8 +22,8 @@ async def find_model(db: Database, name: str) -> Model | None:
     return None if row is None else _model(row)
 
 
-async def list_models(db: Database, *, after: int | None, limit: int) -> list[tuple[int, Model]]:
-    """Models, oldest first, each with its position."""
+async def list_models(db: Database, *, after: int | None, limit: int | None) -> list[tuple[int, Model]]:
+    """Models, oldest first, each with its position; all of them if there is no limit."""
     rows = await db.fetch(
         f"SELECT seq, {_MODEL} FROM catalog.models WHERE seq > coalesce($1, 0) ORDER BY seq LIMIT $2",  # noqa: S608 - columns
         after,
@@ -41,6 +42,7 @@ async def faults_of_model(db: Database, name: str, spec: ModelSpec) -> list[Inva
             """
             SELECT name FROM catalog.models WHERE name = ANY($1)
             UNION ALL SELECT alias FROM catalog.model_aliases WHERE alias = ANY($1) AND model <> $2
+            UNION ALL SELECT match FROM catalog.routes WHERE match = ANY($1)
             """,
             spec.aliases,
             name,
@@ -57,45 +59,52 @@ async def faults_of_model(db: Database, name: str, spec: ModelSpec) -> list[Inva
 
 async def put_model(db: Database, name: str, spec: ModelSpec) -> Model:
     """Create or replace a model."""
-    await db.execute(
-        """
-        INSERT INTO catalog.models
-            (name, owned_by, context_tokens, max_output_tokens, capabilities, deprecated_at, replacement)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
-        ON CONFLICT (name) DO UPDATE SET owned_by = excluded.owned_by, context_tokens = excluded.context_tokens,
-            max_output_tokens = excluded.max_output_tokens, capabilities = excluded.capabilities,
-            deprecated_at = excluded.deprecated_at, replacement = excluded.replacement
-        """,
-        name,
-        spec.owned_by,
-        spec.context_tokens,
-        spec.max_output_tokens,
-        spec.capabilities,
-        spec.deprecated_at,
-        spec.replacement,
-    )
-    await _put_aliases(db, name, spec.aliases)
+    await put_models(db, {name: spec})
     row = await db.fetchrow(f"SELECT {_MODEL} FROM catalog.models WHERE name = $1", name)  # noqa: S608 - columns of ours
     return _model(written(row))
 
 
-async def _put_aliases(db: Database, model: str, aliases: Sequence[str]) -> None:
-    await db.execute("DELETE FROM catalog.model_aliases WHERE model = $1 AND alias <> ALL($2)", model, aliases)
+async def put_models(db: Database, specs: Mapping[str, ModelSpec]) -> None:
+    """Create or replace models and their aliases; a name may go from one of them to another."""
+    aliases = [(alias, name) for name, spec in specs.items() for alias in spec.aliases]
+    await db.execute(
+        """
+        DELETE FROM catalog.model_aliases
+        WHERE model = ANY($1) AND (alias, model) NOT IN (SELECT * FROM unnest($2::text[], $3::text[]))
+        """,
+        list(specs),
+        [alias for alias, _ in aliases],
+        [name for _, name in aliases],
+    )
+    rows = [{"name": name, **spec.model_dump(mode="json", exclude={"aliases"})} for name, spec in specs.items()]
+    await db.execute(
+        """
+        INSERT INTO catalog.models
+            (name, owned_by, context_tokens, max_output_tokens, capabilities, deprecated_at, replacement)
+        SELECT * FROM jsonb_to_recordset($1) AS r (
+            name text, owned_by text, context_tokens integer, max_output_tokens integer, capabilities text[],
+            deprecated_at timestamptz, replacement text)
+        ON CONFLICT (name) DO UPDATE SET owned_by = excluded.owned_by, context_tokens = excluded.context_tokens,
+            max_output_tokens = excluded.max_output_tokens, capabilities = excluded.capabilities,
+            deprecated_at = excluded.deprecated_at, replacement = excluded.replacement
+        """,
+        json.dumps(rows),
+    )
     await db.execute(
         """
         INSERT INTO catalog.model_aliases (alias, model)
-        SELECT wanted, $1 FROM unnest($2::text[]) AS wanted
-        WHERE NOT EXISTS (SELECT FROM catalog.model_aliases WHERE alias = wanted)
+        SELECT * FROM unnest($1::text[], $2::text[]) AS wanted (alias, model)
+        WHERE NOT EXISTS (SELECT FROM catalog.model_aliases known WHERE known.alias = wanted.alias)
         """,
-        model,
-        aliases,
+        [alias for alias, _ in aliases],
+        [name for _, name in aliases],
     )
 
 
-async def delete_model(db: Database, name: str) -> None:
-    """Remove a model that nothing names any more, and its aliases."""
-    await db.execute("DELETE FROM catalog.model_aliases WHERE model = $1", name)
-    await db.execute("DELETE FROM catalog.models WHERE name = $1", name)
+async def delete_models(db: Database, names: Collection[str]) -> None:
+    """Remove models that nothing names any more, and their aliases."""
+    await db.execute("DELETE FROM catalog.model_aliases WHERE model = ANY($1)", names)
+    await db.execute("DELETE FROM catalog.models WHERE name = ANY($1)", names)
 
 
 async def uses_of_model(db: Database, name: str) -> list[str]:
@@ -121,8 +130,8 @@ async def find_deployment(db: Database, model: str, provider: str) -> Deployment
     return None if row is None else Deployment.model_validate(dict(row))
 
 
-async def list_deployments(db: Database, *, after: int | None, limit: int) -> list[tuple[int, Deployment]]:
-    """Deployments, oldest first, each with its position."""
+async def list_deployments(db: Database, *, after: int | None, limit: int | None) -> list[tuple[int, Deployment]]:
+    """Deployments, oldest first, each with its position; all of them if there is no limit."""
     rows = await db.fetch(
         f"SELECT seq, {_DEPLOYMENT} FROM catalog.deployments WHERE seq > coalesce($1, 0) ORDER BY seq LIMIT $2",  # noqa: S608 - columns
         after,
@@ -143,21 +152,39 @@ async def faults_of_deployment(db: Database, model: str, provider: str) -> list[
 
 async def put_deployment(db: Database, model: str, provider: str, spec: DeploymentSpec) -> Deployment:
     """Create or replace a deployment."""
+    await put_deployments(db, {(model, provider): spec})
     row = await db.fetchrow(
-        f"""
-        INSERT INTO catalog.deployments (model, provider, upstream_model) VALUES ($1, $2, $3)
-        ON CONFLICT (model, provider) DO UPDATE SET upstream_model = excluded.upstream_model RETURNING {_DEPLOYMENT}
-        """,  # noqa: S608 - a list of columns of ours
+        f"SELECT {_DEPLOYMENT} FROM catalog.deployments WHERE model = $1 AND provider = $2",  # noqa: S608 - columns
         model,
         provider,
-        spec.upstream_model,
     )
     return Deployment.model_validate(dict(written(row)))
 
 
-async def delete_deployment(db: Database, model: str, provider: str) -> None:
-    """Remove a deployment. Its prices stay: requests were rated by them."""
-    await db.execute("DELETE FROM catalog.deployments WHERE model = $1 AND provider = $2", model, provider)
+async def put_deployments(db: Database, specs: Mapping[tuple[str, str], DeploymentSpec]) -> None:
+    """Create or replace deployments; each is named by its model and its provider."""
+    await db.execute(
+        """
+        INSERT INTO catalog.deployments (model, provider, upstream_model)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+        ON CONFLICT (model, provider) DO UPDATE SET upstream_model = excluded.upstream_model
+        """,
+        [model for model, _ in specs],
+        [provider for _, provider in specs],
+        [spec.upstream_model for spec in specs.values()],
+    )
+
+
+async def delete_deployments(db: Database, names: Collection[tuple[str, str]]) -> None:
+    """Remove deployments, named as in `put_deployments`. Their prices stay: requests were rated by them."""
+    await db.execute(
+        """
+        DELETE FROM catalog.deployments
+        WHERE (model, provider) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+        """,
+        [model for model, _ in names],
+        [provider for _, provider in names],
+    )
 
 
 async def uses_of_deployment(db: Database, model: str, provider: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Price versions in Postgres: appended, never changed."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import asyncpg
@@ -25,29 +26,48 @@ async def write_price(db: Database, model: str, provider: str, spec: PriceSpec, 
 
     Scheduled versions of the deployment that are due but not yet published are overtaken: this one is newer.
     """
+    await write_prices(db, {(model, provider): spec}, now=now)
+    return await _written_price(db, model, provider)
+
+
+async def write_prices(db: Database, specs: Mapping[tuple[str, str], PriceSpec], *, now: datetime) -> None:
+    """`write_price` for many deployments, each named by its model and its provider."""
     await db.execute(
-        "DELETE FROM catalog.scheduled_prices WHERE model = $1 AND provider = $2 AND effective_from <= $3",
-        model,
-        provider,
+        """
+        DELETE FROM catalog.scheduled_prices
+        WHERE (model, provider) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND effective_from <= $3
+        """,
+        [model for model, _ in specs],
+        [provider for _, provider in specs],
         now,
     )
-    return await append_price(db, model, provider, json.dumps(spec.rows()))
+    await _append(db, [row | _of(*names) for names, spec in specs.items() for row in spec.rows()])
 
 
 async def append_price(db: Database, model: str, provider: str, price_rows: str) -> Price:
     """Append a version from its rows as JSON."""
+    await _append(db, [row | _of(model, provider) for row in json.loads(price_rows)])
+    return await _written_price(db, model, provider)
+
+
+async def _append(db: Database, rows: Sequence[Mapping[str, object]]) -> None:
     await db.execute(
         """
         INSERT INTO catalog.prices
             (model, provider, meter, unit, condition, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
-        SELECT $1, $2, r.meter, r.unit, r.condition, r.cost_nano_usd_per_mtok, r.price_nano_usd_per_mtok
-        FROM jsonb_to_recordset($3) AS r (
-            meter text, unit text, condition jsonb, cost_nano_usd_per_mtok bigint, price_nano_usd_per_mtok bigint)
+        SELECT * FROM jsonb_to_recordset($1) AS r (
+            model text, provider text, meter text, unit text, condition jsonb, cost_nano_usd_per_mtok bigint,
+            price_nano_usd_per_mtok bigint)
         """,
-        model,
-        provider,
-        price_rows,
+        json.dumps(rows),
     )
+
+
+def _of(model: str, provider: str) -> dict[str, object]:
+    return {"model": model, "provider": provider}
+
+
+async def _written_price(db: Database, model: str, provider: str) -> Price:
     price = await find_price(db, model, provider)
     if price is None:
         raise LookupError("a price that was just written is not there")
@@ -61,9 +81,12 @@ async def find_price(db: Database, model: str, provider: str) -> Price | None:
 
 
 async def list_prices(
-    db: Database, *, model: str | None, provider: str | None, history: bool, before_seq: int | None, limit: int
+    db: Database, *, model: str | None, provider: str | None, history: bool, before_seq: int | None, limit: int | None
 ) -> list[tuple[int, Price]]:
-    """Newest versions of every deployment, or all versions; the latest first, each with its position."""
+    """Newest versions of every deployment, or all versions; the latest first, each with its position.
+
+    All of them if there is no limit.
+    """
     rows = await db.fetch(
         """
         SELECT max(p.seq) AS seq, p.model, p.provider, p.revision AS version, r.created_at AS effective_from,

@@ -1,6 +1,7 @@
 """Providers in Postgres, as operators see them."""
 
 import json
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import asyncpg
@@ -19,8 +20,8 @@ async def find_provider(db: Database, name: str) -> Provider | None:
     return None if row is None else _provider(row)
 
 
-async def list_providers(db: Database, *, after: int | None, limit: int) -> list[tuple[int, Provider]]:
-    """Providers, oldest first, each with its position."""
+async def list_providers(db: Database, *, after: int | None, limit: int | None) -> list[tuple[int, Provider]]:
+    """Providers, oldest first, each with its position; all of them if there is no limit."""
     rows = await db.fetch(
         f"SELECT seq, {_COLUMNS} FROM catalog.providers WHERE seq > coalesce($1, 0) ORDER BY seq LIMIT $2",  # noqa: S608 - columns
         after,
@@ -29,37 +30,61 @@ async def list_providers(db: Database, *, after: int | None, limit: int) -> list
     return [(row["seq"], _provider(row)) for row in rows]
 
 
-async def put_provider(
-    db: Database, name: str, spec: ProviderSpec, *, sealed_credential: bytes | None, keep_credential: bool
-) -> Provider:
+async def put_provider(db: Database, name: str, spec: ProviderSpec, *, sealed_credential: bytes | None) -> Provider:
     """Create or replace a provider."""
-    row = await db.fetchrow(
-        f"""
-        INSERT INTO catalog.providers
-            (name, kind, base_url, credential, headers, connect_timeout_ms, connections_max, requests_max)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url,
-            credential = CASE WHEN $9 THEN providers.credential ELSE excluded.credential END, headers = excluded.headers,
-            connect_timeout_ms = excluded.connect_timeout_ms, connections_max = excluded.connections_max,
-            requests_max = excluded.requests_max, managed_by = 'operator'
-        RETURNING {_COLUMNS}
-        """,  # noqa: S608 - a list of columns of ours
-        name,
-        spec.kind,
-        spec.base_url,
-        sealed_credential,
-        json.dumps(spec.headers),
-        spec.connect_timeout_ms,
-        spec.connections_max,
-        spec.requests_max,
-        keep_credential,
-    )
+    await put_providers(db, {name: spec}, sealed={} if sealed_credential is None else {name: sealed_credential})
+    row = await db.fetchrow(f"SELECT {_COLUMNS} FROM catalog.providers WHERE name = $1", name)  # noqa: S608 - columns
     return _provider(written(row))
 
 
-async def delete_provider(db: Database, name: str) -> None:
-    """Remove a provider that nothing names any more."""
-    await db.execute("DELETE FROM catalog.providers WHERE name = $1", name)
+async def put_providers(db: Database, specs: Mapping[str, ProviderSpec], *, sealed: Mapping[str, bytes]) -> None:
+    """Create or replace providers. Who has no sealed credential here loses it, unless its spec says nothing of it."""
+    rows = [
+        {
+            "name": name,
+            "kind": spec.kind,
+            "base_url": spec.base_url,
+            "credential": "\\x" + sealed[name].hex() if name in sealed else None,
+            "headers": spec.headers,
+            "connect_timeout_ms": spec.connect_timeout_ms,
+            "connections_max": spec.connections_max,
+            "requests_max": spec.requests_max,
+        }
+        for name, spec in specs.items()
+    ]
+    await db.execute(
+        """
+        INSERT INTO catalog.providers
+            (name, kind, base_url, credential, headers, connect_timeout_ms, connections_max, requests_max)
+        SELECT * FROM jsonb_to_recordset($1) AS r (
+            name text, kind text, base_url text, credential bytea, headers jsonb, connect_timeout_ms integer,
+            connections_max integer, requests_max integer)
+        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url, headers = excluded.headers,
+            credential = CASE WHEN excluded.name = ANY($2) THEN providers.credential ELSE excluded.credential END,
+            connect_timeout_ms = excluded.connect_timeout_ms, connections_max = excluded.connections_max,
+            requests_max = excluded.requests_max, managed_by = 'operator'
+        """,
+        json.dumps(rows),
+        [name for name, spec in specs.items() if "credential" not in spec.model_fields_set],
+    )
+
+
+async def delete_providers(db: Database, names: Collection[str]) -> None:
+    """Remove providers that nothing names any more."""
+    await db.execute("DELETE FROM catalog.providers WHERE name = ANY($1)", names)
+
+
+async def read_base_urls(db: Database) -> dict[str, str]:
+    """Where each provider is."""
+    return {row["name"]: row["base_url"] for row in await db.fetch("SELECT name, base_url FROM catalog.providers")}
+
+
+async def read_credentials(db: Database, names: Collection[str]) -> dict[str, bytes]:
+    """The sealed credentials of those that have one."""
+    rows = await db.fetch(
+        "SELECT name, credential FROM catalog.providers WHERE name = ANY($1) AND credential IS NOT NULL", names
+    )
+    return {row["name"]: row["credential"] for row in rows}
 
 
 async def uses_of_provider(db: Database, name: str) -> list[str]:

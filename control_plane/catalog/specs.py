@@ -69,6 +69,7 @@ def _stars(text: str) -> str:
 
 ProviderNameText = Annotated[str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63")]
 ModelNameText = Annotated[str, _matching(MODEL_NAME, "letters, digits and . _ / : @ -, at most 200")]
+RouteNameText = Annotated[str, _matching(ROUTE_NAME, "letters, digits and . _ / : @ -, at most 200")]
 RouteMatch = Annotated[
     str,
     _matching(_MATCH, "a model's name, or a pattern of letters, digits, . _ / : @ - and *"),
@@ -96,6 +97,12 @@ class ProviderSpec(Body):
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
     requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+
+
+def silent(spec: ProviderSpec) -> ProviderSpec:
+    """The same, but it leaves the credential as it is."""
+    fields = dict(spec) | {"credential": None}
+    return ProviderSpec.model_construct(_fields_set=spec.model_fields_set - {"credential"}, **fields)
 
 
 class ModelSpec(Body):

@@ -199,7 +199,8 @@ BEGIN
         EXECUTE format('SELECT to_jsonb(t) FROM catalog.%I t WHERE %s', c.relation, v_where)
             INTO v_row USING coalesce(c.after_row, c.before_row);
         IF v_row - 'revision' IS DISTINCT FROM c.after_row - 'revision' THEN
-            RAISE serialization_failure USING MESSAGE = format('%s has been changed since', c.relation);
+            SELECT string_agg(coalesce(c.after_row, c.before_row) ->> name, ' at ') INTO v_names FROM unnest(c.key) AS name;
+            RAISE serialization_failure USING MESSAGE = format('%s %s has been changed since', c.relation, v_names);
         END IF;
         SELECT string_agg(quote_ident(attname), ', ') INTO v_names FROM pg_attribute
             WHERE attrelid = format('catalog.%I', c.relation)::regclass AND attnum > 0 AND NOT attisdropped
@@ -216,7 +217,7 @@ BEGIN
         END IF;
     END LOOP;
     IF NOT FOUND THEN
-        RAISE serialization_failure USING MESSAGE = 'a price stays';
+        RAISE serialization_failure USING MESSAGE = 'a price is never removed; unpublish the route that it made servable';
     END IF;
 END $$;
 

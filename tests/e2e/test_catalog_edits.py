@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from tests.support.stack import Stack
 
@@ -51,6 +52,13 @@ class Operator:
                 [(name, meter) for meter in ("input", "cached_input", "output", "reasoning")],
             )
         await self.applied(f"/routes/{name}", {"match": name, "groups": [[{"provider": name}]], **route})
+
+    async def export(self) -> tuple[dict[str, Any], str]:
+        """The catalogue as a document, and its ETag."""
+        credential = {"Authorization": f"Bearer {self.stack.endpoints['operator_token']}"}
+        url = f"{self.stack.endpoints['control_plane_url']}/api/v1/catalog"
+        async with self.session.get(url, headers=credential) as response:
+            return dict(await response.json()), response.headers["ETag"]
 
     async def chat(self, model: str) -> tuple[int, str]:
         """Status and request id."""
@@ -115,6 +123,43 @@ async def test_a_route_for_some_organisations_does_not_exist_for_others(
 
     assert name in await listed(key)
     assert name not in await listed(stack.endpoints["api_key"])
+
+
+async def test_the_catalogue_is_edited_as_a_file_checked_and_applied_and_traffic_goes(
+    operator: Operator, stack: Stack, name: str
+) -> None:
+    document, etag = await operator.export()
+    file = yaml.safe_dump(document, sort_keys=True)
+    assert "gpt-4o-mini" in file
+    assert "credential" not in file
+
+    edited = yaml.safe_load(file)
+    unit = "1M tokens"
+    provider = {"kind": "openai", "base_url": f"{stack.simulator_url}/v1", "credential": f"sk-{name}"}
+    edited["providers"][name] = provider
+    edited["models"][name] = MODEL | {"aliases": [f"{name}-alias"]}
+    edited["deployments"][name] = {name: {"upstream_model": "up/stream"}}
+    meters = ("input", "cached_input", "output", "reasoning")
+    prices = [{"meter": meter, "unit": unit, "cost": "1", "price": "2"} for meter in meters]
+    edited["prices"][name] = {name: {"prices": prices}}
+    edited["routes"][name] = {"match": name, "groups": [[{"provider": name}]]}
+    difference = await operator.call("POST", "/catalog/diff", edited)
+    assert {(each["change"], each["key"].split(" ")[0]) for each in difference["changes"]} == {("create", name)}
+    assert (await operator.call("POST", "/catalog/check", edited))["ok"] is True
+
+    applied = await operator.call("POST", "/catalog/apply", edited, **{"If-Match": etag})
+    ended = await operator.call("GET", f"/operations/{applied['id']}?wait_ms=10000")
+    assert (ended["state"], ended["nodes"]) == ("applied", 1), ended
+    status, request_id = await operator.chat(f"{name}-alias")
+    assert status == 200
+    row = await stack.request_row(request_id)
+    assert (row["model"], row["provider"], row["outcome"]) == (name, name, "settled")
+    assert row["price_nano_usd"] == 2 * row["cost_nano_usd"] > 0
+
+    # Once more, with nothing in it that is new: in force at once, and no Envoy is told anything.
+    again = await operator.call("POST", "/catalog/apply", edited, **{"If-Match": "*"})
+    ended = await operator.call("GET", f"/operations/{again['id']}?wait_ms=10000")
+    assert (again["target"], ended["state"]) == ("0 created, 0 replaced, 0 deleted", "applied")
 
 
 async def test_a_change_that_envoy_refuses_is_rolled_back_and_no_request_notices(

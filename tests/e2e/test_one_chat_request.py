@@ -214,9 +214,18 @@ async def _is_posted(stack: Stack, request_id: str, offer: Offer, usage: Complet
             """,
             request_id,
         )
-        hold = await database.fetchval("SELECT state FROM billing.holds WHERE request_id = $1", request_id)
+        # Hop 4 set money aside: as a share of a slice that this request, once it had ended, has left.
+        slice_ = await database.fetchrow(
+            """
+            SELECT requests_settled, settled_nano_usd, r.hold_nano_usd FROM billing.slices
+            JOIN billing.requests r USING (slice_id) WHERE request_id = $1
+            """,
+            request_id,
+        )
+    assert slice_ is not None
+    assert slice_["requests_settled"] > 0
+    assert slice_["settled_nano_usd"] >= slice_["hold_nano_usd"] > 0
     assert {entry["kind"]: entry["amount_nano_usd"] for entry in entries} == {"balance": -price, "revenue": price}
-    assert hold == "settled"
     row = await stack.clickhouse_row(request_id)
     assert (row["outcome"], row["model"], row["provider"]) == ("settled", offer.model, offer.provider)
     tokens = {name.removesuffix("_tokens"): count for name, count in row.items() if name.endswith("_tokens") and count}

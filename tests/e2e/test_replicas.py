@@ -36,7 +36,12 @@ WAITING = 12
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with running_stack(tmp_path_factory.mktemp("pair") / "data", replicas=2) as running:
+    async with running_stack(
+        # Every request has a hold of its own, so that a test can keep checks waiting for Postgres.
+        tmp_path_factory.mktemp("pair") / "data",
+        replicas=2,
+        TOLLGATE_SLICE_SHARE_PPM="0",
+    ) as running:
         yield running
 
 
@@ -113,7 +118,7 @@ async def is_paid_once(stack: Stack, load: Load, org_id: str, *, balance: str) -
             """,
             org_id,
         )
-        account = await database.fetchrow("SELECT * FROM billing.accounts WHERE org_id = $1", org_id)
+        account = await database.fetchrow("SELECT * FROM billing.accounts WHERE org_id = $1 AND mode = 'live'", org_id)
         holds = await database.fetch(
             "SELECT request_id, state FROM billing.holds WHERE account_id = $1", account and account["account_id"]
         )
@@ -153,18 +158,23 @@ async def whole(pair: Stack) -> Stack:
 
 
 async def nodes(stack: Stack) -> list[dict[str, str] | None]:
-    """By control plane, the versions that Envoy has accepted from it; None where it is not connected."""
+    """By control plane, the versions that Envoy has accepted from it; None where it is not connected.
+
+    Any of them knows of all Envoys, so which one an Envoy is connected to is asked of their own gauges.
+    """
     headers = {"Authorization": f"Bearer {stack.endpoints['operator_token']}"}
     found: list[dict[str, str] | None] = []
     async with aiohttp.ClientSession(headers=headers) as session:
         for url in stack.endpoints["control_plane_urls"]:
             try:
+                async with session.get(f"{url}/metrics") as response:
+                    is_connected = "tollgate_control_plane_xds_nodes 1.0" in await response.text()
                 async with session.get(f"{url}/api/v1/nodes") as response:
                     data = (await response.json())["data"]
             except aiohttp.ClientError:
-                data = []
-            types = data[0]["types"] if data else None
-            found.append(types and {name: kind["accepted_version"] for name, kind in types.items()})
+                is_connected, data = False, []
+            newest = max(data, key=lambda node: str(node["connected_at"]), default=None) if is_connected else None
+            found.append(newest and {name: kind["accepted_version"] for name, kind in newest["types"].items()})
     return found
 
 

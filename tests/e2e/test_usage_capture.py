@@ -156,9 +156,16 @@ async def test_usage_far_beyond_what_was_asked_for_is_charged_to_nobody_and_its_
 
     assert "far more than was held" in await eventually(reason)
     async with bench.stack.database() as database:
-        await database.fetchval("SELECT billing.expire_holds(now() + interval '1 day', 1000)")
-        state = await database.fetchval("SELECT state FROM billing.holds WHERE request_id = $1", request_id)
-    assert state == "held"
+        kept = await database.fetchrow(
+            "SELECT slice_id, share_nano_usd FROM billing.quarantine WHERE request_id = $1", request_id
+        )
+        assert kept is not None
+        await database.execute("SELECT billing.expire_holds(now() + interval '1 day', 1000)")
+        await database.execute("SELECT billing.close_slices(now() + interval '1 day', 1000)")
+        still_open = await database.fetchval(
+            "SELECT open_nano_usd FROM billing.slices WHERE slice_id = $1", kept["slice_id"]
+        )
+    assert still_open >= kept["share_nano_usd"] > 0
 
 
 @pytest.mark.parametrize("ending", [b"data: [DONE]", b"data: [DONE]\n", b": comment"])

@@ -143,6 +143,7 @@ async def test_a_pattern_serves_every_model_it_matches_and_a_name_or_a_longer_pa
         ("/models/m", MODEL | {"aliases": ["m"]}, ["/aliases/0"]),
         ("/models/m", MODEL | {"aliases": ["n", "n"]}, ["/aliases/1"]),
         ("/models/m", MODEL | {"aliases": ["taken"]}, ["/aliases/0"]),
+        ("/models/m", MODEL | {"aliases": ["drafted"]}, ["/aliases/0"]),
         ("/models/other", MODEL, ["{model}"]),
         ("/models/m", MODEL | {"context_tokens": 0, "surprise": 1}, ["/context_tokens", "/surprise"]),
         ("/deployments/nope/nobody", {"upstream_model": "x"}, ["{model}", "{provider}"]),
@@ -171,6 +172,7 @@ async def test_bad_input_is_refused_with_every_offending_field_and_changes_nothi
 ) -> None:
     await put(api, "/providers/known", PROVIDER)
     await put(api, "/models/taken", MODEL | {"aliases": ["other"]})
+    await put(api, "/routes/draft", {"match": "drafted", "groups": [[{"provider": "known"}]], "published": False})
     before = await api.pool.fetch("SELECT * FROM catalog.changes ORDER BY seq")
     refused = await put(api, path, body)
     assert refused.status in {422, 400, 404}, refused.text

@@ -48,7 +48,24 @@ async def test_a_body_that_two_readers_could_take_differently_is_refused(api: Ap
     for body in malformed:
         assert await register(api, body) == (400, "malformed_body"), body[:40]
     assert await register(api, b"{}", "text/plain") == (415, "unsupported_media_type")
-    assert await register(api, b'{"a":"' + b"x" * 1024 * 1024 + b'"}') == (413, "body_too_large")
+
+
+async def test_a_body_may_be_as_large_as_its_operation_says_and_not_a_byte_larger(api: Api) -> None:
+    def body(size: int) -> bytes:
+        return b'{"a":"' + b"x" * (size - 8) + b'"}'
+
+    small, large = 1024 * 1024, 16 * 1024 * 1024
+    assert (await register(api, body(small)))[0] == 422
+    assert await register(api, body(small + 1)) == (413, "body_too_large")
+    operator = api.as_(await api.operator_token())
+    headers = {"Content-Type": "application/json"}
+    whole = await operator.post("/catalog/diff", data=BytesIO(body(large)), headers=headers)
+    assert (whole.status, whole.pointers) == (422, ["/a"])
+    too_large = await operator.post("/catalog/diff", data=BytesIO(body(large + 1)), headers=headers)
+    assert too_large.status == 413
+    described = (await api.get("/openapi.json"))["paths"]
+    for path, limit in (("/auth/register", "1 MiB"), ("/catalog/diff", "16 MiB")):
+        assert limit in described[f"/api/v1{path}"]["post"]["responses"]["413"]["description"]
 
 
 async def test_every_offending_field_is_named_and_none_is_quoted(api: Api) -> None:

@@ -95,6 +95,11 @@ ALLOWED = {
     "DELETE /prices/scheduled/{schedule_id}": OPERATOR,
     "GET /orgs/{org_id}/terms": "oab",
     "PUT /orgs/{org_id}/terms": OPERATOR,
+    "GET /catalog": OPERATOR,
+    "POST /catalog/diff": OPERATOR,
+    "POST /catalog/apply": OPERATOR,
+    "POST /catalog/check": OPERATOR,
+    "POST /catalog/imports": OPERATOR,
     "GET /operations": OPERATOR,
     "GET /operations/{operation_id}": OPERATOR,
 }

@@ -325,6 +325,9 @@ async def test_shells_complete_commands_options_and_values(
         ("tollgate keys ", 2, {"list", "create", "rotate"}),
         ("tollgate keys list --", 3, {"--all", "--limit", "--json", "--org"}),
         ("tollgate keys change key_1 --no-exp", 4, {"--no-expires-at"}),
+        ("tollgate catalog ", 2, {"export", "diff", "apply", "check", "import"}),
+        ("tollgate catalog import ", 3, {"litellm", "openrouter"}),
+        ("tollgate catalog apply file --", 4, {"--prune", "--yes", "--no-wait"}),
     ],
 )
 async def test_bash_completes(nobody: CommandLine, words: str, cword: int, expected: set[str]) -> None:
@@ -333,7 +336,9 @@ async def test_bash_completes(nobody: CommandLine, words: str, cword: int, expec
     assert expected <= set(completed.out.splitlines())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["keys", "--help"], ["keys", "create", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["keys", "--help"], ["keys", "create", "--help"], ["catalog", "apply", "--help"]]
+)
 def test_help_imports_nothing_slow(arguments: list[str]) -> None:
     program = f"""
 import sys

@@ -162,7 +162,7 @@ async def test_what_others_changed_since_is_not_undone_and_a_person_is_told(
     await control_plane.says(at(0, refused=await control_plane.newest()))
     told = await now(api, made)
     assert (told["state"], told["undone_by"]) == ("rejected", None)
-    assert "has been changed since" in told["error"]
+    assert "providers one has been changed since" in told["error"]
     assert (await api.get("/providers/one"))["requests_max"] == 1
 
 
@@ -194,7 +194,7 @@ async def test_the_first_price_of_a_deployment_can_be_refused_and_stays(api: Api
     await control_plane.says(at(good, refused=price["revision"]))
     told = await now(api, price)
     assert (told["state"], told["undone_by"]) == ("rejected", None)
-    assert "a price stays" in told["error"]
+    assert "a price is never removed" in told["error"]
 
 
 async def test_a_revision_no_configuration_can_be_made_of_is_undone(api: Api, control_plane: ControlPlane) -> None:

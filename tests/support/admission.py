@@ -6,10 +6,11 @@ from datetime import timedelta
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.offers import Offer, Offers, PricedDeployment
+from ext_authz.slices import Payer
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
+from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import PriceRow, Rate
@@ -82,6 +83,41 @@ class Keys:
         if self.trouble is not None:
             raise self.trouble
         return self.keys.get(key_hash)
+
+
+class SliceDrawer:
+    """A `SliceStore`.
+
+    Attributes:
+        size: of the next slices; None: there is too little money.
+        opened: slices and whose they are.
+        returned: what of each was given back.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
+        self.opened: dict[SliceId, Payer] = {}
+        self.returned: dict[SliceId, int] = {}
+        self.trouble: Exception | None = None
+
+    async def open(
+        self, slice_id: SliceId, payer: Payer, *, amount_min: NanoUsd, spend_for: timedelta
+    ) -> NanoUsd | None:
+        """Open a slice if it has the size that is asked for."""
+        assert spend_for > timedelta()
+        if self.trouble is not None:
+            raise self.trouble
+        if self.size is None or self.size < amount_min:
+            return None
+        self.opened[slice_id] = payer
+        return NanoUsd(self.size)
+
+    async def give_back(self, slice_id: SliceId, unspent: NanoUsd) -> None:
+        """Note what came back."""
+        if self.trouble is not None:
+            raise self.trouble
+        assert slice_id not in self.returned
+        self.returned[slice_id] = unspent
 
 
 class Purse:

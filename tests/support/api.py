@@ -29,10 +29,12 @@ from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
 from control_plane.oidc.issuers import IssuerSettings
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
+from control_plane.settings import Settings
+from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
-from tests.support.catalogs import catalog
+from tests.support.catalogs import catalog, settings
 from tests.support.logs import QUIET
 
 PEPPER = SecretStr("pepper")
@@ -205,6 +207,7 @@ async def running_api(
     stripe_webhook_secret: SecretStr | None = None,
     port: int = 0,
     registry: CollectorRegistry | None = None,
+    check_settings: Settings | None = None,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has.
 
@@ -238,6 +241,7 @@ async def running_api(
             random_bytes=secrets.token_bytes,
             log=QUIET,
             current_catalog=lambda: catalog([]),
+            configuration_check=ConfigurationCheck(check_settings or settings()),
         )
         app = make_app(services, ready=lambda: None, registry=registry or CollectorRegistry())
         async with serving(app, "127.0.0.1", port) as address, aiohttp.ClientSession() as session:

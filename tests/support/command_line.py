@@ -3,8 +3,9 @@
 import asyncio
 import json
 import os
+import pty
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,34 @@ class CommandLine:
 
     async def run(self, *arguments: str, stdin: str = "") -> Outcome:
         """One command, with its standard input."""
-        process = await asyncio.create_subprocess_exec(
+        return await _ended(await self._started(arguments, asyncio.subprocess.PIPE), stdin.encode())
+
+    async def done(self, *arguments: str, stdin: str = "") -> Outcome:
+        """One command that must succeed."""
+        outcome = await self.run(*arguments, stdin=stdin)
+        assert outcome.code == 0, f"{arguments}: {outcome}"
+        return outcome
+
+    async def asked(self, *arguments: str, question: str, meanwhile: Callable[[], Awaitable[object]]) -> Outcome:
+        """One command at a terminal that asks something, and is answered with yes after something else was done."""
+        controller, terminal = pty.openpty()
+        try:
+            process = await self._started(arguments, terminal)
+            assert process.stderr is not None
+            before = await asyncio.wait_for(process.stderr.readuntil(question.encode()), WAIT_S)
+            await meanwhile()
+            os.write(controller, b"y\n")
+            outcome = await _ended(process, None)
+        finally:
+            os.close(controller)
+            os.close(terminal)
+        return replace(outcome, err=before.decode() + outcome.err)
+
+    async def _started(self, arguments: Sequence[str], stdin: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
             Path(sys.executable).with_name("tollgate"),
             *arguments,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=self.directory,
@@ -58,17 +83,14 @@ class CommandLine:
                 **self.environment,
             },
         )
-        try:
-            out, err = await asyncio.wait_for(process.communicate(stdin.encode()), WAIT_S)
-        except TimeoutError:
-            process.kill()
-            raise
-        assert process.returncode is not None
-        assert "Traceback" not in err.decode(), err.decode()
-        return Outcome(process.returncode, out.decode(), err.decode())
 
-    async def done(self, *arguments: str, stdin: str = "") -> Outcome:
-        """One command that must succeed."""
-        outcome = await self.run(*arguments, stdin=stdin)
-        assert outcome.code == 0, f"{arguments}: {outcome}"
-        return outcome
+
+async def _ended(process: asyncio.subprocess.Process, stdin: bytes | None) -> Outcome:
+    try:
+        out, err = await asyncio.wait_for(process.communicate(stdin), WAIT_S)
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode is not None
+    assert "Traceback" not in err.decode(), err.decode()
+    return Outcome(process.returncode, out.decode(), err.decode())

@@ -49,8 +49,31 @@ async def hold(
     return placed
 
 
-def posting(request_id: str, *, price: int, outcome: Outcome = Outcome.SETTLED, mode: Mode = Mode.LIVE) -> Posting:
-    """A finished chat request that costs `price`."""
+async def open_slice(
+    pool: asyncpg.Pool, slice_id: str, share_ppm: int, *, amount_min: int = 1, expires_at: datetime = FAR
+) -> int | None:
+    """Open a slice of what is free; returns its size."""
+    size: int | None = await pool.fetchval(
+        "SELECT billing.open_slice($1, $2, 'live', 'authz_test', $3, $4, $5)",
+        slice_id,
+        ORG,
+        share_ppm,
+        amount_min,
+        expires_at,
+    )
+    return size
+
+
+def posting(
+    request_id: str,
+    *,
+    price: int,
+    outcome: Outcome = Outcome.SETTLED,
+    mode: Mode = Mode.LIVE,
+    slice_id: str | None = None,
+    share: int | None = None,
+) -> Posting:
+    """A finished chat request that costs `price`; covered by a share of a slice, if that is given."""
     line = SpoolLine(
         v=1,
         type="DownstreamEnd",
@@ -58,7 +81,15 @@ def posting(request_id: str, *, price: int, outcome: Outcome = Outcome.SETTLED, 
         status=200,
         request_id=RequestId(request_id),
         request=Asked(Endpoint.CHAT, ModelName("m")),
-        grant=Grant(OrgId(ORG), ProjectId("prj"), KeyId("key_test"), price_version=PriceVersion(1), mode=mode),
+        grant=Grant(
+            OrgId(ORG),
+            ProjectId("prj"),
+            KeyId("key_test"),
+            price_version=PriceVersion(1),
+            hold_nano_usd=share,
+            slice_id=slice_id,
+            mode=mode,
+        ),
         usage_first="{}",
     )
     rated = Rated(
@@ -94,5 +125,12 @@ async def read_books(pool: asyncpg.Pool, mode: Mode = Mode.LIVE) -> Books:
         """,
         mode,
     )
-    assert open_holds == held, "held sums differ from the open holds"
+    open_slices = await pool.fetchval(
+        """
+        SELECT coalesce(sum(open_nano_usd), 0) FROM billing.slices JOIN billing.accounts USING (account_id)
+        WHERE mode = $1
+        """,
+        mode,
+    )
+    assert open_holds + open_slices == held, "held sums differ from the open holds and slices"
     return Books(posted["balance"], held, posted["revenue"], posted["platform_absorbed"], posted["funding"])

@@ -5,11 +5,12 @@ import json
 import os
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,7 +28,17 @@ SETTLE_DEADLINE_S = 15
 CONTEXT_TOKENS = 10_000_000
 """Of the tests' own models: no body of a test has more, so what the simulator counts is never beyond the hold."""
 
+FLUSHED_S = 0.4
+"""Longer than Envoy keeps a line of its access log in memory (`--file-flush-interval-msec`)."""
+
 T = TypeVar("T")
+
+
+class Quiet(NamedTuple):
+    """A spool that has been read to its end, and since when it has not grown."""
+
+    size: int
+    since_s: float
 
 
 @dataclass(frozen=True)
@@ -158,9 +169,12 @@ class Stack:
     async def settled(self) -> None:
         """Wait until every request so far has its outcome: the sink is at the end of the spool, and no hold is open.
 
-        But for those in quarantine, whose holds wait for a person.
+        But for those in quarantine, whose holds wait for a person. Of a request that spends from a slice nothing is open, so
+        it has to be like that for longer than Envoy keeps lines back.
         """
         spool = Path(self.endpoints["spool_dir"]) / "access.jsonl"
+
+        seen: Quiet | None = None
 
         async def is_settled() -> bool:
             async with self.database() as connection:
@@ -173,7 +187,13 @@ class Stack:
                 offset: int = await connection.fetchval(
                     "SELECT coalesce(max(byte_offset), 0) FROM billing.spool_offsets"
                 )
-            return open_holds == 0 and offset == spool.stat().st_size
+            nonlocal seen
+            size = spool.stat().st_size
+            if open_holds or offset != size:
+                seen = None
+            elif seen is None or seen.size != size:
+                seen = Quiet(size, time.monotonic())
+            return seen is not None and time.monotonic() - seen.since_s > FLUSHED_S
 
         await eventually(is_settled)
 

@@ -7,23 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-import yaml
 
 from tollgate.api.document import Field, Kind
 from tollgate.api.options import Given, flag, missing
 from tollgate.errors import UsageError
+from tollgate.yaml_text import YamlTextError, parse
 
 STANDARD_INPUT: Final = Path("-")
-
-
-class _JsonTypes(yaml.SafeLoader):
-    """Reads YAML into what JSON has: a date stays the text that it is."""
-
-
-_JsonTypes.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def assemble(fields: Sequence[Field], given: Given, file: Path | None, *, changes: bool) -> dict[str, Any]:
@@ -64,9 +54,9 @@ def read_file(path: Path) -> dict[str, Any]:
     text = _text(path)
     try:
         document = _parsed(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"--body: {path} is neither JSON nor YAML ({_problem(error)})") from None
-    if not isinstance(document, Mapping) or not all(isinstance(name, str) for name in document):
+    except (YamlTextError, RecursionError) as error:
+        raise UsageError(f"--body: {path} is neither JSON nor YAML ({error})") from None
+    if not isinstance(document, Mapping):
         raise UsageError(f"--body: {path} does not hold an object with named fields")
     return dict(document)
 
@@ -75,12 +65,7 @@ def _parsed(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
-        return yaml.load(text, Loader=_JsonTypes)  # noqa: S506 - a SafeLoader
-
-
-def _problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f"line {mark.line + 1}" if mark is not None else type(error).__name__
+        return parse(text).value
 
 
 def _text(path: Path) -> str:

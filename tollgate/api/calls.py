@@ -17,6 +17,7 @@ from tollgate.api.options import flag
 from tollgate.client import Client, quoted, with_headers
 from tollgate.connection import Reply, Request
 from tollgate.errors import RefusedError, UsageError
+from tollgate.refusals import of_options
 
 IF_MATCH: Final = "If-Match"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -57,13 +58,13 @@ def run(document: Document, operation: Operation, call: Call, client: Client) ->
     flags = {field.name: flag(field) for field in (*operation.query, *(operation.body or ()))}.get
     request = _request(document, operation, call, client)
     repeat = operation.outline.method == "GET" or IDEMPOTENCY_KEY in request.headers
-    send = partial(client.send, flags=flags, repeat=repeat, public=operation.is_public)
+    send = partial(client.send, place=of_options(flags), repeat=repeat, public=operation.is_public)
     if call.everything:
         _show_all(operation, call, _pages(send, request, operation))
         return
     reply = send(request)
     if operation.goes_on and call.wait and not _is_dry_run(reply):
-        reply = _ended(document, reply, client)
+        reply = ended(document, reply, client)
     _show(operation, call, reply)
     if operation.goes_on:
         changes.require_applied(reply.document())
@@ -97,7 +98,12 @@ def _current_etag(document: Document, operation: Operation, path: str, client: C
     return reply.headers.get("etag")
 
 
-def _ended(document: Document, reply: Reply, client: Client) -> Reply:
+def ended(document: Document, reply: Reply, client: Client) -> Reply:
+    """The answer that tells how a change ended, once it has.
+
+    Raises:
+        NotAppliedError: it has not ended in time.
+    """
     watcher = document.watcher()
     found = reply.document()
     if watcher is None or found["state"] != changes.PENDING:

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.api.strict_json import DEPTH_MAX, is_storable, parse_object, pointer
-from control_plane.errors import InvalidFieldsError, MalformedBodyError
+from control_plane.api.strict_json import DEPTH_MAX, is_storable, parse_object
+from control_plane.errors import InvalidFieldsError, MalformedBodyError, pointer
 
 STORABLE = st.text().filter(is_storable)
 VALUES = st.recursive(
@@ -27,6 +28,14 @@ def test_what_json_writes_is_read_back(value: dict[str, object]) -> None:
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(MalformedBodyError, InvalidFieldsError):
         assert isinstance(parse_object(body), dict)
+
+
+def test_a_number_with_a_point_or_an_exponent_is_exactly_what_is_written() -> None:
+    read = parse_object(b'{"a": 1.5e-07, "b": 0.1000000000000000000000000000000000001, "c": 3}')
+    assert read == {"a": Decimal("1.5e-7"), "b": Decimal("0.1000000000000000000000000000000000001"), "c": 3}
+    for too_large in (b"1e400", b"1e99999999999999999999", b"-1e400"):
+        with pytest.raises(MalformedBodyError, match="too large"):
+            parse_object(b'{"a": ' + too_large + b"}")
 
 
 @pytest.mark.parametrize("depth", [DEPTH_MAX - 1, DEPTH_MAX])

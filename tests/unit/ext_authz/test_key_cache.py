@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ext_authz.keys import KeyCache
+from ext_authz.keys import ASK_AGAIN_S, KeyCache
 from gateway_core.api_keys import ApiKey, KeyHash
 from tests.support.admission import KEY, Keys
 
@@ -32,8 +32,17 @@ class SlowKeys(Keys):
         return found
 
 
-def cache(store: Keys, clock: Clock | None = None, *, entries_max: int = 10, ttl_ms: int = 60_000) -> KeyCache:
-    return KeyCache(store, entries_max=entries_max, ttl_ms=ttl_ms, monotonic=clock or Clock())
+def cache(
+    store: Keys, clock: Clock | None = None, *, entries_max: int = 10, ttl_ms: int = 60_000, stale_ms: int = 120_000
+) -> KeyCache:
+    return KeyCache(
+        store,
+        entries_max=entries_max,
+        ttl_ms=ttl_ms,
+        stale_ms=stale_ms,
+        trouble=(OSError,),
+        monotonic=clock or Clock(),
+    )
 
 
 async def test_a_key_is_asked_for_once_and_then_remembered() -> None:
@@ -128,7 +137,7 @@ async def test_when_changes_may_have_been_missed_everything_is_asked_for_again()
     keys = cache(store)
     await keys.find(HASH)
     await keys.find(OTHER)
-    keys.forget_all()
+    keys.doubt_all()
     store.asked.clear()
     await keys.find(HASH)
     await keys.find(OTHER)
@@ -145,7 +154,7 @@ async def test_an_answer_that_was_on_its_way_when_the_key_changed_is_not_remembe
     # The key is revoked, and the announcement overtakes the answer.
     del store.keys[HASH]
     if everything:
-        keys.forget_all()
+        keys.doubt_all()
     else:
         keys.forget(HASH)
     store.go.set()
@@ -170,3 +179,50 @@ async def test_known_keys_keep_working_while_the_store_is_in_trouble() -> None:
     await keys.find(HASH)
     store.trouble = OSError("gone")
     assert await keys.find(HASH) == KEY
+
+
+async def test_a_key_that_is_in_doubt_works_while_nobody_can_be_asked_and_is_read_again_when_somebody_can() -> None:
+    store, clock = Keys({HASH: KEY}), Clock()
+    keys = cache(store, clock)
+    await keys.find(HASH)
+    store.trouble = OSError("gone")
+    keys.doubt_all()
+    assert await keys.find(HASH) == KEY
+    store.trouble = None
+    del store.keys[HASH]
+    clock.seconds += ASK_AGAIN_S
+    assert await keys.find(HASH) is None
+
+
+async def test_a_store_that_is_away_is_not_asked_about_a_key_with_every_request() -> None:
+    store, clock = Keys({HASH: KEY}), Clock()
+    keys = cache(store, clock)
+    await keys.find(HASH)
+    store.trouble = OSError("gone")
+    keys.doubt_all()
+    store.asked.clear()
+    for _ in range(10):
+        await keys.find(HASH)
+    assert store.asked == [HASH]
+
+
+async def test_a_key_that_changed_does_not_work_while_the_store_is_away() -> None:
+    store = Keys({HASH: KEY})
+    keys = cache(store)
+    await keys.find(HASH)
+    store.trouble = OSError("gone")
+    keys.forget(HASH)
+    with pytest.raises(OSError, match="gone"):
+        await keys.find(HASH)
+
+
+async def test_a_key_that_was_shown_too_long_ago_does_not_work_while_the_store_is_away() -> None:
+    store, clock = Keys({HASH: KEY}), Clock()
+    keys = cache(store, clock, stale_ms=90_000)
+    await keys.find(HASH)
+    store.trouble = OSError("gone")
+    clock.seconds += 89
+    assert await keys.find(HASH) == KEY
+    clock.seconds += 1
+    with pytest.raises(OSError, match="gone"):
+        await keys.find(HASH)

@@ -16,11 +16,14 @@ from pydantic import SecretStr
 from ext_authz.keys import KeyCache
 from ext_authz.offers import Offers
 from ext_authz.servicer import Authorization
+from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
 from gateway_core.contract import GrantField, Header
+from gateway_core.ids import SliceId
 from gateway_core.mode import Mode
-from tests.support.admission import CHAT, KEY, REQUEST_ID, Keys, Purse, check_request, offers, price
+from gateway_core.postgres import Trouble
+from tests.support.admission import CHAT, KEY, REQUEST_ID, Keys, Purse, SliceDrawer, check_request, offers, price
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
 
 PEPPER = SecretStr("pepper")
@@ -55,13 +58,20 @@ class Gate:
     def __init__(self, balance: int = 10_000) -> None:
         self.keys = Keys({hash_key(SECRET, PEPPER): KEY})
         self.purse = Purse(balance)
+        self.slices = SliceDrawer()
         self.offers = CurrentOffers(offers(chat=(price(input_=1, output=1),)))
         self.context = Context()
         self.uses = KeyUses(keys_max=10)
         self.metrics = CollectorRegistry()
         self.service = Authorization(
-            keys=KeyCache(self.keys, entries_max=10, ttl_ms=1000, monotonic=lambda: 0.0),
+            keys=KeyCache(self.keys, entries_max=10, ttl_ms=1000, stale_ms=0, trouble=Trouble, monotonic=lambda: 0.0),
             offers=self.offers,
+            slices=Slices(
+                self.slices,
+                new_slice_id=lambda: SliceId("slice_1"),
+                monotonic=lambda: 0.0,
+                log=structlog.get_logger(),
+            ),
             holds=self.purse,
             uses=self.uses,
             pepper=PEPPER,

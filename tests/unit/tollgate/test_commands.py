@@ -6,12 +6,13 @@ import pytest
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from tests.support.openapi import catalogue
+from tollgate import catalog_commands
 from tollgate.api.commands import groups
 from tollgate.api.document import Document, Kind, Outline
 from tollgate.api.names import NameTakenError, commands
 from tollgate.api.options import RESERVED, flag
 from tollgate.output import COLUMNS
-from tollgate.root import root
+from tollgate.root import OWN, root
 
 PACKAGED = Document.packaged()
 
@@ -90,6 +91,20 @@ def test_nothing_of_the_api_hides_a_command_of_another_kind() -> None:
         "logout",
         "whoami",
     } <= tree.commands.keys() - api
+
+
+def test_the_catalogue_has_commands_of_its_own_for_all_that_the_api_has_there() -> None:
+    there = commands(PACKAGED.outlines)[catalog_commands.NOUN]
+    assert {each.operation_id for each in there.values()} == catalog_commands.OPERATIONS
+    group = root(PACKAGED).commands[catalog_commands.NOUN]
+    assert isinstance(group, TyperGroup)
+    assert list(group.commands) == ["export", "diff", "apply", "check", "import"]
+    schemas = PACKAGED._content["components"]["schemas"]
+    assert [each.value for each in catalog_commands.ListFormat] == schemas["ImportFormat"]["enum"]
+
+
+def test_nouns_with_commands_of_their_own_are_those_of_the_api() -> None:
+    assert commands(PACKAGED.outlines).keys() >= OWN.keys()
 
 
 @pytest.mark.parametrize(

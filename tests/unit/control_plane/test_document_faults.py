@@ -1,0 +1,98 @@
+"""A document that cannot be applied is refused for all that is wrong with it, where it stands."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from control_plane.catalog.document import CatalogDocument
+from control_plane.catalog.document_faults import faults
+from tests.support.catalog_documents import DOCUMENT, INPUT_PRICE
+
+
+def read(document: dict[str, Any]) -> CatalogDocument:
+    return CatalogDocument.model_validate_json(json.dumps(document), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointers"),
+    [
+        (
+            lambda d: d["models"]["n/1"].update(aliases=["m", "x", "x"]),
+            ["/models/m", "/models/n~11/aliases/0", "/models/n~11/aliases/2", "/routes/m/match"],
+        ),
+        (lambda d: d["models"]["n/1"].update(aliases=["m-alias"]), ["/models/m/aliases/0", "/models/n~11/aliases/0"]),
+        (lambda d: d["deployments"]["m"].update(nobody={"upstream_model": "x"}), ["/deployments/m/nobody"]),
+        (
+            lambda d: d["deployments"].update(nothing={"one": {"upstream_model": "x"}}),
+            ["/deployments/nothing/one"],
+        ),
+        (lambda d: d["prices"].update({"n/1": {"two": {"free": True}}}), ["/prices/n~11/two"]),
+        (
+            lambda d: d["prices"]["m"].update(
+                one={"prices": [INPUT_PRICE, INPUT_PRICE]}, two={"free": True, "prices": [INPUT_PRICE]}
+            ),
+            ["/prices/m/one/prices/1", "/prices/m/two/prices"],
+        ),
+        (lambda d: d["routes"]["rest"].update(published=True), ["/routes/rest/groups/0/0/provider"]),
+        (lambda d: d["routes"]["rest"].update(match="m"), ["/routes/m/match", "/routes/rest/match"]),
+        (lambda d: d["routes"]["rest"].update(match="m-alias"), ["/models/m/aliases/0", "/routes/rest/match"]),
+        (lambda d: d["routes"]["m"].update(orgs_allowed=["org_nobody"]), ["/routes/m/orgs_allowed/0"]),
+        (
+            lambda d: d["routes"]["m"]["groups"].append([{"provider": "one"}, {"provider": "nobody"}]),
+            ["/routes/m/groups/1/0/provider", "/routes/m/groups/1/1/provider"],
+        ),
+        (
+            lambda d: d["providers"].pop("two") and d["deployments"]["m"].pop("one"),
+            [
+                "/deployments/m/two",
+                "/prices/m/one",
+                "/routes/m/groups/0/0/provider",
+                "/routes/m/groups/0/1/provider",
+            ],
+        ),
+    ],
+)
+def test_every_fault_is_pointed_at(change: Callable[[dict[str, Any]], object], pointers: list[str]) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    change(document)
+    found = faults(CatalogDocument(), read(document), priced=set(), orgs=set(), prune=False)
+    assert sorted(fault.pointer for fault in found) == pointers
+
+
+@pytest.mark.parametrize(
+    ("pattern", "served"),
+    [
+        ("*", "abc"),
+        ("a*c", "abc"),
+        ("a*c", "ac"),
+        ("*b*", "abc"),
+        ("a*b*c", "a-b-b-c"),
+        ("a.c*", "a.c"),
+        ("*bc", "abc"),
+    ],
+)
+def test_a_published_pattern_needs_a_price_for_all_it_matches(pattern: str, served: str) -> None:
+    document: dict[str, Any] = copy.deepcopy(DOCUMENT)
+    document["models"] = {served: DOCUMENT["models"]["n/1"], "zz": DOCUMENT["models"]["n/1"]}
+    document["deployments"] = {name: {"one": {"upstream_model": "x"}} for name in (served, "zz")}
+    document["prices"] = {"zz": {"one": {"free": True}}}
+    document["routes"] = {"r": {"match": pattern, "groups": [[{"provider": "one"}]]}}
+    wanted = read(document)
+    [fault] = faults(CatalogDocument(), wanted, priced=set(), orgs=set(), prune=False)
+    assert (fault.pointer, fault.detail) == ("/routes/r/groups/0/0/provider", f"{served} has no price there")
+    assert faults(CatalogDocument(), wanted, priced={(served, "one")}, orgs=set(), prune=False) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"), [("a*a", "a"), ("ab*bc", "abc"), ("a*b*c", "acb"), ("b*", "abc"), ("a.c*", "abc")]
+)
+def test_a_pattern_matches_no_more_than_it_says(pattern: str, name: str) -> None:
+    document: dict[str, Any] = copy.deepcopy(DOCUMENT)
+    document["models"] = {name: DOCUMENT["models"]["n/1"]}
+    document["deployments"] = {name: {"one": {"upstream_model": "x"}}}
+    document["prices"] = {}
+    document["routes"] = {"r": {"match": pattern, "groups": [[{"provider": "one"}]]}}
+    assert faults(CatalogDocument(), read(document), priced=set(), orgs=set(), prune=False) == []

@@ -1,0 +1,1 @@
+"""The catalogue as a file: read and written as YAML, compared, applied."""
