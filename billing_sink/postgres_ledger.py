@@ -15,6 +15,7 @@ from billing_sink.rating import Rated
 from billing_sink.spool import SpoolId
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.pricing import OrgTerms, PriceRow
+from gateway_core.usage import STANDARD
 
 EXPIRE_AT_ONCE = 1000
 
@@ -161,8 +162,15 @@ def _row(posting: Posting) -> dict[str, object]:
         "meters": rated.meters or {},
         "cost_nano_usd": rated.charge.cost_nano_usd,
         "price_nano_usd": rated.charge.price_nano_usd,
-        "usage_raw": None if line.usage_first is None else [u for u in (line.usage_first, line.usage_last) if u],
+        "usage_raw": _evidence(rated),
     }
+
+
+def _evidence(rated: Rated) -> Sequence[object] | None:
+    """The provider's words and, behind them, the service tier they were rated at, unless it is the standard one."""
+    words = [text for text in (rated.line.usage_first, rated.line.usage_last) if text]
+    tier = [] if rated.service_tier == STANDARD else [{"service_tier": rated.service_tier}]
+    return [*words, *tier] or None
 
 
 def _error_code(rated: Rated) -> str | None:

@@ -12,7 +12,8 @@ from billing_sink.rating import NOTHING, ImplausibleUsageError, Outcome, Rated, 
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.pricing import OrgTerms, PriceRow, Rate, UnpricedError, UnusablePriceError
-from gateway_core.usage import InvalidUsageError, Meter
+from gateway_core.provider_usage import InvalidUsageError
+from gateway_core.usage import Meter
 from tests.support.spool_lines import (
     CHAT_USAGE,
     GRANT,

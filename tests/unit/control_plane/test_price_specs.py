@@ -104,7 +104,12 @@ def test_a_number_is_not_an_amount() -> None:
         ({"meter": "free"}, ("meter",)),
         ({"cost": "0.0000000001"}, ("cost",)),
         ({"price": "0.0000000001"}, ("price",)),
-        ({"condition": {"service_tier": "flex"}}, ("condition", "service_tier")),
+        ({"condition": {"weekday": "sunday"}}, ("condition", "weekday")),
+        *(
+            ({"condition": {"service_tier": tier}}, ("condition", "service_tier"))
+            for tier in ("standard", "default", "auto", "Flex", "", "on_demand_flex")
+        ),
+        ({"meter": "web_search"}, ("unit",)),
         ({"condition": {"input_tokens_above": 0}}, ("condition", "input_tokens_above")),
         ({"condition": {"input_tokens_above": "9"}}, ("condition", "input_tokens_above")),
         ({"currency": "EUR"}, ("currency",)),
@@ -173,6 +178,9 @@ def test_what_the_api_accepts_pricing_can_use() -> None:
     tiered = [
         INPUT,
         INPUT | {"condition": {"input_tokens_above": 200_000}},
+        INPUT | {"condition": {"service_tier": "batch"}},
+        INPUT | {"condition": {"service_tier": "batch", "input_tokens_above": 200_000}},
+        INPUT | {"meter": "web_search", "unit": "1K searches"},
         INPUT | {"meter": "request", "unit": "request"},
     ]
     for spec in (PriceSpec(free=True), PriceSpec.model_validate({"prices": tiered})):
