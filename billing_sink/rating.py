@@ -77,9 +77,9 @@ class Rated:
     provider: ProviderName | None
     mode: Mode = Mode.LIVE
     source: UsageSource = UsageSource.NONE
-    service_tier: ServiceTier = STANDARD
     meters: Mapping[Meter, int] | None = None
     charge: Charge = NOTHING
+    service_tier: ServiceTier = STANDARD
 
 
 def rate(line: SpoolLine, prices: PriceBook) -> Rated:
@@ -115,7 +115,7 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         outcome, charged = Outcome.SETTLED, _plausible(charged, grant)
     else:
         outcome, charged = Outcome.ESTIMATED, _at_most_held(charged, grant)
-    return Rated(line, outcome, provider, mode, source, usage.service_tier, usage.counts, charged)
+    return Rated(line, outcome, provider, mode, source, usage.counts, charged, usage.service_tier)
 
 
 def _mode_of_refused(line: SpoolLine) -> Mode:

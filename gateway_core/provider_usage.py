@@ -16,7 +16,7 @@ types of the official SDKs, which also say what is inside what.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, assert_never
 
 from gateway_core.endpoints import Dialect
 from gateway_core.usage import MAX_TOKENS, Meter, Usage, service_tier
@@ -63,6 +63,8 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None, *, tier: 
         case Dialect.GEMINI:
             counts, served_at = _gemini(merged), _text(merged, "serviceTier") or _text(merged, "trafficType") or tier
             _refuse_unknown(merged, _GEMINI)
+        case _:
+            assert_never(dialect)
     return Usage({meter: count for meter, count in counts.items() if count}, service_tier(served_at))
 
 

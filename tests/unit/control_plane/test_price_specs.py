@@ -147,6 +147,19 @@ def test_the_price_is_the_cost_if_only_the_cost_is_known() -> None:
         pytest.param(
             {"prices": [INPUT, INPUT | {"condition": {"input_tokens_above": None}}]}, ["/prices/1"], id="null is always"
         ),
+        pytest.param(
+            {"prices": [INPUT, INPUT | {"condition": {"service_tier": "flex"}}]}, [], id="at a service tier as well"
+        ),
+        pytest.param(
+            {"prices": [INPUT, INPUT | {"condition": {"service_tier": "flex", "input_tokens_above": 5}}]},
+            ["/prices/1/condition"],
+            id="at a service tier only above a bound",
+        ),
+        pytest.param(
+            {"prices": [INPUT | {"condition": {"service_tier": "flex"}}]},
+            ["/prices/0/condition"],
+            id="only at a service tier",
+        ),
     ],
 )
 def test_the_parts_of_a_version_must_fit_together(spec: dict[str, object], pointers: list[str]) -> None:

@@ -626,7 +626,7 @@ def test_what_may_have_a_price_of_its_own_is_named(dialect: Dialect, usage: Mapp
 
 
 def test_a_name_that_is_no_name_is_not_quoted() -> None:
-    with pytest.raises(UnknownUsageError, match="^a field counts something"):
+    with pytest.raises(UnknownUsageError, match=r"^a field counts something"):
         parse(Dialect.OPENAI, {"prompt_tokens": 1, "what the model said": 1})
 
 
@@ -693,10 +693,10 @@ def test_openai_input_sums_to_the_prompt_however_caches_and_kinds_overlap(cached
 
 
 @given(
-    st.fixed_dictionaries({kind: COUNTS for kind in ("TEXT", "AUDIO", "IMAGE", "VIDEO", "DOCUMENT")}),
+    st.fixed_dictionaries(dict.fromkeys(("TEXT", "AUDIO", "IMAGE", "VIDEO", "DOCUMENT"), COUNTS)),
     st.fixed_dictionaries({kind: st.integers(0, 100) for kind in ("TEXT", "AUDIO", "IMAGE")}),
-    st.fixed_dictionaries({kind: COUNTS for kind in ("TEXT", "AUDIO", "IMAGE")}),
-    st.fixed_dictionaries({kind: COUNTS for kind in ("TEXT", "AUDIO")}),
+    st.fixed_dictionaries(dict.fromkeys(("TEXT", "AUDIO", "IMAGE"), COUNTS)),
+    st.fixed_dictionaries(dict.fromkeys(("TEXT", "AUDIO"), COUNTS)),
     COUNTS,
     st.booleans(),
 )
