@@ -71,8 +71,12 @@ class PostgresLedger:
             )
         return found or 0
 
-    async def post(self, batch: Batch) -> Sequence[Quarantined]:
+    async def post(self, batch: Batch, rows: str | None = None) -> Sequence[Quarantined]:
         """Write a batch and move the offset from its begin to its end.
+
+        Args:
+            batch: what is written.
+            rows: what `encode` makes of its postings, where that was done ahead.
 
         Returns:
             What was quarantined: the batch's own, and postings in conflict with what is recorded.
@@ -88,7 +92,7 @@ class PostgresLedger:
             if not moved:
                 raise SpoolMovedError(f"spool {batch.spool_id} is no longer at byte {batch.begin}")
             conflicts = await connection.fetch(
-                "SELECT billing.settle($1::jsonb) AS request_id", json.dumps([_row(p) for p in batch.postings])
+                "SELECT billing.settle($1::jsonb) AS request_id", encode(batch.postings) if rows is None else rows
             )
             quarantined = [*batch.quarantined, *(conflict(by_id[row["request_id"]]) for row in conflicts)]
             await connection.executemany(
@@ -127,6 +131,11 @@ def _price_row(row: asyncpg.Record) -> tuple[DeploymentKey, PriceRow]:
 def _terms(row: asyncpg.Record) -> tuple[OrgId, OrgTerms]:
     overrides = zip(row["models"], row["providers"], row["meters"], row["prices"], strict=True)
     return OrgId(row["org_id"]), OrgTerms.of(row["revision"], row["markup_ppm"], list(overrides))
+
+
+def encode(postings: Sequence[Posting]) -> str:
+    """The postings as `billing.settle` takes them: an array of objects, as JSON text."""
+    return json.dumps([_row(posting) for posting in postings])
 
 
 def _row(posting: Posting) -> dict[str, object]:

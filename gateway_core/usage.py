@@ -48,6 +48,8 @@ INPUT_METERS: Final = (
 )
 OUTPUT_METERS: Final = (Meter.OUTPUT, Meter.REASONING, Meter.AUDIO_OUTPUT, Meter.IMAGE_OUTPUT)
 TOKEN_METERS: Final = tuple(meter for meter in Meter if meter in {*INPUT_METERS, *OUTPUT_METERS})
+_INPUT: Final = frozenset(INPUT_METERS)
+_TOKENS: Final = frozenset(TOKEN_METERS)
 PROVIDER_METERS: Final = (*TOKEN_METERS, Meter.WEB_SEARCH)
 """What a provider counts; the request itself is counted here."""
 
@@ -102,9 +104,9 @@ class Usage:
     @property
     def total_tokens(self) -> int:
         """All tokens of all meters."""
-        return sum(self.counts.get(meter, 0) for meter in TOKEN_METERS)
+        return sum(count for meter, count in self.counts.items() if meter in _TOKENS)
 
     @property
     def input_tokens(self) -> int:
         """All tokens the model read, from caches or not."""
-        return sum(self.counts.get(meter, 0) for meter in INPUT_METERS)
+        return sum(count for meter, count in self.counts.items() if meter in _INPUT)
