@@ -43,16 +43,18 @@ TERMS = st.builds(Terms, st.integers(-1_000_000, 5_000_000), st.dictionaries(st.
 
 @st.composite
 def rows(draw: st.DrawFn) -> PriceRow:
-    """A row with a rate for every meter, and up to three tiers that replace some of them, at each of two service tiers as well."""
-    conditions, meters = ["{}"] * len(Meter), list(Meter)
-    for named in ({}, {"service_tier": "flex"}, {"service_tier": "priority"}):
-        bounds = draw(st.lists(st.none() | st.integers(0, 10**6), max_size=3, unique=True))
-        for bound in bounds if named == {} else [None, *bounds]:
-            if bound is None and named == {}:
-                continue
-            others = draw(st.lists(st.sampled_from(Meter), unique=True, min_size=bound is None))
+    """A row with a rate for every meter, and up to three tiers that replace some; the same for some meters at two service tiers."""
+    conditions: list[str] = []
+    meters: list[Meter] = []
+    for service_tier in (None, "flex", "priority"):
+        named = {} if service_tier is None else {"service_tier": service_tier}
+        own = draw(st.lists(st.sampled_from(Meter), unique=True, min_size=1)) if named else list(Meter)
+        meters += own
+        conditions += [json.dumps(named)] * len(own)
+        for bound in draw(st.lists(st.integers(0, 10**6), max_size=3, unique=True)):
+            others = draw(st.lists(st.sampled_from(own), unique=True))
             meters += others
-            conditions += [json.dumps(named | ({} if bound is None else {"input_tokens_above": bound}))] * len(others)
+            conditions += [json.dumps({**named, "input_tokens_above": bound})] * len(others)
     amounts = st.lists(AMOUNTS, min_size=len(meters), max_size=len(meters))
     return PriceRow.of(1, meters, conditions, draw(amounts), draw(amounts))
 
