@@ -92,12 +92,6 @@ class Verified(Resource):
     email: str
 
 
-class JsonWebKeys(Resource):
-    """The public keys of access tokens (RFC 7517)."""
-
-    keys: list[dict[str, str]]
-
-
 class SigningKeyMade(Resource):
     """The key that signs from now on."""
 
@@ -274,17 +268,12 @@ async def reset_password(call: Call, body: NewPassword) -> None:
     await call.audit("user.reset_password", user_id, actor=Actor(ActorKind.USER, user_id))
 
 
-@operation("GET", "/auth/jwks.json", tag=TAG, access=Open.ANYONE)
-async def jwks(call: Call) -> JsonWebKeys:
-    """The public keys of access tokens."""
-    return JsonWebKeys(keys=await call.services.access_tokens.jwks())
-
-
-@operation("POST", "/auth/signing-keys", tag=TAG, access=Permission.PLATFORM_WRITE, in_transaction=False, status=201)
+@operation("POST", "/auth/signing-keys", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)
 async def rotate_signing_key(call: Call) -> SigningKeyMade:
     """Sign access tokens with a new key from now on; those out there stay valid."""
-    kid = await call.services.access_tokens.rotate()
+    kid = await call.services.access_tokens.add_key(call.db)
     await call.audit("signing_key.rotate", kid)
+    call.after_commit.append(call.services.access_tokens.read_keys)
     return SigningKeyMade(kid=kid)
 
 

@@ -73,7 +73,7 @@ async def test_an_access_token_is_signed_by_a_published_key_and_lasts_15_minutes
     account = await api.sign_up("ada@example.com")
     token = account.api.token
     assert token is not None
-    keys = jwt.PyJWKSet.from_dict((await api.get("/auth/jwks.json")).document)
+    keys = jwt.PyJWKSet.from_dict(await api.jwks())
     kid = jwt.get_unverified_header(token)["kid"]
     payload = jwt.decode(token, keys[kid].key, algorithms=["EdDSA"], audience="tollgate")
     assert payload["sub"] == account.user_id
@@ -112,7 +112,7 @@ async def test_after_a_rotation_old_tokens_hold_until_they_expire_and_then_their
     operator = api.as_(await api.operator_token())
     kid = (await operator.post("/auth/signing-keys"))["kid"]
     assert (await account.api.get("/me")).status == 200
-    published = [key["kid"] for key in (await api.get("/auth/jwks.json"))["keys"]]
+    published = [key["kid"] for key in (await api.jwks())["keys"]]
     assert published[0] == kid
     assert len(published) == 2
     tokens = await api.log_in("ada@example.com")
@@ -121,7 +121,7 @@ async def test_after_a_rotation_old_tokens_hold_until_they_expire_and_then_their
         kid = (await operator.post("/auth/signing-keys"))["kid"]
     assert (await account.api.get("/me")).status == 200
     api.clock.ahead = timedelta(minutes=16)
-    assert [key["kid"] for key in (await api.get("/auth/jwks.json"))["keys"]] == [kid]
+    assert [key["kid"] for key in (await api.jwks())["keys"]] == [kid]
 
 
 async def test_signing_keys_are_replaced_by_themselves_and_sealed_in_the_table(api: Api) -> None:

@@ -23,7 +23,6 @@ ALLOWED = {
     "POST /auth/verification-mails": SIGNED_IN,
     "POST /auth/password-reset-mails": ANYONE,
     "POST /auth/password-resets": ANYONE,
-    "GET /auth/jwks.json": ANYONE,
     "POST /auth/signing-keys": OPERATOR,
     "GET /auth/oidc/issuers": ANYONE,
     "POST /auth/oidc/log-ins": ANYONE,
