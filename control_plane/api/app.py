@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from control_plane.api import (
     auth,
     balance,
+    books,
     catalog,
     imports,
     keys,
@@ -45,6 +46,7 @@ OPERATION_MODULES = (
     keys,
     play_money,
     balance,
+    books,
     topups,
     tokens,
     providers,

@@ -72,6 +72,7 @@ ALLOWED = {
     "POST /orgs/{org_id}/tokens": "oa",
     "DELETE /orgs/{org_id}/tokens/{token_id}": "oa",
     "GET /nodes": OPERATOR,
+    "GET /billing/books": OPERATOR,
     "GET /providers": OPERATOR,
     "GET /providers/{provider}": OPERATOR,
     "PUT /providers/{provider}": OPERATOR,
