@@ -16,6 +16,7 @@ from control_plane.api import (
     oidc,
     operations,
     orgs,
+    payment_settings,
     play_money,
     prices,
     providers,
@@ -23,6 +24,7 @@ from control_plane.api import (
     sign_in_page,
     tokens,
     topups,
+    vouchers,
 )
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
@@ -44,6 +46,8 @@ OPERATION_MODULES = (
     play_money,
     balance,
     topups,
+    payment_settings,
+    vouchers,
     tokens,
     providers,
     models,
