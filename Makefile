@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/*.proto)
 
-.PHONY: run test lint format bench bench-edit openapi lock clean help
+.PHONY: run test lint format bench bench-edit bench-sink openapi lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,9 @@ bench: $(READY)  ## the benchmark; prints one table
 
 bench-edit: $(READY) ## from an edit of the catalogue to Envoy's ACK
 	$(BIN)/python -m bench.edit_to_ack $(ARGS)
+
+bench-sink: $(READY) ## lines per second of one billing sink
+	$(BIN)/python -m bench.sink_lines $(ARGS)
 
 openapi: $(READY) ## copy the API's document to where the command line is made from it
 	$(BIN)/python -m pytest -q tests/golden/test_golden_openapi.py --update-golden

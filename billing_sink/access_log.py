@@ -38,6 +38,7 @@ class Asked:
     max_output_tokens: Count | None = None
     choices: Count | None = None
     client_request_id: Annotated[Text, StringConstraints(max_length=200)] | None = None
+    service_tier: Text | None = None
     mode: Mode = Mode.LIVE
     error_code: Id | None = None
 
@@ -81,6 +82,7 @@ class SpoolLine:
     grant: Grant | None = None
     usage_first: Text | None = None
     usage_last: Text | None = None
+    service_tier: Text | None = None
     sse_events: SmallCount | None = None
 
 

@@ -12,7 +12,7 @@ from clickhouse_connect.driver.client import Client
 
 from billing_sink.clickhouse import insert_requests
 from billing_sink.postgres_exports import PostgresExports, Row
-from gateway_core.usage import TOKEN_METERS, Meter
+from gateway_core.usage import Meter
 
 Getter = Callable[[Row], object]
 
@@ -25,6 +25,20 @@ def _or_empty(name: str) -> Getter:
 def _tokens(meter: Meter) -> Getter:
     return lambda row: row["meters"].get(meter, 0)
 
+
+METERS_WITH_A_COLUMN: Final = (
+    Meter.INPUT,
+    Meter.CACHED_INPUT,
+    Meter.CACHE_WRITE_5M,
+    Meter.CACHE_WRITE_1H,
+    Meter.OUTPUT,
+    Meter.REASONING,
+    Meter.AUDIO_INPUT,
+    Meter.AUDIO_OUTPUT,
+    Meter.IMAGE_INPUT,
+    Meter.IMAGE_OUTPUT,
+)
+"""All of them are in the column `meters`; these have one of their own besides."""
 
 COLUMNS: Final[Mapping[str, Getter]] = {
     "request_id": itemgetter("request_id"),
@@ -48,13 +62,15 @@ COLUMNS: Final[Mapping[str, Getter]] = {
     "bytes_received": itemgetter("bytes_received"),
     "bytes_sent": itemgetter("bytes_sent"),
     "sse_events": itemgetter("sse_events"),
-    **{f"{meter}_tokens": _tokens(meter) for meter in TOKEN_METERS},
+    **{f"{meter}_tokens": _tokens(meter) for meter in METERS_WITH_A_COLUMN},
     "cost_nano_usd": itemgetter("cost_nano_usd"),
     "price_nano_usd": itemgetter("price_nano_usd"),
     "absorbed_nano_usd": itemgetter("absorbed_nano_usd"),
     "client_request_id": _or_empty("client_request_id"),
     "user_agent": _or_empty("user_agent"),
     "mode": itemgetter("mode"),
+    "service_tier": itemgetter("service_tier"),
+    "meters": itemgetter("meters"),
 }
 """Each column of the table `requests` in ClickHouse, and how it is got from a row of billing.requests."""
 

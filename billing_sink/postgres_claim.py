@@ -28,6 +28,10 @@ SILENCE: Final = "5s"
 
 _CONNECT_S: Final = 5.0
 
+_PLANNER: Final = {"enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+"""A batch stands in a temporary table of which the planner knows nothing, so it would read whole tables of the ledger to join a
+few thousand rows: every join is one of rows of a batch to rows found by key."""
+
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 
@@ -49,6 +53,7 @@ async def connect(dsn: SecretStr) -> asyncpg.Connection:
             "application_name": "billing_sink claim",
             "idle_session_timeout": SILENCE,
             "idle_in_transaction_session_timeout": SILENCE,
+            **_PLANNER,
         },
     )
 

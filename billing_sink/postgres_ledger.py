@@ -16,6 +16,7 @@ from billing_sink.spool import SpoolId
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import OrgTerms, PriceRow
+from gateway_core.usage import STANDARD
 
 EXPIRE_AT_ONCE = 1000
 
@@ -79,8 +80,12 @@ class PostgresLedger:
             )
         return found or 0
 
-    async def post(self, batch: Batch) -> Sequence[Quarantined]:
+    async def post(self, batch: Batch, rows: str | None = None) -> Sequence[Quarantined]:
         """Write a batch and move the offset from its begin to its end.
+
+        Args:
+            batch: what is written.
+            rows: what `encode` makes of its postings, where that was done ahead.
 
         Returns:
             What was quarantined: the batch's own, and postings in conflict with what is recorded.
@@ -96,7 +101,7 @@ class PostgresLedger:
             if not moved:
                 raise SpoolMovedError(f"spool {batch.spool_id} is no longer at byte {batch.begin}")
             conflicts = await connection.fetch(
-                "SELECT billing.settle($1::jsonb) AS request_id", json.dumps([_row(p) for p in batch.postings])
+                "SELECT billing.settle($1::jsonb) AS request_id", encode(batch.postings) if rows is None else rows
             )
             quarantined = [*batch.quarantined, *(conflict(by_id[row["request_id"]]) for row in conflicts)]
             await connection.executemany(
@@ -152,6 +157,11 @@ def _terms(row: asyncpg.Record) -> tuple[OrgId, OrgTerms]:
     return OrgId(row["org_id"]), OrgTerms.of(row["revision"], row["markup_ppm"], list(overrides))
 
 
+def encode(postings: Sequence[Posting]) -> str:
+    """The postings as `billing.settle` takes them: an array of objects, as JSON text."""
+    return json.dumps([_row(posting) for posting in postings])
+
+
 def _row(posting: Posting) -> dict[str, object]:
     rated, line = posting.rated, posting.rated.line
     asked, grant = line.request, line.grant
@@ -187,8 +197,15 @@ def _row(posting: Posting) -> dict[str, object]:
         "price_nano_usd": rated.charge.price_nano_usd,
         "hold_nano_usd": grant and grant.hold_nano_usd,
         "slice_id": grant and grant.slice_id,
-        "usage_raw": None if line.usage_first is None else [u for u in (line.usage_first, line.usage_last) if u],
+        "usage_raw": _evidence(rated),
     }
+
+
+def _evidence(rated: Rated) -> Sequence[object] | None:
+    """The provider's words and, behind them, the service tier they were rated at, unless it is the standard one."""
+    words = [text for text in (rated.line.usage_first, rated.line.usage_last) if text]
+    tier = [] if rated.service_tier == STANDARD else [{"service_tier": rated.service_tier}]
+    return [*words, *tier] or None
 
 
 def _error_code(rated: Rated) -> str | None:

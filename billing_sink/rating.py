@@ -9,6 +9,9 @@ The rules, in order:
    more output than the client asked for, and never more money than was held.
 4. Everything else: `released`, nothing charged.
 
+It is priced at the service tier that the answer names. One that names none was served at the tier that was asked for, and
+where none was, at the standard one.
+
 A request with a test key is answered by the simulator and rated, in play money, by the prices of the provider that admission
 named. One that somebody else answered, or a live one that the simulator did, is nobody's to pay.
 """
@@ -26,7 +29,8 @@ from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import Charge, billable, charge
-from gateway_core.usage import Meter, Usage, parse_usage
+from gateway_core.provider_usage import parse_usage
+from gateway_core.usage import STANDARD, Meter, ServiceTier, Usage, asked_service_tier, service_tier
 
 BYTES_PER_TOKEN: Final = 4
 FRAME_BYTES: Final = 400
@@ -75,6 +79,7 @@ class Rated:
     source: UsageSource = UsageSource.NONE
     meters: Mapping[Meter, int] | None = None
     charge: Charge = NOTHING
+    service_tier: ServiceTier = STANDARD
 
 
 def rate(line: SpoolLine, prices: PriceBook) -> Rated:
@@ -82,8 +87,10 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
 
     Raises:
         InvalidUsageError: the provider's usage contradicts itself.
+        UnknownUsageError: it counts something that is not known here.
         ImplausibleUsageError: it costs far more than was held.
-        UnpricedError, UnknownPriceError: tokens nobody priced.
+        UnpricedError, UnpricedTierError, UnknownPriceError: something nobody priced.
+        InvalidTierError: a service tier that is no word.
         UnusablePriceError: a price that this version of the code cannot read whole.
         StrayRequestError: it was not answered where its mode belongs.
         The caller quarantines all of them; the hold stays until a person decides.
@@ -105,8 +112,10 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     usage = billable(tokens, price)
     charged = charge(usage, price, terms)
     if source is UsageSource.PROVIDER:
-        return Rated(line, Outcome.SETTLED, provider, mode, source, usage.counts, _plausible(charged, grant))
-    return Rated(line, Outcome.ESTIMATED, provider, mode, source, usage.counts, _at_most_held(charged, grant))
+        outcome, charged = Outcome.SETTLED, _plausible(charged, grant)
+    else:
+        outcome, charged = Outcome.ESTIMATED, _at_most_held(charged, grant)
+    return Rated(line, outcome, provider, mode, source, usage.counts, charged, usage.service_tier)
 
 
 def _mode_of_refused(line: SpoolLine) -> Mode:
@@ -132,21 +141,23 @@ def _served_by(line: SpoolLine) -> ProviderName | None:
 
 def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, UsageSource]:
     dialect = DIALECT_BY_ENDPOINT[endpoint]
+    tier = line.service_tier or asked_service_tier(asked.service_tier)
     delivered = _delivered_tokens(line, asked)
     if line.usage_first is None:
         if not delivered:
             return Usage({}), UsageSource.NONE
-        reported = {Meter.INPUT: -(-asked.body_bytes // BYTES_PER_TOKEN)}
+        reported, served_at = {Meter.INPUT: -(-asked.body_bytes // BYTES_PER_TOKEN)}, service_tier(tier)
     else:
-        reported = dict(parse_usage(dialect, line.usage_first, line.usage_last).counts)
+        usage = parse_usage(dialect, line.usage_first, line.usage_last, tier=tier)
+        reported, served_at = dict(usage.counts), usage.service_tier
         # Anthropic reports the input when a stream begins and the output when it ends.
         if not (dialect is Dialect.ANTHROPIC and asked.stream and line.usage_last is None):
-            return Usage(reported), UsageSource.PROVIDER
+            return usage, UsageSource.PROVIDER
     output = max(reported.get(Meter.OUTPUT, 0), delivered)
     if asked.max_output_tokens is not None:
         output = min(output, asked.max_output_tokens * max(1, asked.choices or 1))
     estimated = {**reported, Meter.OUTPUT: output}
-    return Usage({meter: count for meter, count in estimated.items() if count}), UsageSource.ESTIMATED
+    return Usage({meter: count for meter, count in estimated.items() if count}, served_at), UsageSource.ESTIMATED
 
 
 def _delivered_tokens(line: SpoolLine, asked: Asked) -> int:

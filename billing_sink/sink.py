@@ -1,12 +1,17 @@
-"""The loop from the spool to the ledger. Killed anywhere, it goes on from the last committed offset."""
+"""The loop from the spool to the ledger. Killed anywhere, it goes on from the last committed offset.
+
+While Postgres posts one batch, the next one is read and rated in a thread. Batches are posted one after the other, in order.
+"""
 
 import asyncio
+from collections import Counter as Counts
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink.postgres_claim import SpoolClaim, Turn
-from billing_sink.postgres_ledger import PostgresLedger, Unacceptable
+from billing_sink.postgres_ledger import PostgresLedger, Unacceptable, encode
 from billing_sink.postings import Batch, ParsedLines, make_batch, parse_lines, refuse_line
 from billing_sink.prices import PriceBook
 from billing_sink.spool import SpoolId, read_lines, spool_id
@@ -16,6 +21,34 @@ from gateway_core.postgres import Trouble
 
 RETRY_S = 0.5
 """How long to wait when Postgres is in trouble. The spool keeps everything meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A stretch of a spool, made ready to be posted. What the file holds there does not change any more."""
+
+    spool: SpoolId
+    parsed: ParsedLines
+    batch: Batch
+    rows: str
+
+
+def prepare(path: Path, spool: SpoolId, begin: int, *, lines_max: int, prices: PriceBook) -> Prepared | None:
+    """Read and rate the lines from an offset on; None if there are none yet, or some need prices newer than these.
+
+    Raises:
+        SpoolTruncatedError: the file ends before `begin`.
+    """
+    raw = read_lines(path, begin, lines_max=lines_max)
+    parsed = parse_lines(raw)
+    if not raw.lines or prices.as_of < parsed.newest_price_version:
+        return None
+    return _rated(spool, parsed, prices)
+
+
+def _rated(spool: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Prepared:
+    batch = make_batch(spool, parsed, prices)
+    return Prepared(spool, parsed, batch, encode(batch.postings))
 
 
 class Sink:
@@ -38,6 +71,7 @@ class Sink:
         self._log = log
         self._turn: Turn | None = None
         self._offset = 0
+        self._ahead: Prepared | None = None
         self._prices = PriceBook.of(PriceVersion(0), ())
         self.is_caught_up = False
         """Whether this sink has the claim and had read the spool to its end at the last look."""
@@ -97,32 +131,52 @@ class Sink:
             self._offset = await self._ledger.offset(spool)
             self._turn = turn
             self._log.info("spool_claimed", offset=self._offset)
+        now = self._ahead
+        if now is None or (now.spool, now.parsed.begin) != (spool, self._offset):
+            now = await self._prepare_now(spool)
+        if now is None:
+            return False
+        # Nothing is taken from it before this batch is in the ledger, and nothing at all if it does not get there.
+        self._ahead = None
+        ahead = asyncio.create_task(asyncio.to_thread(self._prepare, spool, now.parsed.end), name="prepare_next_batch")
+        try:
+            await self._post(now)
+        finally:
+            await asyncio.wait([ahead])
+        self._ahead = ahead.result()
+        return True
+
+    def _prepare(self, spool: SpoolId, begin: int) -> Prepared | None:
+        return prepare(self._path, spool, begin, lines_max=self._batch_lines, prices=self._prices)
+
+    async def _prepare_now(self, spool: SpoolId) -> Prepared | None:
         raw = read_lines(self._path, self._offset, lines_max=self._batch_lines)
         if not raw.lines:
-            return False
+            return None
         parsed = parse_lines(raw)
         if self._prices.as_of < parsed.newest_price_version:
             self._prices = await self._ledger.read_prices(self._prices)
-        await self._post(spool, parsed, self._prices)
-        return True
+        return _rated(spool, parsed, self._prices)
 
-    async def _post(self, spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> None:
+    async def _post(self, prepared: Prepared) -> None:
         """Post lines; those the ledger cannot take are found by halving and quarantined, so that they stop no other."""
-        batch = make_batch(spool_id, parsed, prices)
+        spool, parsed = prepared.spool, prepared.parsed
         try:
-            await self._commit(batch)
+            await self._commit(prepared.batch, prepared.rows)
         except Unacceptable as error:
             if len(parsed.lines) == 1:
-                await self._commit(refuse_line(spool_id, parsed, f"the ledger refuses it: {type(error).__name__}"))
+                await self._commit(
+                    refuse_line(spool, parsed, f"the ledger refuses it: {type(error).__name__}"), encode(())
+                )
                 return
             for half in parsed.halves():
-                await self._post(spool_id, half, prices)
+                await self._post(_rated(spool, half, self._prices))
 
-    async def _commit(self, batch: Batch) -> None:
-        quarantined = await self._ledger.post(batch)
+    async def _commit(self, batch: Batch, rows: str) -> None:
+        quarantined = await self._ledger.post(batch, rows)
         self._offset = batch.end
-        for posting in batch.postings:
-            self._requests.labels(posting.rated.outcome).inc()
+        for outcome, count in Counts(posting.rated.outcome for posting in batch.postings).items():
+            self._requests.labels(outcome).inc(count)
         self._quarantined.inc(len(quarantined))
         if quarantined:
             self._log.error("quarantined", reasons=sorted({item.reason for item in quarantined})[:10])

@@ -7,6 +7,7 @@ from gateway_core.contract import Header, Metadata, RequestField
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, RequestId
 from gateway_core.mode import Mode
+from gateway_core.usage import InvalidTierError, ServiceTier, asked_service_tier
 from wire.ext_authz_pb2 import CheckRequest
 
 
@@ -27,6 +28,8 @@ class Attempt:
         has_references: whether the body names images, files or documents that are not in it.
         max_output_tokens: what the client asked for per choice, or None.
         choices: how many answers it asked for, at least 1.
+        service_tier: what it asked for; None if it leaves the choice to the provider.
+        may_search: whether the provider may make searches for it.
     """
 
     request_id: RequestId
@@ -39,6 +42,8 @@ class Attempt:
     has_references: bool
     max_output_tokens: int | None
     choices: int
+    service_tier: ServiceTier | None = None
+    may_search: bool = False
 
     def __repr__(self) -> str:
         return f"Attempt({self.request_id!r}, {self.endpoint}, {self.model!r})"
@@ -74,6 +79,8 @@ def parse_check(request: CheckRequest) -> Attempt:
             else None
         ),
         choices=max(1, int(fields[RequestField.CHOICES].number_value)),
+        service_tier=_service_tier(fields[RequestField.SERVICE_TIER].string_value),
+        may_search=fields[RequestField.WEB_SEARCH].bool_value,
     )
 
 
@@ -90,3 +97,10 @@ def _mode(text: str) -> Mode:
         return Mode(text or Mode.LIVE)
     except ValueError as error:
         raise MalformedCheckError("unknown mode") from error
+
+
+def _service_tier(text: str) -> ServiceTier | None:
+    try:
+        return asked_service_tier(text)
+    except InvalidTierError as error:
+        raise MalformedCheckError("a service tier that is not a word") from error

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from ext_authz.check_request import Attempt
 from ext_authz.offers import Offers
@@ -14,11 +15,15 @@ from gateway_core.errors import (
     endpoint_not_supported,
     model_not_allowed,
     model_not_found,
+    service_tier_not_offered,
 )
 from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from gateway_core.pricing import worst_case_nano_usd
+from gateway_core.pricing import UnpricedTierError, worst_case_nano_usd
+
+SEARCHES_HELD: Final = 10
+"""A request that may search can do so without a bound of ours: so many are held for, and those beyond pay from what is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
     the model's whole context; if the body refers to something outside it, the whole context. It counts the full output of
     the model unless the client asked for less. The price is that of the organisation, at the dearest of all deployments that
-    may serve it.
+    may serve it and of all service tiers it may be served at.
     """
     if key is None or not key.is_valid(now):
         return Refused(INVALID_API_KEY, key)
@@ -75,14 +80,19 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     output = offer.max_output_tokens
     if attempt.max_output_tokens is not None:
         output = min(output, attempt.max_output_tokens)
-    worst = max(
-        worst_case_nano_usd(
-            each.price,
-            offers.terms(key.org_id, offer.model, each.provider),
-            input_tokens_max=input_tokens,
-            output_tokens_max=output * attempt.choices,
+    try:
+        worst = max(
+            worst_case_nano_usd(
+                each.price,
+                offers.terms(key.org_id, offer.model, each.provider),
+                input_tokens_max=input_tokens,
+                output_tokens_max=output * attempt.choices,
+                searches_max=SEARCHES_HELD if attempt.may_search else 0,
+                asked_tier=attempt.service_tier,
+            )
+            for each in prices
         )
-        for each in prices
-    )
+    except UnpricedTierError:
+        return Refused(service_tier_not_offered(attempt.model), key)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
     return Admitted(key, offer.model, offers.version, NanoUsd(min(worst, MAX_NANO_USD)), rated_as)

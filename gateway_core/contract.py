@@ -43,6 +43,8 @@ class Metadata:
     USAGE_FIRST: Final = "usage_first"
     USAGE_LAST: Final = "usage_last"
     """Raw JSON text of the provider's usage object: the first one seen, and the last one when there were several."""
+    SERVICE_TIER: Final = "service_tier"
+    """What the answer says at its top level of the tier it was served at."""
     SSE_EVENTS: Final = "sse_events"
     """Server-sent events delivered so far."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
@@ -58,6 +60,10 @@ class RequestField:
     BODY_BYTES: Final = "body_bytes"
     MAX_OUTPUT_TOKENS: Final = "max_output_tokens"
     CHOICES: Final = "choices"
+    SERVICE_TIER: Final = "service_tier"
+    """What the client asked for; absent when it asked for nothing."""
+    WEB_SEARCH: Final = "web_search"
+    """Whether the body names a search that the provider makes."""
     REFERENCES: Final = "references"
     """Whether the body names images, files or documents that are not in it."""
     HIDE_USAGE: Final = "hide_usage"
@@ -123,6 +129,7 @@ class SpoolField:
     GRANT: Final = "grant"
     USAGE_FIRST: Final = "usage_first"
     USAGE_LAST: Final = "usage_last"
+    SERVICE_TIER: Final = "service_tier"
     SSE_EVENTS: Final = "sse_events"
 
 

@@ -19,7 +19,11 @@ class Dialect(StrEnum):
     """Whose JSON a request and its answer are written in."""
 
     OPENAI = "openai"
+    """Chat completions."""
+    RESPONSES = "responses"
+    """OpenAI's Responses API."""
     ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
 
 
 PATH_BY_ENDPOINT = {

@@ -62,6 +62,9 @@ MISSING_MODEL: Final = ApiError(400, "missing_model", "The field 'model' is requ
 INVALID_MODEL: Final = ApiError(400, "invalid_model", "The field 'model' is not a model's name.", param="model")
 
 INVALID_NUMBER: Final = ApiError(400, "invalid_number", "This field must be a whole number of at least 1.")
+INVALID_SERVICE_TIER: Final = ApiError(
+    400, "invalid_service_tier", "The field 'service_tier' is not a tier's name.", param="service_tier"
+)
 
 # The caller's, worded by Envoy.
 BAD_REQUEST: Final = ApiError(400, "bad_request", "The request is not valid HTTP.")
@@ -109,6 +112,12 @@ def model_not_found(model: str) -> ApiError:
 def model_not_allowed(model: str) -> ApiError:
     """The organisation can see the model, but this key may not use it."""
     return ApiError(403, "model_not_allowed", f"This API key may not use the model '{model}'.", param="model")
+
+
+def service_tier_not_offered(model: str) -> ApiError:
+    """Nobody has priced the tier for every provider that may serve the model, so nobody could be charged for it."""
+    message = f"The model '{model}' is not offered at this service tier."
+    return ApiError(400, "service_tier_not_offered", message, param="service_tier")
 
 
 def endpoint_not_supported(model: str, paths: Iterable[str]) -> ApiError:

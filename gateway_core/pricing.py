@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway_core.ids import ModelName, PriceVersion, ProviderName
 from gateway_core.money import NanoUsd, round_half_even
-from gateway_core.usage import INPUT_METERS, OUTPUT_METERS, TOKEN_METERS, Meter, Usage
+from gateway_core.usage import INPUT_METERS, OUTPUT_METERS, PROVIDER_METERS, STANDARD, Meter, ServiceTier, Usage
 
 _METERS: Final = frozenset(Meter)
 
@@ -25,7 +25,10 @@ FREE: Final = "free"
 """In the place of a meter in `catalog.prices`: from this version on, nothing costs anything."""
 
 INPUT_TOKENS_ABOVE: Final = "input_tokens_above"
-"""The condition there is: rows that have it hold for all of a request that reads more tokens than this."""
+"""A condition there: rows that have it hold for all of a request that reads more tokens than this."""
+
+SERVICE_TIER: Final = "service_tier"
+"""A condition there: rows that have it hold for requests that are served at this tier. A batch is the tier `batch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,43 @@ class Tier:
     rates: Mapping[Meter, Rate]
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What holds at one service tier.
+
+    Attributes:
+        always: the rates of a request that reads no more tokens than the lowest bound.
+        tiers: by ascending bound. Each holds all rates: its own, and for other meters those of the tier below.
+    """
+
+    always: Mapping[Meter, Rate]
+    tiers: tuple[Tier, ...] = ()
+
+    def at(self, input_tokens: int) -> Mapping[Meter, Rate]:
+        """The rates for a request that reads so many tokens."""
+        return next(
+            (tier.rates for tier in reversed(self.tiers) if input_tokens > tier.input_tokens_above), self.always
+        )
+
+    def up_to(self, input_tokens_max: int) -> Sequence[Mapping[Meter, Rate]]:
+        """All the rates that a request may get that reads no more tokens than this."""
+        return [self.always, *(tier.rates for tier in self.tiers if input_tokens_max > tier.input_tokens_above)]
+
+
 class UnpricedError(LookupError):
     """Units of a kind this row has no rate for. The caller quarantines the request; a zero would hide it."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__(f"no price for meter {meter}")
         self.meter = meter
+
+
+class UnpricedTierError(LookupError):
+    """A service tier this row names no rate for. It may be dearer than the standard one, so that is not taken instead."""
+
+    def __init__(self, tier: ServiceTier) -> None:
+        super().__init__(f"no price for service tier {tier}")
+        self.tier = tier
 
 
 class UnusablePriceError(LookupError):
@@ -63,12 +97,17 @@ class PriceRow:
     Attributes:
         rates: those that hold without a condition.
         tiers: by ascending bound. Each holds all rates: its own, and for other meters those of the tier below.
+        service_tiers: those of other tiers. A meter that a tier names is priced by what names the tier alone, any other one as
+            at the standard tier.
+        is_free: nothing costs anything, at whatever tier.
         is_usable: False if a part of it could not be understood.
     """
 
     version: PriceVersion
     rates: Mapping[Meter, Rate]
     tiers: tuple[Tier, ...] = ()
+    service_tiers: Mapping[ServiceTier, Rates] = field(default_factory=dict)
+    is_free: bool = False
     is_usable: bool = True
 
     @classmethod
@@ -80,59 +119,94 @@ class PriceRow:
         A meter this version of the code does not know is left out: nothing here can count on it, so nothing needs its price.
         """
         if FREE in meters:
-            return cls(PriceVersion(version), dict.fromkeys(TOKEN_METERS, Rate(0, 0)))
-        always: dict[Meter, Rate] = {}
-        by_bound: dict[int, dict[Meter, Rate]] = {}
+            return cls(PriceVersion(version), dict.fromkeys(PROVIDER_METERS, Rate(0, 0)), is_free=True)
+        found: dict[ServiceTier, dict[int | None, dict[Meter, Rate]]] = {STANDARD: {}}
         for meter, condition, cost, price in zip(meters, conditions, costs, prices, strict=True):
             try:
-                bound = _bound(condition)
+                tier, bound = _condition(condition)
             except UnusablePriceError:
                 return cls(PriceVersion(version), {}, is_usable=False)
-            rates = always if bound is None else by_bound.setdefault(bound, {})
+            rates = found.setdefault(tier, {}).setdefault(bound, {})
             if meter in _METERS:
                 rates[Meter(meter)] = Rate(cost_nano_usd_per_mtok=cost, price_nano_usd_per_mtok=price)
-        tiers, below = [], always
-        for bound, rates in sorted(by_bound.items()):
-            below = below | rates
-            tiers.append(Tier(bound, below))
-        return cls(PriceVersion(version), always, tuple(tiers))
+        standard = found.pop(STANDARD)
+        always = _rates(standard)
+        others = {tier: _rates(standard, own) for tier, own in found.items()}
+        return cls(PriceVersion(version), always.always, always.tiers, others)
 
-    def rates_for(self, input_tokens: int) -> Mapping[Meter, Rate]:
-        """The rates for a request that reads so many tokens.
+    def rates_for(self, input_tokens: int, tier: ServiceTier = STANDARD) -> Mapping[Meter, Rate]:
+        """The rates for a request that reads so many tokens and is served at this tier.
 
         Raises:
+            UnpricedTierError: the tier has none.
             UnusablePriceError: nobody knows.
         """
-        self._check()
-        return next((tier.rates for tier in reversed(self.tiers) if input_tokens > tier.input_tokens_above), self.rates)
+        return self._at(tier).at(input_tokens)
 
-    def rates_up_to(self, input_tokens_max: int) -> Sequence[Mapping[Meter, Rate]]:
+    def rates_up_to(
+        self, input_tokens_max: int, asked: ServiceTier | None = STANDARD
+    ) -> Sequence[Mapping[Meter, Rate]]:
         """All the rates that a request may get that reads no more tokens than this.
 
+        Args:
+            input_tokens_max: the most tokens it can read.
+            asked: the tier it asks for; the provider may serve it at the standard one all the same. None leaves the choice to
+                the provider: any that has a price.
+
         Raises:
+            UnpricedTierError: the tier it asks for has none.
             UnusablePriceError: nobody knows.
         """
-        self._check()
-        return [self.rates, *(tier.rates for tier in self.tiers if input_tokens_max > tier.input_tokens_above)]
+        standard = self._at(STANDARD)
+        possible = [*self.service_tiers.values()] if asked is None else [self._at(asked)]
+        return [rates for each in (standard, *possible) for rates in each.up_to(input_tokens_max)]
 
-    def _check(self) -> None:
+    def _at(self, tier: ServiceTier) -> Rates:
         if not self.is_usable:
             raise UnusablePriceError(f"price version {self.version} has a condition that is not known here")
+        if tier == STANDARD or self.is_free:
+            return Rates(self.rates, self.tiers)
+        if tier not in self.service_tiers:
+            raise UnpricedTierError(tier)
+        return self.service_tiers[tier]
 
 
-def _bound(condition: str) -> int | None:
-    """The bound of a condition; None for the one that always holds.
+_NO_BOUND: Final = -1
+_ByBound = Mapping[int | None, Mapping[Meter, Rate]]
+"""Rates by the bound of their condition; None is that of those that always hold."""
+
+
+def _rates(standard: _ByBound, own: _ByBound | None = None) -> Rates:
+    """The ladder of a tier: its own rates where it has any for a meter, the standard ones elsewhere."""
+    own = own or {}
+    named = {meter for rates in own.values() for meter in rates}
+    steps: list[tuple[int, Mapping[Meter, Rate]]] = []
+    always: Mapping[Meter, Rate] = {}
+    for bound in sorted({*standard, *own, None}, key=lambda each: _NO_BOUND if each is None else each):
+        others = {meter: rate for meter, rate in standard.get(bound, {}).items() if meter not in named}
+        rates = {**(steps[-1][1] if steps else always), **others, **own.get(bound, {})}
+        if bound is None:
+            always = rates
+        else:
+            steps.append((bound, rates))
+    return Rates(always, tuple(Tier(bound, rates) for bound, rates in steps))
+
+
+def _condition(text: str) -> tuple[ServiceTier, int | None]:
+    """The service tier and the bound of a condition; the standard one and None if it says nothing.
 
     Raises:
         UnusablePriceError: it says something else, or more.
     """
-    if condition == "{}":
-        return None
-    found = json.loads(condition)
-    bound = found.pop(INPUT_TOKENS_ABOVE, None)
-    if found or type(bound) is not int:
+    if text == "{}":
+        return STANDARD, None
+    found = json.loads(text)
+    if not found.keys() <= {SERVICE_TIER, INPUT_TOKENS_ABOVE}:
         raise UnusablePriceError
-    return bound
+    tier, bound = found.get(SERVICE_TIER, STANDARD), found.get(INPUT_TOKENS_ABOVE, _NO_BOUND)
+    if type(tier) is not str or type(bound) is not int:
+        raise UnusablePriceError
+    return ServiceTier(tier), None if bound == _NO_BOUND else bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +278,22 @@ class Charge:
 
 
 def billable(usage: Usage, row: PriceRow) -> Usage:
-    """What is charged for: the tokens, and the request itself where it has a price.
+    """What is charged for: what the provider counts, and the request itself where it has a price.
 
     Raises:
+        UnpricedTierError: the tier it was served at has no price.
         UnusablePriceError: nobody knows.
     """
-    if Meter.REQUEST not in row.rates_for(usage.input_tokens):
+    if Meter.REQUEST not in row.rates_for(usage.input_tokens, usage.service_tier):
         return usage
-    return Usage({**usage.counts, Meter.REQUEST: 1})
+    return Usage({**usage.counts, Meter.REQUEST: 1}, usage.service_tier)
 
 
 def charge(usage: Usage, row: PriceRow, terms: Terms) -> Charge:
     """Price one finished request.
 
     Args:
-        usage: disjoint counts of tokens; the request itself is counted here.
+        usage: disjoint counts, and the tier it was served at; the request itself is counted here.
         row: the version pinned when the request was admitted, not today's.
         terms: of the same version.
 
@@ -226,10 +301,11 @@ def charge(usage: Usage, row: PriceRow, terms: Terms) -> Charge:
         Both sums in nano-USD, >= 0; each is summed exactly, markup and all, and rounded once, half to even.
 
     Raises:
-        UnpricedError: a meter with tokens and without a rate.
+        UnpricedError: a meter with a count and without a rate.
+        UnpricedTierError: the tier it was served at has no price.
         UnusablePriceError: nobody knows.
     """
-    rates = row.rates_for(usage.input_tokens)
+    rates = row.rates_for(usage.input_tokens, usage.service_tier)
     cost = price = 0
     for meter, count in billable(usage, row).counts.items():
         rate = rates.get(meter)
@@ -243,12 +319,30 @@ def charge(usage: Usage, row: PriceRow, terms: Terms) -> Charge:
     )
 
 
-def worst_case_nano_usd(row: PriceRow, terms: Terms, *, input_tokens_max: int, output_tokens_max: int) -> NanoUsd:
+def worst_case_nano_usd(
+    row: PriceRow,
+    terms: Terms,
+    *,
+    input_tokens_max: int,
+    output_tokens_max: int,
+    searches_max: int = 0,
+    asked_tier: ServiceTier | None = STANDARD,
+) -> NanoUsd:
     """The most a request can cost the tenant: every token at the dearest rate of its side, rounded up.
 
-    In the dearest of the tiers that its input can reach; the dearest need not be the highest.
+    In the dearest of the service tiers it can be served at, and of the tiers that its input can reach; the dearest need not be
+    the highest.
+
+    Args:
+        row: the version that it would be charged by.
+        terms: of the same version.
+        input_tokens_max: the most tokens it can read.
+        output_tokens_max: the most it can make.
+        searches_max: the most searches of the provider's.
+        asked_tier: see `PriceRow.rates_up_to`.
 
     Raises:
+        UnpricedTierError: the tier it asks for has no price.
         UnusablePriceError: nobody knows.
     """
 
@@ -258,7 +352,8 @@ def worst_case_nano_usd(row: PriceRow, terms: Terms, *, input_tokens_max: int, o
     exact = max(
         input_tokens_max * dearest(INPUT_METERS, rates)
         + output_tokens_max * dearest(OUTPUT_METERS, rates)
+        + searches_max * dearest((Meter.WEB_SEARCH,), rates)
         + dearest((Meter.REQUEST,), rates)
-        for rates in row.rates_up_to(input_tokens_max)
+        for rates in row.rates_up_to(input_tokens_max, asked_tier)
     )
     return NanoUsd(-(-exact // (UNITS_PER_PRICE * PPM)))

@@ -1,18 +1,10 @@
-"""What a provider says was used, as disjoint meters.
+"""What a request used, as disjoint meters, and the service tier it was served at. Nouns only; `provider_usage` reads them. Pure."""
 
-The one place that knows how each dialect counts: OpenAI counts cached tokens inside the prompt and reasoning inside the
-completion, Anthropic counts cached tokens beside the input. Pure.
-
-Sources: the usage objects in the API references of OpenAI (chat completions) and Anthropic (messages).
-"""
-
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
-
-from gateway_core.endpoints import Dialect
+from typing import Final, NewType
 
 MAX_TOKENS: Final = 1_000_000_000
 """A count above this is a fault of the provider, not a bill."""
@@ -21,32 +13,85 @@ MAX_TOKENS: Final = 1_000_000_000
 class Meter(StrEnum):
     """Things that are counted and priced. Disjoint: no token is in two of them.
 
-    All count tokens but `request`, which is the request itself: one, where a price is asked for it.
+    A new one needs a line here and nothing else: prices, rows and ClickHouse keep meters by name.
     """
 
     INPUT = "input"
     CACHED_INPUT = "cached_input"
+    CACHED_AUDIO_INPUT = "cached_audio_input"
     CACHE_WRITE_5M = "cache_write_5m"
+    CACHE_WRITE_30M = "cache_write_30m"
     CACHE_WRITE_1H = "cache_write_1h"
+    CACHE_WRITE_12H = "cache_write_12h"
     OUTPUT = "output"
     REASONING = "reasoning"
     AUDIO_INPUT = "audio_input"
     AUDIO_OUTPUT = "audio_output"
     IMAGE_INPUT = "image_input"
     IMAGE_OUTPUT = "image_output"
+    WEB_SEARCH = "web_search"
+    """Searches that the provider made for the request; no tokens."""
     REQUEST = "request"
+    """The request itself: one, where a price is asked for it."""
 
 
 INPUT_METERS: Final = (
     Meter.INPUT,
     Meter.CACHED_INPUT,
+    Meter.CACHED_AUDIO_INPUT,
     Meter.CACHE_WRITE_5M,
+    Meter.CACHE_WRITE_30M,
     Meter.CACHE_WRITE_1H,
+    Meter.CACHE_WRITE_12H,
     Meter.AUDIO_INPUT,
     Meter.IMAGE_INPUT,
 )
 OUTPUT_METERS: Final = (Meter.OUTPUT, Meter.REASONING, Meter.AUDIO_OUTPUT, Meter.IMAGE_OUTPUT)
 TOKEN_METERS: Final = tuple(meter for meter in Meter if meter in {*INPUT_METERS, *OUTPUT_METERS})
+_INPUT: Final = frozenset(INPUT_METERS)
+_TOKENS: Final = frozenset(TOKEN_METERS)
+PROVIDER_METERS: Final = (*TOKEN_METERS, Meter.WEB_SEARCH)
+"""What a provider counts; the request itself is counted here."""
+
+ServiceTier = NewType("ServiceTier", str)
+"""How fast or how cheaply a provider serves a request, in its own word: `flex`, `priority`, `batch`, ..."""
+
+STANDARD: Final = ServiceTier("standard")
+"""The tier of prices that name none."""
+
+_AS_STANDARD: Final = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand", "unspecified"})
+_ALIASES: Final[Mapping[str, str]] = {"fast": "priority"}
+"""Asked for by one word, served and priced under the other."""
+_OPEN: Final = frozenset({"", "auto"})
+_WORD: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class InvalidTierError(ValueError):
+    """What stands in the place of a service tier is no word that one could have. The message never quotes it."""
+
+
+def service_tier(text: str | None) -> ServiceTier:
+    """The tier that a provider's word stands for; the standard one where nothing is said.
+
+    Raises:
+        InvalidTierError: it is not a word.
+    """
+    word = (text or "").lower().removeprefix("on_demand_")
+    if word in _AS_STANDARD:
+        return STANDARD
+    if not _WORD.fullmatch(word):
+        raise InvalidTierError("the service tier is not a word")
+    return ServiceTier(word)
+
+
+def asked_service_tier(text: str | None) -> ServiceTier | None:
+    """The tier that a request asks for; None if it leaves the choice to the provider.
+
+    Raises:
+        InvalidTierError: it is not a word.
+    """
+    word = (text or "").lower()
+    return None if word in _OPEN else service_tier(_ALIASES.get(word, word))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,110 +99,14 @@ class Usage:
     """Counts per meter, each above zero; a meter that is absent counts zero."""
 
     counts: Mapping[Meter, int]
+    service_tier: ServiceTier = STANDARD
 
     @property
     def total_tokens(self) -> int:
         """All tokens of all meters."""
-        return sum(self.counts.get(meter, 0) for meter in TOKEN_METERS)
+        return sum(count for meter, count in self.counts.items() if meter in _TOKENS)
 
     @property
     def input_tokens(self) -> int:
         """All tokens the model read, from caches or not."""
-        return sum(self.counts.get(meter, 0) for meter in INPUT_METERS)
-
-
-class InvalidUsageError(ValueError):
-    """A usage object that contradicts itself or is not of the dialect's shape. The message never quotes it."""
-
-
-def parse_usage(dialect: Dialect, first: str, last: str | None = None) -> Usage:
-    """Read a provider's raw usage objects.
-
-    Args:
-        dialect: the dialect of the answer, which is the dialect of the endpoint.
-        first: JSON text of the first usage object of the answer.
-        last: JSON text of the last one, when there were several. It wins field by field, because later objects of a
-            stream are running totals; Anthropic's last one names only what changed, or has null for what did not.
-
-    Returns:
-        Disjoint counts whose sum is the provider's own total.
-
-    Raises:
-        InvalidUsageError: not an object of integers >= 0, or parts larger than their whole.
-    """
-    changed = _object(last) if last is not None else {}
-    merged = _object(first) | {name: value for name, value in changed.items() if value is not None}
-    counts = _openai(merged) if dialect is Dialect.OPENAI else _anthropic(merged)
-    return Usage({meter: count for meter, count in counts.items() if count})
-
-
-def _openai(usage: Mapping[str, object]) -> dict[Meter, int]:
-    prompt_details = _nested(usage, "prompt_tokens_details")
-    completion_details = _nested(usage, "completion_tokens_details")
-    cached = _count(prompt_details, "cached_tokens")
-    audio_in = _count(prompt_details, "audio_tokens")
-    reasoning = _count(completion_details, "reasoning_tokens")
-    audio_out = _count(completion_details, "audio_tokens")
-    prompt = _count(usage, "prompt_tokens", required=True)
-    completion = _count(usage, "completion_tokens")
-    # Some count reasoning inside the completion, as OpenAI does; some beside it; and Gemini's compatible endpoint counts it in
-    # the total only. A total below the sum is one of an earlier chunk.
-    surplus = max(0, _count(usage, "total_tokens") - prompt - completion)
-    is_beside = reasoning > completion or (reasoning > 0 and reasoning == surplus)
-    inside = 0 if is_beside else reasoning
-    return {
-        Meter.INPUT: _rest(prompt, cached + audio_in),
-        Meter.CACHED_INPUT: cached,
-        Meter.AUDIO_INPUT: audio_in,
-        Meter.OUTPUT: _rest(completion, inside + audio_out),
-        Meter.REASONING: max(reasoning, surplus) if is_beside else reasoning + surplus,
-        Meter.AUDIO_OUTPUT: audio_out,
-    }
-
-
-def _anthropic(usage: Mapping[str, object]) -> dict[Meter, int]:
-    cache_write = _count(usage, "cache_creation_input_tokens")
-    write_1h = _count(_nested(usage, "cache_creation"), "ephemeral_1h_input_tokens")
-    return {
-        Meter.INPUT: _count(usage, "input_tokens", required=True),
-        Meter.CACHED_INPUT: _count(usage, "cache_read_input_tokens"),
-        Meter.CACHE_WRITE_5M: _rest(cache_write, write_1h),
-        Meter.CACHE_WRITE_1H: write_1h,
-        Meter.OUTPUT: _count(usage, "output_tokens"),
-    }
-
-
-def _object(text: str) -> dict[str, object]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidUsageError("usage is not JSON") from error
-    if not isinstance(value, dict):
-        raise InvalidUsageError("usage is not a JSON object")
-    return value
-
-
-def _nested(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
-    value = usage.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidUsageError(f"{name} is not an object")
-    return value
-
-
-def _count(usage: Mapping[str, object], name: str, *, required: bool = False) -> int:
-    value = usage.get(name)
-    if value is None and not required:
-        return 0
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TOKENS:
-        raise InvalidUsageError(f"{name} is not a whole number from 0 to {MAX_TOKENS}")
-    return value
-
-
-def _rest(whole: int, parts: int) -> int:
-    if parts > whole:
-        raise InvalidUsageError("the details of the usage are larger than its total")
-    return whole - parts
+        return sum(count for meter, count in self.counts.items() if meter in _INPUT)

@@ -114,11 +114,13 @@ class AccessTokens:
             key.jwk() for position, key in enumerate(keys) if position == 0 or keys[position - 1].created_at > oldest
         ]
 
-    async def rotate(self) -> str:
-        """Make a new key and sign with it from now on; returns its `kid`."""
-        key = await self._make(self._db)
+    async def add_key(self, db: Database) -> str:
+        """Make a new key in a transaction; returns its `kid`. It signs once that is committed and the keys are read again."""
+        return await self._make(db)
+
+    async def read_keys(self) -> None:
+        """Read the keys again: the newest one signs."""
         await self._read()
-        return key
 
     async def _current(self) -> list[SigningKey]:
         if self._read_at is None or self._now() - self._read_at > _RELOAD_AFTER:

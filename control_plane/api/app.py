@@ -7,9 +7,11 @@ from prometheus_client import CollectorRegistry
 from control_plane.api import (
     auth,
     balance,
+    books,
     catalog,
     imports,
     keys,
+    mail_pages,
     me,
     members,
     models,
@@ -33,6 +35,7 @@ from control_plane.api.errors import error_middleware
 from control_plane.api.model_list import list_models
 from control_plane.api.openapi import document
 from control_plane.api.operation import BODY_BYTES_MAX, OPERATIONS, PREFIX
+from control_plane.api.static_page import StaticPage
 from control_plane.api.stripe_webhook import StripeWebhook
 from gateway_core.health import Ready, health_routes
 
@@ -45,6 +48,7 @@ OPERATION_MODULES = (
     keys,
     play_money,
     balance,
+    books,
     topups,
     payment_settings,
     vouchers,
@@ -79,12 +83,9 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
     async def jwks(_request: web.Request) -> web.Response:
         return web.json_response({"keys": await services.access_tokens.jwks()})
 
-    async def sign_in(_request: web.Request) -> web.Response:
-        return web.Response(text=sign_in_page.PAGE, content_type="text/html", headers=sign_in_page.HEADERS)
-
     app.add_routes(
         [
-            web.get(sign_in_page.PATH, sign_in),
+            *(_page_route(each) for each in (sign_in_page.PAGE, *mail_pages.PAGES)),
             web.get(f"{PREFIX}/openapi.json", openapi),
             web.get(f"{PREFIX}/docs", docs),
             web.get("/.well-known/jwks.json", jwks),
@@ -93,3 +94,10 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
         ]
     )
     return app
+
+
+def _page_route(page: StaticPage) -> web.RouteDef:
+    async def show(_request: web.Request) -> web.Response:
+        return web.Response(text=page.html, content_type="text/html", headers=page.headers)
+
+    return web.get(page.path, show)

@@ -1,9 +1,9 @@
 """`/auth`: sign up, log in, stay in, leave, and get back in."""
 
 from datetime import timedelta
-from typing import ClassVar, Final
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from control_plane.accounts import postgres_orgs, postgres_sessions, postgres_users, throttle
 from control_plane.accounts.actor import Actor, ActorKind
@@ -12,6 +12,7 @@ from control_plane.accounts.model import Organization, Project, Resource, User
 from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_sessions import Session
 from control_plane.accounts.postgres_signing import LIFETIME, Claims
+from control_plane.api import mail_pages
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Call, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
@@ -79,24 +80,16 @@ class NewPassword(Body):
     password: Password
 
 
-class TokenQuery(BaseModel):
+class TokenOfMail(Body):
     """The token of the mail."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
-
-    token: MailToken
+    token: MailToken = Field(json_schema_extra=SECRET)
 
 
 class Verified(Resource):
     """Whose address was verified."""
 
     email: str
-
-
-class JsonWebKeys(Resource):
-    """The public keys of access tokens (RFC 7517)."""
-
-    keys: list[dict[str, str]]
 
 
 class SigningKeyMade(Resource):
@@ -213,16 +206,16 @@ async def logout(call: Call) -> None:
     await call.audit("session.close", session_id)
 
 
-@operation("GET", "/auth/verify-email", tag=TAG, access=Open.ANYONE, in_transaction=True)
-async def verify_email(call: Call, query: TokenQuery) -> Verified:
-    """Verify an e-mail address: the link in the mail leads here."""
+@operation("POST", "/auth/verify-email", tag=TAG, access=Open.ANYONE)
+async def verify_email(call: Call, body: TokenOfMail) -> Verified:
+    """Verify an e-mail address with the token of the mail."""
     services = call.services
     user_id = await postgres_users.use_mail_token(
-        call.db, hash_key(query.token, services.pepper), "verify_email", services.now()
+        call.db, hash_key(body.token, services.pepper), "verify_email", services.now()
     )
     user = None if user_id is None else await postgres_users.find_user(call.db, user_id, lock=True)
     if user is None:
-        raise InvalidFieldsError(InvalidField("?token", "unknown, used or too old"))
+        raise InvalidFieldsError(InvalidField("/token", "unknown, used or too old"))
     await postgres_users.verify_email(call.db, user.id, services.now())
     verified = await postgres_users.find_user(call.db, user.id)
     await call.audit("user.verify_email", user.id, before=user, after=verified, actor=Actor(ActorKind.USER, user.id))
@@ -254,7 +247,8 @@ async def send_password_reset(call: Call, body: EmailAddress) -> None:
         purpose="reset_password",
         expires_at=services.now() + RESET_LIFETIME,
     )
-    mail = Mail(user.email, "Reset your password", f"{services.public_url}/reset-password?token={token}")
+    link = mail_pages.link(services.public_url, mail_pages.RESET_PASSWORD, token)
+    mail = Mail(user.email, "Reset your password", link)
     call.after_commit.append(lambda: services.mail.send(mail))
 
 
@@ -274,17 +268,12 @@ async def reset_password(call: Call, body: NewPassword) -> None:
     await call.audit("user.reset_password", user_id, actor=Actor(ActorKind.USER, user_id))
 
 
-@operation("GET", "/auth/jwks.json", tag=TAG, access=Open.ANYONE)
-async def jwks(call: Call) -> JsonWebKeys:
-    """The public keys of access tokens."""
-    return JsonWebKeys(keys=await call.services.access_tokens.jwks())
-
-
-@operation("POST", "/auth/signing-keys", tag=TAG, access=Permission.PLATFORM_WRITE, in_transaction=False, status=201)
+@operation("POST", "/auth/signing-keys", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)
 async def rotate_signing_key(call: Call) -> SigningKeyMade:
     """Sign access tokens with a new key from now on; those out there stay valid."""
-    kid = await call.services.access_tokens.rotate()
+    kid = await call.services.access_tokens.add_key(call.db)
     await call.audit("signing_key.rotate", kid)
+    call.after_commit.append(call.services.access_tokens.read_keys)
     return SigningKeyMade(kid=kid)
 
 
@@ -298,5 +287,5 @@ async def _mail_verification(call: Call, user: User) -> None:
         purpose="verify_email",
         expires_at=services.now() + VERIFY_LIFETIME,
     )
-    link = f"{services.public_url}/api/v1/auth/verify-email?token={token}"
+    link = mail_pages.link(services.public_url, mail_pages.VERIFY_EMAIL, token)
     call.after_commit.append(lambda: services.mail.send(Mail(user.email, "Verify your e-mail address", link)))

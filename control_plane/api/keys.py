@@ -23,17 +23,20 @@ from gateway_core.money import NanoUsd, parse_usd
 TAG: Final = "keys"
 
 
+_KEPT: Final = "Kept and shown, and not yet enforced."
+
+
 class KeyChange(Body):
     """What can be changed about a key; what is left out stays as it is, null removes a limit."""
 
     name: Name = ""
     models_allowed: list[ModelPattern] = Field(default=[], max_length=100)
     ip_allowed: list[Network] = Field(default=[], max_length=100)
-    budget_per_day_usd: Usd | None = None
-    budget_per_month_usd: Usd | None = None
-    requests_per_minute_max: Count | None = None
-    tokens_per_minute_max: Count | None = None
-    concurrency_max: Count | None = None
+    budget_per_day_usd: Usd | None = Field(default=None, description=_KEPT)
+    budget_per_month_usd: Usd | None = Field(default=None, description=_KEPT)
+    requests_per_minute_max: Count | None = Field(default=None, description=_KEPT)
+    tokens_per_minute_max: Count | None = Field(default=None, description=_KEPT)
+    concurrency_max: Count | None = Field(default=None, description=_KEPT)
     disabled: bool = False
     expires_at: Moment | None = None
 

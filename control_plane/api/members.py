@@ -8,6 +8,7 @@ from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.mail import Mail
 from control_plane.accounts.model import Invitation, Member
 from control_plane.accounts.permissions import GRANTABLE_BY_ROLE, Open, Permission, Role
+from control_plane.api import mail_pages
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.orgs import cut, position_of
@@ -123,7 +124,8 @@ async def invite(call: Call, body: NewInvitation) -> Invitation:
         expires_at=services.now() + INVITATION_LIFETIME,
     )
     await call.audit("invitation.create", invitation.id, after=invitation)
-    mail = Mail(body.email, "You are invited", f"{services.public_url}/accept-invitation?token={token}")
+    link = mail_pages.link(services.public_url, mail_pages.ACCEPT_INVITATION, token)
+    mail = Mail(body.email, "You are invited", link)
     call.after_commit.append(lambda: services.mail.send(mail))
     return invitation
 

@@ -63,7 +63,7 @@ class LogInRequest(Body):
 
     issuer: str = Field(min_length=1, max_length=40, description="The issuer's name.")
     return_to: LocalPath = Field(
-        default=sign_in_page.PATH,
+        default=sign_in_page.PAGE.path,
         description="Where on this server the browser ends up, with `code` and `state`, or `error`, in the fragment. "
         "Without it: at a page that shows what to paste into the program that began.",
     )

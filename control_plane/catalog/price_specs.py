@@ -16,7 +16,7 @@ from control_plane.errors import InvalidField
 from control_plane.fields import Body, Moment
 from gateway_core.money import MAX_NANO_USD, NANO_PER_USD
 from gateway_core.pricing import FREE, UNITS_PER_PRICE
-from gateway_core.usage import MAX_TOKENS, TOKEN_METERS, Meter
+from gateway_core.usage import MAX_TOKENS, STANDARD, TOKEN_METERS, Meter, service_tier
 
 PRICES_MAX: Final = 100
 OVERRIDES_MAX: Final = 1000
@@ -35,14 +35,18 @@ class Unit(StrEnum):
     REQUEST = "request"
     THOUSAND_REQUESTS = "1K requests"
     MILLION_REQUESTS = "1M requests"
+    SEARCH = "search"
+    THOUSAND_SEARCHES = "1K searches"
 
 
 _TOKEN_UNITS: Final = {Unit.TOKEN: 1, Unit.THOUSAND_TOKENS: 1000, Unit.MILLION_TOKENS: 1_000_000}
 _REQUEST_UNITS: Final = {Unit.REQUEST: 1, Unit.THOUSAND_REQUESTS: 1000, Unit.MILLION_REQUESTS: 1_000_000}
-_SIZES: Final[Mapping[Unit, int]] = {**_TOKEN_UNITS, **_REQUEST_UNITS}
+_SEARCH_UNITS: Final = {Unit.SEARCH: 1, Unit.THOUSAND_SEARCHES: 1000}
+_SIZES: Final[Mapping[Unit, int]] = {**_TOKEN_UNITS, **_REQUEST_UNITS, **_SEARCH_UNITS}
 UNITS_BY_METER: Final[Mapping[Meter, Mapping[Unit, int]]] = {
     **dict.fromkeys(TOKEN_METERS, _TOKEN_UNITS),
     Meter.REQUEST: _REQUEST_UNITS,
+    Meter.WEB_SEARCH: _SEARCH_UNITS,
 }
 
 
@@ -90,6 +94,12 @@ def _percent(text: str) -> str:
 Percent = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,4})?$"), AfterValidator(_percent)]
 
 
+def _is_a_tier_with_prices_of_its_own(text: str) -> str:
+    if service_tier(text) != text or text == STANDARD:
+        raise ValueError(f"'{text}' is the standard tier, whose prices have no condition on it")
+    return text
+
+
 class Condition(Body):
     """When a price holds: always, unless it says more."""
 
@@ -98,9 +108,27 @@ class Condition(Body):
         description="Only for requests that read more tokens than this, cached ones included. It then holds for the whole "
         "request; of several, the one with the highest bound.",
     )
+    service_tier: (
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$"),
+            AfterValidator(_is_a_tier_with_prices_of_its_own),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Only for requests that the provider says it served at this tier, in its own word: flex, priority, batch, fast, "
+        "... A meter with prices at a tier is priced by these alone there; any other one as without a tier. Requests at a tier "
+        "that no price names are not charged but set aside, and refused if they ask for it.",
+    )
+
+    @property
+    def is_without_bound(self) -> bool:
+        """Whether it holds however much a request reads."""
+        return self.input_tokens_above is None
 
 
-def _canonical(condition: Condition) -> dict[str, int]:
+def _canonical(condition: Condition) -> dict[str, int | str]:
     return condition.model_dump(exclude_none=True)
 
 
@@ -180,14 +208,19 @@ class PriceSpec(Body):
             return [InvalidField("/prices", "a free version has none")] if self.prices else []
         if not self.prices:
             return [InvalidField("/prices", "at least one, or free: true")]
-        always = {each.meter for each in self.prices if each.condition == Condition()}
+        always = {(each.meter, each.condition.service_tier) for each in self.prices if each.condition.is_without_bound}
         seen: set[tuple[Meter, Condition]] = set()
         faults = []
         for number, each in enumerate(self.prices):
             if (each.meter, each.condition) in seen:
                 faults.append(InvalidField(f"/prices/{number}", "the same meter under the same condition twice"))
-            if each.meter not in always:
-                faults.append(InvalidField(f"/prices/{number}/condition", "the meter has no price without a condition"))
+            if not always >= {(each.meter, None), (each.meter, each.condition.service_tier)}:
+                faults.append(
+                    InvalidField(
+                        f"/prices/{number}/condition",
+                        "the meter needs a price without a condition, and one at the service tier without a bound",
+                    )
+                )
             seen.add((each.meter, each.condition))
         return faults
 

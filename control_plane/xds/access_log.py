@@ -26,6 +26,7 @@ def spool_log(spool_dir: str) -> JsonObject:
         SpoolField.GRANT: f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE})%",
         SpoolField.USAGE_FIRST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_FIRST})%",
         SpoolField.USAGE_LAST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_LAST})%",
+        SpoolField.SERVICE_TIER: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SERVICE_TIER})%",
         SpoolField.SSE_EVENTS: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_EVENTS})%",
     }
     return {

@@ -5,7 +5,7 @@
 -- usage object, counts server-sent events, and hides the usage chunk from a client that did not ask for it.
 --
 -- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
--- dynamic metadata "tollgate": request, plan, usage_first, usage_last, sse_events (gateway_core/contract.py).
+-- dynamic metadata "tollgate": request, plan, usage_first, usage_last, service_tier, sse_events (gateway_core/contract.py).
 --
 -- string.byte and plain string.find compile to machine code; Lua patterns do not, so none stands in a loop over a body. An
 -- error anywhere in a request answers 503: this filter fails closed.
@@ -21,6 +21,7 @@ local KEYS_MAX = 1000             -- keys at the top level; real requests stay b
 local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
 local KEY_LENGTH, KEY_PREFIX_LENGTH = 60, 11
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
+local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
 
 -- Paths and methods we serve; gateway_core/endpoints.py holds the same table.
@@ -33,13 +34,15 @@ local ENDPOINTS = {
 -- Top-level fields of a request body that somebody here needs.
 local REQUEST_FIELDS = {
   model = true, stream = true, stream_options = true, max_tokens = true, max_completion_tokens = true, n = true,
+  service_tier = true,
 }
 -- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
 local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
--- Words that bring in what the body's length does not tell: images, files and documents by reference; and the escapes behind
--- which such a word could hide, which no encoder writes for a letter.
+-- Words that bring in what the body's length does not tell: images, files and documents by reference, pages that the provider
+-- finds or fetches; and the escapes behind which such a word could hide, which no encoder writes for a letter.
+local WEB_SEARCH = '"web_search'
 local REFERENCES = {
-  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', "\\u004", "\\u005", "\\u006", "\\u007",
+  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_', "\\u004", "\\u005", "\\u006", "\\u007",
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
 
@@ -241,6 +244,17 @@ local function model_name(s, first, last)
   return sub(s, first + 1, last - 1)
 end
 
+-- The word of lower case letters, digits and underscores at a span, or nil for null or nothing; false for anything else.
+local function plain_word(s, first, last)
+  if not first or byte(s, first) == 110 then return nil end
+  if byte(s, first) ~= QUOTE or last - first < 2 or last - first > 40 then return false end
+  for i = first + 1, last - 1 do
+    local c = byte(s, i)
+    if not ((c >= 97 and c <= 122) or (c >= 48 and c <= 57) or c == 95) then return false end
+  end
+  return sub(s, first + 1, last - 1)
+end
+
 -- The whole number at a span, or nil for null; false for anything else.
 local function whole_number(s, first, last)
   if not first or byte(s, first) == 110 then return nil end
@@ -342,6 +356,12 @@ local function on_request(h)
     end
   end
 
+  local service_tier = plain_word(s, first.service_tier, last.service_tier)
+  if service_tier == false then
+    return refuse(h, known, "400", "invalid_service_tier", "The field 'service_tier' is not a tier's name.", "service_tier")
+  end
+  known.service_tier = service_tier
+
   known.stream = first.stream ~= nil and byte(s, first.stream) == 116
   local edit, hide_usage = nil, false
   if known.stream and known.endpoint == "chat" then
@@ -379,6 +399,7 @@ local function on_request(h)
   known.hide_usage = hide_usage
   known.body_bytes = length
   known.references = has_references(s)
+  known.web_search = known.references and find(s, WEB_SEARCH, 1, true) ~= nil
   known.max_output_tokens = requested
   known.choices = numbers.n
   local metadata = h:streamInfo():dynamicMetadata()
@@ -388,33 +409,38 @@ end
 
 ------------------------------------------------------------------------------------------------------------ response
 
--- The raw text of the usage object of the JSON object at i: at its top level or, where nested is true, at the top level of
--- its "message" (Anthropic's message_start). A "usage" anywhere deeper is the model's own words, not the provider's.
-local function usage_text(s, i, nested)
-  local c
+-- The raw texts of the usage object and of the service tier of the JSON object at i, each nil if it has none: at its top level or,
+-- where nested is true, at the top level of its "message" (Anthropic's message_start). A "usage" anywhere deeper is the model's
+-- own words, not the provider's. One pass, which ends where both are found.
+local function usage_texts(s, i, nested)
+  local usage, tier, c
   i, c = skip_space(s, i)
   if c ~= OPEN_BRACE then return nil end
   i, c = skip_space(s, i + 1)
   while c == QUOTE do
     local close = skip_string(s, i + 1)
-    if not close then return nil end
-    local key = close - i < 10 and sub(s, i + 1, close - 1)
+    if not close then return usage, tier end
+    local key = close - i < 14 and sub(s, i + 1, close - 1)
     i, c = skip_space(s, close + 1)
-    if c ~= COLON then return nil end
+    if c ~= COLON then return usage, tier end
     i, c = skip_space(s, i + 1)
     local value_last = skip_value(s, i, c)
-    if not value_last then return nil end
+    if not value_last then return usage, tier end
     if c == OPEN_BRACE then
-      if key == "usage" and value_last - i < USAGE_BYTES_MAX then return sub(s, i, value_last) end
-      if nested and key == "message" then
-        local found = usage_text(s, i, false)
-        if found then return found end
+      if key == "usage" and value_last - i < USAGE_BYTES_MAX then
+        usage = sub(s, i, value_last)
+      elseif nested and key == "message" then
+        usage = usage_texts(s, i, false) or usage
       end
+    elseif key == "service_tier" and c == QUOTE and value_last - i <= TIER_BYTES_MAX then
+      tier = sub(s, i + 1, value_last - 1)
     end
+    if usage and tier then return usage, tier end
     i, c = skip_space(s, value_last + 1)
-    if c ~= COMMA then return nil end
+    if c ~= COMMA then return usage, tier end
     i, c = skip_space(s, i + 1)
   end
+  return usage, tier
 end
 
 local function earlier(a_first, a_last, b_first, b_last)
@@ -432,7 +458,7 @@ local function event_last(s, i, has_cr)
   return last
 end
 
--- The usage object in the event from first to last, or nil. Its data may stand behind other lines.
+-- The usage object and the service tier in the event from first to last. Its data may stand behind other lines.
 local function event_usage(s, first, last)
   local data = first
   while sub(s, data, data + 4) ~= "data:" do
@@ -440,7 +466,7 @@ local function event_usage(s, first, last)
     if not line_end or line_end >= last then return nil end
     data = line_end + 1
   end
-  return usage_text(s, data + 5, true)
+  return usage_texts(s, data + 5, true)
 end
 
 -- Reads the stream as it passes. A client that asked for no usage gets whole events only, less the one that carries
@@ -450,11 +476,17 @@ end
 -- hide_usage, already sent otherwise. An event too long to keep is let through and not read (`oversized`).
 local function on_stream(h, hide_usage)
   local carry, events, captured, oversized = "", 0, false, false
-  local chunk, forwarded
+  local chunk, forwarded, service_tier
 
-  local function capture(usage)
-    h:streamInfo():dynamicMetadata():set(NAMESPACE, captured and "usage_last" or "usage_first", usage)
-    captured = true
+  local function capture(usage, tier)
+    if usage then
+      h:streamInfo():dynamicMetadata():set(NAMESPACE, captured and "usage_last" or "usage_first", usage)
+      captured = true
+    end
+    if tier and tier ~= service_tier then
+      h:streamInfo():dynamicMetadata():set(NAMESPACE, "service_tier", tier)
+      service_tier = tier
+    end
   end
 
   for next_chunk in h:bodyChunks() do
@@ -472,8 +504,11 @@ local function on_stream(h, hide_usage)
       events = events + 1
       local usage
       if mention and mention < last then
-        usage = not oversized and event_usage(s, position, last)
-        if usage then capture(usage) end
+        if not oversized then
+          local tier
+          usage, tier = event_usage(s, position, last)
+          capture(usage, tier)
+        end
         mention = find(s, '"usage"', last + 1, true)
       end
       if kept then
@@ -501,8 +536,7 @@ local function on_stream(h, hide_usage)
   -- What is left is a last event without its blank line.
   if carry ~= "" and chunk then
     if hide_usage then chunk:setBytes(forwarded .. carry) end
-    local usage = not oversized and find(carry, '"usage"', 1, true) and event_usage(carry, 1, #carry)
-    if usage then capture(usage) end
+    if not oversized and find(carry, '"usage"', 1, true) then capture(event_usage(carry, 1, #carry)) end
   end
 end
 
@@ -542,9 +576,12 @@ local function on_response(h)
   local length = body and body:length() or 0
   if length == 0 then return end
   local s = body:getBytes(0, length)
-  local usage = find(s, '"usage"', 1, true) and usage_text(s, 1, false)
+  if not find(s, '"usage"', 1, true) then return end
+  local usage, tier = usage_texts(s, 1, false)
   -- The handle from above is stale: body() may have waited.
-  if usage then h:streamInfo():dynamicMetadata():set(NAMESPACE, "usage_first", usage) end
+  metadata = h:streamInfo():dynamicMetadata()
+  if usage then metadata:set(NAMESPACE, "usage_first", usage) end
+  if tier then metadata:set(NAMESPACE, "service_tier", tier) end
 end
 
 ---------------------------------------------------------------------------------------------------------------- entry

@@ -78,6 +78,12 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o-mini", "max_tokens": 0}', "invalid_number"),
         (b'{"model": "gpt-4o-mini", "max_tokens": -1}', "invalid_number"),
         (b'{"model": "gpt-4o-mini", "max_completion_tokens": 1.5}', "invalid_number"),
+        (b'{"model": "gpt-4o-mini", "service_tier": 1}', "invalid_service_tier"),
+        (b'{"model": "gpt-4o-mini", "service_tier": ""}', "invalid_service_tier"),
+        (b'{"model": "gpt-4o-mini", "service_tier": "pri\\u006frity"}', "invalid_service_tier"),
+        (b'{"model": "gpt-4o-mini", "service_tier": "Priority"}', "invalid_service_tier"),
+        (b'{"model": "gpt-4o-mini", "service_tier": "' + b"x" * 41 + b'"}', "invalid_service_tier"),
+        (b'{"model": "gpt-4o-mini", "service_tier": "priority"}', "service_tier_not_offered"),
     ],
 )
 async def test_a_malformed_body_is_refused_with_400(

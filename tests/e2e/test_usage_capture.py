@@ -233,3 +233,56 @@ async def test_the_provider_is_asked_for_usage_and_nothing_else_of_the_body_chan
     )
     assert bench.provider.bodies[-1] == expected
     assert bench.provider.headers[-1]["Content-Length"] == str(len(expected))
+
+
+FLEX_PRICES = """
+    INSERT INTO catalog.prices (model, provider, meter, condition, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
+    SELECT 'scripted', 'scripted', meter, condition::jsonb, 1000000, price
+    FROM (VALUES ('input', '{}', 4000000), ('input', '{"service_tier": "flex"}', 2000000),
+                 ('output', '{}', 8000000), ('output', '{"service_tier": "flex"}', 4000000)) p (meter, condition, price)
+"""
+
+
+def tiered(stream: bytes) -> bytes:
+    """A stream as OpenAI writes it: every chunk names the tier."""
+    return stream.replace(b'"id":"c",', b'"id":"c","service_tier":"flex",')
+
+
+async def test_the_tier_in_the_answer_decides_the_price_in_streams_and_out_of_them(bench: Bench) -> None:
+    async with bench.stack.database() as database:
+        await database.execute(FLEX_PRICES)
+    bench.provider.pieces = [STREAM]
+
+    async def price_at_the_standard_tier() -> bool:
+        _, request_id = await bench.ask()
+        return bool((await bench.stack.request_row(request_id))["price_nano_usd"] == 7 * 4 + 3 * 8)
+
+    await eventually(price_at_the_standard_tier)
+    deep = '{"service_tier":"scale","usage":{"prompt_tokens":1}}'
+    answer = (
+        f'{{"choices":[{{"message":{{"content":{json.dumps(deep)},"tool":{deep}}}}}],"usage":{USAGE},'
+        '"system_fingerprint":null,"service_tier":"flex"}'
+    ).encode()
+    for pieces, content_type, stream in (
+        ([tiered(STREAM)], "text/event-stream", True),
+        ([answer], "application/json", False),
+    ):
+        bench.provider.pieces, bench.provider.content_type = pieces, content_type
+        _, request_id = await bench.ask(stream=stream)
+        row = await bench.stack.request_row(request_id)
+        assert (row["price_nano_usd"], row["cost_nano_usd"]) == (7 * 2 + 3 * 4, 10)
+        assert row["service_tier"] == "flex"
+
+
+async def test_a_tier_that_nobody_priced_is_set_aside_and_its_name_is_told(bench: Bench) -> None:
+    bench.provider.pieces = [STREAM.replace(b'"id":"c",', b'"id":"c","service_tier":"ultrafast",')]
+    _, request_id = await bench.ask()
+
+    async def reason() -> str | None:
+        async with bench.stack.database() as database:
+            found: str | None = await database.fetchval(
+                "SELECT reason FROM billing.quarantine WHERE request_id = $1", request_id
+            )
+            return found
+
+    assert "no price for service tier ultrafast" in await eventually(reason)

@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import json
+import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import asyncpg
@@ -13,6 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from control_plane.accounts.redis_counters import RedisCounters
+from control_plane.api.mail_pages import RESET_PASSWORD, VERIFY_EMAIL
 from local_stack.valkey import running_valkey
 from tests.support.api import PASSWORD, Api, running_api
 
@@ -69,7 +73,7 @@ async def test_an_access_token_is_signed_by_a_published_key_and_lasts_15_minutes
     account = await api.sign_up("ada@example.com")
     token = account.api.token
     assert token is not None
-    keys = jwt.PyJWKSet.from_dict((await api.get("/auth/jwks.json")).document)
+    keys = jwt.PyJWKSet.from_dict(await api.jwks())
     kid = jwt.get_unverified_header(token)["kid"]
     payload = jwt.decode(token, keys[kid].key, algorithms=["EdDSA"], audience="tollgate")
     assert payload["sub"] == account.user_id
@@ -108,7 +112,7 @@ async def test_after_a_rotation_old_tokens_hold_until_they_expire_and_then_their
     operator = api.as_(await api.operator_token())
     kid = (await operator.post("/auth/signing-keys"))["kid"]
     assert (await account.api.get("/me")).status == 200
-    published = [key["kid"] for key in (await api.get("/auth/jwks.json"))["keys"]]
+    published = [key["kid"] for key in (await api.jwks())["keys"]]
     assert published[0] == kid
     assert len(published) == 2
     tokens = await api.log_in("ada@example.com")
@@ -117,7 +121,7 @@ async def test_after_a_rotation_old_tokens_hold_until_they_expire_and_then_their
         kid = (await operator.post("/auth/signing-keys"))["kid"]
     assert (await account.api.get("/me")).status == 200
     api.clock.ahead = timedelta(minutes=16)
-    assert [key["kid"] for key in (await api.get("/auth/jwks.json"))["keys"]] == [kid]
+    assert [key["kid"] for key in (await api.jwks())["keys"]] == [kid]
 
 
 async def test_signing_keys_are_replaced_by_themselves_and_sealed_in_the_table(api: Api) -> None:
@@ -177,17 +181,50 @@ async def test_the_link_in_the_mail_verifies_the_address_once(api: Api) -> None:
     account = await api.sign_up("ada@example.com")
     assert (await account.api.get("/me"))["email_verified_at"] is None
     token = api.mailbox.token("ada@example.com")
-    assert api.mailbox.mails[0].link.startswith("http://gateway.test/api/v1/auth/verify-email?token=")
-    assert (await api.get(f"/auth/verify-email?token={token}"))["email"] == "ada@example.com"
+    assert api.mailbox.mails[0].link.startswith("http://gateway.test/verify-email#token=")
+    assert (await api.post("/auth/verify-email", {"token": token}))["email"] == "ada@example.com"
     assert (await account.api.get("/me"))["email_verified_at"] is not None
-    assert (await api.get(f"/auth/verify-email?token={token}")).pointers == ["?token"]
+    assert (await api.post("/auth/verify-email", {"token": token})).pointers == ["/token"]
+
+
+async def test_every_link_in_a_mail_leads_to_a_page_that_admits_its_own_script_alone(api: Api) -> None:
+    owner = await api.sign_up("ada@example.com")
+    await api.post("/auth/password-reset-mails", {"email": "ada@example.com"})
+    await owner.api.post(f"{owner.org}/invitations", {"email": "bob@example.com", "role": "viewer"})
+    links = {mail.link.partition("#")[0] for mail in api.mailbox.mails}
+    assert len(links) == 3
+    for link in links:
+        async with api.session.get(link.replace("http://gateway.test", api.url)) as response:
+            page = await response.text()
+            assert response.status == 200
+            policy = response.headers["Content-Security-Policy"]
+        [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+        digest = b64encode(sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in policy
+        assert "default-src 'none'" in policy
+        assert "://" not in page
+
+
+async def test_what_the_pages_send_is_what_the_api_reads(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    await api.post("/auth/password-reset-mails", {"email": "ada@example.com"})
+    verify, reset = (re.search(r'send\("/api/v1(\S+)", \{token', page.html) for page in (VERIFY_EMAIL, RESET_PASSWORD))
+    assert verify
+    assert reset
+    done = await api.post(reset[1], {"token": api.mailbox.token("ada@example.com"), "password": "another battery"})
+    assert done.status == 204
+    assert (await api.log_in("ada@example.com", "another battery")).status == 200
+    token = re.search(r"token=(.*)", api.mailbox.mails[0].link)
+    assert token
+    assert (await api.post(verify[1], {"token": token[1]})).status == 200
+    assert account.email == "ada@example.com"
 
 
 async def test_an_unverified_address_blocks_a_log_in_only_where_that_is_set(pool: asyncpg.Pool) -> None:
     async with running_api(pool, require_verified_email=True) as api:
         await api.post("/auth/register", {"email": "ada@example.com", "password": PASSWORD, "organization": "Acme"})
         assert (await api.log_in("ada@example.com")).status == 403
-        await api.get(f"/auth/verify-email?token={api.mailbox.token('ada@example.com')}")
+        await api.post("/auth/verify-email", {"token": api.mailbox.token("ada@example.com")})
         assert (await api.log_in("ada@example.com")).status == 200
 
 

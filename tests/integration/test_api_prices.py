@@ -324,7 +324,7 @@ async def test_a_version_with_a_condition_from_the_future_is_not_offered_and_the
     version = await api.pool.fetchval(
         """
         INSERT INTO catalog.prices (model, provider, meter, condition, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
-        VALUES ('m', 'one', 'input', '{"service_tier": "flex"}', 1, 1) RETURNING revision
+        VALUES ('m', 'one', 'input', '{"weekday": "sunday"}', 1, 1) RETURNING revision
         """
     )
     assert set((await PostgresOffers.read(api.pool, QUIET)).offers.by_model) == {"n"}

@@ -56,4 +56,4 @@ async def test_its_settings_name_the_issuer_and_the_mail_server(database: str) -
             assert await process.wait() == 0
         [mail] = mails.mails
         assert mail["To"] == "bob@example.com"
-        assert f"{api}/verify-email?token=" in mail.as_string()
+        assert f"{url}/verify-email#token=" in mail.get_payload()

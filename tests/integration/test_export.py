@@ -12,12 +12,12 @@ from clickhouse_connect.driver.client import Client
 from pydantic import SecretStr
 
 from billing_sink import clickhouse, postgres_ledger
-from billing_sink.exporter import COLUMNS, Exporter
+from billing_sink.exporter import COLUMNS, METERS_WITH_A_COLUMN, Exporter
 from billing_sink.postgres_exports import Position, PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch, Posting
 from billing_sink.spool import SpoolId
-from gateway_core.usage import TOKEN_METERS
+from gateway_core.usage import Meter, ServiceTier
 from local_stack.clickhouse import running_clickhouse
 from tests.support.ledger import open_org, posting
 
@@ -65,12 +65,17 @@ def test_the_table_has_exactly_the_columns_that_are_exported(client: Client) -> 
 async def test_every_meter_and_the_money_arrive_in_their_own_columns(
     pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
 ) -> None:
-    meters = {meter: number for number, meter in enumerate(TOKEN_METERS, start=1)}
+    meters = {meter: number for number, meter in enumerate(Meter, start=1)}
     finished = posting("r1", price=300)
-    await ledger.post(batch("spool", replace(finished, rated=replace(finished.rated, meters=meters))))
+    rated = replace(finished.rated, meters=meters, service_tier=ServiceTier("flex"))
+    await ledger.post(batch("spool", replace(finished, rated=rated)))
     assert await Exporter(PostgresExports(pool), client, batch_rows=10).export_batch() == 1
     [row] = client.query("SELECT * FROM requests FINAL").named_results()
-    assert {meter: row[f"{meter}_tokens"] for meter in TOKEN_METERS} == meters
+    assert row["meters"] == meters
+    assert {meter: row[f"{meter}_tokens"] for meter in METERS_WITH_A_COLUMN} == {
+        meter: meters[meter] for meter in METERS_WITH_A_COLUMN
+    }
+    assert row["service_tier"] == "flex"
     assert (row["request_id"], row["outcome"], row["org_id"]) == ("r1", "settled", "org_test")
     assert (row["price_nano_usd"], row["error_code"], row["first_byte_ms"]) == (300, "", None)
 

@@ -132,6 +132,12 @@ class Api:
     async def delete(self, path: str, **options: Any) -> Reply:
         return await self.call("DELETE", path, **options)
 
+    async def jwks(self) -> Any:
+        """The public keys of access tokens."""
+        async with self.session.get(f"{self.url}/.well-known/jwks.json") as response:
+            assert response.status == 200
+            return await response.json()
+
     async def sign_up(self, email: str, organization: str = "Acme") -> "Account":
         """A registered user who has logged in."""
         made = await self.post("/auth/register", {"email": email, "password": PASSWORD, "organization": organization})

@@ -15,6 +15,7 @@ _ORG_SEGMENT: Final = "{org_id}"
 
 _EXCEPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "leave_org": ("orgs", "leave"),
+    "verify_books": ("books", "verify"),
 }
 """Operations whose path names something else than what people think of."""
 

@@ -11,8 +11,9 @@ from billing_sink.prices import PriceBook, UnknownPriceError
 from billing_sink.rating import NOTHING, ImplausibleUsageError, Outcome, Rated, StrayRequestError, UsageSource, rate
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
-from gateway_core.pricing import OrgTerms, PriceRow, Rate, UnpricedError, UnusablePriceError
-from gateway_core.usage import InvalidUsageError, Meter
+from gateway_core.pricing import OrgTerms, PriceRow, Rate, Rates, UnpricedError, UnpricedTierError, UnusablePriceError
+from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError
+from gateway_core.usage import InvalidTierError, Meter, ServiceTier
 from tests.support.spool_lines import (
     CHAT_USAGE,
     GRANT,
@@ -236,6 +237,19 @@ def test_the_provider_is_the_one_whose_cluster_answered() -> None:
             UnpricedError,
             id="a meter nobody priced",
         ),
+        pytest.param(line(usage_first={**CHAT_USAGE, "telepathy": 1}), UnknownUsageError, id="a count nobody knows"),
+        pytest.param(line(service_tier="priority"), UnpricedTierError, id="a tier nobody priced"),
+        pytest.param(
+            chat_stream(usage_first=None, service_tier="priority"),
+            UnpricedTierError,
+            id="a tier nobody priced, cut off",
+        ),
+        pytest.param(line(service_tier="Two Words"), InvalidTierError, id="a tier that is no word"),
+        pytest.param(
+            messages_stream(usage_first={**MESSAGE_START, "server_tool_use": {"web_search_requests": 1}}),
+            UnpricedError,
+            id="a search nobody priced",
+        ),
         pytest.param(line(grant={**GRANT, "price_version": 9}), UnknownPriceError, id="before the first price"),
         pytest.param(line(cluster="provider/other"), UnknownPriceError, id="a deployment nobody priced"),
         pytest.param(line(request={**REQUEST, "model": "gpt-99"}), UnknownPriceError, id="a model nobody priced"),
@@ -399,3 +413,42 @@ def test_a_list_of_models_with_a_test_key_costs_nothing_in_its_own_ledger() -> N
 def test_a_request_that_was_answered_where_its_mode_does_not_belong_is_nobodys_to_pay(written: Json) -> None:
     with pytest.raises(StrayRequestError):
         rated(written)
+
+
+FLEX = Rates({meter: Rate(500_000, 1_000_000) for meter in RATES})
+WITH_FLEX = PriceBook.of(
+    PriceVersion(18),
+    [
+        ((ModelName(model), ProviderName(provider)), PriceRow(PriceVersion(10), RATES, (), {ServiceTier("flex"): FLEX}))
+        for model, provider in [("gpt-4o-mini", "openai"), ("claude-sonnet-4-5", "anthropic")]
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "tier", "price"),
+    [
+        pytest.param(line(service_tier="default"), "standard", 46, id="served at the standard tier"),
+        pytest.param(line(service_tier="flex"), "flex", 23, id="served at another one"),
+        pytest.param(
+            line(service_tier="default", request={**REQUEST, "service_tier": "flex"}),
+            "standard",
+            46,
+            id="asked for another one, served at the standard one",
+        ),
+        pytest.param(line(request={**REQUEST, "service_tier": "flex"}), "flex", 23, id="nothing said: as asked"),
+        pytest.param(line(request={**REQUEST, "service_tier": "auto"}), "standard", 46, id="nothing said or asked"),
+        pytest.param(
+            chat_stream(usage_first=None, service_tier="flex"), "flex", 17 + 21, id="cut off after its tier was known"
+        ),
+        pytest.param(
+            messages_stream(usage_first={**MESSAGE_START, "service_tier": "standard"}),
+            "standard",
+            1146,
+            id="named inside the usage",
+        ),
+    ],
+)
+def test_a_request_is_charged_at_the_tier_it_was_served_at(written: Json, tier: str, price: int) -> None:
+    found = rate(parse_line(render(written)), WITH_FLEX)
+    assert (found.service_tier, found.charge.price_nano_usd) == (tier, price)

@@ -104,7 +104,12 @@ def test_a_number_is_not_an_amount() -> None:
         ({"meter": "free"}, ("meter",)),
         ({"cost": "0.0000000001"}, ("cost",)),
         ({"price": "0.0000000001"}, ("price",)),
-        ({"condition": {"service_tier": "flex"}}, ("condition", "service_tier")),
+        ({"condition": {"weekday": "sunday"}}, ("condition", "weekday")),
+        *(
+            ({"condition": {"service_tier": tier}}, ("condition", "service_tier"))
+            for tier in ("standard", "default", "auto", "Flex", "", "on_demand_flex")
+        ),
+        ({"meter": "web_search"}, ("unit",)),
         ({"condition": {"input_tokens_above": 0}}, ("condition", "input_tokens_above")),
         ({"condition": {"input_tokens_above": "9"}}, ("condition", "input_tokens_above")),
         ({"currency": "EUR"}, ("currency",)),
@@ -142,6 +147,19 @@ def test_the_price_is_the_cost_if_only_the_cost_is_known() -> None:
         pytest.param(
             {"prices": [INPUT, INPUT | {"condition": {"input_tokens_above": None}}]}, ["/prices/1"], id="null is always"
         ),
+        pytest.param(
+            {"prices": [INPUT, INPUT | {"condition": {"service_tier": "flex"}}]}, [], id="at a service tier as well"
+        ),
+        pytest.param(
+            {"prices": [INPUT, INPUT | {"condition": {"service_tier": "flex", "input_tokens_above": 5}}]},
+            ["/prices/1/condition"],
+            id="at a service tier only above a bound",
+        ),
+        pytest.param(
+            {"prices": [INPUT | {"condition": {"service_tier": "flex"}}]},
+            ["/prices/0/condition"],
+            id="only at a service tier",
+        ),
     ],
 )
 def test_the_parts_of_a_version_must_fit_together(spec: dict[str, object], pointers: list[str]) -> None:
@@ -173,6 +191,9 @@ def test_what_the_api_accepts_pricing_can_use() -> None:
     tiered = [
         INPUT,
         INPUT | {"condition": {"input_tokens_above": 200_000}},
+        INPUT | {"condition": {"service_tier": "batch"}},
+        INPUT | {"condition": {"service_tier": "batch", "input_tokens_above": 200_000}},
+        INPUT | {"meter": "web_search", "unit": "1K searches"},
         INPUT | {"meter": "request", "unit": "request"},
     ]
     for spec in (PriceSpec(free=True), PriceSpec.model_validate({"prices": tiered})):

@@ -29,6 +29,18 @@ def test_what_the_client_left_out_is_one_choice_and_no_bound() -> None:
     assert (attempt.max_output_tokens, attempt.choices, attempt.credential) == (None, 1, None)
 
 
+def test_the_service_tier_and_searches_are_read_and_left_open_where_nothing_is_said() -> None:
+    attempt = parse_check(check_request({**CHAT, "service_tier": "fast", "web_search": True}))
+    assert (attempt.service_tier, attempt.may_search) == ("priority", True)
+    for fields in (CHAT, {**CHAT, "service_tier": "auto"}):
+        assert (parse_check(check_request(fields)).service_tier, parse_check(check_request(fields)).may_search) == (
+            None,
+            False,
+        )
+    with pytest.raises(MalformedCheckError):
+        parse_check(check_request({**CHAT, "service_tier": "two words"}))
+
+
 @pytest.mark.parametrize("choices", [0, 1])
 def test_there_is_always_at_least_one_choice(choices: int) -> None:
     assert parse_check(check_request({**CHAT, "choices": choices})).choices == 1

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_authz.check_request import Attempt
-from ext_authz.decision import Admitted, Refused, decide
+from ext_authz.decision import SEARCHES_HELD, Admitted, Refused, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from gateway_core.pricing import LIST_TERMS, OrgTerms, charge
-from gateway_core.usage import Meter, Usage
+from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Rate, Rates, charge
+from gateway_core.usage import STANDARD, Meter, ServiceTier, Usage
 from tests.support.admission import KEY, MODEL, PROVIDER, REQUEST_ID, VERSION, offers, price
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -222,3 +222,36 @@ def test_a_test_request_is_held_like_a_live_one_and_rated_by_who_would_be_asked_
     assert decided(replace(attempt, model=ModelName("gpt-99")), key) == (404, "model_not_found")
     assert decided(attempt, replace(key, models_allowed=("claude-*",))) == (403, "model_not_allowed")
     assert decided(replace(attempt, endpoint=Endpoint.MESSAGES), key) == (400, "endpoint_not_supported")
+
+
+PRIORITY = ServiceTier("priority")
+DEARER = Rates({Meter.INPUT: Rate(0, 10_000_000), Meter.OUTPUT: Rate(0, 40_000_000)})
+WITH_PRIORITY = replace(CHEAP, service_tiers={PRIORITY: DEARER})
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param(STANDARD, 100 * 1 + 1000 * 4, id="the standard tier"),
+        pytest.param(PRIORITY, 100 * 10 + 1000 * 40, id="a dearer one"),
+        pytest.param(None, 100 * 10 + 1000 * 40, id="no tier: the provider may choose the dearer one"),
+    ],
+)
+def test_what_is_held_covers_every_service_tier_the_request_may_be_served_at(
+    asked: ServiceTier | None, expected: int
+) -> None:
+    assert held(replace(ATTEMPT, service_tier=asked), offers(chat=(WITH_PRIORITY,))) == expected
+
+
+def test_a_tier_that_some_provider_of_the_chain_has_no_price_for_is_refused() -> None:
+    asked = replace(ATTEMPT, service_tier=PRIORITY)
+    assert decided(asked) == (400, "service_tier_not_offered")
+    assert decided(asked, offered=offers(chat=(WITH_PRIORITY, CHEAP))) == (400, "service_tier_not_offered")
+
+
+def test_searches_are_held_for_where_they_have_a_price() -> None:
+    searching = replace(ATTEMPT, may_search=True)
+    with_searches = PriceRow(VERSION, {**CHEAP.rates, Meter.WEB_SEARCH: Rate(0, 10**13)})
+    assert held(searching) == held()
+    assert held(searching, offers(chat=(with_searches,))) == held() + SEARCHES_HELD * 10**7
+    assert held(offered=offers(chat=(with_searches,))) == held()

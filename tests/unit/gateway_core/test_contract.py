@@ -121,7 +121,13 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
     read = re.findall(r"%DYNAMIC_METADATA\(([^)]*)\)%", json.dumps(access_log_line()))
     expected = {Metadata.GRANT_NAMESPACE} | {
         f"{Metadata.NAMESPACE}:{key}"
-        for key in (Metadata.REQUEST, Metadata.USAGE_FIRST, Metadata.USAGE_LAST, Metadata.SSE_EVENTS)
+        for key in (
+            Metadata.REQUEST,
+            Metadata.USAGE_FIRST,
+            Metadata.USAGE_LAST,
+            Metadata.SERVICE_TIER,
+            Metadata.SSE_EVENTS,
+        )
     }
     assert set(read) == expected
     assert len(read) == len(expected)

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -16,27 +17,44 @@ from gateway_core.pricing import (
     Terms,
     Tier,
     UnpricedError,
+    UnpricedTierError,
     UnusablePriceError,
     billable,
     charge,
     worst_case_nano_usd,
 )
-from gateway_core.usage import INPUT_METERS, OUTPUT_METERS, TOKEN_METERS, Meter, Usage
+from gateway_core.usage import (
+    INPUT_METERS,
+    OUTPUT_METERS,
+    PROVIDER_METERS,
+    STANDARD,
+    TOKEN_METERS,
+    Meter,
+    ServiceTier,
+    Usage,
+)
 
 AMOUNTS = st.integers(0, 10**12)
 RATES = st.builds(Rate, AMOUNTS, AMOUNTS)
-COUNTS = st.dictionaries(st.sampled_from(TOKEN_METERS), st.integers(1, 10**6))
+COUNTS = st.dictionaries(st.sampled_from(PROVIDER_METERS), st.integers(1, 10**6))
+SERVICE_TIERS = st.sampled_from([STANDARD, ServiceTier("flex"), ServiceTier("priority")])
 TERMS = st.builds(Terms, st.integers(-1_000_000, 5_000_000), st.dictionaries(st.sampled_from(Meter), AMOUNTS))
 
 
 @st.composite
 def rows(draw: st.DrawFn) -> PriceRow:
-    """A row with a rate for every meter, and up to three tiers that replace some of them."""
-    conditions, meters = ["{}"] * len(Meter), list(Meter)
-    for bound in draw(st.lists(st.integers(0, 10**6), max_size=3, unique=True)):
-        dearer = draw(st.lists(st.sampled_from(Meter), unique=True))
-        meters += dearer
-        conditions += [f'{{"input_tokens_above": {bound}}}'] * len(dearer)
+    """A row with a rate for every meter, and up to three tiers that replace some; the same for some meters at two service tiers."""
+    conditions: list[str] = []
+    meters: list[Meter] = []
+    for service_tier in (None, "flex", "priority"):
+        named = {} if service_tier is None else {"service_tier": service_tier}
+        own = draw(st.lists(st.sampled_from(Meter), unique=True, min_size=1)) if named else list(Meter)
+        meters += own
+        conditions += [json.dumps(named)] * len(own)
+        for bound in draw(st.lists(st.integers(0, 10**6), max_size=3, unique=True)):
+            others = draw(st.lists(st.sampled_from(own), unique=True))
+            meters += others
+            conditions += [json.dumps({**named, "input_tokens_above": bound})] * len(others)
     amounts = st.lists(AMOUNTS, min_size=len(meters), max_size=len(meters))
     return PriceRow.of(1, meters, conditions, draw(amounts), draw(amounts))
 
@@ -100,9 +118,9 @@ def test_a_rate_of_zero_is_a_price() -> None:
     assert charge(usage(input=5), row(input=0), LIST_TERMS).price_nano_usd == 0
 
 
-def test_every_meter_of_tokens_is_on_exactly_one_side_and_the_request_on_none() -> None:
+def test_every_meter_of_tokens_is_on_exactly_one_side_and_the_others_on_none() -> None:
     assert sorted(INPUT_METERS + OUTPUT_METERS) == sorted(TOKEN_METERS)
-    assert set(Meter) - set(TOKEN_METERS) == {Meter.REQUEST}
+    assert set(Meter) - set(TOKEN_METERS) == {Meter.REQUEST, Meter.WEB_SEARCH}
 
 
 def test_a_request_that_has_a_price_is_counted_once_and_is_no_token() -> None:
@@ -157,7 +175,9 @@ def test_a_free_version_rates_every_token_at_nothing() -> None:
 @pytest.mark.parametrize(
     "condition",
     [
-        '{"service_tier": "flex"}',
+        '{"weekday": "sunday"}',
+        '{"service_tier": 1}',
+        '{"service_tier": null}',
         '{"input_tokens_above": 5, "batch": true}',
         '{"input_tokens_above": "5"}',
         '{"input_tokens_above": true}',
@@ -233,17 +253,26 @@ def test_the_worst_case_is_in_the_dearest_tier_the_input_can_reach_even_if_a_hig
     assert [worst(10), worst(11), worst(30)] == [20, 55, 150]
 
 
-@given(rows(), TERMS, COUNTS, st.integers(0, 5), st.integers(0, 5))
+@given(rows(), TERMS, COUNTS, SERVICE_TIERS, st.booleans(), st.integers(0, 5), st.integers(0, 5))
 def test_no_usage_within_the_bounds_costs_more_than_the_worst_case(
-    prices: PriceRow, terms: Terms, counts: Mapping[Meter, int], slack_in: int, slack_out: int
+    prices: PriceRow,
+    terms: Terms,
+    counts: Mapping[Meter, int],
+    asked: ServiceTier,
+    served_as_asked: bool,
+    slack_in: int,
+    slack_out: int,
 ) -> None:
     worst = worst_case_nano_usd(
         prices,
         terms,
+        searches_max=counts.get(Meter.WEB_SEARCH, 0),
+        asked_tier=asked,
         input_tokens_max=sum(counts.get(meter, 0) for meter in INPUT_METERS) + slack_in,
         output_tokens_max=sum(counts.get(meter, 0) for meter in OUTPUT_METERS) + slack_out,
     )
-    assert charge(Usage(counts), prices, terms).price_nano_usd <= worst
+    served = asked if served_as_asked else STANDARD
+    assert charge(Usage(counts, served), prices, terms).price_nano_usd <= worst
 
 
 @given(rows(), TERMS, st.integers(0, 10**6), st.integers(0, 10**6))
@@ -260,12 +289,12 @@ def test_the_worst_case_within_a_tier_is_reached_by_some_usage(
     assert worst - charge(used, reached, terms).price_nano_usd in {0, 1}
 
 
-@given(rows(), TERMS, COUNTS)
+@given(rows(), TERMS, COUNTS, SERVICE_TIERS)
 def test_a_charge_is_the_exact_sum_rounded_once_half_to_even(
-    prices: PriceRow, terms: Terms, counts: Mapping[Meter, int]
+    prices: PriceRow, terms: Terms, counts: Mapping[Meter, int], served: ServiceTier
 ) -> None:
-    used = Usage(counts)
-    by_meter = prices.rates_for(used.input_tokens)
+    used = Usage(counts, served)
+    by_meter = prices.rates_for(used.input_tokens, served)
 
     def own(meter: Meter) -> Fraction:
         if meter in terms.prices:
@@ -276,3 +305,90 @@ def test_a_charge_is_the_exact_sum_rounded_once_half_to_even(
     charged = charge(used, prices, terms)
     assert charged.price_nano_usd == round(sum((count * own(meter) for meter, count in counted.items()), Fraction(0)))
     assert charged.cost_nano_usd == charge(used, prices, LIST_TERMS).cost_nano_usd
+
+
+FLEX, PRIORITY = ServiceTier("flex"), ServiceTier("priority")
+TIERED = PriceRow.of(
+    1,
+    ["input", "output", "input", "input", "output", "input", "web_search"],
+    [
+        "{}",
+        "{}",
+        '{"input_tokens_above": 10}',
+        '{"service_tier": "priority"}',
+        '{"service_tier": "priority"}',
+        '{"service_tier": "flex"}',
+        "{}",
+    ],
+    [0] * 7,
+    [each * 1_000_000 for each in (2, 8, 4, 3, 16, 1, 100)],
+)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "served", "expected"),
+    [
+        pytest.param({"input": 5, "output": 1}, STANDARD, 5 * 2 + 8, id="no tier named"),
+        pytest.param({"input": 5, "output": 1}, PRIORITY, 5 * 3 + 16, id="what the tier names"),
+        pytest.param({"input": 11, "output": 1}, PRIORITY, 11 * 3 + 16, id="alone, however much is read"),
+        pytest.param({"input": 5, "output": 1}, FLEX, 5 * 1 + 8, id="and what it does not name as without it"),
+        pytest.param({"output": 1, "web_search": 2}, FLEX, 8 + 200, id="searches too"),
+    ],
+)
+def test_a_meter_is_priced_by_its_service_tier_where_that_names_it(
+    tokens: dict[str, int], served: ServiceTier, expected: int
+) -> None:
+    assert charge(Usage(usage(**tokens).counts, served), TIERED, LIST_TERMS).price_nano_usd == expected
+
+
+def test_a_bound_within_a_service_tier_holds_there_alone() -> None:
+    prices = PriceRow.of(
+        1,
+        ["input"] * 3 + ["output", "output"],
+        [
+            "{}",
+            '{"service_tier": "flex"}',
+            '{"service_tier": "flex", "input_tokens_above": 10}',
+            "{}",
+            '{"input_tokens_above": 10}',
+        ],
+        [0] * 5,
+        [each * 1_000_000 for each in (5, 1, 2, 7, 9)],
+    )
+    read = usage(input=11, output=1).counts
+    assert charge(Usage(read), prices, LIST_TERMS).price_nano_usd == 55 + 9
+    assert charge(Usage(read, FLEX), prices, LIST_TERMS).price_nano_usd == 22 + 9
+
+
+def test_a_tier_without_a_price_is_never_charged_at_another_ones() -> None:
+    with pytest.raises(UnpricedTierError, match="no price for service tier batch"):
+        charge(Usage({Meter.INPUT: 1}, ServiceTier("batch")), TIERED, LIST_TERMS)
+    with pytest.raises(UnpricedTierError):
+        worst_case_nano_usd(
+            TIERED, LIST_TERMS, input_tokens_max=1, output_tokens_max=1, asked_tier=ServiceTier("batch")
+        )
+
+
+def test_a_free_version_is_free_at_every_tier() -> None:
+    prices = PriceRow.of(1, ["free"], ["{}"], [0], [0])
+    assert charge(Usage({Meter.WEB_SEARCH: 1}, FLEX), prices, LIST_TERMS).price_nano_usd == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param(STANDARD, 10 * 2 + 8, id="the standard tier and no other"),
+        pytest.param(FLEX, 10 * 2 + 8, id="a cheaper one: it may be served at the standard one"),
+        pytest.param(PRIORITY, 10 * 3 + 16, id="a dearer one"),
+        pytest.param(None, 10 * 3 + 16, id="the provider's choice: any"),
+    ],
+)
+def test_the_worst_case_is_in_the_dearest_service_tier_it_may_be_served_at(
+    asked: ServiceTier | None, expected: int
+) -> None:
+    worst = worst_case_nano_usd(TIERED, LIST_TERMS, input_tokens_max=10, output_tokens_max=1, asked_tier=asked)
+    assert worst == expected
+
+
+def test_the_worst_case_counts_the_searches_it_may_make() -> None:
+    assert worst_case_nano_usd(TIERED, LIST_TERMS, input_tokens_max=0, output_tokens_max=0, searches_max=3) == 300

@@ -9,7 +9,8 @@ from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
 from gateway_core.endpoints import Dialect
-from gateway_core.usage import Meter, parse_usage
+from gateway_core.provider_usage import parse_usage
+from gateway_core.usage import Meter
 from simulator.anthropic_messages import AnthropicMessages
 from simulator.chat import Answer, Stamp, without_directives
 from simulator.compose import compose

@@ -8,7 +8,8 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway_core.endpoints import Dialect
-from gateway_core.usage import Meter, parse_usage
+from gateway_core.provider_usage import parse_usage
+from gateway_core.usage import Meter
 from simulator.chat import Answer, Stamp
 from simulator.compose import compose
 from simulator.knobs import Fault, Knobs

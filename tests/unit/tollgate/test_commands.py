@@ -121,7 +121,7 @@ def test_nouns_with_commands_of_their_own_are_those_of_the_api() -> None:
         ("change_org", "PATCH", "/orgs/{org_id}", "orgs change"),
         ("change_password", "POST", "/me/password", "me change-password"),
         ("get_me", "GET", "/me", "me get"),
-        ("verify_email", "GET", "/auth/verify-email", "auth verify-email"),
+        ("verify_email", "POST", "/auth/verify-email", "auth verify-email"),
         ("put_provider", "PUT", "/providers/{provider}", "providers put"),
         ("delete_price_policy", "DELETE", "/price-policies/{id}", "price-policies delete"),
         ("save", "PUT", "/routes/{route}", "routes put"),

@@ -1,0 +1,169 @@
+"""`python -m bench.sink_lines`: how many lines of the spool a second one billing sink rates and posts, and what that costs.
+
+The real process on a Postgres of its own. The spool is full before it starts, with a mix of models, dialects and outcomes, and
+every admitted request has a hold; ClickHouse is not there, so nothing is exported meanwhile. Measured from the first batch that
+is in the ledger to the last, so that starting up is not in it. Rounds alternate between the numbers of organisations.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from urllib.parse import urlsplit
+
+import asyncpg
+from rich.console import Console
+from rich.table import Table
+
+from bench.books import fill, finished, open_books, place_holds
+from bench.processes import cpu_s
+from billing_sink.spool import spool_id
+from gateway_core.contract import SPOOL_FILE
+from local_stack.ports import free_port
+from local_stack.postgres import running_postgres
+from tests.support.spool_lines import render
+
+DEADLINE_S = 300.0
+POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Round:
+    """One spool, read to its end."""
+
+    lines_per_s: float
+    sink_us: float
+    postgres_us: float
+
+
+async def read_spool(dsn: str, directory: Path, postgres_pid: int, lines: int) -> Round:
+    """Start a sink on the spool in a directory and wait until it has read all of it."""
+    spool = directory / SPOOL_FILE
+    database = await asyncpg.connect(dsn)
+    identity = spool_id(spool)
+    environment = {
+        **os.environ,
+        "TOLLGATE_POSTGRES_DSN": dsn,
+        "TOLLGATE_CLICKHOUSE_URL": f"http://nobody:x@127.0.0.1:{free_port()}/none",
+        "TOLLGATE_SPOOL_DIR": str(directory),
+        "TOLLGATE_BILLING_SINK_METRICS_PORT": str(free_port()),
+        "TOLLGATE_LOG_LEVEL": "ERROR",
+    }
+    log = (directory / "sink.log").open("wb")
+    process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+        [sys.executable, "-m", "billing_sink"], env=environment, stdout=log, stderr=log
+    )
+    try:
+        end, began_at, began = spool.stat().st_size, 0, 0.0
+        sink_s = postgres_s = 0.0
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                offset = await database.fetchval(
+                    "SELECT byte_offset FROM billing.spool_offsets WHERE spool_id = $1", identity
+                )
+                if offset and not began_at:
+                    began_at, began = offset, perf_counter()
+                    sink_s, postgres_s = cpu_s([process.pid]), cpu_s([postgres_pid])
+                if offset == end:
+                    break
+                assert process.poll() is None, "the sink has ended"
+                await asyncio.sleep(POLL_S)
+        elapsed = perf_counter() - began
+        measured = lines * (end - began_at) / end
+        return Round(
+            measured / elapsed,
+            (cpu_s([process.pid]) - sink_s) / measured * 1e6,
+            (cpu_s([postgres_pid]) - postgres_s) / measured * 1e6,
+        )
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+        await database.close()
+
+
+async def measure(dsn: str, spool: Path, postgres_pid: int, *, orgs: int, lines: int, seed: int) -> Round:
+    """One round: a new spool, its holds, and a sink that reads it."""
+    rng = random.Random(seed)  # noqa: S311 - repeatable
+    database = await asyncpg.connect(dsn)
+    version = await database.fetchval("SELECT max(revision) FROM catalog.revisions")
+    written = [
+        finished(f"{seed:08x}-{rng.getrandbits(96):024x}", rng, orgs=orgs, price_version=version) for _ in range(lines)
+    ]
+    await place_holds(database, written)
+    await database.close()
+    spool.mkdir()  # noqa: ASYNC240 - nothing else runs in this process
+    (spool / SPOOL_FILE).write_bytes(b"".join(render(each) + b"\n" for each in written))
+    return await read_spool(dsn, spool, postgres_pid, lines)
+
+
+async def filled(server_dsn: str, *, orgs: int, ledger_rows: int) -> str:
+    """The DSN of a database of its own for so many organisations, and with so many requests in its ledger."""
+    name = f"bench_{orgs}"
+    server = await asyncpg.connect(server_dsn)
+    await server.execute(f"CREATE DATABASE {name}")
+    await server.close()
+    dsn = urlsplit(server_dsn)._replace(path=f"/{name}").geturl()
+    database = await asyncpg.connect(dsn)
+    await open_books(database, orgs=orgs)
+    await fill(database, rows=ledger_rows)
+    await database.close()
+    return dsn
+
+
+async def run(orgs: Sequence[int], ledger_rows: int, lines: int, rounds: int) -> None:
+    """Fill the books, measure, print."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as name:
+        directory = Path(name)
+        async with running_postgres(directory / "postgres") as dsn:
+            pid = int((directory / "postgres" / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+            dsns = {count: await filled(dsn, orgs=count, ledger_rows=ledger_rows) for count in orgs}
+            found: dict[int, list[Round]] = {count: [] for count in orgs}
+            for number in range(rounds):
+                for count, own_dsn in dsns.items():
+                    spool = directory / f"spool-{count}-{number}"
+                    found[count].append(await measure(own_dsn, spool, pid, orgs=count, lines=lines, seed=number))
+    table = Table(
+        title=f"A ledger of {ledger_rows:,} requests, load average {os.getloadavg()[0]:.1f}", title_justify="left"
+    )
+    for column in ("organisations", "lines/s", "sink CPU µs/line", "Postgres CPU µs/line"):
+        table.add_column(column, justify="right")
+    for count, results in found.items():
+        table.add_row(
+            f"{count:,}",
+            *(
+                f"{statistics.median(values):,.0f}"
+                for values in (
+                    [each.lines_per_s for each in results],
+                    [each.sink_us for each in results],
+                    [each.postgres_us for each in results],
+                )
+            ),
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sink_lines", description=__doc__)
+    parser.add_argument("--orgs", type=int, nargs="+", default=[10, 10_000], help="default: 10 10000")
+    parser.add_argument(
+        "--ledger-rows", type=int, default=1_000_000, help="requests that are there before; default: 1000000"
+    )
+    parser.add_argument("--lines", type=int, default=40_000, help="per round; default: 40000")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    given = parser.parse_args()
+    asyncio.run(run(given.orgs, given.ledger_rows, given.lines, given.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The check of the books on a real Postgres: quiet while they are right, and loud about each thing that can be wrong."""
+
+import asyncpg
+import pytest
+
+from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postings import Batch
+from billing_sink.spool import SpoolId
+from tests.support.api import running_api
+from tests.support.ledger import ORG, hold, open_org, open_slice, posting
+
+
+async def found(pool: asyncpg.Pool) -> dict[str, int]:
+    rows = await pool.fetch("SELECT name, wrong FROM billing.check_books()")
+    return {row["name"]: row["wrong"] for row in rows if row["wrong"]}
+
+
+@pytest.fixture
+async def busy(pool: asyncpg.Pool) -> asyncpg.Pool:
+    """Books with a bit of everything."""
+    await open_org(pool, balance=1000)
+    await open_slice(pool, "s1", 100_000)
+    for request_id in ("r1", "r2", "r3"):
+        await hold(pool, request_id, 100)
+    lines = (posting("r1", price=60), posting("r2", price=0), posting("r4", price=50, slice_id="s1", share=50))
+    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, lines, ()))
+    return pool
+
+
+async def test_books_that_are_right_give_no_alarm(busy: asyncpg.Pool) -> None:
+    assert await found(busy) == {}
+    async with running_api(busy) as api:
+        answer = await api.as_(await api.operator_token()).get("/billing/books")
+    assert answer["ok"] is True
+    assert {check["wrong"] for check in answer["checks"]} == {0}
+    assert len(answer["checks"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("tampering", "alarm"),
+    [
+        ("UPDATE billing.accounts SET posted_nano_usd = posted_nano_usd + 1 WHERE kind = 'revenue'", "accounts_equal_their_entries"),
+        ("UPDATE billing.accounts SET held_nano_usd = held_nano_usd + 1 WHERE org_id = $1", "held_is_in_open_holds_and_slices"),
+        ("UPDATE billing.slices SET returned_nano_usd = 1", "held_is_in_open_holds_and_slices"),
+        ("UPDATE billing.entries SET amount_nano_usd = amount_nano_usd + 1 WHERE amount_nano_usd = 60", "transactions_sum_to_zero"),
+        ("DELETE FROM billing.requests WHERE request_id = 'r1'", "usage_transactions_have_a_request"),
+        ("UPDATE billing.requests SET price_nano_usd = 61 WHERE request_id = 'r1'", "charged_requests_have_one_transaction_of_their_price"),
+        ("UPDATE billing.holds SET state = 'settled', finished_at = now() WHERE request_id = 'r3'", "ended_holds_have_an_outcome"),
+        ("UPDATE billing.holds SET state = 'held', finished_at = NULL WHERE request_id = 'r1'", "recorded_requests_hold_nothing"),
+    ],
+)  # fmt: skip
+async def test_whatever_somebody_does_to_the_books_behind_their_back_is_found(
+    busy: asyncpg.Pool, tampering: str, alarm: str
+) -> None:
+    async with busy.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # past the triggers
+        await connection.execute(tampering.replace("$1", f"'{ORG}'"))
+    assert alarm in await found(busy)
