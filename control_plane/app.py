@@ -31,6 +31,7 @@ from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.node_reports import NodeReports
 from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
+from control_plane.payments.low_balance import LowBalance
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
@@ -119,6 +120,10 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(publisher.run(watcher), name="publisher")
                 group.create_task(reports.run(publisher, nodes, PostgresNodes(pool, instance)), name="node_reports")
                 group.create_task(PriceSchedule(pool, utc_now, secrets.token_bytes, log).run(), name="price_schedule")
+                group.create_task(
+                    LowBalance(pool, services.payments, mail, public_url, utc_now, secrets.token_bytes, log).run(),
+                    name="low_balance",
+                )
                 group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
             if counters is not None:

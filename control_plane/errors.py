@@ -92,6 +92,13 @@ class NoPaymentsError(RefusedError):
         super().__init__("This installation takes no payments. Ask its operator for credit.")
 
 
+class VoucherRefusedError(RefusedError):
+    """A code that gives nothing, or nothing any more."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("This voucher cannot be redeemed.", [InvalidField("/code", why)])
+
+
 class PaymentsUnavailableError(RefusedError):
     """Stripe does not answer, or not as we need it."""
 

@@ -29,6 +29,8 @@ ATTEMPTS: Final = 4
 RETRY_AFTER_S: Final = 0.2
 TIMEOUT_S: Final = 5.0
 _OBJECT = dict[str, Any]
+_HIDDEN: Final = frozenset({"intent_metadata", "setup_future_usage"})
+_DECLINED: Final = "pm_declined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class StripeStandIn:
         self._intents = _Objects()
         self._charges = _Objects()
         self._disputes = _Objects()
+        self._answered = _Objects()
 
     def application(self) -> web.Application:
         """Its routes: first Stripe's, then what people and banks do elsewhere."""
@@ -115,6 +118,7 @@ class StripeStandIn:
             [
                 web.post("/v1/checkout/sessions", self.create_session),
                 web.get("/v1/checkout/sessions/{id}", self.get_session),
+                web.post("/v1/payment_intents", self.create_intent),
                 web.post("/v1/refunds", self.create_refund),
                 web.get("/pay/{id}", self.show_page),
                 web.post("/pay/{id}", self.pay),
@@ -145,7 +149,11 @@ class StripeStandIn:
             "livemode": False,
             "url": str(url.with_path(f"/stripe/pay/{session_id}")),
         }
-        self._sessions.add({**session, "intent_metadata": _metadata(form, "payment_intent_data[metadata]")})
+        hidden = {
+            "intent_metadata": _metadata(form, "payment_intent_data[metadata]"),
+            "setup_future_usage": form.get("payment_intent_data[setup_future_usage]"),
+        }
+        self._sessions.add({**session, **hidden})
         return web.json_response(session)
 
     async def get_session(self, request: web.Request) -> web.Response:
@@ -164,10 +172,30 @@ class StripeStandIn:
         session = self._sessions.find(request.match_info["id"])
         if session["status"] == "open":
             intent = self._charge(session["amount_total"], session["currency"], session["intent_metadata"])
+            if session["setup_future_usage"] is not None:
+                card = (await request.post()).get("card")
+                intent.update(
+                    setup_future_usage=session["setup_future_usage"],
+                    customer=_new("cus"),
+                    payment_method=_new(_DECLINED if card == "declined_later" else "pm"),
+                )
             session.update(status="complete", payment_status="paid", payment_intent=intent["id"])
             await self._delivery.deliver("payment_intent.succeeded", intent)
             await self._delivery.deliver("checkout.session.completed", _public(session))
         return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": session["success_url"]})
+
+    async def create_intent(self, request: web.Request) -> web.Response:
+        """`POST /v1/payment_intents`, confirmed at once with a payment method that was saved."""
+        form = await _form(request)
+        key = request.headers.get("Idempotency-Key", _new("key"))
+        if key in self._answered.by_id:
+            return web.json_response(self._answered.by_id[key]["answer"])
+        if form.get("payment_method", "").startswith(_DECLINED):
+            raise _refusal(HTTPStatus.PAYMENT_REQUIRED, "Your card was declined.", "card_declined")
+        intent = self._charge(_number(form, "amount"), form.get("currency", "usd"), _metadata(form, "metadata"))
+        self._answered.add({"id": key, "answer": intent})
+        await self._delivery.deliver("payment_intent.succeeded", intent)
+        return web.json_response(intent)
 
     async def create_refund(self, request: web.Request) -> web.Response:
         """`POST /v1/refunds`, of all that is left or of an amount."""
@@ -248,7 +276,7 @@ def _new(prefix: str) -> str:
 
 
 def _public(session: _OBJECT) -> _OBJECT:
-    return {name: value for name, value in session.items() if name != "intent_metadata"}
+    return {name: value for name, value in session.items() if name not in _HIDDEN}
 
 
 async def _form(request: web.Request) -> dict[str, str]:
@@ -273,10 +301,12 @@ def _metadata(form: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def _refusal(status: HTTPStatus, message: str, code: str | None) -> web.HTTPException:
-    error = {"error": {"type": "invalid_request_error", "message": message, "code": code}}
+    kind = "card_error" if status is HTTPStatus.PAYMENT_REQUIRED else "invalid_request_error"
+    error = {"error": {"type": kind, "message": message, "code": code}}
     kinds = {
         HTTPStatus.NOT_FOUND: web.HTTPNotFound,
         HTTPStatus.UNAUTHORIZED: web.HTTPUnauthorized,
+        HTTPStatus.PAYMENT_REQUIRED: web.HTTPPaymentRequired,
         HTTPStatus.BAD_REQUEST: web.HTTPBadRequest,
     }
     return kinds[status](text=json.dumps(error), content_type="application/json")

@@ -15,6 +15,8 @@ class ActorKind(StrEnum):
     ANONYMOUS = "anonymous"
     STRIPE = "stripe"
     """Stripe of its own accord: a refund, a dispute. Its id is that of the event."""
+    SYSTEM = "system"
+    """This installation of its own accord, by what it was told to do; its id says what does it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from control_plane.api import (
     oidc,
     operations,
     orgs,
+    payment_settings,
     play_money,
     prices,
     providers,
@@ -25,6 +26,7 @@ from control_plane.api import (
     sign_in_page,
     tokens,
     topups,
+    vouchers,
 )
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
@@ -48,6 +50,8 @@ OPERATION_MODULES = (
     balance,
     books,
     topups,
+    payment_settings,
+    vouchers,
     tokens,
     providers,
     models,

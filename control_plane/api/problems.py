@@ -37,6 +37,7 @@ PROBLEM_BY_ERROR: Final[Mapping[type[Exception], Problem]] = {
     errors.InsufficientBalanceError: Problem(409, "insufficient_balance", "The balance does not cover it"),
     errors.NoTestModeError: Problem(409, "test_mode_unavailable", "There are no test keys here"),
     errors.NoPaymentsError: Problem(409, "payments_not_configured", "There are no payments here"),
+    errors.VoucherRefusedError: Problem(409, "voucher_refused", "The voucher gives nothing"),
     errors.StaleRevisionError: Problem(412, "stale_revision", "It has changed meanwhile"),
     errors.UnsupportedMediaTypeError: Problem(415, "unsupported_media_type", "The body must be JSON"),
     errors.InvalidFieldsError: Problem(422, "invalid_fields", "Some fields are not valid"),

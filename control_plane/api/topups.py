@@ -11,7 +11,7 @@ from control_plane.api.reading import is_dry_run
 from control_plane.errors import NoPaymentsError
 from control_plane.payments import postgres_topups
 from control_plane.payments.model import NewTopUp, TopUp, TopUpWithCheckout, to_cents
-from gateway_core.ids import OrgId, new_id
+from gateway_core.ids import new_id
 
 _REHEARSED: Final = "cs_rehearsal"
 
@@ -23,7 +23,9 @@ async def _begin_checkout(call: Call, body: NewTopUp) -> None:
         raise NoPaymentsError
     if not is_dry_run(call.request):
         topup_id = new_id("top", call.services.random_bytes)
-        call.checkout = await payments.begin_checkout(topup_id, OrgId(call.org_id), to_cents(body.amount))
+        call.checkout = await payments.begin_checkout(
+            topup_id, call.org_id, to_cents(body.amount), save_payment_method=body.save_payment_method
+        )
 
 
 @operation(

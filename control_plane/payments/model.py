@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from control_plane.accounts.model import Resource
-from control_plane.fields import SHOWN_ONCE, Body, Name
+from control_plane.accounts.model import Resource, Revised
+from control_plane.fields import SECRET, SHOWN_ONCE, Body, Moment, Name
 from gateway_core.money import InvalidAmountError, NanoUsd, parse_usd
 
 Currency = Literal["USD"]
@@ -61,6 +61,13 @@ def _payable(text: str) -> str:
     return text
 
 
+def _positive(text: str) -> str:
+    if parse_usd(_amount(text)) < 0:
+        raise ValueError("must be more than zero")
+    return text
+
+
+PositiveAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_positive)]
 PayableAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_payable)]
 SignedAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_amount)]
 
@@ -122,6 +129,7 @@ class TopUpState(StrEnum):
 
     OPEN = "open"
     PAID = "paid"
+    FAILED = "failed"
 
 
 class NewTopUp(Body):
@@ -129,6 +137,9 @@ class NewTopUp(Body):
 
     amount: PayableAmount = Field(description="From 0.50 to 999999.99, in whole cents.")
     currency: Currency
+    save_payment_method: bool = Field(
+        default=False, description="Keep the payment method at Stripe, for top-ups that are made automatically."
+    )
 
 
 class TopUp(Resource):
@@ -138,6 +149,8 @@ class TopUp(Resource):
     amount: str
     currency: Currency = "USD"
     state: TopUpState = Field(description="`paid` as soon as Stripe says so; then it is in the balance.")
+    automatic: bool = Field(description="Whether it was made because the balance ran low.")
+    failure: str | None = Field(description="Why an automatic one has failed, in Stripe's words.")
     created_at: datetime
     paid_at: datetime | None
 
@@ -148,3 +161,76 @@ class TopUpWithCheckout(TopUp):
     checkout_url: str | None = Field(
         description="Open it in a browser to pay, within a day. Null in a rehearsal.", json_schema_extra=SHOWN_ONCE
     )
+
+
+class AutomaticTopUp(Body):
+    """When and how much to pay without being asked."""
+
+    below: PositiveAmount = Field(description="Pay when less than this is available.")
+    amount: PayableAmount
+    month_max: PayableAmount = Field(description="The most that is paid so in a calendar month (UTC).")
+
+    @field_validator("month_max")
+    @classmethod
+    def _check_month(cls, text: str, info: ValidationInfo) -> str:
+        if "amount" in info.data and to_cents(text) < to_cents(info.data["amount"]):
+            raise ValueError("must be at least one amount")
+        return text
+
+
+class PaymentSettingsSpec(Body):
+    """What to do when the balance runs low."""
+
+    currency: Currency
+    low_balance: PositiveAmount | None = Field(
+        default=None, description="Tell owners and billing members by mail when less than this is available."
+    )
+    automatic_topup: AutomaticTopUp | None = None
+
+
+class PaymentSettings(Revised):
+    """What is done when the balance runs low."""
+
+    currency: Currency = "USD"
+    low_balance: str | None
+    automatic_topup: AutomaticTopUp | None
+    has_payment_method: bool = Field(description="Whether one was saved with a top-up; without one nothing is paid.")
+    paused_until: datetime | None = Field(
+        description="Nothing is paid automatically before, because the last time failed."
+    )
+
+
+class NewVoucher(Body):
+    """A code that gives credit."""
+
+    amount: PositiveAmount
+    currency: Currency
+    uses: int = Field(default=1, ge=1, le=1_000_000, description="How many organisations can redeem it, once each.")
+    expires_at: Moment | None = None
+    reason: Name = Field(description="For people to read, in the history of who redeems it.")
+
+
+class Voucher(Resource):
+    """A code that gives credit; the code itself is not kept."""
+
+    id: str
+    amount: str
+    currency: Currency = "USD"
+    uses: int = Field(description="How often it has been redeemed.")
+    uses_max: int
+    expires_at: datetime | None
+    reason: str
+    created_at: datetime
+    withdrawn_at: datetime | None
+
+
+class VoucherWithCode(Voucher):
+    """A new voucher."""
+
+    code: str = Field(json_schema_extra=SHOWN_ONCE)
+
+
+class Redemption(Body):
+    """A voucher to redeem."""
+
+    code: str = Field(min_length=1, max_length=100, json_schema_extra=SECRET)

@@ -133,6 +133,17 @@ async def _pay(db: Connection, fact: Paid, event_id: str) -> bool:
         raise ContradictionError("nobody has asked for this top-up")
     if fact.cents != topup["amount_cents"]:
         raise ContradictionError("the amount is not what the top-up was made for")
+    if fact.saved is not None:
+        await db.execute(
+            """
+            INSERT INTO payments.payment_methods (org_id, customer, payment_method) VALUES ($1, $2, $3)
+            ON CONFLICT (org_id) DO UPDATE SET
+                customer = EXCLUDED.customer, payment_method = EXCLUDED.payment_method, saved_at = now()
+            """,
+            topup["org_id"],
+            fact.saved.customer,
+            fact.saved.payment_method,
+        )
     if topup["payment_intent"] is not None:
         if topup["payment_intent"] != fact.payment_intent:
             raise ContradictionError("the top-up has been paid by another payment")
@@ -145,7 +156,9 @@ async def _pay(db: Connection, fact: Paid, event_id: str) -> bool:
     )
     await db.execute(
         """
-        UPDATE payments.topups SET payment_intent = $2, transaction_id = $3, paid_at = now() WHERE topup_id = $1
+        UPDATE payments.topups
+        SET payment_intent = $2, transaction_id = $3, paid_at = now(), failed_at = NULL, failure = NULL
+        WHERE topup_id = $1
         """,
         fact.topup_id,
         fact.payment_intent,

@@ -49,7 +49,15 @@ def _topup(row: asyncpg.Record) -> TopUp:
     return TopUp(
         id=row["topup_id"],
         amount=format_usd(from_cents(row["amount_cents"])),
-        state=TopUpState.OPEN if row["paid_at"] is None else TopUpState.PAID,
+        state=_state(row),
+        automatic=row["session_id"] is None,
+        failure=row["failure"],
         created_at=row["created_at"],
         paid_at=row["paid_at"],
     )
+
+
+def _state(row: asyncpg.Record) -> TopUpState:
+    if row["paid_at"] is not None:
+        return TopUpState.PAID
+    return TopUpState.OPEN if row["failed_at"] is None else TopUpState.FAILED

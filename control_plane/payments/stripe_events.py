@@ -17,6 +17,10 @@ TOPUP_ID: Final = "topup_id"
 """In the metadata of what we ask Stripe for. What has none is not ours: the account may be used for other things, too."""
 
 
+OFF_SESSION: Final = "off_session"
+"""Stripe's word for a payment while nobody is there."""
+
+
 class UnreadableEventError(ValueError):
     """An event that has not what its type promises."""
 
@@ -30,13 +34,27 @@ class DisputeStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentMethod:
+    """What can be charged while nobody is there, by its names at Stripe."""
+
+    customer: str
+    payment_method: str
+
+
+@dataclass(frozen=True, slots=True)
 class Paid:
-    """Somebody has paid."""
+    """Somebody has paid.
+
+    Attributes:
+        saved: what they have paid with, if they have agreed to pay with it again. Not every event that tells of the payment
+            tells this.
+    """
 
     topup_id: str
     payment_intent: str
     cents: int
     currency: str
+    saved: PaymentMethod | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +127,15 @@ class _PaymentIntent(_Part):
     amount_received: int
     currency: str
     metadata: Mapping[str, str]
+    setup_future_usage: str | None = None
+    customer: str | None = None
+    payment_method: str | None = None
+
+    @property
+    def saved(self) -> PaymentMethod | None:
+        if self.setup_future_usage != OFF_SESSION or self.customer is None or self.payment_method is None:
+            return None
+        return PaymentMethod(self.customer, self.payment_method)
 
 
 class _Charge(_Part):
@@ -167,7 +194,9 @@ def _fact(kind: _Kind | None, found: Mapping[str, Any]) -> Fact | None:
             if TOPUP_ID not in (found.get("metadata") or {}):
                 return None
             intent = _PaymentIntent.model_validate(found)
-            return Paid(intent.metadata[TOPUP_ID], intent.id, intent.amount_received, intent.currency)
+            return Paid(
+                intent.metadata[TOPUP_ID], intent.id, intent.amount_received, intent.currency, saved=intent.saved
+            )
         case "charge":
             charge = _Charge.model_validate(found)
             if charge.payment_intent is None:

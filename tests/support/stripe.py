@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from stripe import WebhookSignature
 
+from control_plane.payments.low_balance import LowBalance
+from control_plane.payments.stripe_payments import StripePayments
 from gateway_core.health import serving
 from local_stack.ports import free_port
 from simulator.app import build_app
@@ -33,9 +35,23 @@ class Stripe:
     api: Api
     registry: CollectorRegistry
 
-    async def pay(self, checkout_url: str) -> str:
+    def low_balance(self, api_base: str | None = None) -> LowBalance:
+        """What looks at balances, to be asked to look."""
+        return LowBalance(
+            self.api.pool,
+            StripePayments(
+                SecretStr("sk_test_1"), api_base or self.url, "http://gateway.test", self.api.session, QUIET
+            ),
+            self.api.mailbox,
+            "http://gateway.test",
+            self.api.clock.now,
+            secrets.token_bytes,
+            QUIET,
+        )
+
+    async def pay(self, checkout_url: str, **form: str) -> str:
         """Press the button of a checkout page; returns the payment intent."""
-        async with self.api.session.post(checkout_url, allow_redirects=False) as answer:
+        async with self.api.session.post(checkout_url, data=form, allow_redirects=False) as answer:
             assert answer.status == 303, await answer.text()
             assert answer.headers["Location"].endswith("/topped-up")
         session_id = checkout_url.rpartition("/")[2]
