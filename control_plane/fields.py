@@ -11,6 +11,8 @@ from control_plane.accounts.mail import is_mail_address
 from gateway_core.money import InvalidAmountError, parse_usd
 
 _YEAR_MIN, _YEAR_MAX = 1970, 9000
+STARS_MAX: Final = 4
+"""In a pattern of model names."""
 
 SECRET: Final[JsonDict] = {"format": "password", "writeOnly": True}
 """For the schema of a field that is nobody's to see: programs ask for it in their own way, and do not show it."""
@@ -53,6 +55,13 @@ def _usd(text: str) -> str:
     return text
 
 
+def _few_stars(pattern: str) -> str:
+    # Each star multiplies what a name that does not fit costs.
+    if pattern.count("*") > STARS_MAX:
+        raise ValueError(f"more than {STARS_MAX} stars")
+    return pattern
+
+
 def _near(moment: datetime) -> datetime:
     if not _YEAR_MIN <= moment.year <= _YEAR_MAX:
         raise ValueError("too far away")
@@ -68,7 +77,9 @@ Password = Annotated[
 ]
 MailToken = Annotated[str, Field(min_length=1, max_length=200, description="From the link in the mail.")]
 Network = Annotated[str, StringConstraints(max_length=50), AfterValidator(_network)]
-ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/:@*?\[\]!-]{1,200}$")]
+ModelPattern = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9._/:@*?\[\]!-]{1,200}$"), AfterValidator(_few_stars)
+]
 Usd = Annotated[str, StringConstraints(max_length=24), AfterValidator(_usd)]
 Count = Annotated[int, Field(ge=1, le=2_000_000_000)]
 Moment = Annotated[AwareDatetime, AfterValidator(_near)]

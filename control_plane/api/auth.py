@@ -261,6 +261,10 @@ async def reset_password(call: Call, body: NewPassword) -> None:
     )
     if user_id is None:
         raise InvalidFieldsError(InvalidField("/token", "unknown, used or too old"))
+    user = found(await postgres_users.find_user(call.db, user_id, lock=True))
+    if user.email_verified_at is None:
+        # Somebody else may have registered with this address: what they made with it does not outlive them.
+        await postgres_users.void_credentials(call.db, user_id, services.now())
     await postgres_users.set_password(call.db, user_id, call.password_hash)
     # Whoever reads the mailbox has shown that it is theirs.
     await postgres_users.verify_email(call.db, user_id, services.now())

@@ -132,7 +132,14 @@ async def _once(operation: Operation, call: Call, arguments: dict[str, BaseModel
     claim = None
     if key is not None:
         caller = f"{call.actor.kind}/{call.actor.actor_id}"
-        claim = Claim.of(caller=caller, key=key, method=call.request.method, path=call.request.path, body=call.body)
+        claim = Claim.of(
+            caller=caller,
+            key=key,
+            method=call.request.method,
+            target=call.request.path_qs,
+            if_match=call.request.headers.get("If-Match", ""),
+            body=call.body,
+        )
         kept = await claim.take(call.db, call.services.seal)
         if kept is not None:
             kept.headers["Idempotency-Replayed"] = "true"

@@ -42,10 +42,10 @@ class Claim:
     request_hash: bytes
 
     @classmethod
-    def of(cls, *, caller: str, key: str, method: str, path: str, body: bytes) -> "Claim":
-        """The claim of a call."""
+    def of(cls, *, caller: str, key: str, method: str, target: str, if_match: str, body: bytes) -> "Claim":
+        """The claim of a call; its target is path and query."""
         digest = hashlib.sha256()
-        for part in (caller.encode(), method.encode(), path.encode(), body):
+        for part in (caller.encode(), method.encode(), target.encode(), if_match.encode(), body):
             digest.update(len(part).to_bytes(8))
             digest.update(part)
         return cls(caller, key, digest.digest())

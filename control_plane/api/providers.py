@@ -9,7 +9,7 @@ from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_providers
 from control_plane.catalog.addresses import check_provider_address
-from control_plane.catalog.model import InvalidBaseUrlError
+from control_plane.catalog.model import InvalidBaseUrlError, is_moved
 from control_plane.catalog.resources import Operation, Provider
 from control_plane.catalog.specs import PROVIDER_NAME, ProviderSpec
 from control_plane.errors import InvalidField, InvalidFieldsError
@@ -69,6 +69,10 @@ async def put_provider(call: Call, body: ProviderSpec) -> Operation:
     await catalog_change.begin(call)
     before = await postgres_providers.find_provider(call.db, name)
     catalog_change.match(call, before)
+    keeps_credential = "credential" not in body.model_fields_set
+    if before is not None and before.has_credential and keeps_credential and is_moved(before.base_url, body.base_url):
+        # Else who may write the catalogue could have it sent to an address of theirs.
+        raise InvalidFieldsError(InvalidField("/credential", "has to be given again for another address"))
     after = await postgres_providers.put_provider(
         call.db,
         name,

@@ -69,6 +69,11 @@ def check_base_url(url: str) -> None:
         raise InvalidBaseUrlError("the base URL is not one")
 
 
+def is_moved(before: str, after: str) -> bool:
+    """Whether two base URLs lead to different places: another scheme, host or port."""
+    return urlsplit(before)[:2] != urlsplit(after)[:2]
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One provider and the credential we use with it.

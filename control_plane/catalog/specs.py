@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
-from control_plane.fields import Body, Moment
+from control_plane.fields import STARS_MAX, Body, Moment
 from gateway_core.contract import REQUEST_S_MAX, Header
 from gateway_core.providers import ProviderKind
 
@@ -21,7 +21,6 @@ _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1000}")
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 _CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
-STARS_MAX: Final = 4
 GROUPS_MAX: Final = 16
 MEMBERS_MAX: Final = 16
 _MS_MAX: Final = REQUEST_S_MAX * 1000

@@ -34,7 +34,7 @@ local ENDPOINTS = {
 -- Top-level fields of a request body that somebody here needs.
 local REQUEST_FIELDS = {
   model = true, stream = true, stream_options = true, max_tokens = true, max_completion_tokens = true, n = true,
-  service_tier = true,
+  service_tier = true, speed = true, models = true,
 }
 -- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
 local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
@@ -42,7 +42,8 @@ local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 -- finds or fetches; and the escapes behind which such a word could hide, which no encoder writes for a letter.
 local WEB_SEARCH = '"web_search'
 local REFERENCES = {
-  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_', "\\u004", "\\u005", "\\u006", "\\u007",
+  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_',
+  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"', "\\u004", "\\u005", "\\u006", "\\u007",
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
 
@@ -360,7 +361,17 @@ local function on_request(h)
   if service_tier == false then
     return refuse(h, known, "400", "invalid_service_tier", "The field 'service_tier' is not a tier's name.", "service_tier")
   end
+  -- Another word for a tier, with one provider; with both, nobody could say what it will be.
+  local speed = plain_word(s, first.speed, last.speed)
+  if speed == false or (speed and service_tier) then
+    return refuse(h, known, "400", "invalid_service_tier", "The field 'speed' is not a tier's name, or stands beside one.", "speed")
+  end
+  if speed and speed ~= "standard" then service_tier = speed end
   known.service_tier = service_tier
+  -- A list of other models to fall back on would be served and not paid for.
+  if first.models and byte(s, first.models) ~= 110 then
+    return refuse(h, known, "400", "invalid_model", "Name one model, in the field 'model'.", "models")
+  end
 
   known.stream = first.stream ~= nil and byte(s, first.stream) == 116
   local edit, hide_usage = nil, false

@@ -147,7 +147,7 @@ async def test_a_client_cannot_choose_among_our_accounts_nor_is_it_named(
     assert received["headers"]["anthropic-beta"] == "kept"
 
 
-@pytest.mark.parametrize("word", [b"image_url", b"image\\u005furl"])
+@pytest.mark.parametrize("word", [b"image_url", b"image\\u005furl", b"mcp_servers", b"container"])
 async def test_a_body_that_refers_to_images_holds_the_whole_context(
     stack: Stack, session: aiohttp.ClientSession, word: bytes
 ) -> None:

@@ -211,13 +211,25 @@ async def test_what_the_pages_send_is_what_the_api_reads(api: Api) -> None:
     verify, reset = (re.search(r'send\("/api/v1(\S+)", \{token', page.html) for page in (VERIFY_EMAIL, RESET_PASSWORD))
     assert verify
     assert reset
-    done = await api.post(reset[1], {"token": api.mailbox.token("ada@example.com"), "password": "another battery"})
-    assert done.status == 204
-    assert (await api.log_in("ada@example.com", "another battery")).status == 200
     token = re.search(r"token=(.*)", api.mailbox.mails[0].link)
     assert token
     assert (await api.post(verify[1], {"token": token[1]})).status == 200
-    assert account.email == "ada@example.com"
+    done = await api.post(reset[1], {"token": api.mailbox.token("ada@example.com"), "password": "another battery"})
+    assert done.status == 204
+    assert (await api.log_in(account.email, "another battery")).status == 200
+
+
+async def test_a_reset_of_an_address_nobody_has_verified_ends_what_was_made_with_it(api: Api) -> None:
+    squatter = await api.sign_up("ada@example.com")
+    key = await squatter.api.post(f"{squatter.org}/keys", {"name": "kept"})
+    token = await squatter.api.post(f"{squatter.org}/tokens", {"name": "kept", "scopes": ["keys:write"]})
+    await api.post("/auth/password-reset-mails", {"email": "ada@example.com"})
+    await api.post(
+        "/auth/password-resets", {"token": api.mailbox.token("ada@example.com"), "password": "another battery"}
+    )
+    owner = api.as_((await api.log_in("ada@example.com", "another battery"))["access_token"])
+    assert (await owner.get(f"{squatter.org}/keys/{key['id']}"))["disabled"] is True
+    assert (await api.as_(token["token"]).post(f"{squatter.org}/keys", {"name": "more"})).status == 401
 
 
 async def test_an_unverified_address_blocks_a_log_in_only_where_that_is_set(pool: asyncpg.Pool) -> None:

@@ -57,6 +57,17 @@ async def test_a_credential_goes_in_and_never_comes_out(api: Api) -> None:
     assert (await api.get("/providers/one"))["has_credential"] is False
 
 
+async def test_a_credential_does_not_follow_its_provider_to_another_address(api: Api) -> None:
+    await put(api, "/providers/one", PROVIDER | {"credential": "sk-x"})
+    moved = PROVIDER | {"base_url": "https://elsewhere.example.com/v1"}
+    refused = await put(api, "/providers/one", moved, etag="*")
+    assert (refused.status, refused.pointers) == (422, ["/credential"])
+    assert (await put(api, "/providers/one", moved | {"credential": "sk-x"}, etag="*")).status == 202
+    assert (
+        await put(api, "/providers/one", moved | {"base_url": "https://elsewhere.example.com/v2"}, etag="*")
+    ).status == 202
+
+
 async def test_what_another_operator_changed_meanwhile_is_not_lost(api: Api) -> None:
     seen = (await put(api, "/providers/one", PROVIDER))["revision"]
     mine = await put(api, "/providers/one", PROVIDER | {"requests_max": 5}, etag=seen)

@@ -36,7 +36,7 @@ ANSWER = KeptAnswer(201, {"ETag": '"1"'}, '{"key": "sk-tg-live-secret"}')
 
 
 def claim(key: str) -> Claim:
-    return Claim.of(caller="user/usr_1", key=key, method="POST", path="/", body=b"")
+    return Claim.of(caller="user/usr_1", key=key, method="POST", target="/", if_match="", body=b"")
 
 
 def access_tokens(pool: asyncpg.Pool, seal: Seal) -> AccessTokens:

@@ -90,7 +90,7 @@ async def test_what_was_not_spent_goes_back_and_the_shares_that_are_out_stay(poo
     assert (await read_books(pool)).held == 100
     await PostgresLedger(pool).post(batch(posting("r1", price=80, slice_id="s1", share=100)))
     assert await slice_of(pool) == {"settled": 100, "returned": 400, "unknown": 0, "open": 0, "requests": 1}
-    # More than is open cannot come back, whoever says so.
+    # Said again, nothing more comes back.
     await pool.execute("SELECT billing.return_slice('s1', 400)")
     assert await read_books(pool) == Books(balance=920, held=0, revenue=80, absorbed=0, funding=-1000)
 

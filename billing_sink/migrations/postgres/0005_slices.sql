@@ -54,7 +54,8 @@ BEGIN
     RETURN v_amount;
 END $$;
 
--- Gives back what of a slice has not been spent and will not be. Its holder says so once.
+-- Gives back what of a slice has not been spent and will not be. Its holder says so once; said again, because the answer was lost,
+-- it changes nothing.
 CREATE FUNCTION billing.return_slice(p_slice_id text, p_unspent_nano_usd bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_account bigint;
@@ -63,7 +64,7 @@ BEGIN
     SELECT account_id INTO STRICT v_account FROM billing.slices WHERE slice_id = p_slice_id;
     -- The balance first, like every other writer.
     PERFORM FROM billing.accounts WHERE account_id = v_account FOR UPDATE;
-    SELECT least(open_nano_usd, p_unspent_nano_usd) INTO v_amount FROM billing.slices
+    SELECT least(open_nano_usd, p_unspent_nano_usd - returned_nano_usd) INTO v_amount FROM billing.slices
         WHERE slice_id = p_slice_id AND closed_at IS NULL FOR UPDATE;
     IF v_amount > 0 THEN
         UPDATE billing.slices SET returned_nano_usd = returned_nano_usd + v_amount WHERE slice_id = p_slice_id;
