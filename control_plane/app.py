@@ -43,10 +43,11 @@ from control_plane.xds.nodes import NodeRegistry
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
 from gateway_core.clock import monotonic, utc_now
+from gateway_core.contract import Channel
 from gateway_core.health import serving
 from gateway_core.ids import new_id
 from gateway_core.logs import Logger
-from gateway_core.postgres import Trouble, connect_pool
+from gateway_core.postgres import Listener, Trouble, connect_pool
 
 POOL_SIZE_MAX = 20
 HOUSEKEEPING_S = 600
@@ -66,7 +67,10 @@ async def serve(settings: Settings, log: Logger) -> None:
         outgoing_http() as http,
         _mail_sender(settings, registry, log) as mail,
     ):
-        watcher = CatalogWatcher(pool, settings.postgres_dsn, seal, log)
+        listener = Listener(
+            settings.postgres_dsn, [Channel.CATALOG], service="control_plane", registry=registry, log=log
+        )
+        watcher = CatalogWatcher(pool, listener, seal, log)
         first = await read_catalog(pool, seal, log)
         publisher = Publisher(first, Translator(settings), cache, reports.changed, registry, log)
         discovery = await start_server(

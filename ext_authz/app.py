@@ -26,7 +26,7 @@ from gateway_core.contract import Channel
 from gateway_core.health import always_ready, serving_health
 from gateway_core.ids import SliceId, new_id
 from gateway_core.logs import Logger
-from gateway_core.postgres import Notification, Trouble, connect_pool, notifications
+from gateway_core.postgres import Listener, Notification, Trouble, connect_pool
 from gateway_core.postgres_keys import PostgresKeys
 
 POOL_SIZE_MAX = 16
@@ -57,6 +57,13 @@ async def serve(settings: Settings, log: Logger) -> None:
             stale_ms=settings.key_cache_stale_ms,
             trouble=Trouble,
             monotonic=monotonic,
+        )
+        listener = Listener(
+            settings.postgres_dsn,
+            [Channel.API_KEY, Channel.CATALOG],
+            service="ext_authz",
+            registry=registry,
+            log=log,
         )
         uses = KeyUses(keys_max=settings.key_cache_entries)
         uptake = Uptake(monotonic)
@@ -92,7 +99,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 ),
                 asyncio.TaskGroup() as group,
             ):
-                group.create_task(_follow_changes(settings, keys, uptake, stale), name="follow_changes")
+                group.create_task(_follow_changes(listener, keys, uptake, stale), name="follow_changes")
                 group.create_task(_refresh_offers(offers, stale, log), name="refresh_offers")
                 group.create_task(_report(keys, uptake, authorizers, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
@@ -104,9 +111,8 @@ async def serve(settings: Settings, log: Logger) -> None:
             await _say_goodbye(authorizers, log)
 
 
-async def _follow_changes(settings: Settings, keys: KeyCache, uptake: Uptake, stale: asyncio.Event) -> None:
-    channels = [Channel.API_KEY, Channel.CATALOG]
-    async for change in notifications(settings.postgres_dsn, channels, service="ext_authz"):
+async def _follow_changes(listener: Listener, keys: KeyCache, uptake: Uptake, stale: asyncio.Event) -> None:
+    async for change in listener.notifications():
         match change:
             case Notification(channel=Channel.API_KEY, payload=payload) if _CHANGE.fullmatch(payload):
                 number, _, hashes = payload.partition(":")

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
+from prometheus_client import CollectorRegistry, Gauge
 from pydantic import SecretStr
+
+from gateway_core.logs import Logger
 
 NOTIFICATIONS_MAX: Final = 10_000
 RECONNECT_DELAY_S: Final = 0.25
@@ -50,40 +53,74 @@ async def connect_pool(
     )
 
 
-async def notifications(
-    dsn: SecretStr, channels: Sequence[str], *, service: str
-) -> AsyncIterator[Notification | Resync]:
-    """Every NOTIFY on the channels, over a connection of its own that is made again when it breaks.
+class Listener:
+    """Every NOTIFY on some channels, over a connection of its own that is made again when it breaks.
 
-    Yields a `Resync` after each (re)connect, when the connection breaks, and when more than `NOTIFICATIONS_MAX` were waiting. Never ends by itself.
+    Whoever relies on it works on with what it last heard while the connection is away. So that this is seen, it is logged once when
+    it is lost and once when it is back, and `tollgate_<service>_listening` is 0 in between.
     """
-    while True:
-        queue: asyncio.Queue[Notification | Resync] = asyncio.Queue(NOTIFICATIONS_MAX)
 
-        receive = _receiver(queue)
-        try:
-            connection = await asyncpg.connect(
-                dsn.get_secret_value(), timeout=5, server_settings={"application_name": f"{service} listener"}
-            )
-        except Trouble:
+    def __init__(
+        self, dsn: SecretStr, channels: Sequence[str], *, service: str, registry: CollectorRegistry, log: Logger
+    ) -> None:
+        self._dsn = dsn
+        self._channels = channels
+        self._service = service
+        self._log = log.bind(channels=list(channels))
+        self._is_lost = False
+        self._listening = Gauge(
+            f"tollgate_{service}_listening", "Whether Postgres can tell of changes: 1, or 0", registry=registry
+        )
+
+    async def notifications(self) -> AsyncIterator[Notification | Resync]:
+        """Yields a `Resync` after each (re)connect, when the connection breaks, and when more than `NOTIFICATIONS_MAX` were waiting.
+
+        Never ends by itself.
+        """
+        while True:
+            queue: asyncio.Queue[Notification | Resync] = asyncio.Queue(NOTIFICATIONS_MAX)
+            receive = _receiver(queue)
+            try:
+                connection = await asyncpg.connect(
+                    self._dsn.get_secret_value(),
+                    timeout=5,
+                    server_settings={"application_name": f"{self._service} listener"},
+                )
+            except Trouble as error:
+                self._lost(type(error).__name__)
+                await asyncio.sleep(RECONNECT_DELAY_S)
+                continue
+            try:
+                connection.add_termination_listener(_end_listener(queue))
+                for channel in self._channels:
+                    await connection.add_listener(channel, receive)
+                self._back()
+                yield Resync()
+                while not connection.is_closed():
+                    try:
+                        yield await asyncio.wait_for(queue.get(), KEEPALIVE_S)
+                    except TimeoutError:
+                        # A connection that died without a word is noticed here and not at the next change.
+                        await connection.execute("SELECT 1", timeout=KEEPALIVE_S)
+                self._lost("closed")
+            except Trouble as error:
+                self._lost(type(error).__name__)
+            finally:
+                connection.terminate()
             await asyncio.sleep(RECONNECT_DELAY_S)
-            continue
-        try:
-            connection.add_termination_listener(_end_listener(queue))
-            for channel in channels:
-                await connection.add_listener(channel, receive)
-            yield Resync()
-            while not connection.is_closed():
-                try:
-                    yield await asyncio.wait_for(queue.get(), KEEPALIVE_S)
-                except TimeoutError:
-                    # A connection that died without a word is noticed here and not at the next change.
-                    await connection.execute("SELECT 1", timeout=KEEPALIVE_S)
-        except Trouble:
-            pass
-        finally:
-            connection.terminate()
-        await asyncio.sleep(RECONNECT_DELAY_S)
+
+    def _lost(self, error: str) -> None:
+        self._listening.set(0)
+        if not self._is_lost:
+            # The kind of error and no more: what a driver says may quote the DSN.
+            self._log.warning("listener_lost", error=error)
+            self._is_lost = True
+
+    def _back(self) -> None:
+        self._listening.set(1)
+        if self._is_lost:
+            self._log.info("listener_back")
+            self._is_lost = False
 
 
 def _receiver(queue: asyncio.Queue[Notification | Resync]) -> Callable[[object, int, str, object], None]:

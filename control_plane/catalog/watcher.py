@@ -3,14 +3,12 @@
 import asyncio
 
 import asyncpg
-from pydantic import SecretStr
 
 from control_plane.catalog.model import Catalog
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.sealing import Seal
-from gateway_core.contract import Channel
 from gateway_core.logs import Logger
-from gateway_core.postgres import Trouble, notifications
+from gateway_core.postgres import Listener, Trouble
 
 
 class CatalogWatcher:
@@ -19,16 +17,16 @@ class CatalogWatcher:
     Postgres gone: the last catalogue stays in force, here and in every Envoy.
     """
 
-    def __init__(self, pool: asyncpg.Pool, dsn: SecretStr, seal: Seal, log: Logger) -> None:
+    def __init__(self, pool: asyncpg.Pool, listener: Listener, seal: Seal, log: Logger) -> None:
         self._pool = pool
-        self._dsn = dsn
+        self._listener = listener
         self._seal = seal
         self._log = log
         self.changed = asyncio.Event()
 
     async def listen(self) -> None:
         """Note that something changed; several changes at once are one."""
-        async for _ in notifications(self._dsn, [Channel.CATALOG], service="control_plane"):
+        async for _ in self._listener.notifications():
             self.changed.set()
 
     async def next_catalog(self) -> Catalog:
