@@ -1,8 +1,9 @@
 """What each connected Envoy has accepted and refused. A rejection is state: Envoy keeps its old configuration quietly."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -33,17 +34,21 @@ class NodeStatus:
 
     Attributes:
         accepted_revision: of the newest snapshot it has accepted whole; 0 before the first.
-        refused_revision: of the newest snapshot of which it has refused a part; history once a newer one is accepted.
-        refusal: in its own words.
+        refused_revision: of the newest snapshot of which it has refused a part; None once a newer one is in force.
+        refusal: in its own words; None together with it.
     """
 
     stream: int
     node_id: str
     connected_at: datetime
-    types: dict[str, TypeStatus] = field(default_factory=dict)
+    types: Mapping[str, TypeStatus] = field(default_factory=lambda: MappingProxyType({}))
     accepted_revision: int = 0
     refused_revision: int | None = None
     refusal: str | None = None
+
+    def with_type(self, type_url: str, status: TypeStatus) -> "NodeStatus":
+        """The same node with another status of one type."""
+        return replace(self, types=MappingProxyType({**self.types, type_url: status}))
 
 
 class NodeRegistry:
@@ -75,22 +80,24 @@ class NodeRegistry:
     def accepted(self, stream: int, type_url: str, version: str) -> None:
         """The node ACKed a version; an earlier rejection is history."""
         self._answers.labels(_short(type_url), "ack").inc()
-        self._nodes[stream].types[type_url] = TypeStatus(version, self._now())
+        self._nodes[stream] = self._nodes[stream].with_type(type_url, TypeStatus(version, self._now()))
+        self._changed()
 
     def in_force(self, stream: int, revision: int) -> None:
-        """The node has accepted all of a snapshot."""
-        node = self._nodes[stream]
-        if node.accepted_revision != revision:
-            self._nodes[stream] = replace(node, accepted_revision=revision)
+        """The node has accepted all of a snapshot; what it refused of an older one is history."""
+        node = replace(self._nodes[stream], accepted_revision=revision)
+        if node.refused_revision is not None and node.refused_revision < revision:
+            node = replace(node, refused_revision=None, refusal=None)
+        if node != self._nodes[stream]:
+            self._nodes[stream] = node
             self._changed()
 
     def rejected(self, stream: int, type_url: str, version: str, message: str, *, revision: int) -> None:
         """The node NACKed a version and stays with the one it had; `revision` is that of the snapshot it came from."""
         self._answers.labels(_short(type_url), "nack").inc()
-        types = self._nodes[stream].types
-        status = types.get(type_url, TypeStatus())
-        types[type_url] = replace(status, rejection=Rejection(version, message, self._now()))
-        self._nodes[stream] = replace(self._nodes[stream], refused_revision=revision, refusal=message)
+        node = self._nodes[stream]
+        status = replace(node.types.get(type_url, TypeStatus()), rejection=Rejection(version, message, self._now()))
+        self._nodes[stream] = replace(node.with_type(type_url, status), refused_revision=revision, refusal=message)
         self._changed()
 
     def nodes(self) -> Iterable[NodeStatus]:

@@ -27,14 +27,39 @@ def metrics() -> CollectorRegistry:
     return CollectorRegistry()
 
 
+class Changes:
+    """Counts how often a change was told."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def __call__(self) -> None:
+        self.told += 1
+
+    def since(self) -> int:
+        """How many since the last look."""
+        told, self.told = self.told, 0
+        return told
+
+
 @pytest.fixture
-def registry(clock: Clock, metrics: CollectorRegistry) -> NodeRegistry:
-    return NodeRegistry(clock, lambda: None, metrics)
+def changes() -> Changes:
+    return Changes()
+
+
+@pytest.fixture
+def registry(clock: Clock, changes: Changes, metrics: CollectorRegistry) -> NodeRegistry:
+    return NodeRegistry(clock, changes, metrics)
 
 
 def status(registry: NodeRegistry, type_url: str = CLUSTER_TYPE) -> TypeStatus:
     [node] = registry.nodes()
     return node.types[type_url]
+
+
+def revisions(registry: NodeRegistry) -> tuple[int, int | None, str | None]:
+    [node] = registry.nodes()
+    return node.accepted_revision, node.refused_revision, node.refusal
 
 
 def test_a_node_that_connects_is_known_and_one_that_leaves_is_forgotten(registry: NodeRegistry) -> None:
@@ -94,6 +119,50 @@ def test_types_and_streams_are_kept_apart(registry: NodeRegistry) -> None:
     assert first.types[CLUSTER_TYPE].rejection is None
     assert first.types[ROUTE_TYPE].accepted_version is None
     assert second.types == {}
+
+
+def test_every_change_is_told_once_and_what_changes_nothing_is_not(registry: NodeRegistry, changes: Changes) -> None:
+    registry.connected(1, "envoy-1")
+    assert changes.since() == 1
+    registry.accepted(1, CLUSTER_TYPE, "v1")
+    assert changes.since() == 1
+    registry.in_force(1, 1)
+    assert changes.since() == 1
+    registry.in_force(1, 1)
+    assert changes.since() == 0
+    registry.rejected(1, CLUSTER_TYPE, "v2", "no", revision=2)
+    assert changes.since() == 1
+    registry.disconnected(1)
+    assert changes.since() == 1
+
+
+def test_a_refusal_is_gone_once_a_newer_revision_is_in_force(registry: NodeRegistry) -> None:
+    registry.connected(1, "envoy-1")
+    registry.in_force(1, 4)
+    registry.rejected(1, CLUSTER_TYPE, "v5", "no", revision=5)
+    assert revisions(registry) == (4, 5, "no")
+    registry.in_force(1, 6)
+    assert revisions(registry) == (6, None, None)
+
+
+@pytest.mark.parametrize("revision", [4, 5])
+def test_a_refusal_stays_while_no_newer_revision_is_in_force(registry: NodeRegistry, revision: int) -> None:
+    registry.connected(1, "envoy-1")
+    registry.rejected(1, CLUSTER_TYPE, "v5", "no", revision=5)
+    registry.in_force(1, revision)
+    assert revisions(registry) == (revision, 5, "no")
+
+
+def test_a_status_that_was_handed_out_never_changes(registry: NodeRegistry) -> None:
+    registry.connected(1, "envoy-1")
+    registry.accepted(1, CLUSTER_TYPE, "v1")
+    [before] = registry.nodes()
+    seen = dict(before.types)
+    registry.accepted(1, ROUTE_TYPE, "v1")
+    registry.rejected(1, CLUSTER_TYPE, "v2", "no", revision=2)
+    assert before.types == seen
+    with pytest.raises(TypeError):
+        before.types[ROUTE_TYPE] = TypeStatus()  # type: ignore[index]
 
 
 def test_answers_and_nodes_are_counted(registry: NodeRegistry, metrics: CollectorRegistry) -> None:
