@@ -1,11 +1,12 @@
 """Catalogues for tests: written in YAML, drawn at random, or put together by hand; and settings to translate them with."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from control_plane.catalog.model import Catalog, Deployment, Model, Provider
+from control_plane.catalog.model import Catalog, Deployment, Model, Policy, Provider
 from control_plane.settings import Settings
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.providers import ProviderKind
@@ -101,9 +102,19 @@ _BASE_URLS = st.sampled_from(
 )
 
 
+_MILLISECONDS = st.none() | st.integers(1, 600_000)
+_POLICIES = st.just(Policy()) | st.builds(
+    Policy,
+    attempts_max=st.none() | st.integers(1, 16),
+    retry_statuses=st.none() | st.lists(st.integers(400, 599), max_size=4, unique=True).map(tuple),
+    first_byte_timeout_ms=_MILLISECONDS,
+    idle_timeout_ms=_MILLISECONDS,
+)
+
+
 @st.composite
 def catalogs(draw: st.DrawFn) -> Catalog:
-    """Any catalogue the schema allows: names, chains and weights at random, some models served nowhere."""
+    """Any catalogue the schema allows: names, aliases, chains, weights and policies at random, some models served nowhere."""
     providers = draw(
         st.lists(
             st.builds(provider, _NAMES, st.sampled_from(ProviderKind), _BASE_URLS, credential=st.none() | _CREDENTIALS),
@@ -126,4 +137,11 @@ def catalogs(draw: st.DrawFn) -> Catalog:
             unique_by=lambda d: (d.model, d.provider),
         )
     )
-    return catalog(providers, deployments, revision=draw(st.integers(0, 2**40)))
+    made = catalog(providers, deployments, revision=draw(st.integers(0, 2**40)))
+    # A name means one model, be it its own or an alias.
+    free = draw(st.lists(_MODELS.filter(lambda name: name not in made.models), max_size=4, unique=True))
+    models = {}
+    for name, model in made.models.items():
+        aliases = [ModelName(free.pop()) for _ in range(draw(st.integers(0, min(2, len(free)))))]
+        models[name] = replace(model, aliases=tuple(aliases), policy=draw(_POLICIES))
+    return replace(made, models=models)

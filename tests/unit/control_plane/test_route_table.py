@@ -1,20 +1,25 @@
 """Routes are encoded once each, and what is put together from them is what would have been encoded whole."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from control_plane.catalog.model import Catalog
+from control_plane.catalog.model import Catalog, Policy
+from control_plane.settings import Settings
 from control_plane.xds.protobuf import ROUTE_TYPE, encode
 from control_plane.xds.route_table import RouteTable
-from control_plane.xds.routes import provider_routes, route_configuration
 from control_plane.xds.translate import resources
 from gateway_core.contract import Cluster, simulator_route_key
 from gateway_core.endpoints import Endpoint
-from tests.support.catalogs import catalog, deployment, provider, settings
+from gateway_core.ids import ModelName
+from tests.support.catalogs import catalog, catalogs, deployment, provider, settings
 
 SETTINGS = settings()
 
@@ -26,13 +31,54 @@ def of(models: int) -> Catalog:
     )
 
 
-def whole(given_catalog: Catalog) -> RouteConfiguration:
-    return RouteConfiguration.parse(encode(ROUTE_TYPE, route_configuration(provider_routes(given_catalog), SETTINGS)))
+def whole(given_catalog: Catalog, given_settings: Settings) -> RouteConfiguration:
+    [resource] = [each for name, each in resources(given_catalog, given_settings) if name == ROUTE_TYPE]
+    return RouteConfiguration.parse(encode(ROUTE_TYPE, resource))
 
 
-@given(models=st.integers(0, 12))
-def test_the_table_says_what_the_whole_would_say(models: int) -> None:
-    assert RouteConfiguration.parse(RouteTable(SETTINGS).encode(of(models))) == whole(of(models))
+@settings_of_hypothesis(max_examples=50)
+@given(before=catalogs(), after=catalogs(), has_simulator=st.booleans())
+def test_the_table_says_what_the_whole_would_say_whatever_it_remembers(
+    before: Catalog, after: Catalog, has_simulator: bool
+) -> None:
+    given_settings = SETTINGS if has_simulator else settings(simulator_url=None)
+    table = RouteTable(given_settings)
+    first = table.encode(before)
+    assert RouteConfiguration.parse(first) == whole(before, given_settings)
+    assert RouteConfiguration.parse(table.encode(after)) == whole(after, given_settings)
+    assert table.encode(before) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: replace(made, deployments=tuple(replace(each, weight=7) for each in made.deployments)),
+        lambda made: replace(made, deployments=tuple(replace(each, priority=9) for each in made.deployments)),
+        lambda made: replace(made, deployments=tuple(replace(each, upstream_model="o") for each in made.deployments)),
+        lambda made: with_models(made, policy=Policy(attempts_max=1)),
+        lambda made: with_models(made, policy=Policy(retry_statuses=(418,))),
+        lambda made: with_models(made, policy=Policy(first_byte_timeout_ms=1500)),
+        lambda made: with_models(made, policy=Policy(idle_timeout_ms=1500)),
+        lambda made: with_models(made, aliases=(ModelName("alias"),)),
+        lambda made: replace(made, providers={name: provider(name, base_url="http://e/v9") for name in made.providers}),
+    ],
+    ids=[
+        "weight", "priority", "upstream model", "attempts", "statuses", "first byte", "idle", "aliases", "base url",
+    ],
+)  # fmt: skip
+def test_no_part_of_a_route_can_change_without_its_bytes(change: Callable[[Catalog], Catalog]) -> None:
+    chain = [deployment("m", "a"), deployment("m", "b"), deployment("m", "c", priority=1)]
+    table, before = RouteTable(SETTINGS), catalog([provider(name) for name in "abc"], chain)
+    old = table.encode(before)
+    after = change(before)
+    new = table.encode(after)
+    assert new != old
+    assert RouteConfiguration.parse(new) == whole(after, SETTINGS)
+
+
+def with_models(made: Catalog, **fields: Any) -> Catalog:
+    """The same catalogue with something else about its models."""
+    return replace(made, models={name: replace(model, **fields) for name, model in made.models.items()})
 
 
 def test_the_same_routes_give_the_same_bytes_whatever_came_before() -> None:
