@@ -1,4 +1,4 @@
-"""How far this process has followed the changes of keys. Pure."""
+"""How far this process has followed the changes of keys. No I/O, but an event for the task that reports it."""
 
 import asyncio
 from dataclasses import dataclass

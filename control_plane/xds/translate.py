@@ -1,4 +1,4 @@
-"""The catalogue and the settings, as Envoy's resources. Pure; unchanged resources are not built twice."""
+"""The catalogue and the settings, as Envoy's resources. No I/O; the bytes of the latest are kept, so that none is built twice."""
 
 import json
 from collections.abc import Iterable

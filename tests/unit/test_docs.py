@@ -69,3 +69,11 @@ def test_every_file_the_architecture_names_exists() -> None:
 def test_every_package_has_a_readme() -> None:
     packages = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "wire"]
     assert not [package.name for package in packages if not (package / "README.md").exists()]
+
+
+def test_the_readme_of_the_tests_names_every_folder_and_every_file_of_support() -> None:
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/.]+)`", text))
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").glob("*/*.py")}
+    assert {f"{folder}/" for folder in folders} <= named
+    assert {path.name for path in (ROOT / "tests" / "support").glob("*.py")} <= named
