@@ -14,7 +14,7 @@ from control_plane.accounts.postgres_sessions import Session
 from control_plane.accounts.postgres_signing import LIFETIME, Claims
 from control_plane.api import mail_pages
 from control_plane.api.mailed_tokens import new_secret
-from control_plane.api.operation import Call, found, operation
+from control_plane.api.operation import Audit, Call, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
 from control_plane.fields import SECRET, Body, Email, MailToken, Name, Password
 from gateway_core.api_keys import hash_key
@@ -147,7 +147,7 @@ async def make_org(call: Call, owner_id: str, name: str, actor: Actor) -> tuple[
     return organization, project
 
 
-@operation("POST", "/auth/login", tag=TAG, access=Open.ANYONE, in_transaction=False, is_audited=False)
+@operation("POST", "/auth/login", tag=TAG, access=Open.ANYONE, in_transaction=False, audit=Audit.BY_ITSELF)
 async def login(call: Call, body: Credentials) -> Tokens:
     """Log in with e-mail address and password."""
     services = call.services
@@ -185,7 +185,7 @@ async def issue_tokens(call: Call, session: Session, refresh_token: str) -> Toke
     return Tokens(access_token=access_token, expires_in=int(LIFETIME.total_seconds()), refresh_token=refresh_token)
 
 
-@operation("POST", "/auth/refresh", tag=TAG, access=Open.ANYONE, in_transaction=False, is_audited=False)
+@operation("POST", "/auth/refresh", tag=TAG, access=Open.ANYONE, in_transaction=False, audit=Audit.NONE)
 async def refresh(call: Call, body: RefreshToken) -> Tokens:
     """Exchange a refresh token for new tokens. Used twice, it ends its session."""
     services = call.services
@@ -222,7 +222,7 @@ async def verify_email(call: Call, body: TokenOfMail) -> Verified:
     return Verified(email=user.email)
 
 
-@operation("POST", "/auth/verification-mails", tag=TAG, access=Open.SIGNED_IN, is_audited=False, status=202)
+@operation("POST", "/auth/verification-mails", tag=TAG, access=Open.SIGNED_IN, audit=Audit.NONE, status=202)
 async def send_verification(call: Call) -> None:
     """Send the mail with the verification link once more."""
     await call.services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
@@ -231,7 +231,7 @@ async def send_verification(call: Call) -> None:
         await _mail_verification(call, user)
 
 
-@operation("POST", "/auth/password-reset-mails", tag=TAG, access=Open.ANYONE, is_audited=False, status=202)
+@operation("POST", "/auth/password-reset-mails", tag=TAG, access=Open.ANYONE, audit=Audit.NONE, status=202)
 async def send_password_reset(call: Call, body: EmailAddress) -> None:
     """Send a mail to reset the password. The answer is the same whether or not the address has an account."""
     services = call.services

@@ -12,7 +12,7 @@ from control_plane.accounts.model import Resource, Revised
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_audit import Entry
 from control_plane.api import catalog_change
-from control_plane.api.operation import Call, operation
+from control_plane.api.operation import Audit, Call, operation
 from control_plane.api.providers import address_fault
 from control_plane.catalog.document import CatalogDocument, Kind, Thing, canonical
 from control_plane.catalog.document_changes import Change, Changes, Verb, changes
@@ -123,6 +123,7 @@ async def get_catalog(call: Call) -> WholeCatalog:
     tag=TAG,
     access=Permission.CATALOG_READ,
     in_transaction=False,
+    audit=Audit.NONE,
     prepare=check_addresses,
     body_bytes_max=DOCUMENT_BYTES_MAX,
 )
@@ -164,6 +165,7 @@ async def apply_catalog(call: Call, body: CatalogDocument, query: PruneQuery) ->
     tag=TAG,
     access=Permission.CATALOG_WRITE,
     in_transaction=False,
+    audit=Audit.NONE,
     prepare=check_addresses,
     body_bytes_max=DOCUMENT_BYTES_MAX,
 )

@@ -15,7 +15,7 @@ from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_orgs import find_role
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.errors import REQUEST_ID
-from control_plane.api.operation import Answer, Call, Operation, Redirect
+from control_plane.api.operation import Answer, Audit, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
 from control_plane.api.reading import idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
 from control_plane.errors import ForbiddenError, NotFoundError, RevisionRequiredError
@@ -57,7 +57,7 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
         if operation.in_transaction:
             kept = await _change(operation, call, arguments)
         else:
-            kept = _render(operation, await operation.handler(call, **arguments))
+            kept = await _handle(operation, call, arguments)
         for action in call.after_commit:
             await action()
         return web.Response(
@@ -144,12 +144,17 @@ async def _once(operation: Operation, call: Call, arguments: dict[str, BaseModel
         if kept is not None:
             kept.headers["Idempotency-Replayed"] = "true"
             return kept
-    answer = _render(operation, await operation.handler(call, **arguments))
-    if operation.is_audited and not call.audited:
-        raise RuntimeError(f"{operation.name} has changed something and left no audit entry")
+    answer = await _handle(operation, call, arguments)
     if claim is not None:
         await claim.keep(call.db, call.services.seal, answer)
     return answer
+
+
+async def _handle(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
+    answer = await operation.handler(call, **arguments)
+    if operation.audit is not Audit.NONE and not call.audited:
+        raise RuntimeError(f"{operation.name} has changed something and left no audit entry")
+    return _render(operation, answer)
 
 
 def _render(operation: Operation, answer: Answer) -> KeptAnswer:

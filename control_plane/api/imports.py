@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, StringConstraints
 from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Permission
 from control_plane.api.catalog import DOCUMENT_BYTES_MAX, TAG, as_of_one_moment
-from control_plane.api.operation import Call, operation
+from control_plane.api.operation import Audit, Call, operation
 from control_plane.api.strict_json import parse_object
 from control_plane.catalog.document import CatalogDocument
 from control_plane.catalog.document_changes import Change, changes
@@ -61,6 +61,7 @@ class ImportPreview(Revised):
     tag=TAG,
     access=Permission.CATALOG_READ,
     in_transaction=False,
+    audit=Audit.NONE,
     body_bytes_max=DOCUMENT_BYTES_MAX,
     is_brief=True,
 )

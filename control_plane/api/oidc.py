@@ -21,7 +21,7 @@ from control_plane.api import sign_in_page
 from control_plane.api.auth import TAG, Tokens, issue_tokens, open_session
 from control_plane.api.context import Services
 from control_plane.api.mailed_tokens import new_secret
-from control_plane.api.operation import PREFIX, Call, Redirect, found, operation
+from control_plane.api.operation import PREFIX, Audit, Call, Redirect, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
 from control_plane.fields import SECRET, SHOWN_ONCE, Body
 from control_plane.oidc.admission import Link, SignUp, TakeOver, admit
@@ -113,7 +113,7 @@ async def list_issuers(call: Call) -> IssuerNames:
     access=Open.ANYONE,
     status=201,
     in_transaction=False,
-    is_audited=False,
+    audit=Audit.NONE,
 )
 async def begin_log_in(call: Call, body: LogInRequest) -> LogInBegun:
     """Begin a log-in at an issuer. It is good for ten minutes and one use."""
@@ -160,7 +160,7 @@ async def come_back(call: Call, query: AuthorizationAnswer) -> Redirect:
     return Redirect(location=f"{services.public_url}{log_in.return_to}#{fragment}")
 
 
-@operation("POST", "/auth/oidc/tokens", tag=TAG, access=Open.ANYONE, in_transaction=False, is_audited=False)
+@operation("POST", "/auth/oidc/tokens", tag=TAG, access=Open.ANYONE, in_transaction=False, audit=Audit.BY_ITSELF)
 async def exchange_code(call: Call, body: CodeExchange) -> Tokens:
     """Log in with what the issuer sent the browser back with, and the secret from the beginning."""
     services = call.services

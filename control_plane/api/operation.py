@@ -9,6 +9,7 @@ or not at all.
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, TypeVar, get_type_hints
 
 from aiohttp import web
@@ -36,6 +37,17 @@ Answer = BaseModel | None
 Handler = Callable[..., Awaitable[Answer]]
 
 
+class Audit(StrEnum):
+    """How a change comes into the audit log."""
+
+    REQUIRED = "required"
+    """The handler writes it in the transaction it is given; one that does not is undone."""
+    BY_ITSELF = "by itself"
+    """The handler makes its own transaction and writes the entry in it."""
+    NONE = "none"
+    """Nothing changes that anybody has to account for."""
+
+
 class Redirect(Resource):
     """Where the browser goes on; the `Location` of the answer."""
 
@@ -53,9 +65,9 @@ class Operation:
         query: its query parameters; None if it has none.
         answer: what it answers with; None for 204.
         in_transaction: whether the handler gets a transaction. Without one it makes its own, and `Idempotency-Key` and
-            `dry_run` do not apply.
+            `dry_run` do not apply. A read never gets one.
         prepare: what is done before the transaction, because it takes long; it gets what the handler gets.
-        is_audited: whether it must leave an audit entry.
+        audit: who sees to it that a change leaves an audit entry.
         needs_revision: whether it must come with `If-Match`; a PUT only if there is something to replace.
         body_bytes_max: larger bodies are 413.
         is_brief: whether fields that are at their default are left out of its answer.
@@ -74,7 +86,7 @@ class Operation:
     status: int
     in_transaction: bool
     prepare: Callable[..., Awaitable[None]] | None
-    is_audited: bool
+    audit: Audit
     needs_revision: bool
     body_bytes_max: int
     is_brief: bool
@@ -96,19 +108,26 @@ def operation(
     tag: str,
     access: Access,
     status: int | None = None,
-    in_transaction: bool | None = None,
+    in_transaction: bool = True,
     prepare: Callable[..., Awaitable[None]] | None = None,
-    is_audited: bool = True,
+    audit: Audit = Audit.REQUIRED,
     needs_revision: bool = False,
     body_bytes_max: int = BODY_BYTES_MAX,
     is_brief: bool = False,
 ) -> Callable[[Handler], Handler]:
-    """Declare a handler as an operation. The first line of its docstring is the summary."""
+    """Declare a handler as an operation. The first line of its docstring is the summary.
+
+    Raises:
+        ValueError: it would change something whose audit entry nobody sees to: only in a transaction is there a moment at
+            which its absence can still undo the change.
+    """
+    is_read = method == "GET"
+    if audit is Audit.REQUIRED and not in_transaction and not is_read:
+        raise ValueError(f"{method} {path} has no transaction, so it has to say how it is audited")
 
     def declare(handler: Handler) -> Handler:
         hints = get_type_hints(handler)
         answer = hints["return"] if hints["return"] is not type(None) else None
-        is_read = method == "GET"
         OPERATIONS.append(
             Operation(
                 name=handler.__name__,
@@ -122,9 +141,9 @@ def operation(
                 query=hints.get("query"),
                 answer=answer,
                 status=status or (204 if answer is None else 200),
-                in_transaction=not is_read if in_transaction is None else in_transaction,
+                in_transaction=in_transaction and not is_read,
                 prepare=prepare,
-                is_audited=is_audited and not is_read,
+                audit=Audit.NONE if is_read else audit,
                 needs_revision=needs_revision,
                 body_bytes_max=body_bytes_max,
                 is_brief=is_brief,
