@@ -1,12 +1,14 @@
 """Users, organisations, projects, keys and what belongs to them, as the API shows them. Pure; no secret is in any of them."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from control_plane.accounts.permissions import Permission, Role
 from gateway_core.mode import Mode
+
+NOT_ENFORCED: Final = "Kept and shown, but not enforced yet: no request is refused because of it."
 
 
 class Resource(BaseModel):
@@ -102,11 +104,11 @@ class Key(Revised):
     ip_allowed: list[str] = Field(
         description="Networks in CIDR notation it may be used from; none admits every address."
     )
-    budget_per_day_usd: str | None
-    budget_per_month_usd: str | None
-    requests_per_minute_max: int | None
-    tokens_per_minute_max: int | None
-    concurrency_max: int | None
+    budget_per_day_usd: str | None = Field(description=NOT_ENFORCED)
+    budget_per_month_usd: str | None = Field(description=NOT_ENFORCED)
+    requests_per_minute_max: int | None = Field(description=NOT_ENFORCED)
+    tokens_per_minute_max: int | None = Field(description=NOT_ENFORCED)
+    concurrency_max: int | None = Field(description=NOT_ENFORCED)
     disabled: bool
     expires_at: datetime | None
     previous_valid_until: datetime | None = Field(description="Until when the key before the last rotation works.")

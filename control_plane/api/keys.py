@@ -6,7 +6,7 @@ from typing import Final
 from pydantic import Field
 
 from control_plane.accounts import postgres_api_keys, postgres_orgs, postgres_propagation
-from control_plane.accounts.model import Key
+from control_plane.accounts.model import NOT_ENFORCED, Key
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_api_keys import KeySettings
 from control_plane.accounts.postgres_propagation import Propagation
@@ -23,20 +23,17 @@ from gateway_core.money import NanoUsd, parse_usd
 TAG: Final = "keys"
 
 
-_KEPT: Final = "Kept and shown, and not yet enforced."
-
-
 class KeyChange(Body):
     """What can be changed about a key; what is left out stays as it is, null removes a limit."""
 
     name: Name = ""
     models_allowed: list[ModelPattern] = Field(default=[], max_length=100)
     ip_allowed: list[Network] = Field(default=[], max_length=100)
-    budget_per_day_usd: Usd | None = Field(default=None, description=_KEPT)
-    budget_per_month_usd: Usd | None = Field(default=None, description=_KEPT)
-    requests_per_minute_max: Count | None = Field(default=None, description=_KEPT)
-    tokens_per_minute_max: Count | None = Field(default=None, description=_KEPT)
-    concurrency_max: Count | None = Field(default=None, description=_KEPT)
+    budget_per_day_usd: Usd | None = Field(default=None, description=NOT_ENFORCED)
+    budget_per_month_usd: Usd | None = Field(default=None, description=NOT_ENFORCED)
+    requests_per_minute_max: Count | None = Field(default=None, description=NOT_ENFORCED)
+    tokens_per_minute_max: Count | None = Field(default=None, description=NOT_ENFORCED)
+    concurrency_max: Count | None = Field(default=None, description=NOT_ENFORCED)
     disabled: bool = False
     expires_at: Moment | None = None
 

@@ -1,0 +1,30 @@
+"""Limits that can be set and are not enforced: whoever decides by them is told."""
+
+import pytest
+from pydantic import BaseModel
+
+from control_plane.accounts.model import NOT_ENFORCED, Key
+from control_plane.api.docs_page import page
+from control_plane.api.keys import KeyChange, KeyWithSecret, NewKey
+from control_plane.api.operation import OPERATIONS
+
+LIMITS = {
+    "budget_per_day_usd",
+    "budget_per_month_usd",
+    "requests_per_minute_max",
+    "tokens_per_minute_max",
+    "concurrency_max",
+}
+
+
+@pytest.mark.parametrize("model", [NewKey, KeyChange, Key, KeyWithSecret])
+def test_every_limit_of_a_key_says_that_it_is_not_enforced(model: type[BaseModel]) -> None:
+    says_so = {name for name, field in model.model_fields.items() if NOT_ENFORCED in (field.description or "")}
+    assert says_so == LIMITS
+    assert {name for name in model.model_fields if name.startswith("budget_") or name.endswith("_max")} == LIMITS
+
+
+def test_the_page_for_people_says_it_too() -> None:
+    [create] = [each for each in OPERATIONS if each.name == "create_key"]
+    shown = page([create])
+    assert shown.count(NOT_ENFORCED) == 2 * len(LIMITS)
