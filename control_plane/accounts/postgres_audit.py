@@ -67,8 +67,10 @@ async def write_entries(db: Database, entries: Sequence[Entry], *, actor: Actor,
     )
 
 
-async def list_entries(db: Database, *, org_id: str | None, before_seq: int | None, limit: int) -> list[AuditEntry]:
-    """Entries of an organisation (None: of all and of the platform), newest first."""
+async def list_entries(
+    db: Database, *, org_id: str | None, before_seq: int | None, limit: int
+) -> list[tuple[int, AuditEntry]]:
+    """Entries of an organisation (None: of all and of the platform), newest first, each with its position."""
     rows = await db.fetch(
         """
         SELECT * FROM accounts.audit_log
@@ -79,7 +81,7 @@ async def list_entries(db: Database, *, org_id: str | None, before_seq: int | No
         before_seq,
         limit,
     )
-    return [_entry(row) for row in rows]
+    return [(row["seq"], _entry(row)) for row in rows]
 
 
 def _entry(row: asyncpg.Record) -> AuditEntry:

@@ -3,8 +3,8 @@
 from typing import Final
 
 from control_plane.accounts.permissions import Permission
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import InsufficientBalanceError
 from control_plane.payments import postgres_balance
@@ -22,14 +22,12 @@ async def get_balance(call: Call) -> Balance:
 @operation("GET", "/orgs/{org_id}/transactions", tag=TAG, access=Permission.BILLING_READ)
 async def list_transactions(call: Call, query: PageQuery) -> Page[Transaction]:
     """Everything that has changed the balance, the latest first."""
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_balance.list_transactions(
-            call.db, call.org_id, before=position_of(call, query), limit=query.limit + 1
-        ),
+        Page[Transaction],
+        lambda position, limit: postgres_balance.list_transactions(call.db, call.org_id, before=position, limit=limit),
     )
-    return Page[Transaction](data=items, next_cursor=cursor)
 
 
 @operation("POST", "/orgs/{org_id}/credits", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)

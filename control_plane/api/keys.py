@@ -10,8 +10,8 @@ from control_plane.accounts.model import NOT_ENFORCED, Key
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_api_keys import KeySettings
 from control_plane.accounts.postgres_propagation import Propagation
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError, NoTestModeError
 from control_plane.fields import SHOWN_ONCE, Body, Count, ModelPattern, Moment, Name, Network, Usd
@@ -61,12 +61,12 @@ class KeyWithSecret(Key):
 @operation("GET", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_READ)
 async def list_keys(call: Call, query: PageQuery) -> Page[Key]:
     """API keys of an organisation."""
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_api_keys.list_keys(call.db, call.org_id, after=position_of(call, query), limit=query.limit + 1),
+        Page[Key],
+        lambda position, limit: postgres_api_keys.list_keys(call.db, call.org_id, after=position, limit=limit),
     )
-    return Page[Key](data=items, next_cursor=cursor)
 
 
 @operation("POST", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_WRITE, status=201)

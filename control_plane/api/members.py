@@ -9,9 +9,9 @@ from control_plane.accounts.mail import Mail
 from control_plane.accounts.model import Invitation, Member
 from control_plane.accounts.permissions import GRANTABLE_BY_ROLE, Open, Permission, Role
 from control_plane.api import mail_pages
+from control_plane.api.listing import page_of
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError
 from control_plane.fields import Body, Email, MailToken
@@ -44,12 +44,12 @@ class Acceptance(Body):
 @operation("GET", "/orgs/{org_id}/members", tag=TAG, access=Permission.MEMBERS_READ)
 async def list_members(call: Call, query: PageQuery) -> Page[Member]:
     """Members of an organisation."""
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_orgs.list_members(call.db, call.org_id, after=position_of(call, query), limit=query.limit + 1),
+        Page[Member],
+        lambda position, limit: postgres_orgs.list_members(call.db, call.org_id, after=position, limit=limit),
     )
-    return Page[Member](data=items, next_cursor=cursor)
 
 
 @operation("GET", "/orgs/{org_id}/members/{user_id}", tag=TAG, access=Permission.MEMBERS_READ)
@@ -89,18 +89,14 @@ async def leave_org(call: Call) -> None:
 @operation("GET", "/orgs/{org_id}/invitations", tag=TAG, access=Permission.MEMBERS_READ)
 async def list_invitations(call: Call, query: PageQuery) -> Page[Invitation]:
     """Open invitations of an organisation."""
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_orgs.list_invitations(
-            call.db,
-            call.org_id,
-            now=call.services.now(),
-            after=position_of(call, query),
-            limit=query.limit + 1,
+        Page[Invitation],
+        lambda position, limit: postgres_orgs.list_invitations(
+            call.db, call.org_id, now=call.services.now(), after=position, limit=limit
         ),
     )
-    return Page[Invitation](data=items, next_cursor=cursor)
 
 
 @operation("POST", "/orgs/{org_id}/invitations", tag=TAG, access=Permission.MEMBERS_WRITE, status=201)

@@ -4,8 +4,8 @@ from typing import Final
 
 from control_plane.accounts.permissions import Permission
 from control_plane.api import catalog_change
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_models
 from control_plane.catalog.resources import Deployment, Model, Operation
@@ -19,9 +19,12 @@ DEPLOYMENTS: Final = "deployments"
 @operation("GET", "/models", tag=TAG, access=Permission.CATALOG_READ)
 async def list_models(call: Call, query: PageQuery) -> Page[Model]:
     """Every model."""
-    found_models = await postgres_models.list_models(call.db, after=position_of(call, query), limit=query.limit + 1)
-    items, cursor = cut(call, query, found_models)
-    return Page[Model](data=items, next_cursor=cursor)
+    return await page_of(
+        call,
+        query,
+        Page[Model],
+        lambda position, limit: postgres_models.list_models(call.db, after=position, limit=limit),
+    )
 
 
 @operation("GET", "/models/{model}", tag=TAG, access=Permission.CATALOG_READ)
@@ -61,9 +64,12 @@ async def delete_model(call: Call) -> Operation:
 @operation("GET", "/deployments", tag=DEPLOYMENTS, access=Permission.CATALOG_READ)
 async def list_deployments(call: Call, query: PageQuery) -> Page[Deployment]:
     """Every deployment."""
-    found_ones = await postgres_models.list_deployments(call.db, after=position_of(call, query), limit=query.limit + 1)
-    items, cursor = cut(call, query, found_ones)
-    return Page[Deployment](data=items, next_cursor=cursor)
+    return await page_of(
+        call,
+        query,
+        Page[Deployment],
+        lambda position, limit: postgres_models.list_deployments(call.db, after=position, limit=limit),
+    )
 
 
 @operation("GET", "/deployments/{model}/{provider}", tag=DEPLOYMENTS, access=Permission.CATALOG_READ)

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from control_plane.accounts.model import Resource
 from control_plane.accounts.permissions import Permission
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_operations
 from control_plane.catalog.resources import Node, Operation, OperationState
@@ -37,11 +37,12 @@ class Nodes(Resource):
 @operation("GET", "/operations", tag=TAG, access=Permission.CATALOG_READ)
 async def list_operations(call: Call, query: PageQuery) -> Page[Operation]:
     """Changes of the catalogue, newest first."""
-    found_ones = await postgres_operations.list_operations(
-        call.db, before_seq=position_of(call, query), limit=query.limit + 1
+    return await page_of(
+        call,
+        query,
+        Page[Operation],
+        lambda position, limit: postgres_operations.list_operations(call.db, before_seq=position, limit=limit),
     )
-    items, cursor = cut(call, query, found_ones)
-    return Page[Operation](data=items, next_cursor=cursor)
 
 
 @operation("GET", "/operations/{operation_id}", tag=TAG, access=Permission.CATALOG_READ)

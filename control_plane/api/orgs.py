@@ -1,15 +1,13 @@
 """`/orgs`: organisations, their projects, and the audit log."""
 
-from collections.abc import Sequence
-from typing import Final, TypeVar
-
-from pydantic import BaseModel
+from typing import Final
 
 from control_plane.accounts import postgres_audit, postgres_orgs
 from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.model import AuditEntry, OrganizationOfUser, Project
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.api.auth import make_org
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField
@@ -17,8 +15,6 @@ from control_plane.fields import Body, Name
 from gateway_core.ids import new_id
 
 TAG: Final = "organisations"
-
-ItemT = TypeVar("ItemT", bound=BaseModel)
 
 
 class OrganizationName(Body):
@@ -47,36 +43,23 @@ class ProjectChange(Body):
     archived: bool | None = None
 
 
-def position_of(call: Call, query: PageQuery) -> int | None:
-    """Where a page begins."""
-    return call.services.cursors.read(call.request.path, query.cursor)
-
-
-def cut(call: Call, query: PageQuery, items: Sequence[tuple[int, ItemT]]) -> tuple[list[ItemT], str | None]:
-    """One page's items and the cursor of the next, of a list that was asked for one item more than the page holds."""
-    shown = items[: query.limit]
-    more = len(items) > query.limit
-    cursor = call.services.cursors.write(call.request.path, shown[-1][0]) if more else None
-    return [item for _, item in shown], cursor
-
-
 @operation("GET", "/orgs", tag=TAG, access=Open.KNOWN)
 async def list_orgs(call: Call, query: PageQuery) -> Page[OrganizationOfUser]:
     """My organisations; for operators, all; for a token of an organisation, this one."""
     may_read = call.actor.may(Permission.ORG_READ, None)
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_orgs.list_orgs(
+        Page[OrganizationOfUser],
+        lambda position, limit: postgres_orgs.list_orgs(
             call.db,
             user_id=_user_id(call),
             only=call.actor.org_id if may_read else None,
             everything=call.actor.is_operator and may_read,
-            after=position_of(call, query),
-            limit=query.limit + 1,
+            after=position,
+            limit=limit,
         ),
     )
-    return Page[OrganizationOfUser](data=items, next_cursor=cursor)
 
 
 @operation("POST", "/orgs", tag=TAG, access=Open.SIGNED_IN, status=201)
@@ -111,12 +94,12 @@ async def change_org(call: Call, body: OrganizationChange) -> OrganizationOfUser
 @operation("GET", "/orgs/{org_id}/projects", tag=TAG, access=Permission.PROJECTS_READ)
 async def list_projects(call: Call, query: PageQuery) -> Page[Project]:
     """Projects of an organisation."""
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_orgs.list_projects(call.db, call.org_id, after=position_of(call, query), limit=query.limit + 1),
+        Page[Project],
+        lambda position, limit: postgres_orgs.list_projects(call.db, call.org_id, after=position, limit=limit),
     )
-    return Page[Project](data=items, next_cursor=cursor)
 
 
 @operation("POST", "/orgs/{org_id}/projects", tag=TAG, access=Permission.PROJECTS_WRITE, status=201)
@@ -169,11 +152,12 @@ async def list_audit(call: Call, query: PageQuery) -> Page[AuditEntry]:
 
 
 async def _audit(call: Call, query: PageQuery, org_id: str | None) -> Page[AuditEntry]:
-    entries = await postgres_audit.list_entries(
-        call.db, org_id=org_id, before_seq=position_of(call, query), limit=query.limit + 1
+    return await page_of(
+        call,
+        query,
+        Page[AuditEntry],
+        lambda position, limit: postgres_audit.list_entries(call.db, org_id=org_id, before_seq=position, limit=limit),
     )
-    items, cursor = cut(call, query, [(entry.seq, entry) for entry in entries])
-    return Page[AuditEntry](data=items, next_cursor=cursor)
 
 
 def _user_id(call: Call) -> str | None:

@@ -6,8 +6,8 @@ from pydantic import Field, RootModel
 
 from control_plane.accounts.permissions import Permission
 from control_plane.api import catalog_change
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_prices, postgres_scheduled_prices, postgres_terms
 from control_plane.catalog.price_specs import PriceChange, TermsSpec
@@ -34,16 +34,19 @@ class OperationOrSchedule(RootModel[Operation | ScheduledPrice]):
 @operation("GET", "/prices", tag=TAG, access=Permission.CATALOG_READ)
 async def list_prices(call: Call, query: PriceQuery) -> Page[Price]:
     """The newest price version of every deployment there was, or all versions; the latest first."""
-    prices = await postgres_prices.list_prices(
-        call.db,
-        model=query.model,
-        provider=query.provider,
-        history=query.history,
-        before_seq=position_of(call, query),
-        limit=query.limit + 1,
+    return await page_of(
+        call,
+        query,
+        Page[Price],
+        lambda position, limit: postgres_prices.list_prices(
+            call.db,
+            model=query.model,
+            provider=query.provider,
+            history=query.history,
+            before_seq=position,
+            limit=limit,
+        ),
     )
-    items, cursor = cut(call, query, prices)
-    return Page[Price](data=items, next_cursor=cursor)
 
 
 @operation("POST", "/prices", tag=TAG, access=Permission.CATALOG_WRITE, status=202)
@@ -75,11 +78,12 @@ async def add_price(call: Call, body: PriceChange) -> OperationOrSchedule:
 @operation("GET", "/prices/scheduled", tag=TAG, access=Permission.CATALOG_READ)
 async def list_scheduled_prices(call: Call, query: PageQuery) -> Page[ScheduledPrice]:
     """Price versions that are not yet due."""
-    scheduled = await postgres_scheduled_prices.list_scheduled(
-        call.db, after=position_of(call, query), limit=query.limit + 1
+    return await page_of(
+        call,
+        query,
+        Page[ScheduledPrice],
+        lambda position, limit: postgres_scheduled_prices.list_scheduled(call.db, after=position, limit=limit),
     )
-    items, cursor = cut(call, query, scheduled)
-    return Page[ScheduledPrice](data=items, next_cursor=cursor)
 
 
 @operation("DELETE", "/prices/scheduled/{schedule_id}", tag=TAG, access=Permission.CATALOG_WRITE)

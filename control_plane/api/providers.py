@@ -4,8 +4,8 @@ from typing import Final
 
 from control_plane.accounts.permissions import Permission
 from control_plane.api import catalog_change
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_providers
 from control_plane.catalog.addresses import check_provider_address
@@ -41,11 +41,12 @@ async def address_fault(call: Call, base_url: str) -> str | None:
 @operation("GET", "/providers", tag=TAG, access=Permission.CATALOG_READ)
 async def list_providers(call: Call, query: PageQuery) -> Page[Provider]:
     """Every provider."""
-    found_providers = await postgres_providers.list_providers(
-        call.db, after=position_of(call, query), limit=query.limit + 1
+    return await page_of(
+        call,
+        query,
+        Page[Provider],
+        lambda position, limit: postgres_providers.list_providers(call.db, after=position, limit=limit),
     )
-    items, cursor = cut(call, query, found_providers)
-    return Page[Provider](data=items, next_cursor=cursor)
 
 
 @operation("GET", "/providers/{provider}", tag=TAG, access=Permission.CATALOG_READ)

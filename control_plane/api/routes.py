@@ -4,8 +4,8 @@ from typing import Final
 
 from control_plane.accounts.permissions import Permission
 from control_plane.api import catalog_change
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_routes
 from control_plane.catalog.resources import Operation, Route
@@ -18,9 +18,12 @@ TAG: Final = "routes"
 @operation("GET", "/routes", tag=TAG, access=Permission.CATALOG_READ)
 async def list_routes(call: Call, query: PageQuery) -> Page[Route]:
     """Every route."""
-    found_routes = await postgres_routes.list_routes(call.db, after=position_of(call, query), limit=query.limit + 1)
-    items, cursor = cut(call, query, found_routes)
-    return Page[Route](data=items, next_cursor=cursor)
+    return await page_of(
+        call,
+        query,
+        Page[Route],
+        lambda position, limit: postgres_routes.list_routes(call.db, after=position, limit=limit),
+    )
 
 
 @operation("GET", "/routes/{route}", tag=TAG, access=Permission.CATALOG_READ)

@@ -8,8 +8,8 @@ from control_plane.accounts import postgres_orgs, postgres_tokens
 from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.model import MachineToken
 from control_plane.accounts.permissions import PLATFORM, Permission
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ForbiddenError, InvalidField, InvalidFieldsError
 from control_plane.fields import SHOWN_ONCE, Body, Moment, Name
@@ -76,9 +76,12 @@ async def revoke_token_of_org(call: Call) -> None:
 
 
 async def _list(call: Call, query: PageQuery, org_id: str | None) -> Page[MachineToken]:
-    tokens = await postgres_tokens.list_tokens(call.db, org_id, after=position_of(call, query), limit=query.limit + 1)
-    items, cursor = cut(call, query, tokens)
-    return Page[MachineToken](data=items, next_cursor=cursor)
+    return await page_of(
+        call,
+        query,
+        Page[MachineToken],
+        lambda position, limit: postgres_tokens.list_tokens(call.db, org_id, after=position, limit=limit),
+    )
 
 
 async def _create(call: Call, body: NewToken, org_id: str | None) -> TokenWithSecret:

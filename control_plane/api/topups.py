@@ -4,8 +4,8 @@ from typing import Final
 
 from control_plane.accounts.permissions import Permission
 from control_plane.api.balance import TAG
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.api.reading import is_dry_run
 from control_plane.errors import NoPaymentsError
@@ -49,12 +49,12 @@ async def create_topup(call: Call, body: NewTopUp) -> TopUpWithCheckout:
 @operation("GET", "/orgs/{org_id}/topups", tag=TAG, access=Permission.BILLING_READ)
 async def list_topups(call: Call, query: PageQuery) -> Page[TopUp]:
     """Top-ups of an organisation, the latest first."""
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_topups.list_topups(call.db, call.org_id, before=position_of(call, query), limit=query.limit + 1),
+        Page[TopUp],
+        lambda position, limit: postgres_topups.list_topups(call.db, call.org_id, before=position, limit=limit),
     )
-    return Page[TopUp](data=items, next_cursor=cursor)
 
 
 @operation("GET", "/orgs/{org_id}/topups/{topup_id}", tag=TAG, access=Permission.BILLING_READ)

@@ -4,8 +4,8 @@ from typing import Final
 
 from control_plane.accounts.permissions import Permission
 from control_plane.api.balance import TAG
+from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
-from control_plane.api.orgs import cut, position_of
 from control_plane.api.paging import Page, PageQuery
 from control_plane.payments import postgres_vouchers
 from control_plane.payments.model import NewVoucher, Redemption, Transaction, Voucher, VoucherWithCode
@@ -19,12 +19,12 @@ _GROUP: Final = 4
 @operation("GET", "/vouchers", tag=TAG, access=Permission.PLATFORM_READ)
 async def list_vouchers(call: Call, query: PageQuery) -> Page[Voucher]:
     """All vouchers, the latest first."""
-    items, cursor = cut(
+    return await page_of(
         call,
         query,
-        await postgres_vouchers.list_vouchers(call.db, before=position_of(call, query), limit=query.limit + 1),
+        Page[Voucher],
+        lambda position, limit: postgres_vouchers.list_vouchers(call.db, before=position, limit=limit),
     )
-    return Page[Voucher](data=items, next_cursor=cursor)
 
 
 @operation("POST", "/vouchers", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)
