@@ -17,6 +17,8 @@ from tollgate.errors import NotAppliedError
 
 PENDING: Final = "pending"
 APPLIED: Final = "applied"
+SCHEDULED: Final = "scheduled"
+"""For a later moment: there is nothing to wait for yet."""
 _DEADLINE_S: Final = 300.0
 _WAIT_MS: Final = 20_000
 _PAUSE_S: Final = 0.25
@@ -59,7 +61,7 @@ def require_applied(document: Any) -> None:
     Raises:
         NotAppliedError: it was rejected or rolled back, and why.
     """
-    if document["state"] not in {APPLIED, PENDING}:
+    if document["state"] not in {APPLIED, PENDING, SCHEDULED}:
         state = str(document["state"]).replace("_", " ")
         raise NotAppliedError(f"the change was {state}{_because(document.get('error'))}")
 

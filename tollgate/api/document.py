@@ -81,12 +81,14 @@ class Answer:
         is_list: whether the things are under `data`.
         has_pages: whether more of them may follow.
         shown_once: fields that must be kept now.
+        alternatives: the components' names, where it is one of several.
     """
 
     schema: str
     is_list: bool
     has_pages: bool
     shown_once: tuple[str, ...]
+    alternatives: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,11 @@ class Operation:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it answers before its change is live."""
+        """Whether it may answer before its change is live."""
         answer = self.answer
-        changes = self.outline.method != "GET"
-        return changes and answer is not None and answer.schema == OPERATION_SCHEMA and not answer.is_list
+        if self.outline.method == "GET" or answer is None or answer.is_list:
+            return False
+        return OPERATION_SCHEMA in {answer.schema, *answer.alternatives}
 
 
 class Document:
@@ -193,7 +196,8 @@ class Document:
         if is_list:
             name = _name(properties["data"]["items"])
         once = tuple(each for each, field in properties.items() if field.get(SHOWN_ONCE))
-        return Answer(name, is_list, "next_cursor" in properties, once)
+        alternatives = frozenset(map(_name, self._resolved(schema).get("anyOf", ())))
+        return Answer(name, is_list, "next_cursor" in properties, once, alternatives)
 
     def _answered(self, item: Schema) -> Schema:
         """What is in an answer."""

@@ -7,10 +7,12 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from tests.support.openapi import catalogue
 from tollgate import catalog_commands
+from tollgate.api.changes import require_applied
 from tollgate.api.commands import groups
 from tollgate.api.document import Document, Kind, Outline
 from tollgate.api.names import NameTakenError, commands
 from tollgate.api.options import RESERVED, flag
+from tollgate.errors import NotAppliedError
 from tollgate.output import COLUMNS
 from tollgate.root import OWN, root
 
@@ -146,6 +148,14 @@ def test_a_noun_in_and_beside_organisations_is_the_organisations() -> None:
 def test_two_operations_of_one_name_are_an_error() -> None:
     with pytest.raises(NameTakenError, match="both `keys list`"):
         commands([outline("list_keys", "GET", "/keys"), outline("keys_list", "GET", "/keys/all")])
+
+
+def test_a_price_is_waited_for_like_any_other_change_and_a_later_one_is_not() -> None:
+    [add] = [each for each in PACKAGED.outlines if each.operation_id == "add_price"]
+    assert PACKAGED.operation(add).goes_on
+    require_applied({"state": "scheduled"})
+    with pytest.raises(NotAppliedError, match="rolled back: no"):
+        require_applied({"state": "rolled_back", "error": "no"})
 
 
 def test_fields_are_understood() -> None:
