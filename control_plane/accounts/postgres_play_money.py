@@ -12,7 +12,9 @@ class PlayMoney(Resource):
     """Play money for requests with test keys."""
 
     balance_usd: str
-    held_usd: str = Field(description="The part of it that running requests hold.")
+    held_usd: str = Field(
+        description="Set aside for requests: for those that run, and for two minutes ahead where there is plenty."
+    )
 
 
 async def find_play_money(db: Database, org_id: str) -> PlayMoney | None:

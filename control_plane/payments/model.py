@@ -89,7 +89,9 @@ class Balance(Resource):
 
     currency: Currency = "USD"
     posted: str = Field(description="What was paid in and not yet spent.")
-    held: str = Field(description="The part of it that running requests hold.")
+    held: str = Field(
+        description="Set aside for requests: for those that run, and for two minutes ahead where there is plenty."
+    )
     available: str = Field(description="What new requests can spend: posted without held.")
     receivable: str = Field(description="What the organisation owes. What is paid in next pays this first.")
 
