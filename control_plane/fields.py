@@ -68,18 +68,33 @@ def _near(moment: datetime) -> datetime:
     return moment
 
 
-Email = Annotated[str, StringConstraints(min_length=3, max_length=254, strip_whitespace=True), AfterValidator(_email)]
+Email = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=254, strip_whitespace=True),
+    AfterValidator(_email),
+    Field(examples=["ada@example.com"]),
+]
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=120, strip_whitespace=True), AfterValidator(_printable)
 ]
 Password = Annotated[
-    str, Field(min_length=8, max_length=200, description="8 to 200 characters.", json_schema_extra=SECRET)
+    str,
+    Field(
+        min_length=8,
+        max_length=200,
+        description="8 to 200 characters.",
+        examples=["correct horse battery"],
+        json_schema_extra=SECRET,
+    ),
 ]
 MailToken = Annotated[str, Field(min_length=1, max_length=200, description="From the link in the mail.")]
-Network = Annotated[str, StringConstraints(max_length=50), AfterValidator(_network)]
+Network = Annotated[str, StringConstraints(max_length=50), AfterValidator(_network), Field(examples=["203.0.113.0/24"])]
 ModelPattern = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9._/:@*?\[\]!-]{1,200}$"), AfterValidator(_few_stars)
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._/:@*?\[\]!-]{1,200}$"),
+    AfterValidator(_few_stars),
+    Field(examples=["gpt-*"]),
 ]
-Usd = Annotated[str, StringConstraints(max_length=24), AfterValidator(_usd)]
+Usd = Annotated[str, StringConstraints(max_length=24), AfterValidator(_usd), Field(examples=["25.00"])]
 Count = Annotated[int, Field(ge=1, le=2_000_000_000)]
 Moment = Annotated[AwareDatetime, AfterValidator(_near)]

@@ -72,7 +72,8 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
     app.router.add_get("/v1/models", list_models)
     for operation in OPERATIONS:
         app.router.add_route(operation.method, PREFIX + operation.path, handler_of(operation))
-    described, shown = document(OPERATIONS), page(OPERATIONS)
+    described = document(OPERATIONS)
+    shown = page(described)
 
     async def openapi(_request: web.Request) -> web.Response:
         return web.json_response(described)

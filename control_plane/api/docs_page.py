@@ -1,56 +1,180 @@
-"""`/api/v1/docs`: the operations for people, as one page without scripts or anything from elsewhere. Pure."""
+"""`/api/v1/docs`: the OpenAPI document for people, as one page without scripts or anything from elsewhere. Pure."""
 
-from collections.abc import Iterator, Sequence
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
-from pydantic import BaseModel
-
-from control_plane.api.operation import PREFIX, Operation
+from control_plane.api.json_example import example
+from control_plane.api.openapi import Document
 
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "code{background:#8882;padding:.1em .3em}table{border-collapse:collapse;width:100%}"
     "td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0;border-bottom:1px solid #8883}"
+    "pre{background:#8882;padding:.6em;overflow-x:auto}pre code{background:none;padding:0}"
     "summary{cursor:pointer;margin:.6rem 0}:root{color-scheme:light dark}"
 )
 
-
-def page(operations: Sequence[Operation]) -> str:
-    """The page."""
-    return "".join(_parts(operations))
+Schema = Mapping[str, Any]
 
 
-def _parts(operations: Sequence[Operation]) -> Iterator[str]:
-    yield (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Tollgate API</title><style>{_STYLE}</style><h1>Tollgate API</h1>"
-        "<p>Send <code>Authorization: Bearer ...</code> with an access token or a machine token. Refusals are "
-        "<code>application/problem+json</code>. Lists take <code>limit</code> and <code>cursor</code>. What can change "
-        "has an <code>ETag</code>; send it back as <code>If-Match</code>. A POST with an <code>Idempotency-Key</code> is "
-        "done once in 24 hours. With <code>?dry_run=true</code> nothing is kept. The same for programs: "
-        "<a href=openapi.json>openapi.json</a>.</p>"
-    )
-    for tag, members in groupby(sorted(operations, key=lambda operation: operation.tag), lambda each: each.tag):
-        yield f"<h2>{escape(tag)}</h2>"
-        for operation in members:
-            yield (
-                f"<details id={escape(operation.name)}><summary><code>{operation.method} {PREFIX}"
-                f"{escape(operation.path)}</code> {escape(operation.summary)}</summary>"
-                f"<p>Needs: <code>{escape(operation.access)}</code>. Answers {operation.status}.</p>"
-            )
-            yield from _table("Query", operation.query)
-            yield from _table("Body", operation.body)
-            yield from _table("Answer", operation.answer)
+def page(document: Document) -> str:
+    """The page of an OpenAPI document that `openapi.py` made."""
+    return "".join(_Page(document).parts())
+
+
+class _Page:
+    def __init__(self, document: Schema) -> None:
+        self._schemas: Schema = document["components"]["schemas"]
+        self._operations = [
+            (method, path, operation)
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+        ]
+
+    def parts(self) -> Iterator[str]:
+        yield (
+            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+            f"<title>Tollgate API</title><style>{_STYLE}</style><h1>Tollgate API</h1>"
+            "<p>Send <code>Authorization: Bearer ...</code> with an access token or a machine token. Refusals are "
+            "<code>application/problem+json</code>. Lists take <code>limit</code> and <code>cursor</code>. What can change "
+            "has an <code>ETag</code>; send it back as <code>If-Match</code>. A POST with an <code>Idempotency-Key</code> is "
+            "done once in 24 hours. With <code>?dry_run=true</code> nothing is kept. The same for programs: "
+            "<a href=openapi.json>openapi.json</a>. In the examples, <code>$URL</code> is this server and <code>$TOKEN</code> "
+            "what you log in with.</p>"
+        )
+        by_tag = sorted(self._operations, key=lambda each: str(each[2]["tags"][0]))
+        for tag, members in groupby(by_tag, lambda each: str(each[2]["tags"][0])):
+            yield f"<h2>{escape(tag)}</h2>"
+            for method, path, operation in members:
+                yield from self._operation(method.upper(), path, operation)
+        yield "<h2>Shapes</h2>"
+        for name, schema in sorted(self._schemas.items()):
+            yield f"<details id={_anchor(name)}><summary><code>{escape(name)}</code></summary>"
+            yield from self._shape(schema)
             yield "</details>"
 
+    def _operation(self, method: str, path: str, operation: Schema) -> Iterator[str]:
+        success = next(status for status in operation["responses"] if status[0] in "23")
+        yield (
+            f"<details id={escape(operation['operationId'])}><summary><code>{method} {escape(path)}</code> "
+            f"{escape(operation['summary'])}</summary><p>{escape(operation['description'])} Answers {success}.</p>"
+        )
+        body = self._content(operation.get("requestBody", {}))
+        yield f"<pre><code>{escape(self._curl(method, path, operation, body))}</code></pre>"
+        parameters = [each for each in operation["parameters"] if each["in"] != "path"]
+        yield from self._table("Query, headers", [(each["name"], each, each["required"]) for each in parameters])
+        yield from self._fields("Body", body)
+        answer = self._content(operation["responses"][success])
+        if answer is not None:
+            yield f"<p>Answer: {self._type(answer)}.</p>"
+        yield "</details>"
 
-def _table(title: str, model: type[BaseModel] | None) -> Iterator[str]:
-    if model is None:
-        return
-    yield f"<table><tr><th>{title}<th>required<th>meaning"
-    for name, field in model.model_fields.items():
-        required = "yes" if field.is_required() else ""
-        yield f"<tr><td><code>{escape(name)}</code><td>{required}<td>{escape(field.description or '')}"
-    yield "</table>"
+    @staticmethod
+    def _content(part: Schema) -> Schema | None:
+        found: Schema | None = part.get("content", {}).get("application/json", {}).get("schema")
+        return found
+
+    def _curl(self, method: str, path: str, operation: Schema, body: Schema | None) -> str:
+        parts = ["curl", *(() if method in {"GET", "POST"} else ("-X", method)), f'"$URL{path}"']
+        if "security" in operation:
+            parts += ["-H", '"Authorization: Bearer $TOKEN"']
+        parts += [
+            part
+            for each in operation["parameters"]
+            if each["in"] == "header" and each["required"]
+            for part in ("-H", f"'{each['name']}: *'")
+        ]
+        if body is not None:
+            text = json.dumps(example(body, self._schemas), ensure_ascii=False)
+            parts += ["-H", "'Content-Type: application/json'", "-d", shlex.quote(text)]
+        elif method == "POST":
+            parts[1:1] = ["-X", method]
+        return " ".join(parts)
+
+    def _fields(self, title: str, schema: Schema | None) -> Iterator[str]:
+        if schema is None:
+            return
+        resolved = self._resolved(schema)
+        required = resolved.get("required", ())
+        rows = [(name, field, name in required) for name, field in resolved["properties"].items()]
+        yield from self._table(title, rows)
+
+    def _shape(self, schema: Schema) -> Iterator[str]:
+        if "description" in schema:
+            yield f"<p>{escape(schema['description'])}</p>"
+        if "properties" in schema:
+            yield from self._fields("Field", schema)
+        else:
+            yield f"<p>{self._type(schema)}</p>"
+
+    def _table(self, title: str, rows: Sequence[tuple[str, Schema, bool]]) -> Iterator[str]:
+        if not rows:
+            return
+        yield f"<table><tr><th>{title}<th>what it is<th>required<th>meaning"
+        for name, field, is_required in rows:
+            # A parameter has its type in a schema of its own, a property is one.
+            schema = field.get("schema", field)
+            meaning = escape(field.get("description", schema.get("description", "")))
+            if schema.get("examples"):
+                meaning += f" Such as <code>{escape(json.dumps(schema['examples'][0], ensure_ascii=False))}</code>."
+            yield f"<tr><td><code>{escape(name)}</code><td>{self._type(schema)}<td>{'yes' if is_required else ''}<td>{meaning}"
+        yield "</table>"
+
+    def _resolved(self, schema: Schema) -> Schema:
+        while "$ref" in schema:
+            schema = self._schemas[_name(schema)]
+        return schema
+
+    def _type(self, schema: Schema) -> str:
+        """What a value is, in a few words of HTML; components are links."""
+        match schema:
+            case {"$ref": _}:
+                name = _name(schema)
+                return f"<a href=#{_anchor(name)}>{escape(name)}</a>"
+            case {"anyOf": [*options]} | {"oneOf": [*options]}:
+                return " or ".join(dict.fromkeys(map(self._type, options)))
+            case {"enum": [*values]}:
+                return "one of " + ", ".join(f"<code>{escape(str(value))}</code>" for value in values)
+            case {"const": value}:
+                return f"<code>{escape(json.dumps(value))}</code>"
+            case {"type": "array", "items": items}:
+                return f"list of {self._type(items)}"
+            case {"type": "object", "additionalProperties": {} as values} if values is not True and values:
+                return f"object, by name: {self._type(values)}"
+            case {"type": "string", "format": "date-time"}:
+                return "time, as <code>2027-01-31T18:00:00Z</code>"
+            case {"type": "string"}:
+                return "text"
+            case {"type": "integer" | "number"}:
+                return _bounded(schema)
+            case {"type": "boolean"}:
+                return "true or false"
+            case {"type": kind}:
+                return escape(str(kind))
+            case _:
+                return "any JSON"
+
+
+def _bounded(schema: Schema) -> str:
+    kind = "whole number" if schema["type"] == "integer" else "number"
+    match schema.get("minimum"), schema.get("maximum"):
+        case None, None:
+            return kind
+        case low, None:
+            return f"{kind}, at least {low}"
+        case None, high:
+            return f"{kind}, at most {high}"
+        case low, high:
+            return f"{kind}, {low} to {high}"
+
+
+def _name(schema: Schema) -> str:
+    return str(schema["$ref"]).rpartition("/")[2]
+
+
+def _anchor(name: str) -> str:
+    return f"shape-{escape(name)}"

@@ -27,8 +27,12 @@ class KeyChange(Body):
     """What can be changed about a key; what is left out stays as it is, null removes a limit."""
 
     name: Name = ""
-    models_allowed: list[ModelPattern] = Field(default=[], max_length=100)
-    ip_allowed: list[Network] = Field(default=[], max_length=100)
+    models_allowed: list[ModelPattern] = Field(
+        default=[], max_length=100, description="Models it may ask for, * for any characters; none means all."
+    )
+    ip_allowed: list[Network] = Field(
+        default=[], max_length=100, description="Where it may come from; none means anywhere."
+    )
     budget_per_day_usd: Usd | None = Field(default=None, description=NOT_ENFORCED)
     budget_per_month_usd: Usd | None = Field(default=None, description=NOT_ENFORCED)
     requests_per_minute_max: Count | None = Field(default=None, description=NOT_ENFORCED)

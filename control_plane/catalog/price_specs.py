@@ -151,7 +151,7 @@ Amount = Annotated[
     str,
     StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,15})?$"),
     AfterValidator(_is_exact),
-    Field(description="US dollars, per unit."),
+    Field(description="US dollars, per unit.", examples=["0.15"]),
 ]
 
 
@@ -185,6 +185,12 @@ class PriceSpec(Body):
         default=[],
         max_length=PRICES_MAX,
         description="One for every meter that the provider may count: what has no price is not charged but set aside.",
+        examples=[
+            [
+                {"meter": "input", "unit": "1M tokens", "cost": "0.15", "price": "0.18"},
+                {"meter": "output", "unit": "1M tokens", "cost": "0.60", "price": "0.72"},
+            ]
+        ],
     )
 
     def rows(self) -> list[dict[str, object]]:
@@ -262,5 +268,8 @@ class TermsSpec(Body):
 
     markup_percent: Percent = Field(default="0", description="Added to every list price; below zero it is a discount.")
     overrides: list[PriceOverride] = Field(
-        default=[], max_length=OVERRIDES_MAX, description="Prices in the place of list price and markup."
+        default=[],
+        max_length=OVERRIDES_MAX,
+        description="Prices in the place of list price and markup.",
+        examples=[[{"model": "gpt-4o-mini", "meter": "output", "unit": "1M tokens", "price": "0.50"}]],
     )

@@ -66,8 +66,12 @@ def _stars(text: str) -> str:
     return text
 
 
-ProviderNameText = Annotated[str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63")]
-ModelNameText = Annotated[str, _matching(MODEL_NAME, "letters, digits and . _ / : @ -, at most 200")]
+ProviderNameText = Annotated[
+    str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63"), Field(examples=["openai"])
+]
+ModelNameText = Annotated[
+    str, _matching(MODEL_NAME, "letters, digits and . _ / : @ -, at most 200"), Field(examples=["gpt-4o-mini"])
+]
 RouteNameText = Annotated[str, _matching(ROUTE_NAME, "letters, digits and . _ / : @ -, at most 200")]
 RouteMatch = Annotated[
     str,
@@ -85,13 +89,16 @@ class ProviderSpec(Body):
 
     kind: ProviderKind = Field(description="Whose API it speaks.")
     base_url: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
-        description="What stands before the path of an endpoint; with scheme and host, and often ending in /v1."
+        description="What stands before the path of an endpoint; with scheme and host, and often ending in /v1.",
+        examples=["https://api.openai.com/v1"],
     )
     credential: Annotated[SecretStr, AfterValidator(_credential)] | None = Field(
         default=None, description="Never shown again. Left out, it stays as it is; null removes it."
     )
     headers: Annotated[dict[str, str], Field(max_length=50), AfterValidator(_headers)] = Field(
-        default={}, description="Sent with every request. They are shown: no secrets."
+        default={},
+        description="Sent with every request. They are shown: no secrets.",
+        examples=[{"x-team": "search"}],
     )
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
@@ -107,12 +114,19 @@ def silent(spec: ProviderSpec) -> ProviderSpec:
 class ModelSpec(Body):
     """A model."""
 
-    owned_by: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[ -~]+$")]
-    context_tokens: Tokens
-    max_output_tokens: Tokens
-    aliases: list[ModelNameText] = Field(default=[], max_length=50, description="Other names that mean the same.")
+    owned_by: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[ -~]+$")] = Field(
+        description="Whose model it is, as lists of models show it.", examples=["openai"]
+    )
+    context_tokens: Tokens = Field(description="Input and output together; more is never held for.", examples=[128_000])
+    max_output_tokens: Tokens = Field(description="Of one answer.", examples=[16_384])
+    aliases: list[ModelNameText] = Field(
+        default=[], max_length=50, description="Other names that mean the same.", examples=[["gpt-mini"]]
+    )
     capabilities: list[Annotated[str, _matching(_CAPABILITY, "lower-case letters, digits, - and _")]] = Field(
-        default=[], max_length=50
+        default=[],
+        max_length=50,
+        description="For those who read the catalogue; nothing decides by them.",
+        examples=[["tools", "vision"]],
     )
     deprecated_at: Moment | None = None
     replacement: ModelNameText | None = Field(default=None, description="What to use once it is gone.")
@@ -139,10 +153,14 @@ class RouteSpec(Body):
 
     match: RouteMatch = Field(
         description="A model's name, or a pattern in which * stands for any characters. A name wins over patterns, a longer "
-        "pattern over a shorter one."
+        "pattern over a shorter one.",
+        examples=["gpt-4o-mini"],
     )
     groups: list[Group] = Field(
-        min_length=1, max_length=GROUPS_MAX, description="Tried in this order; the members of a group share by weight."
+        min_length=1,
+        max_length=GROUPS_MAX,
+        description="Tried in this order; the members of a group share by weight.",
+        examples=[[[{"provider": "openai", "weight": 3}, {"provider": "azure"}], [{"provider": "openrouter"}]]],
     )
     published: bool = Field(default=True, description="Only a published route serves; all it names must have a price.")
     orgs_allowed: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = Field(
@@ -152,7 +170,7 @@ class RouteSpec(Body):
         default=None, description="Groups beyond this one are not tried."
     )
     retry_statuses: list[RetryStatus] | None = Field(
-        default=None, max_length=50, description="Besides 5xx: what is worth the next group."
+        default=None, max_length=50, description="Besides 5xx: what is worth the next group.", examples=[[408, 429]]
     )
     first_byte_timeout_ms: Milliseconds | None = None
     idle_timeout_ms: Milliseconds | None = None

@@ -67,9 +67,9 @@ def _positive(text: str) -> str:
     return text
 
 
-PositiveAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_positive)]
-PayableAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_payable)]
-SignedAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_amount)]
+PositiveAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_positive), Field(examples=["25.00"])]
+PayableAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_payable), Field(examples=["25.00"])]
+SignedAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_amount), Field(examples=["25.00"])]
 
 
 class TransactionKind(StrEnum):

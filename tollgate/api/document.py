@@ -43,6 +43,7 @@ class Field:
     Attributes:
         default: None also when there is none.
         kind: of one value; of a list, of its items.
+        example: of the whole value; None if the document has none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Field:
     is_nullable: bool
     description: str
     default: object
+    example: object
     choices: tuple[str, ...]
     minimum: int | None
     maximum: int | None
@@ -223,7 +225,8 @@ class Document:
             is_nullable=is_nullable,
             description=schema.get("description", ""),
             default=schema.get("default"),
-            choices=tuple(map(str, item.get("enum", ()))) if kind is Kind.CHOICE else (),
+            example=next(iter(schema.get("examples", ())), None),
+            choices=_choices(item) if kind is Kind.CHOICE else (),
             minimum=item.get("minimum"),
             maximum=item.get("maximum"),
         )
@@ -255,6 +258,10 @@ def _answer_schema(item: Schema) -> Schema | None:
     return found
 
 
+def _choices(schema: Schema) -> tuple[str, ...]:
+    return tuple(map(str, schema.get("enum") or (schema["const"],)))
+
+
 def _is_success(status: str) -> bool:
     return status.startswith("2")
 
@@ -263,11 +270,11 @@ def _kind(schema: Schema) -> Kind:
     match schema:
         case {"writeOnly": True, "type": "string"}:
             return Kind.SECRET
-        case {"enum": [*_], "type": "string"}:
+        case {"enum": [*_], "type": "string"} | {"const": str()}:
             return Kind.CHOICE
         case {"format": "date-time"}:
             return Kind.MOMENT
-        case {"type": "string"} | {"const": str()}:
+        case {"type": "string"}:
             return Kind.TEXT
         case {"type": "integer"}:
             return Kind.INTEGER

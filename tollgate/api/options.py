@@ -144,6 +144,8 @@ def _help(field: Field) -> str:
         notes.append("required")
     if field.default not in (None, "", [], {}, False):
         notes.append(f"default: {flag(field) if field.default is True else field.default}")
+    if field.kind is Kind.JSON and field.example is not None:
+        notes.append(f"such as '{json.dumps(field.example)}'")
     noted = f"[{'; '.join(notes)}]" if notes else ""
     return " ".join(part for part in (field.description, noted) if part)
 
