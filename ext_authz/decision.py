@@ -10,6 +10,7 @@ from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
 from gateway_core.errors import (
     ADDRESS_NOT_ALLOWED,
+    API_KEY_ENDED,
     INVALID_API_KEY,
     ApiError,
     endpoint_not_supported,
@@ -59,8 +60,10 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     the model unless the client asked for less. The price is that of the organisation, at the dearest of all deployments that
     may serve it and of all service tiers it may be served at.
     """
-    if key is None or not key.is_valid(now):
-        return Refused(INVALID_API_KEY, key)
+    if key is None:
+        return Refused(INVALID_API_KEY)
+    if not key.is_valid(now):
+        return Refused(API_KEY_ENDED, key)
     # The route was chosen by what the key looks like. If it is another one, neither ledger may pay for it.
     if key.mode is not attempt.mode:
         return Refused(INVALID_API_KEY, key)

@@ -12,6 +12,9 @@ SPOOL_VERSION: Final = 1
 SPOOL_FILE: Final = "access.jsonl"
 """Name of the file inside the spool directory that Envoy appends to."""
 
+GATEWAY_HEALTH_PATH: Final = "/readyz"
+"""Where Envoy itself answers, to whoever asks, whether it serves: 200, or 503 while it drains."""
+
 
 REQUEST_S_MAX: Final = 3000
 """Envoy ends a request that runs longer, so a hold that lives longer than this outlives its request."""

@@ -42,6 +42,7 @@ class ApiError:
 INVALID_API_KEY: Final = ApiError(
     401, "invalid_api_key", "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'."
 )
+API_KEY_ENDED: Final = ApiError(401, "invalid_api_key", "This API key is disabled, revoked or has expired.")
 INSUFFICIENT_QUOTA: Final = ApiError(
     402,
     "insufficient_quota",

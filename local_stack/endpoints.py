@@ -48,7 +48,9 @@ def of_running(directory: DataDirectory) -> Endpoints:
         UnusableDirectoryError: the directory cannot be read.
     """
     if directory.holder() is None:
-        raise NotRunningError(f"no stack is running in {directory.path}; start one with `tollgate up`")
+        raise NotRunningError(
+            f"no stack is running in {directory.path}; start one with `tollgate up`, or say with --data-dir where it is"
+        )
     try:
         text = directory.endpoints.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -89,7 +89,7 @@ async def up(directory: DataDirectory, port: int | None, replicas: int, progress
         is_laid = groundwork.take()
         board = _Board(directory, endpoints(directory, ports, keys, stores), providers, progress)
         supervisor = Supervisor(
-            tollgate_services.services(directory, ports, environment, stores, keys.api_key),
+            tollgate_services.services(directory, ports, environment, stores),
             [dataclasses.replace(task, is_done=is_laid) for task in groundwork.tasks],
             log=directory.log,
             changed=board.changed,
@@ -124,8 +124,7 @@ def _described(directory: DataDirectory) -> list[Service]:
     environment = Environment.load(tollgate_services.Secret)
     ports = _kept_ports(directory)
     stores = tollgate_services.servers(directory, ports, environment)
-    api_key = tollgate_services.keys(directory).api_key
-    return tollgate_services.services(directory, ports, environment, stores, api_key)
+    return tollgate_services.services(directory, ports, environment, stores)
 
 
 class _Board:

@@ -9,6 +9,7 @@ from enum import StrEnum, auto
 from typing import Final
 
 from gateway_core.api_keys import LIVE_PREFIX, OPERATOR_PREFIX, new_key
+from gateway_core.contract import GATEWAY_HEALTH_PATH
 from local_stack import probes
 from local_stack.clickhouse import ClickHouse
 from local_stack.data_directory import DataDirectory
@@ -27,9 +28,6 @@ REPLICATED: Final = ("control_plane", "ext_authz", "billing_sink")
 SERVICES: Final = ("postgres", "valkey", "clickhouse", "simulator", *REPLICATED, "envoy")
 TASKS: Final = ("migrate_billing_sink", "migrate_control_plane", "seed_demo")
 """The names in the tables below, for those who have no stack to make a table of."""
-
-_ROUTED: Final = frozenset({200, 401, 403})
-"""Answers that come from behind Envoy. A demo key that was revoked is refused there, which is no reason not to start."""
 
 
 class Secret(StrEnum):
@@ -176,7 +174,7 @@ def tasks(directory: DataDirectory, ports: Mapping[str, int], environment: Envir
 
 
 def services(
-    directory: DataDirectory, ports: Mapping[str, int], environment: Environment, stores: Servers, api_key: str
+    directory: DataDirectory, ports: Mapping[str, int], environment: Environment, stores: Servers
 ) -> list[Service]:
     """What runs as long as the stack does, in the order of the start. The ports say how many of each service of ours."""
     variables = {**environment.general, **service_environment(directory, ports)}
@@ -206,7 +204,7 @@ def services(
             # Not before: an Envoy that finds nobody to ask waits before it asks again.
             needs=(*(service.name for service in control_planes), "simulator"),
             ports={"gateway": ports["gateway"]},
-            serves=lambda _: probes.http_get(ports["gateway"], "/v1/models", bearer=api_key, accepted=_ROUTED),
+            serves=lambda _: probes.http_get(ports["gateway"], GATEWAY_HEALTH_PATH),
         ),
     ]
 

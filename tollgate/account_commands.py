@@ -65,6 +65,8 @@ def login(
     session = Session.of(address, reply.document(), client.now())
     client.sessions.update(lambda state: state.with_session(client.server, session).at(client.server))
     typer.echo(f"Logged in to {client.server} as {address}.", err=True)
+    if client.as_logged_in().hides_operator:
+        typer.echo("Commands here are yours now, and not the local operator's until `tollgate logout`.", err=True)
 
 
 @app.command()

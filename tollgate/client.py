@@ -21,7 +21,9 @@ PREFIX: Final = "/api/v1"
 _REPEAT_AFTER_S: Final = (0.2, 1.0)
 _UNAUTHENTICATED: Final = 401
 _FIRST_REFUSAL: Final = 400
+_NOT_YOURS: Final = frozenset({403, 404})
 _ORGS_SHOWN: Final = 10
+_LOCAL_OPERATOR: Final = "token of the local operator"
 
 
 class Credential(Protocol):
@@ -99,12 +101,14 @@ class Client:
 
     Attributes:
         credential: None for nobody.
+        hides_operator: whether beside a local stack somebody is logged in, so that its operator is not meant.
         sleep: between attempts.
     """
 
     server: str
     credential: Credential | None
     sessions: Sessions
+    hides_operator: bool = False
     now: Now = utc_now
     sleep: Callable[[float], None] = time.sleep
 
@@ -133,7 +137,8 @@ class Client:
         session = self.sessions.read().sessions.get(self.server)
         if session is None:
             raise NotLoggedInError(f"not logged in to {self.server}")
-        return replace(self, credential=LogIn(self.sessions, self.server, self.now, f"session of {session.email}"))
+        log_in = LogIn(self.sessions, self.server, self.now, f"session of {session.email}")
+        return replace(self, credential=log_in, hides_operator=self.hides_operator or self._is_operator)
 
     def send(self, request: Request, *, place: Place = NOWHERE, repeat: bool = False, public: bool = False) -> Reply:
         """One call that succeeds.
@@ -156,7 +161,7 @@ class Client:
         if reply.status == _UNAUTHENTICATED and not public:
             raise self._not_accepted()
         if reply.status >= _FIRST_REFUSAL:
-            raise refusal(reply, place)
+            raise refusal(reply, place, hint=self._hint(reply.status))
         return reply
 
     def get(self, path: str, **query: str) -> Any:
@@ -190,6 +195,15 @@ class Client:
                 self.sleep(pause_s)
         return exchange(self.server, request, token)
 
+    @property
+    def _is_operator(self) -> bool:
+        return self.credential is not None and self.credential.description == _LOCAL_OPERATOR
+
+    def _hint(self, status: int) -> str | None:
+        if status not in _NOT_YOURS or not self.hides_operator or self.credential is None:
+            return None
+        return f"Asked with the {self.credential.description}; after `tollgate logout` it is asked as the operator of the stack here."
+
     def _not_accepted(self) -> NotLoggedInError:
         if self.credential is None:
             return NotLoggedInError(f"not logged in to {self.server}; `tollgate login` does that")
@@ -217,7 +231,8 @@ def find_server(server: str | None, data_dir: Path | None, settings: Settings, s
     last = sessions.read().server
     if last is None:
         raise UnreachableError(
-            "which server? Start a stack here with `tollgate up`, or name one with --server or TOLLGATE_SERVER"
+            "which server? Start a stack here with `tollgate up`, say with --data-dir where one is, or name a server with --server or "
+            "TOLLGATE_SERVER"
         )
     return Where(last)
 
@@ -230,7 +245,7 @@ def _stack_at(path: Path) -> Where | None:
         endpoints = json.loads(directory.endpoints.read_bytes())
     except FileNotFoundError:
         return None
-    return Where(endpoints["control_plane_url"], FixedToken(endpoints["operator_token"], "token of the local operator"))
+    return Where(endpoints["control_plane_url"], FixedToken(endpoints["operator_token"], _LOCAL_OPERATOR))
 
 
 def quoted(path: str, values: Mapping[str, str]) -> str:

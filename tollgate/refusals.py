@@ -40,8 +40,8 @@ NOWHERE: Final[Place] = of_options(lambda _name: None)
 """Where there are no options to speak of."""
 
 
-def refusal(reply: Reply, place: Place = NOWHERE) -> CommandError:
-    """The error that a refusal is."""
+def refusal(reply: Reply, place: Place = NOWHERE, *, hint: str | None = None) -> CommandError:
+    """The error that a refusal is; a hint stands at its end."""
     if not reply.is_json:
         return UnreachableError(f"the server answered {reply.status}, and not as a Tollgate control plane does")
     problem = reply.document()
@@ -50,7 +50,7 @@ def refusal(reply: Reply, place: Place = NOWHERE) -> CommandError:
         text += f" Try again in {retry_after} s."
     if reply.status >= _SERVER_ERROR:
         text += f" (request {problem.get('request_id', 'unknown')})"
-    text = "\n".join([text, *(_line(fault, place) for fault in problem.get("errors", ()))])
+    text = "\n".join([text, *(_line(fault, place) for fault in problem.get("errors", ())), *filter(None, [hint])])
     if reply.status == _UNAUTHENTICATED:
         return NotLoggedInError(text)
     return UnreachableError(text) if reply.status in _UNAVAILABLE else RefusedError(text, reply.status)

@@ -31,6 +31,7 @@ def spool_log(spool_dir: str) -> JsonObject:
     }
     return {
         "name": "spool",
+        "filter": {"not_health_check_filter": {}},
         "typed_config": typed(
             "envoy.extensions.access_loggers.file.v3.FileAccessLog",
             path=f"{spool_dir}/{SPOOL_FILE}",

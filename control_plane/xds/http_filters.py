@@ -11,7 +11,7 @@ from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
-from gateway_core.contract import Cluster, Header, Metadata, provider_cluster
+from gateway_core.contract import GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
 EXT_AUTHZ_TIMEOUT: Final = "4s"
@@ -61,7 +61,16 @@ EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
 def listener_filters(*, max_body_bytes: int) -> list[Json]:
     """The downstream filters."""
     return [
-        # First, so that nothing behind it ever holds more than the limit.
+        # In front of everything: whoever asks whether Envoy serves brings no key, and leaves no line in the spool.
+        _filter(
+            "health",
+            typed(
+                "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+                pass_through_mode=False,
+                headers=[{"name": ":path", "string_match": {"exact": GATEWAY_HEALTH_PATH}}],
+            ),
+        ),
+        # Before what reads, so that nothing behind it ever holds more than the limit.
         _filter(
             "body_size_limit",
             typed_struct(

@@ -289,7 +289,12 @@ async def test_a_stack_in_the_working_directory_is_meant_with_its_operator_token
         elsewhere = CommandLine(tmp_path / "state")
         elsewhere.directory.mkdir()
         assert "test" in (await elsewhere.done("platform-tokens", "list", "--data-dir", str(directory.path))).out
-        await cli.done("login", "--email", ada.email, stdin=f"{PASSWORD}\n")
+        for _ in ("the first time", "again"):
+            logged_in = await cli.done("login", "--email", ada.email, stdin=f"{PASSWORD}\n")
+            assert "not the local operator's until `tollgate logout`" in logged_in.err
+        refused = await cli.run("platform-tokens", "list")
+        assert refused.code == 1
+        assert f"Asked with the session of {ada.email}; after `tollgate logout`" in refused.err
         assert (await cli.done("whoami", "--json")).json["user"]["email"] == ada.email
         await cli.done("logout")
         assert "test" in (await cli.done("platform-tokens", "list")).out

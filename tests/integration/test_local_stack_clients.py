@@ -134,7 +134,10 @@ async def test_without_a_stack_the_exit_code_is_that_of_status(directory: DataDi
     here = ("--data-dir", str(directory.path))
     stopped = await tollgate(command, "SELECT 1", *here)
     assert (stopped.code, stopped.output) == (3, "")
-    assert stopped.errors == f"Error: no stack is running in {directory.path}; start one with `tollgate up`\n"
+    assert (
+        stopped.errors
+        == f"Error: no stack is running in {directory.path}; start one with `tollgate up`, or say with --data-dir where it is\n"
+    )
     with directory.locked():
         starting = await tollgate(command, "SELECT 1", *here)
     assert starting.code == 3
