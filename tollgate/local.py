@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -75,6 +76,19 @@ def status(data_dir: Path, *, as_json: bool) -> None:
         raise typer.Exit(ExitCode.NOT_RUNNING)
     if not services or any(service.state is not State.UP for service in services):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def env(data_dir: Path) -> None:
+    """Print what the examples in the README need, as exports of a shell."""
+    found = endpoints.of_running(DataDirectory.at(data_dir))
+    variables = {
+        "TOLLGATE_SERVER": found.control_plane_url,
+        "TOLLGATE_GATEWAY": found.anthropic_base_url,
+        "TOLLGATE_KEY": found.api_key,
+        "TOLLGATE_OPERATOR": found.operator_token,
+    }
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def down(data_dir: Path) -> None:

@@ -62,6 +62,14 @@ def status(
 
 
 @app.command()
+def env(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Print addresses and secrets of a running stack for a shell: eval "$(tollgate env)"."""
+    from tollgate import local
+
+    local.env(data_dir)
+
+
+@app.command()
 def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Stop a stack that runs somewhere else, in order, and wait until it has stopped."""
     from tollgate import local

@@ -5,8 +5,8 @@ from gateway_core import errors
 from gateway_core.contract import Header
 from gateway_core.errors import ApiError
 
-_OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response")
-"""Details of replies whose body one of us has already written; they pass as they are."""
+_OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed")
+"""Details of replies whose body one of us has already written, or that have none; they pass as they are."""
 
 _REPLY_ID: JsonObject = {
     "header": {"key": Header.REQUEST_ID, "value": "%UNIQUE_ID%"},

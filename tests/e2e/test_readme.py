@@ -1,0 +1,121 @@
+"""The lines of the README, as a newcomer pastes them: what it promises about a user, a provider and a model of one's own."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.stack import Stack
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PLACE_OF_VALUE = {"TOKEN": "access_token", "KEY": "key", "ORG": "organization.id"}
+"""Where each variable that the reader fills in is found in the answers above it."""
+
+
+def blocks(title: str) -> list[str]:
+    """The shell blocks of a section."""
+    section = README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def statements(block: str) -> list[str]:
+    """The commands of a block: one that ends in a backslash or within quotes goes on in the next line."""
+    found, pending = [], ""
+    for line in block.splitlines():
+        pending += line if not pending else f"\n{line}"
+        if not line.endswith("\\") and pending.count("'") % 2 == 0:
+            found.append(pending)
+            pending = ""
+    return found
+
+
+class Shell:
+    """Runs commands one after the other, with the variables that the reader would have set by then."""
+
+    def __init__(self, directory: Path, variables: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._variables = dict(variables)
+        self.answers: list[dict[str, Any]] = []
+
+    async def run(self, command: str) -> str:
+        """What a command prints; it must succeed."""
+        if assignment := re.match(r"(\w+)=\.\.\.", command):
+            self._variables[assignment[1]] = self._value(PLACE_OF_VALUE[assignment[1]])
+            return ""
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-euc", command),
+            cwd=self._directory,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **self._variables},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, (command, out, err)
+        if command.startswith("curl"):
+            answer = json.loads(out)
+            assert "error" not in answer, (command, answer)
+            assert "status" not in answer, (command, answer)
+            self.answers.append(answer)
+        return out.decode()
+
+    def _value(self, path: str) -> str:
+        for answer in reversed(self.answers):
+            found: Any = answer
+            for name in path.split("."):
+                found = found.get(name) if isinstance(found, dict) else None
+            if isinstance(found, str):
+                return found
+        raise AssertionError(f"no answer has {path}")
+
+
+@pytest.fixture
+def shell(stack: Stack, tmp_path: Path) -> Shell:
+    (tmp_path / ".tollgate").symlink_to(stack.data_dir)
+    return Shell(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "state")})
+
+
+async def exported(shell: Shell) -> dict[str, str]:
+    """The variables that `tollgate env` is there for."""
+    lines = (await shell.run("tollgate env")).splitlines()
+    return dict(line.removeprefix("export ").split("=", 1) for line in lines)
+
+
+async def test_a_user_of_ones_own(tmp_path: Path, shell: Shell) -> None:
+    shell = Shell(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "state"), **await exported(shell)})
+    environment, *curls = blocks("A user of your own")
+    assert environment == 'eval "$(tollgate env)"\n'
+    for block in curls[:-1]:
+        for command in statements(block):
+            await shell.run(command)
+    asked, balance, history = shell.answers[-3:]
+    assert asked["choices"][0]["message"]["content"]
+    assert balance["currency"] == "USD"
+    assert "credit" in {each["kind"] for each in history["data"]}
+
+    await shell.run("printf 'correct horse battery\\n' | tollgate login --email ada@example.com")
+    made = json.loads(await shell.run("tollgate keys create --name laptop --models-allowed 'gpt-*' --json"))
+    for command in statements(curls[-1])[2:]:
+        await shell.run(command.replace("KEY_ID", made["id"]))
+
+
+async def test_a_provider_and_a_model_of_ones_own(stack: Stack, tmp_path: Path, shell: Shell) -> None:
+    variables = await exported(shell)
+    shell = Shell(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "state"), **variables})
+    (tmp_path / "key.txt").write_text("a-credential\n")
+    by_hand, as_file = blocks("A provider and a model of your own")
+    for command in statements(by_hand):
+        await shell.run(command.replace("https://api.example.com/v1", f"{stack.simulator_url}/v1"))
+    body = json.dumps({"model": "small", "messages": [{"role": "user", "content": "Hello"}]})
+    headers = f"-H 'authorization: Bearer {variables['TOLLGATE_KEY']}' -H 'content-type: application/json'"
+    await shell.run(f"curl -sS {variables['TOLLGATE_GATEWAY']}/v1/chat/completions {headers} -d '{body}'")
+
+    export, diff, *_ = statements(as_file)
+    await shell.run(export)
+    await shell.run(diff)
