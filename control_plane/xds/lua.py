@@ -1,5 +1,6 @@
 """The Lua scripts of `envoy/lua/`, which travel inline: one version of the configuration pins the script as well."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -17,9 +18,25 @@ def upstream_filter(cluster: str) -> str:
     return f"tollgate.upstream.{cluster}"
 
 
+_REQUIRED: Final = re.compile(r'require\("(\w+)"\)')
+
+
 @cache
 def script(name: str) -> str:
-    """The text of `envoy/lua/<name>.lua`."""
+    """The text of `envoy/lua/<name>.lua`, and in front of it that of every module it requires: Envoy is sent one text."""
+    return "\n".join([*(_preloaded(module) for module in _modules(name)), _text(name)])
+
+
+def _modules(name: str) -> dict[str, None]:
+    found = dict.fromkeys(_REQUIRED.findall(_text(name)))
+    return {each: None for module in found for each in (*_modules(module), module)}
+
+
+def _preloaded(module: str) -> str:
+    return f'package.preload["{module}"] = function()\n{_text(module)}end\n'
+
+
+def _text(name: str) -> str:
     return (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from control_plane.xds.translate import resources
 from gateway_core import errors
@@ -27,8 +28,9 @@ from gateway_core.endpoints import DIALECT_BY_ENDPOINT, PATH_BY_ENDPOINT, Endpoi
 from tests.support.catalogs import catalog, deployment, provider, settings
 from tests.support.databases import ROOT
 
-FRONT = (ROOT / "envoy" / "lua" / "front.lua").read_text(encoding="utf-8")
-UPSTREAM = (ROOT / "envoy" / "lua" / "upstream.lua").read_text(encoding="utf-8")
+# Less the names of modules, one of which is a field's as well.
+FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
+UPSTREAM = script("upstream")
 CATALOG = catalog([provider("a", credential="secret"), provider("b")], [deployment("m", "a")])
 
 

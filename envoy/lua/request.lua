@@ -1,0 +1,257 @@
+-- The request side of front.lua: finds the endpoint, turns away what brings no key, checks the JSON body, chooses the route by
+-- model (for a test key: the endpoint's test route, whatever the model), asks the provider for usage, and prepares the body for
+-- the first provider of the chain.
+
+local json = require("json")
+
+local find, sub, byte, format, lower = string.find, string.sub, string.byte, string.format, string.lower
+local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math.floor
+local skip_space, scan_object = json.skip_space, json.scan_object
+
+local NAMESPACE = "tollgate"
+local QUOTE, CLOSE_BRACE = json.QUOTE, json.CLOSE_BRACE
+-- By the beginning of a key; gateway_core/api_keys.py.
+local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
+local KEY_LENGTH, KEY_PREFIX_LENGTH = 60, 11
+
+-- Paths and methods we serve; gateway_core/endpoints.py holds the same table.
+local ENDPOINTS = {
+  ["POST /v1/chat/completions"] = "chat",
+  ["POST /v1/messages"] = "messages",
+  ["GET /v1/models"] = "models",
+}
+
+-- Top-level fields of a request body that somebody here needs.
+local REQUEST_FIELDS = {
+  model = true, stream = true, stream_options = true, max_tokens = true, max_completion_tokens = true, n = true,
+  service_tier = true, speed = true, models = true,
+}
+-- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
+local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
+-- Words that bring in what the body's length does not tell: images, files and documents by reference, pages that the provider
+-- finds or fetches; and the escapes behind which such a word could hide, which no encoder writes for a letter.
+local WEB_SEARCH = '"web_search'
+local REFERENCES = {
+  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_',
+  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"', "\\u004", "\\u005", "\\u006", "\\u007",
+}
+local STREAM_OPTIONS_FIELDS = { include_usage = true }
+
+-- The body as a whole: one object and nothing behind it. Returns the index of its closing brace, or nil and what is wrong.
+local function scan_body(s, first, last)
+  local close, problem = scan_object(s, 1, REQUEST_FIELDS, first, last)
+  if not close then return nil, problem end
+  local _, rest = skip_space(s, close + 1)
+  if rest ~= nil then return nil, "There is something behind the JSON object." end
+  return close
+end
+
+-- Answers with an error in OpenAI's shape. `known` is what the log line is told of the request besides.
+local function refuse(h, known, status, code, message, param)
+  known.error_code = code
+  h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
+  h:respond(
+    { [":status"] = status, ["content-type"] = "application/json" },
+    format('{"error":{"message":"%s","type":"%s","param":%s,"code":"%s"}}',
+      message, status == "503" and "server_error" or "invalid_request_error", param and '"' .. param .. '"' or "null", code))
+end
+
+-- The mode of the key that a request brings, or nil if it brings nothing of a key's form. Whether it is a key, ext_authz
+-- decides, and that its mode is this one; this keeps strangers from having their bodies buffered and scanned. Which header
+-- counts is credential_of in gateway_core/api_keys.py.
+local function mode_of(headers)
+  local authorization = headers:get("authorization")
+  local key
+  if authorization and lower(sub(authorization, 1, 7)) == "bearer " then
+    key = sub(authorization, 8)
+  else
+    key = headers:get("x-api-key")
+  end
+  return key and #key == KEY_LENGTH and MODES[sub(key, 1, KEY_PREFIX_LENGTH)] or nil
+end
+
+-- A model name is what routing and prices hang on, so only plain characters: letters, digits, - . / : _ @
+local function model_name(s, first, last)
+  if byte(s, first) ~= QUOTE or last - first < 2 or last - first > 200 then return nil end
+  for i = first + 1, last - 1 do
+    local c = byte(s, i)
+    local plain = (c >= 97 and c <= 122) or (c >= 65 and c <= 90) or (c >= 45 and c <= 58) or c == 95 or c == 64
+    if not plain then return nil end
+  end
+  return sub(s, first + 1, last - 1)
+end
+
+-- The word of lower case letters, digits and underscores at a span, or nil for null or nothing; false for anything else.
+local function plain_word(s, first, last)
+  if not first or byte(s, first) == 110 then return nil end
+  if byte(s, first) ~= QUOTE or last - first < 2 or last - first > 40 then return false end
+  for i = first + 1, last - 1 do
+    local c = byte(s, i)
+    if not ((c >= 97 and c <= 122) or (c >= 48 and c <= 57) or c == 95) then return false end
+  end
+  return sub(s, first + 1, last - 1)
+end
+
+-- The whole number at a span, or nil for null; false for anything else.
+local function whole_number(s, first, last)
+  if not first or byte(s, first) == 110 then return nil end
+  local value = tonumber(sub(s, first, last))
+  if not value or value < 1 or value > 1e9 or value ~= floor(value) then return false end
+  return value
+end
+
+-- Whether the body names something that is not in it.
+local function has_references(s)
+  for i = 1, #REFERENCES do
+    if find(s, REFERENCES[i], 1, true) then return true end
+  end
+  return false
+end
+
+-- Returns an edit {first, last, text} that makes the provider send usage at the end of a chat stream, and whether
+-- the client has to be spared the extra chunk. Everything else the client put into stream_options stays.
+local function ask_for_usage(s, close, first, last)
+  local options = first.stream_options
+  if not options or byte(s, options) == 110 then   -- absent, or null
+    if options then return { options, last.stream_options, '{"include_usage":true}' }, true end
+    return { close, close - 1, ',"stream_options":{"include_usage":true}' }, true
+  end
+  local inner_first, inner_last = {}, {}
+  local inner_close, problem = scan_object(s, options, STREAM_OPTIONS_FIELDS, inner_first, inner_last)
+  if not inner_close then return nil, false, problem end
+  local flag = inner_first.include_usage
+  if not flag then
+    local _, c = skip_space(s, options + 1)
+    return { options + 1, options, c == CLOSE_BRACE and '"include_usage":true' or '"include_usage":true,' }, true
+  end
+  if byte(s, flag) == 116 then return nil, false end
+  return { flag, inner_last.include_usage, "true" }, true
+end
+
+-- Applies the edit `mark` and, unless it is nil, `edit`, whose span is another one. Returns the new text and the span at which
+-- the text of `mark` stands in it.
+local function apply_edits(s, edit, mark)
+  local a, b = mark, edit
+  if edit and edit[1] < mark[1] then a, b = edit, mark end
+  local text, shift
+  if b == nil then
+    text = concat({ sub(s, 1, a[1] - 1), a[3], sub(s, a[2] + 1) })
+    shift = 0
+  else
+    text = concat({ sub(s, 1, a[1] - 1), a[3], sub(s, a[2] + 1, b[1] - 1), b[3], sub(s, b[2] + 1) })
+    shift = b == mark and #a[3] - (a[2] - a[1] + 1) or 0
+  end
+  return text, mark[1] + shift, mark[1] + shift + #mark[3] - 1
+end
+
+local function on_request(h)
+  local headers = h:headers()
+  local known = {}                 -- what the log line is told of the request
+  local client_request_id = headers:get("x-tg-client-request-id")
+  if client_request_id then
+    headers:remove("x-tg-client-request-id")
+    -- Metadata takes plain text only.
+    if not find(client_request_id, "[^!-~]") then known.client_request_id = client_request_id end
+  end
+  local path, query = headers:get(":path"), ""
+  local mark = find(path, "?", 1, true)
+  if mark then path, query = sub(path, 1, mark - 1), sub(path, mark) end
+  known.endpoint = ENDPOINTS[headers:get(":method") .. " " .. path]
+  if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
+  known.mode = mode_of(headers)
+  if not known.mode then
+    return refuse(h, known, "401", "invalid_api_key",
+      "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'.")
+  end
+
+  if known.endpoint == "models" then
+    headers:replace("x-tg-route", "models:")
+    h:clearRouteCache()
+    h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
+    return
+  end
+
+  local body = h:body()
+  local length = body and body:length() or 0
+  if length == 0 then return refuse(h, known, "400", "invalid_json", "A JSON body is required.") end
+  local s = body:getBytes(0, length)
+  local first, last = {}, {}
+  local close, problem = scan_body(s, first, last)
+  if not close then return refuse(h, known, "400", "invalid_json", problem) end
+  if not first.model then return refuse(h, known, "400", "missing_model", "The field 'model' is required.", "model") end
+  local model = model_name(s, first.model, last.model)
+  if not model then
+    return refuse(h, known, "400", "invalid_model", "The field 'model' is not a model's name.", "model")
+  end
+  known.model = model
+  local numbers = {}
+  for i = 1, #WHOLE_NUMBERS do
+    local name = WHOLE_NUMBERS[i]
+    numbers[name] = whole_number(s, first[name], last[name])
+    if numbers[name] == false then
+      return refuse(h, known, "400", "invalid_number", "This field must be a whole number of at least 1.", name)
+    end
+  end
+
+  local service_tier = plain_word(s, first.service_tier, last.service_tier)
+  if service_tier == false then
+    return refuse(h, known, "400", "invalid_service_tier", "The field 'service_tier' is not a tier's name.", "service_tier")
+  end
+  -- Another word for a tier, with one provider; with both, nobody could say what it will be.
+  local speed = plain_word(s, first.speed, last.speed)
+  if speed == false or (speed and service_tier) then
+    return refuse(h, known, "400", "invalid_service_tier", "The field 'speed' is not a tier's name, or stands beside one.", "speed")
+  end
+  if speed and speed ~= "standard" then service_tier = speed end
+  known.service_tier = service_tier
+  -- A list of other models to fall back on would be served and not paid for.
+  if first.models and byte(s, first.models) ~= 110 then
+    return refuse(h, known, "400", "invalid_model", "Name one model, in the field 'model'.", "models")
+  end
+
+  known.stream = first.stream ~= nil and byte(s, first.stream) == 116
+  local edit, hide_usage = nil, false
+  if known.stream and known.endpoint == "chat" then
+    edit, hide_usage, problem = ask_for_usage(s, close, first, last)
+    if problem then return refuse(h, known, "400", "invalid_json", problem, "stream_options") end
+  end
+
+  headers = h:headers()            -- handles taken before body() are stale
+  local is_test = known.mode == "test"
+  headers:replace("x-tg-route", is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model)
+  h:clearRouteCache()
+  local prepared = h:metadata()    -- metadata of the chosen route under this filter's name; empty unless attempt 1 is certain
+  local cluster = prepared:get("cluster")
+  if is_test and not cluster then
+    return refuse(h, known, "403", "test_mode_unavailable",
+      "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
+  end
+  local upstream_model = model
+  if cluster then
+    upstream_model = prepared:get("model") or model
+    headers:replace(":path", prepared:get("path") .. query)
+    headers:replace("x-tg-prepared", cluster)
+  end
+
+  local model_first, model_last = first.model, last.model
+  if edit or upstream_model ~= model then
+    local text
+    text, model_first, model_last = apply_edits(s, edit, { model_first, model_last, '"' .. upstream_model .. '"' })
+    length = body:setBytes(text)
+    headers:replace("content-length", tostring(length))
+  end
+
+  local requested, requested_too = numbers.max_tokens, numbers.max_completion_tokens
+  if requested_too and (not requested or requested_too > requested) then requested = requested_too end
+  known.hide_usage = hide_usage
+  known.body_bytes = length
+  known.references = has_references(s)
+  known.web_search = known.references and find(s, WEB_SEARCH, 1, true) ~= nil
+  known.max_output_tokens = requested
+  known.choices = numbers.n
+  local metadata = h:streamInfo():dynamicMetadata()
+  metadata:set(NAMESPACE, "request", known)
+  metadata:set(NAMESPACE, "plan", model_first .. "," .. model_last)
+end
+
+return { on_request = on_request, refuse = refuse }
