@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from gateway_core.migrate import migrate, read_migrations
+from gateway_core.migrate import migrate, read_functions, read_migrations
 from tests.support.spool_lines import GRANT, MESSAGES, REQUEST, Json, chat_stream, line, messages_stream, refused
 
 ROOT: Final = Path(__file__).parents[1]
@@ -43,8 +43,12 @@ _FILL = """
 
 async def open_books(database: asyncpg.Connection, *, orgs: int) -> None:
     """An empty database becomes one with a catalogue and organisations with money."""
-    await migrate(database, "billing_sink", read_migrations(ROOT / "billing_sink" / "migrations" / "postgres"))
-    await migrate(database, "control_plane", read_migrations(ROOT / "control_plane" / "migrations"))
+    folders = {
+        "billing_sink": ROOT / "billing_sink" / "migrations" / "postgres",
+        "control_plane": ROOT / "control_plane" / "migrations",
+    }
+    for service, folder in folders.items():
+        await migrate(database, service, read_migrations(folder), read_functions(folder))
     await database.execute(
         "INSERT INTO catalog.providers (name, kind, base_url)"
         " VALUES ('openai', 'openai', 'http://o'), ('anthropic', 'anthropic', 'http://a')"

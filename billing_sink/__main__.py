@@ -8,7 +8,7 @@ from billing_sink import clickhouse
 from billing_sink.app import serve
 from billing_sink.settings import Settings
 from gateway_core.logs import configure
-from gateway_core.migrate import migrate, read_migrations
+from gateway_core.migrate import migrate, read_functions, read_migrations
 from gateway_core.tasks import run_command, run_until_stopped
 
 POSTGRES_MIGRATIONS = Path(__file__).parent / "migrations" / "postgres"
@@ -25,7 +25,8 @@ async def _migrate() -> None:
     log = configure("billing_sink", settings.log_level)
     connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
     try:
-        applied = await migrate(connection, "billing_sink", read_migrations(POSTGRES_MIGRATIONS))
+        migrations, functions = read_migrations(POSTGRES_MIGRATIONS), read_functions(POSTGRES_MIGRATIONS)
+        applied = await migrate(connection, "billing_sink", migrations, functions)
     finally:
         await connection.close()
     client = clickhouse.connect(settings.clickhouse_url)

@@ -10,7 +10,7 @@ from control_plane.postgres_reseal import reseal
 from control_plane.sealing import Seal
 from control_plane.settings import SealingSettings, SeedSettings, Settings
 from gateway_core.logs import configure
-from gateway_core.migrate import migrate, read_migrations
+from gateway_core.migrate import migrate, read_functions, read_migrations
 from gateway_core.settings import ServiceSettings
 from gateway_core.tasks import run_command, run_until_stopped
 
@@ -30,7 +30,8 @@ async def _migrate() -> None:
     log = configure("control_plane", settings.log_level)
     connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
     try:
-        log.info("migrated", applied=await migrate(connection, "control_plane", read_migrations(MIGRATIONS)))
+        migrations, functions = read_migrations(MIGRATIONS), read_functions(MIGRATIONS)
+        log.info("migrated", applied=await migrate(connection, "control_plane", migrations, functions))
     finally:
         await connection.close()
 

@@ -1,6 +1,8 @@
-"""Numbered SQL migrations, one folder and one schema per service.
+"""Numbered SQL migrations, one folder and one schema per service, and the functions that stand on them.
 
-Forward only. A file already applied may not change: its checksum is kept. Concurrent starts wait on an advisory lock.
+Migrations go forward only. A file already applied may not change: its checksum is kept. Functions are not history: each stands once,
+as it is now, in a file below `functions/`, and all of them are applied again after the migrations whenever one has changed. Whoever
+changes a function's parameters or result drops the old one in a migration. Concurrent starts wait on an advisory lock.
 """
 
 import hashlib
@@ -50,8 +52,15 @@ def read_migrations(folder: Path) -> list[Migration]:
     return migrations
 
 
-async def migrate(connection: asyncpg.Connection, service: str, migrations: Sequence[Migration]) -> list[str]:
-    """Apply what is missing, all or nothing, and return the names applied.
+def read_functions(folder: Path) -> str:
+    """The functions of a migrations folder, as one text; empty if it has none."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("functions/*.sql")))
+
+
+async def migrate(
+    connection: asyncpg.Connection, service: str, migrations: Sequence[Migration], functions: str
+) -> list[str]:
+    """Apply what is missing, all or nothing, and return the names applied; `functions` is the text that defines them all.
 
     Raises:
         MigrationError: an applied file has changed since, or the database is newer than this code.
@@ -81,7 +90,30 @@ async def migrate(connection: asyncpg.Connection, service: str, migrations: Sequ
                 migration.name,
                 migration.checksum,
             )
-    return [migration.name for migration in missing]
+        are_new = bool(functions) and await _apply_functions(connection, service, functions)
+    return [*(migration.name for migration in missing), *(["functions"] if are_new else [])]
+
+
+async def _apply_functions(connection: asyncpg.Connection, service: str, functions: str) -> bool:
+    await connection.execute("""
+        CREATE TABLE IF NOT EXISTS public.tollgate_functions (
+            service    text PRIMARY KEY,
+            checksum   text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now()
+        )""")
+    checksum = hashlib.sha256(functions.encode()).hexdigest()
+    if checksum == await connection.fetchval(
+        "SELECT checksum FROM public.tollgate_functions WHERE service = $1", service
+    ):
+        return False
+    await connection.execute(functions)
+    await connection.execute(
+        """INSERT INTO public.tollgate_functions (service, checksum) VALUES ($1, $2)
+           ON CONFLICT (service) DO UPDATE SET checksum = excluded.checksum, applied_at = now()""",
+        service,
+        checksum,
+    )
+    return True
 
 
 def missing_migrations(applied: Mapping[int, str], migrations: Sequence[Migration]) -> list[Migration]:

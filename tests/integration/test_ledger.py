@@ -12,7 +12,7 @@ import pytest
 from billing_sink.postgres_ledger import PostgresLedger, SpoolMovedError, _row
 from billing_sink.postings import Batch, Posting
 from billing_sink.spool import SpoolId
-from gateway_core.migrate import migrate, read_migrations
+from gateway_core.migrate import migrate, read_functions, read_migrations
 from gateway_core.mode import Mode
 from tests.support.databases import MIGRATIONS, fresh_database
 from tests.support.ledger import FAR, ORG, Books, hold, open_org, posting, read_books
@@ -322,7 +322,8 @@ async def test_what_was_there_before_is_live_and_its_organisations_get_play_mone
         # By the one session of this pool, which then has the temporary table of the earlier function.
         await pool.fetch("SELECT billing.settle($1::jsonb)", json.dumps([_row(posting("r1", price=300))]))
         other = await asyncpg.connect(dsn)
-        await migrate(other, "billing_sink", read_migrations(MIGRATIONS["billing_sink"]))
+        folder = MIGRATIONS["billing_sink"]
+        await migrate(other, "billing_sink", read_migrations(folder), read_functions(folder))
         await other.close()
         # The version of then goes on, and knows no mode.
         without_mode = {name: value for name, value in _row(posting("r2", price=100)).items() if name != "mode"}

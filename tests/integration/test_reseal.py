@@ -24,7 +24,7 @@ from control_plane.postgres_reseal import COLUMNS, Pass, reseal
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential
 from gateway_core.clock import utc_now
 from gateway_core.ids import ProviderName
-from gateway_core.migrate import migrate, read_migrations
+from gateway_core.migrate import migrate, read_functions, read_migrations
 from tests.support.databases import MIGRATIONS
 from tests.support.logs import QUIET
 
@@ -214,8 +214,8 @@ async def one_layer(postgres_dsn: str) -> AsyncIterator[str]:
     connection = await asyncpg.connect(dsn)
     folder = read_migrations(MIGRATIONS["control_plane"])
     before = [migration.name.endswith("_two_layers.sql") for migration in folder].index(True)
-    await migrate(connection, "billing_sink", read_migrations(MIGRATIONS["billing_sink"]))
-    await migrate(connection, "control_plane", folder[:before])
+    await migrate(connection, "billing_sink", read_migrations(MIGRATIONS["billing_sink"]), "")
+    await migrate(connection, "control_plane", folder[:before], "")
     await connection.close()
     yield dsn
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -234,7 +234,8 @@ async def test_a_database_sealed_in_one_layer_is_migrated_to_one_that_starts(one
                 VALUES ('user/usr_1', 'a', '', 'of one layer');
         """)
         async with pool.acquire() as connection:
-            await migrate(connection, "control_plane", read_migrations(MIGRATIONS["control_plane"]))  # type: ignore[arg-type]  # the pool's proxy of a connection
+            folder = MIGRATIONS["control_plane"]
+            await migrate(connection, "control_plane", read_migrations(folder), read_functions(folder))  # type: ignore[arg-type]  # the pool's proxy of a connection
         assert set((await read_catalog(pool, NEW_SEAL, QUIET)).providers) == {"openai"}
         assert await access_tokens(pool, NEW_SEAL).issue(Claims("usr_1", "ses_1"))
         await keep_answer(pool, "a", NEW_SEAL)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from gateway_core.migrate import migrate, read_migrations
+from gateway_core.migrate import migrate, read_functions, read_migrations
 from local_stack.postgres import running_postgres
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,9 @@ async def fresh_database(server_dsn: str, up_to: Mapping[str, int] | None = None
         try:
             for service, folder in MIGRATIONS.items():
                 last = sys.maxsize if up_to is None else up_to.get(service, 0)
-                await migrate(connection, service, [each for each in read_migrations(folder) if each.number <= last])
+                migrations = [each for each in read_migrations(folder) if each.number <= last]
+                # Functions are for the newest tables.
+                await migrate(connection, service, migrations, read_functions(folder) if up_to is None else "")
         finally:
             await connection.close()
         yield dsn
