@@ -1,0 +1,28 @@
+"""Answers that are files, not JSON."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from control_plane.accounts.model import Resource
+
+
+class Download(Resource):
+    """A file."""
+
+    media_type: ClassVar[str]
+
+    filename: str
+    content: bytes = Field(repr=False)
+
+
+class Csv(Download):
+    """A table (RFC 4180), in UTF-8."""
+
+    media_type: ClassVar[str] = "text/csv"
+
+
+class Pdf(Download):
+    """A document."""
+
+    media_type: ClassVar[str] = "application/pdf"

@@ -1,0 +1,1 @@
+"""What organisations are told about what they have spent: usage, receipts, invoices."""

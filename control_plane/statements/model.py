@@ -1,0 +1,137 @@
+"""Usage, receipts and invoices, as the API shows them. Pure."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from enum import StrEnum
+from typing import ClassVar, Final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from control_plane.accounts.model import Resource
+from control_plane.fields import Moment
+from control_plane.payments.model import Currency, TransactionKind
+from gateway_core.mode import Mode
+
+USAGE_DAYS_MAX: Final = 366
+USAGE_ROWS_MAX: Final = 10_000
+
+
+class InvoiceState(StrEnum):
+    """Whether it can still change."""
+
+    DRAFT = "draft"
+    CLOSED = "closed"
+
+
+class InvoiceLine(Resource):
+    """One kind of what moved money; usage has a line for each project and model."""
+
+    kind: TransactionKind
+    project_id: str | None = Field(description="Of usage.")
+    model: str | None = Field(description="Of usage.")
+    count: int = Field(description="How many requests, payments, credits, ...")
+    meters: Mapping[str, int] | None = Field(description="Of usage: what was counted, by meter.")
+    amount: str = Field(description="What it added; below zero, what it took.")
+
+
+class InvoiceSummary(Resource):
+    """An invoice without its lines."""
+
+    id: str
+    number: int | None = Field(description="Counts the organisation's invoices without gaps; null of a draft.")
+    state: InvoiceState
+    month: date = Field(description="Its first day.")
+    time_zone: str = Field(description="By whose clock the month begins and ends.")
+    ends_at: datetime
+    currency: Currency = "USD"
+    opening_balance: str = Field(description="What the organisation had before, less what it owed.")
+    closing_balance: str = Field(description="The same at the end: the opening balance and all lines.")
+    closed_at: datetime | None
+
+
+class Invoice(InvoiceSummary):
+    """What moved an organisation's money in a month. What is posted after a month is closed is on the next one."""
+
+    lines: list[InvoiceLine]
+
+
+class Grouping(StrEnum):
+    """What has rows of its own in usage."""
+
+    DAY = "day"
+    MODEL = "model"
+    PROJECT = "project"
+    KEY = "key"
+
+
+class UsageQuery(BaseModel):
+    """Which usage."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+    since: Moment = Field(description="Requests that began then or later.")
+    until: Moment = Field(description="And before this; at most a year and a day later.")
+    by: str = Field(
+        default="day",
+        pattern=r"^(day|model|project|key)(,(day|model|project|key)){0,3}$",
+        description="What has rows of its own: day, model, project, key, or several with commas between. Days are the organisation's.",
+    )
+    mode: Mode = Mode.LIVE
+
+    @property
+    def groupings(self) -> frozenset[Grouping]:
+        """As they were named."""
+        return frozenset(Grouping(name) for name in self.by.split(","))
+
+    @model_validator(mode="after")
+    def _is_not_too_long(self) -> "UsageQuery":
+        if not 0 < (self.until - self.since).total_seconds() <= USAGE_DAYS_MAX * 86_400:
+            raise ValueError("until must be later than since, by a year and a day at most")
+        return self
+
+
+class UsageRow(Resource):
+    """What was used, of one of each thing that was asked for; null is what was not."""
+
+    day: date | None
+    model: str | None
+    project_id: str | None
+    key_id: str | None
+    requests: int
+    meters: Mapping[str, int]
+    amount: str = Field(description="What it cost the organisation.")
+
+
+class Usage(Resource):
+    """What an organisation used."""
+
+    currency: Currency = "USD"
+    time_zone: str
+    data: list[UsageRow]
+
+
+class Receipt(Resource):
+    """One finished request and what it cost."""
+
+    request_id: str
+    org_id: str
+    project_id: str | None
+    key_id: str | None
+    mode: Mode
+    endpoint: str | None
+    model: str | None
+    provider: str | None
+    status: int
+    outcome: str = Field(description="settled, estimated, released, free or refused: the last three cost nothing.")
+    late: bool = Field(description="Whether it was posted after its hold had expired.")
+    service_tier: str | None
+    meters: Mapping[str, int]
+    price_version: int | None = Field(description="The revision of the catalogue whose prices it was charged by.")
+    currency: Currency = "USD"
+    price: str
+    absorbed: str = Field(
+        description="The part of the price that the organisation did not pay, because nothing was left."
+    )
+    transaction_id: int | None
+    started_at: datetime
+    recorded_at: datetime
