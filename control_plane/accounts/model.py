@@ -49,6 +49,7 @@ class Organization(Revised):
 
     id: str
     name: str
+    time_zone: str = Field(description="By whose clock its days and months begin.")
     disabled_at: datetime | None
     created_at: datetime
 

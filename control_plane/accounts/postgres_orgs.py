@@ -8,7 +8,7 @@ from control_plane.accounts.permissions import Role
 from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
 
-_ORG: Final = "o.org_id AS id, o.name, o.disabled_at, o.created_at, o.revision"
+_ORG: Final = "o.org_id AS id, o.name, o.time_zone, o.disabled_at, o.created_at, o.revision"
 _PROJECT: Final = "project_id AS id, org_id, name, archived_at, created_at, revision"
 _MEMBER: Final = "u.user_id, u.email, u.name, m.role, m.created_at, m.revision"
 _INVITATION: Final = "invitation_id AS id, org_id, email, role, invited_by, created_at, expires_at"
@@ -75,10 +75,13 @@ async def list_orgs(
     return [(row["seq"], OrganizationOfUser.model_validate({**row})) for row in rows]
 
 
-async def rename_org(db: Database, org_id: str, name: str) -> None:
-    """Change the name."""
+async def change_org(db: Database, org_id: str, *, name: str, time_zone: str) -> None:
+    """Change what its members may."""
     await db.execute(
-        "UPDATE accounts.organizations SET name = $2, revision = revision + 1 WHERE org_id = $1", org_id, name
+        "UPDATE accounts.organizations SET name = $2, time_zone = $3, revision = revision + 1 WHERE org_id = $1",
+        org_id,
+        name,
+        time_zone,
     )
 
 

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from pydantic import Field
+
 from control_plane.accounts import postgres_audit, postgres_orgs
 from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.model import AuditEntry, OrganizationOfUser, Project
@@ -12,6 +14,7 @@ from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField
 from control_plane.fields import Body, Name
+from control_plane.statements.calendar import TimeZone
 from gateway_core.ids import new_id
 
 TAG: Final = "organisations"
@@ -27,6 +30,9 @@ class OrganizationChange(Body):
     """What can be changed about an organisation. `disabled` is for operators."""
 
     name: Name | None = None
+    time_zone: TimeZone | None = Field(
+        default=None, description="By whose clock its days and months begin, from the next invoice on."
+    )
     disabled: bool | None = None
 
 
@@ -77,15 +83,17 @@ async def get_org(call: Call) -> OrganizationOfUser:
 
 @operation("PATCH", "/orgs/{org_id}", tag=TAG, access=Permission.ORG_WRITE, needs_revision=True)
 async def change_org(call: Call, body: OrganizationChange) -> OrganizationOfUser:
-    """Rename an organisation; operators can close it too."""
+    """Change name and time zone of an organisation; operators can close it too."""
     before = found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call), lock=True))
     call.match(before.revision)
     if body.disabled is not None:
         if not call.actor.may(Permission.PLATFORM_WRITE, None):
             raise ForbiddenError("Only an operator closes or opens an organisation.")
         await postgres_orgs.set_org_disabled(call.db, call.org_id, disabled=body.disabled)
-    if body.name is not None:
-        await postgres_orgs.rename_org(call.db, call.org_id, body.name)
+    if body.name is not None or body.time_zone is not None:
+        await postgres_orgs.change_org(
+            call.db, call.org_id, name=body.name or before.name, time_zone=body.time_zone or before.time_zone
+        )
     after = found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call)))
     await call.audit("org.change", call.org_id, before=before, after=after)
     return after

@@ -240,3 +240,14 @@ async def test_a_refused_change_leaves_neither_a_change_nor_an_audit_entry(api: 
     assert (await owner.api.post(f"{owner.org}/keys?dry_run=true", {"name": "x"})).status == 201
     assert await api.pool.fetchval("SELECT count(*) FROM accounts.audit_log") == before
     assert await api.pool.fetchval("SELECT count(*) FROM accounts.api_keys") == 0
+
+
+async def test_an_organisation_has_a_time_zone_of_the_iana_database(owner: Account) -> None:
+    assert (await owner.api.get(owner.org))["time_zone"] == "UTC"
+    changed = await owner.api.patch(owner.org, {"time_zone": "Europe/Berlin"})
+    assert (changed.status, changed["time_zone"]) == (200, "Europe/Berlin")
+    renamed = await owner.api.patch(owner.org, {"name": "Other"})
+    assert (renamed["name"], renamed["time_zone"]) == ("Other", "Europe/Berlin")
+    for wrong in ("Mars/Olympus", "", "../UTC"):
+        refused = await owner.api.patch(owner.org, {"time_zone": wrong})
+        assert (refused.status, refused.pointers) == (422, ["/time_zone"])

@@ -61,8 +61,7 @@ class Months:
 
     async def invoices(self) -> list[Invoice]:
         listed = await postgres_invoices.list_invoices(self.pool, self.org_id, before=None, limit=100)
-        found = [await self.invoice(summary.id) for _, summary in reversed(listed)]
-        return found
+        return [await self.invoice(summary.id) for _, summary in reversed(listed)]
 
     async def invoice(self, invoice_id: str) -> Invoice:
         found = await postgres_invoices.find_invoice(self.pool, self.org_id, invoice_id, self.clock.now())
