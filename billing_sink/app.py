@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from billing_sink import clickhouse
 from billing_sink.exporter import Exporter
+from billing_sink.inspection import Inspection
+from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
@@ -21,9 +23,11 @@ from gateway_core.health import always_ready, serving_health
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble, connect_pool
 
-POOL_SIZE_MAX = 2
-"""For the exporter."""
+POOL_SIZE_MAX = 3
+"""For the exporter and for looking after the books."""
 RETRY_S = 1.0
+BOOKS_S = 60.0
+"""How often what is posted is sealed, and asked whether the books are to be inspected."""
 DRAIN_S = 1.5
 """How long a stopping sink goes on posting what Envoy has written."""
 
@@ -55,6 +59,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             ):
                 group.create_task(sink.run(settings.spool_poll_ms / 1000), name="sink")
                 group.create_task(_expire(sink, ledger, settings, registry, log), name="expire_holds")
+                group.create_task(_look_after_books(claim, pool, settings, registry, log), name="books")
                 group.create_task(_export(claim, pool, settings, registry, log), name="exporter")
         finally:
             try:
@@ -93,6 +98,30 @@ async def _expire(
         except Trouble as error:
             log.warning("expiry_unavailable", error=type(error).__name__)
         await asyncio.sleep(settings.hold_sweep_ms / 1000)
+
+
+async def _look_after_books(
+    claim: SpoolClaim, pool: asyncpg.Pool, settings: Settings, registry: CollectorRegistry, log: Logger
+) -> None:
+    """Only with the claim, so that it is done once."""
+    books = PostgresBooks(pool)
+    inspection = Inspection(
+        books,
+        settings.clickhouse_url,
+        at_hour=settings.books_inspected_at_hour,
+        now=utc_now,
+        registry=registry,
+        log=log,
+    )
+    while True:
+        await asyncio.sleep(BOOKS_S)
+        if not claim.is_held:
+            continue
+        try:
+            await books.seal()
+            await inspection.look()
+        except (*Trouble, ClickHouseError) as error:
+            log.warning("books_unavailable", error=type(error).__name__)
 
 
 async def _export(

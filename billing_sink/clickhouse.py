@@ -1,6 +1,7 @@
 """ClickHouse, over HTTP: connecting, its migrations, and inserting into `requests`."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +9,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from pydantic import SecretStr
 
+from billing_sink.hourly import Hours, Sums
 from gateway_core.migrate import missing_migrations, read_migrations
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations" / "clickhouse"
@@ -36,6 +38,19 @@ def migrate(client: Client) -> list[str]:
         client.command(migration.sql)
         client.insert("tollgate_migrations", [[migration.number, migration.name, migration.checksum]])
     return [migration.name for migration in missing]
+
+
+def hours(client: Client, before: datetime) -> Hours:
+    """What requests came to, of those that were recorded before a moment."""
+    found = client.query(
+        """
+        SELECT toStartOfHour(started_at) AS hour, mode, count(), sum(cost_nano_usd), sum(price_nano_usd), sum(absorbed_nano_usd)
+        FROM requests FINAL WHERE recorded_at < {before:DateTime64(3, 'UTC')} GROUP BY hour, mode
+        """,
+        parameters={"before": before},
+        tz_mode="aware",
+    )
+    return {(hour.astimezone(UTC), str(mode)): Sums(*sums) for hour, mode, *sums in found.result_rows}
 
 
 def insert_requests(client: Client, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -16,4 +16,5 @@ class Settings(ServiceSettings):
     spool_poll_ms: int = Field(default=50, ge=1, le=10_000)
     export_batch_rows: int = Field(default=5000, ge=1, le=100_000)
     export_poll_ms: int = Field(default=200, ge=1, le=60_000)
+    books_inspected_at_hour: int = Field(default=3, ge=0, le=23)
     hold_sweep_ms: int = Field(default=5000, ge=10, le=600_000)

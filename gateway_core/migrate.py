@@ -106,6 +106,8 @@ async def _apply_functions(connection: asyncpg.Connection, service: str, functio
         "SELECT checksum FROM public.tollgate_functions WHERE service = $1", service
     ):
         return False
+    # They may call each other, whatever the order of the files.
+    await connection.execute("SET LOCAL check_function_bodies = off")
     await connection.execute(functions)
     await connection.execute(
         """INSERT INTO public.tollgate_functions (service, checksum) VALUES ($1, $2)

@@ -21,17 +21,13 @@ from gateway_core.ids import OrgId
 @operation("GET", "/orgs/{org_id}/usage", tag=TAG, access=Permission.BILLING_READ)
 async def get_usage(call: Call, query: UsageQuery) -> Usage:
     """What an organisation used, by day, model, project and key."""
-    try:
-        return found(await postgres_usage.read_usage(call.db, call.org_id, query))
-    except TooMuchUsageError:
-        detail = f"more than {USAGE_ROWS_MAX} rows; ask for a shorter time, or by less"
-        raise InvalidFieldsError(InvalidField("?by", detail)) from None
+    return await _usage(call, query)
 
 
 @operation("GET", "/orgs/{org_id}/usage/csv", tag=TAG, access=Permission.BILLING_READ)
 async def download_usage(call: Call, query: UsageQuery) -> Csv:
     """The same as a table for spreadsheets."""
-    return Csv(filename=f"usage-{query.since:%Y-%m-%d}.csv", content=usage_csv(await get_usage(call, query)).encode())
+    return Csv(filename=f"usage-{query.since:%Y-%m-%d}.csv", content=usage_csv(await _usage(call, query)).encode())
 
 
 @operation("GET", "/orgs/{org_id}/invoices", tag=TAG, access=Permission.BILLING_READ)
@@ -48,22 +44,20 @@ async def list_invoices(call: Call, query: PageQuery) -> Page[InvoiceSummary]:
 @operation("GET", "/orgs/{org_id}/invoices/{invoice_id}", tag=TAG, access=Permission.BILLING_READ)
 async def get_invoice(call: Call) -> Invoice:
     """One invoice with its lines; `draft` is the one that is not closed yet."""
-    return found(
-        await postgres_invoices.find_invoice(call.db, call.org_id, call.param("invoice_id"), call.services.now())
-    )
+    return await _invoice(call)
 
 
 @operation("GET", "/orgs/{org_id}/invoices/{invoice_id}/csv", tag=TAG, access=Permission.BILLING_READ)
 async def download_invoice_csv(call: Call) -> Csv:
     """The lines of an invoice as a table for spreadsheets."""
-    invoice = await get_invoice(call)
+    invoice = await _invoice(call)
     return Csv(filename=f"invoice-{invoice.month:%Y-%m}.csv", content=invoice_csv(invoice).encode())
 
 
 @operation("GET", "/orgs/{org_id}/invoices/{invoice_id}/pdf", tag=TAG, access=Permission.BILLING_READ)
 async def download_invoice_pdf(call: Call) -> Pdf:
     """An invoice to print."""
-    invoice = await get_invoice(call)
+    invoice = await _invoice(call)
     org = found(await postgres_orgs.find_org(call.db, call.org_id))
     content = await asyncio.to_thread(invoice_pdf, invoice, org_name=org.name)
     return Pdf(filename=f"invoice-{invoice.month:%Y-%m}.pdf", content=content)
@@ -76,3 +70,16 @@ async def get_receipt(call: Call) -> Receipt:
     if not call.actor.may(Permission.BILLING_READ, await role_in(call.actor, OrgId(receipt.org_id), call.services)):
         raise NotFoundError
     return receipt
+
+
+async def _usage(call: Call, query: UsageQuery) -> Usage:
+    try:
+        return found(await postgres_usage.read_usage(call.db, call.org_id, query))
+    except TooMuchUsageError:
+        detail = f"more than {USAGE_ROWS_MAX} rows; ask for a shorter time, or by less"
+        raise InvalidFieldsError(InvalidField("?by", detail)) from None
+
+
+async def _invoice(call: Call) -> Invoice:
+    invoice_id = call.param("invoice_id")
+    return found(await postgres_invoices.find_invoice(call.db, call.org_id, invoice_id, call.services.now()))

@@ -1,8 +1,12 @@
 """The check of the books on a real Postgres: quiet while they are right, and loud about each thing that can be wrong."""
 
+from datetime import UTC, datetime
+
 import asyncpg
 import pytest
 
+from billing_sink.postgres_books import Check as InspectionCheck
+from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch
 from billing_sink.spool import SpoolId
@@ -33,7 +37,8 @@ async def test_books_that_are_right_give_no_alarm(busy: asyncpg.Pool) -> None:
         answer = await api.as_(await api.operator_token()).get("/billing/books")
     assert answer["ok"] is True
     assert {check["wrong"] for check in answer["checks"]} == {0}
-    assert len(answer["checks"]) == 8
+    assert len(answer["checks"]) == 10
+    assert (answer["seal"], answer["last_inspection"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +61,17 @@ async def test_whatever_somebody_does_to_the_books_behind_their_back_is_found(
         await connection.execute("SET LOCAL session_replication_role = replica")  # past the triggers
         await connection.execute(tampering.replace("$1", f"'{ORG}'"))
     assert alarm in await found(busy)
+
+
+async def test_the_newest_seal_and_the_last_inspection_are_shown(busy: asyncpg.Pool) -> None:
+    books = PostgresBooks(busy)
+    await books.seal()
+    await books.keep(datetime(2026, 1, 2, tzinfo=UTC), [InspectionCheck("clickhouse_equals_postgres", 2, "an hour")])
+    async with running_api(busy) as api:
+        answer = await api.as_(await api.operator_token()).get("/billing/books")
+    assert (answer["seal"]["seal_id"], len(answer["seal"]["digest"])) == (1, 64)
+    assert answer["last_inspection"] == {
+        "inspected_at": "2026-01-02T00:00:00Z",
+        "ok": False,
+        "checks": [{"name": "clickhouse_equals_postgres", "wrong": 2, "example": "an hour"}],
+    }

@@ -1,0 +1,100 @@
+"""The books as a whole, in Postgres: sealing them, looking through them, and what was found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+
+from billing_sink.hourly import Hours, Sums
+
+SEAL_TRANSACTIONS_MAX: Final = 100_000
+_LOCK_TIMEOUT: Final = "2s"
+_TIMEOUT_S: Final = 1800.0
+"""It reads the whole ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold, for how many it does not, and one of them."""
+
+    name: str
+    wrong: int
+    example: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an inspection found."""
+
+    inspected_at: datetime
+    checks: Sequence[Check]
+
+
+class PostgresBooks:
+    """Reads the ledger; writes seals and inspections."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def seal(self) -> int:
+        """Seal everything that is posted; how many seals that took.
+
+        Raises:
+            asyncpg.PostgresError, OSError: also where somebody posts for longer than it is waited for; the next one seals it.
+        """
+        async with self._pool.acquire() as connection:
+            # Two transactions: the first keeps everybody from posting, so it does nothing else.
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+                last = await connection.fetchval("SELECT billing.last_of_all()")
+            seals = 0
+            while await connection.fetchval(
+                "SELECT billing.seal($1, $2)", last, SEAL_TRANSACTIONS_MAX, timeout=_TIMEOUT_S
+            ):
+                seals += 1
+            return seals
+
+    async def check(self) -> list[Check]:
+        """Everything that can be seen in Postgres alone."""
+        rows = await self._pool.fetch("SELECT * FROM billing.check_books()", timeout=_TIMEOUT_S)
+        return [Check(row["name"], row["wrong"], row["example"]) for row in rows]
+
+    async def hours(self, before: datetime) -> Hours:
+        """Of what was recorded before a moment."""
+        rows = await self._pool.fetch(
+            """
+            SELECT date_trunc('hour', started_at, 'UTC') AS hour, mode, count(*) AS requests, sum(cost_nano_usd)::bigint AS cost,
+                   sum(price_nano_usd)::bigint AS price, sum(absorbed_nano_usd)::bigint AS absorbed
+            FROM billing.requests WHERE recorded_at < $1 GROUP BY 1, 2
+            """,
+            before,
+            timeout=_TIMEOUT_S,
+        )
+        return {
+            (row["hour"].astimezone(UTC), row["mode"]): Sums(
+                row["requests"], row["cost"], row["price"], row["absorbed"]
+            )
+            for row in rows
+        }
+
+    async def last_inspection(self) -> Found | None:
+        """The newest one; None before the first."""
+        rows = await self._pool.fetch(
+            """
+            SELECT * FROM billing.inspections
+            WHERE inspected_at = (SELECT max(inspected_at) FROM billing.inspections) ORDER BY name
+            """
+        )
+        if not rows:
+            return None
+        checks = [Check(row["name"], row["wrong"], row["example"]) for row in rows]
+        return Found(rows[0]["inspected_at"], checks)
+
+    async def keep(self, at: datetime, checks: Sequence[Check]) -> None:
+        """Write down what was found."""
+        await self._pool.executemany(
+            "INSERT INTO billing.inspections (inspected_at, name, wrong, example) VALUES ($1, $2, $3, $4)",
+            [(at, check.name, check.wrong, check.example) for check in checks],
+        )
