@@ -11,14 +11,14 @@ from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.model import Revised
-from control_plane.accounts.permissions import Open, Permission, Role
-from control_plane.accounts.postgres_orgs import find_role
+from control_plane.accounts.permissions import Open, Permission
+from control_plane.accounts.postgres_orgs import Standing, find_standing
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.errors import REQUEST_ID
 from control_plane.api.operation import Answer, Audit, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
 from control_plane.api.reading import idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
-from control_plane.errors import ForbiddenError, NotFoundError, RevisionRequiredError
+from control_plane.errors import ClosedOrganizationError, ForbiddenError, NotFoundError, RevisionRequiredError
 from gateway_core.ids import OrgId, RequestId
 
 DRY_RUN: Final = "dry_run"
@@ -82,6 +82,7 @@ async def authorise(operation: Operation, actor: Actor, request: web.Request, se
     Raises:
         NotFoundError: the path names an organisation that the caller has nothing to do with, or that is none.
         ForbiddenError: the caller may not do this here.
+        ClosedOrganizationError: only an operator may, because the organisation is closed.
     """
     match operation.access:
         case Open.ANYONE:
@@ -93,18 +94,19 @@ async def authorise(operation: Operation, actor: Actor, request: web.Request, se
                 raise ForbiddenError("This is for users; a machine token is not one.")
         case Permission() as permission:
             org_id = request.match_info.get("org_id")
-            role = None if org_id is None else await _role(actor, OrgId(org_id), services)
-            if not actor.may(permission, role):
+            standing = None if org_id is None else await _standing(actor, OrgId(org_id), services)
+            if not actor.may(permission, None if standing is None else standing.role):
                 raise ForbiddenError(f"This needs the permission {permission}.")
+            if standing is not None and standing.is_closed and not (operation.is_read or actor.is_operator):
+                raise ClosedOrganizationError
 
 
-async def _role(actor: Actor, org_id: OrgId, services: Services) -> Role | None:
+async def _standing(actor: Actor, org_id: OrgId, services: Services) -> Standing:
     user_id = actor.actor_id if actor.kind is ActorKind.USER else None
-    exists, role = await find_role(services.pool, org_id, user_id)
-    is_theirs = actor.is_operator or role is not None or actor.org_id == org_id
-    if not exists or not is_theirs:
+    standing = await find_standing(services.pool, org_id, user_id)
+    if standing is None or not (actor.is_operator or standing.role is not None or actor.org_id == org_id):
         raise NotFoundError
-    return role
+    return standing
 
 
 async def _change(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:

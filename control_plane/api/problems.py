@@ -34,6 +34,7 @@ PROBLEM_BY_ERROR: Final[Mapping[type[Exception], Problem]] = {
     errors.ForbiddenError: Problem(403, "forbidden", "Not allowed"),
     errors.NotFoundError: _NOT_FOUND,
     errors.ConflictError: Problem(409, "conflict", "It contradicts what is there"),
+    errors.ClosedOrganizationError: Problem(409, "organization_closed", "The organisation is closed"),
     errors.InsufficientBalanceError: Problem(409, "insufficient_balance", "The balance does not cover it"),
     errors.NoTestModeError: Problem(409, "test_mode_unavailable", "There are no test keys here"),
     errors.NoPaymentsError: Problem(409, "payments_not_configured", "There are no payments here"),
