@@ -51,6 +51,8 @@ def refusal(reply: Reply, place: Place = NOWHERE) -> CommandError:
     if reply.status >= _SERVER_ERROR:
         text += f" (request {problem.get('request_id', 'unknown')})"
     text = "\n".join([text, *(_line(fault, place) for fault in problem.get("errors", ()))])
+    if left_out := problem.get("errors_left_out"):
+        text += f"\n  and {left_out} more"
     if reply.status == _UNAUTHENTICATED:
         return NotLoggedInError(text)
     return UnreachableError(text) if reply.status in _UNAVAILABLE else RefusedError(text, reply.status)

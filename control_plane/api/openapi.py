@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Open
 from control_plane.api.operation import PREFIX, Operation, Redirect
-from control_plane.api.problems import CONTENT_TYPE
+from control_plane.api.problems import CONTENT_TYPE, FAULTS_MAX
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 
@@ -30,7 +30,8 @@ _PROBLEM: Final[Document] = {
         "request_id": {"type": "string"},
         "errors": {
             "type": "array",
-            "description": "Every offending field.",
+            "description": f"Every offending field, or the first {FAULTS_MAX} of them.",
+            "maxItems": FAULTS_MAX,
             "items": {
                 "type": "object",
                 "required": ["pointer", "detail"],
@@ -40,6 +41,7 @@ _PROBLEM: Final[Document] = {
                 },
             },
         },
+        "errors_left_out": {"type": "integer", "description": "How many more fields are offending, if they are more."},
     },
 }
 

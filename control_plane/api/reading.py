@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from control_plane.api import strict_json
 from control_plane.errors import (
@@ -50,8 +51,13 @@ def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
         return model.model_validate_json(raw, strict=True)
     except ValidationError as error:
         raise InvalidFieldsError(
-            *(InvalidField(pointer(_place(each["loc"])), each["msg"]) for each in error.errors())
+            *(InvalidField(pointer(_place(each["loc"])), each["msg"]) for each in _faults(error))
         ) from error
+
+
+def _faults(error: ValidationError) -> list[ErrorDetails]:
+    # Without what they quote: nothing of it is shown, and there may be very many.
+    return error.errors(include_url=False, include_context=False, include_input=False)
 
 
 def _place(steps: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -82,7 +88,7 @@ def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Seque
         try:
             value = model.model_validate(values)
         except ValidationError as error:
-            faults += [InvalidField("?" + ".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+            faults += [InvalidField("?" + ".".join(map(str, each["loc"])), each["msg"]) for each in _faults(error)]
     if faults:
         raise InvalidFieldsError(*faults)
     return value
