@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 
 from control_plane.accounts.mail import LogMailSender, MailSender
-from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.passwords import AT_ONCE_MAX, Passwords
 from control_plane.accounts.postgres_identities import forget_old_log_ins
 from control_plane.accounts.postgres_propagation import forget_old_uptakes
 from control_plane.accounts.postgres_signing import AccessTokens
@@ -37,6 +37,8 @@ from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
+from control_plane.threads import threads
+from control_plane.workbench import PLACES, Workbench
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.configuration_check import ConfigurationCheck
 from control_plane.xds.nodes import NodeRegistry
@@ -49,7 +51,10 @@ from gateway_core.ids import new_id
 from gateway_core.logs import Logger
 from gateway_core.postgres import Listener, Trouble, connect_pool
 
-POOL_SIZE_MAX = 20
+POOL_SIZE_MAX = 14
+CATALOG_POOL_SIZE_MAX = 6
+"""Connections for operations about the catalogue, which change it one at a time and may wait for each other: nobody else waits
+for one of these."""
 HOUSEKEEPING_S = 600
 
 
@@ -63,7 +68,12 @@ async def serve(settings: Settings, log: Logger) -> None:
     seal = Seal(settings.credential_key, secrets.token_bytes, before=settings.credential_keys_before)
 
     async with (
+        threads(AT_ONCE_MAX, "passwords") as password_threads,
+        threads(PLACES, "workbench") as workbench_threads,
         await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool,
+        await connect_pool(
+            settings.postgres_dsn, service="control_plane", size_max=CATALOG_POOL_SIZE_MAX
+        ) as catalog_pool,
         outgoing_http() as http,
         _mail_sender(settings, registry, log) as mail,
     ):
@@ -84,9 +94,10 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         services = Services(
             pool=pool,
+            catalog_pool=catalog_pool,
             authenticator=Authenticator(pool, access_tokens, settings.api_key_pepper, utc_now),
             access_tokens=access_tokens,
-            passwords=Passwords(PasswordHasher()),
+            passwords=Passwords(PasswordHasher(), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), log),
             mail=mail,
             issuers={
@@ -108,6 +119,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             log=log,
             current_catalog=lambda: publisher.catalog,
             configuration_check=ConfigurationCheck(settings),
+            workbench=Workbench(workbench_threads),
         )
         app = make_app(
             services,

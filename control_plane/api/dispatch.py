@@ -3,6 +3,7 @@
 The one place that asks the permission table, opens transactions, and keeps answers for an `Idempotency-Key`.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -17,7 +18,7 @@ from control_plane.api.context import SERVICES, Services
 from control_plane.api.errors import REQUEST_ID
 from control_plane.api.operation import Answer, Audit, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
-from control_plane.api.reading import idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
+from control_plane.api.reading import Aside, idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
 from control_plane.errors import ClosedOrganizationError, ForbiddenError, NotFoundError, RevisionRequiredError
 from gateway_core.ids import OrgId, RequestId
 
@@ -36,28 +37,22 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
         # A PUT may be about something that is not there yet; its handler knows.
         if operation.needs_revision and operation.method != "PUT" and "If-Match" not in request.headers:
             raise RevisionRequiredError
+        pool = services.catalog_pool if operation.is_about_catalog else services.pool
         call = Call(
             request,
             services,
             actor,
             RequestId(request[REQUEST_ID]),
-            services.pool,
+            pool,
+            pool,
             expected_revision=if_match(request),
             has_precondition="If-Match" in request.headers,
         )
-        arguments: dict[str, BaseModel] = {}
-        can_rehearse = operation.in_transaction
-        query = read_query(request, operation.query, extra=(DRY_RUN,) if can_rehearse else ())
-        if query is not None:
-            arguments["query"] = query
-        if operation.body is not None:
-            arguments["body"], call.body = await read_body(request, operation.body, bytes_max=operation.body_bytes_max)
-        if operation.prepare is not None:
-            await operation.prepare(call, **arguments)
-        if operation.in_transaction:
-            kept = await _change(operation, call, arguments)
+        if operation.is_heavy:
+            async with services.workbench.place():
+                kept = await _perform(operation, call, services.workbench.do)
         else:
-            kept = await _handle(operation, call, arguments)
+            kept = await _perform(operation, call, asyncio.to_thread)
         for action in call.after_commit:
             await action()
         return web.Response(
@@ -68,6 +63,21 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
         )
 
     return handle
+
+
+async def _perform(operation: Operation, call: Call, aside: Aside) -> KeptAnswer:
+    """From the body to the answer; `aside` is where a large body is read."""
+    arguments: dict[str, BaseModel] = {}
+    query = read_query(call.request, operation.query, extra=(DRY_RUN,) if operation.in_transaction else ())
+    if query is not None:
+        arguments["query"] = query
+    if operation.body is not None:
+        arguments["body"], call.body = await read_body(
+            call.request, operation.body, bytes_max=operation.body_bytes_max, aside=aside
+        )
+    if operation.prepare is not None:
+        await operation.prepare(call, **arguments)
+    return await (_change if operation.in_transaction else _handle)(operation, call, arguments)
 
 
 async def _authenticate(operation: Operation, request: web.Request, services: Services) -> Actor:
@@ -112,7 +122,7 @@ async def _standing(actor: Actor, org_id: OrgId, services: Services) -> Standing
 async def _change(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
     is_rehearsal = is_dry_run(call.request)
     key = idempotency_key(call.request) if operation.method == "POST" and not is_rehearsal else None
-    async with call.services.pool.acquire() as connection:
+    async with call.pool.acquire() as connection:
         call.db = connection
         transaction = connection.transaction()
         await transaction.start()

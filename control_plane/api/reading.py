@@ -1,9 +1,8 @@
 """From a request to values: body, query, `If-Match`, `Idempotency-Key`. Every fault is reported, each with its pointer."""
 
-import asyncio
 import re
-from collections.abc import Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -18,6 +17,8 @@ from control_plane.errors import (
     pointer,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _AT_ONCE_BYTES_MAX: Final = 256 * 1024
@@ -30,8 +31,15 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _PARAM: Final = re.compile(r"[A-Za-z0-9_.@:/-]{1,200}")
 
 
-async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int) -> tuple[ModelT, bytes]:
-    """The body as a value, and as it came.
+class Aside(Protocol):
+    """Does something beside the event loop."""
+
+    async def __call__(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What it comes to."""
+
+
+async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int, aside: Aside) -> tuple[ModelT, bytes]:
+    """The body as a value, and as it came; a large one is read aside.
 
     Raises:
         UnsupportedMediaTypeError, MalformedBodyError, InvalidFieldsError, web.HTTPRequestEntityTooLarge: see there.
@@ -42,7 +50,7 @@ async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int
         raise UnsupportedMediaTypeError("Send the body as application/json.")
     if len(raw) <= _AT_ONCE_BYTES_MAX:
         return _parse(raw, model), raw
-    return await asyncio.to_thread(_parse, raw, model), raw
+    return await aside(_parse, raw, model), raw
 
 
 def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
