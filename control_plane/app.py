@@ -26,7 +26,6 @@ from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
 from control_plane.catalog.dns_lookup import resolve_host
-from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.node_reports import NodeReports
@@ -42,6 +41,7 @@ from control_plane.workbench import PLACES, Workbench
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.configuration_check import ConfigurationCheck
 from control_plane.xds.nodes import NodeRegistry
+from control_plane.xds.postgres_nodes import PostgresNodes
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
 from gateway_core.clock import monotonic, utc_now

@@ -5,8 +5,8 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource
 from control_plane.database import Database
+from control_plane.resource import Resource
 
 SILENT: Final = timedelta(seconds=5)
 """A process that was not heard from for so long does not count: it is gone, or it can hold no money and admits nobody."""

@@ -8,7 +8,6 @@ from typing import Final
 
 from pydantic import Field, JsonValue
 
-from control_plane.accounts.model import Resource, Revised
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_audit import Entry
 from control_plane.api import catalog_change
@@ -33,6 +32,7 @@ from control_plane.catalog.specs import ProviderSpec, silent
 from control_plane.database import Connection, Database
 from control_plane.errors import ConflictError, InvalidField, ThrottledError
 from control_plane.fields import Body
+from control_plane.resource import Resource, Revised
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential
 from control_plane.workbench import RETRY_AFTER_S
 from control_plane.xds.configuration_check import CheckRunningError, NoEnvoyError

@@ -11,7 +11,6 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.accounts.postgres_orgs import Standing, find_standing
 from control_plane.api.context import SERVICES, Services
@@ -20,6 +19,7 @@ from control_plane.api.operation import Answer, Audit, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
 from control_plane.api.reading import Aside, idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
 from control_plane.errors import ClosedOrganizationError, ForbiddenError, NotFoundError, RevisionRequiredError
+from control_plane.resource import Revised
 from gateway_core.ids import OrgId, RequestId
 
 DRY_RUN: Final = "dry_run"

@@ -4,7 +4,6 @@ from typing import Annotated, Final
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Permission
 from control_plane.api.catalog import DOCUMENT_BYTES_MAX, TAG, as_of_one_moment
 from control_plane.api.operation import Audit, Call, operation
@@ -16,6 +15,7 @@ from control_plane.catalog.postgres_document import newest_revision, read_docume
 from control_plane.catalog.price_list import SkipError, Skipped
 from control_plane.errors import InvalidField, InvalidFieldsError
 from control_plane.fields import Body, ModelPattern
+from control_plane.resource import Revised
 
 _CONTENT: Final = "/content"
 

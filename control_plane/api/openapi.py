@@ -7,10 +7,10 @@ from typing import Final
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Open
 from control_plane.api.operation import PREFIX, Operation, Redirect
 from control_plane.api.problems import CONTENT_TYPE, FAULTS_MAX
+from control_plane.resource import Revised
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 

@@ -17,13 +17,13 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor
-from control_plane.accounts.model import Resource
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.accounts.postgres_audit import Entry, write_entries, write_entry
 from control_plane.api.context import Services
 from control_plane.database import Database
 from control_plane.errors import InvalidField, NotFoundError, RevisionRequiredError, StaleRevisionError
 from control_plane.payments.stripe_payments import Checkout
+from control_plane.resource import Resource
 from gateway_core.ids import OrgId, RequestId
 
 PREFIX: Final = "/api/v1"

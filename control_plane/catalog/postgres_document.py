@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from control_plane.accounts.model import Resource
 from control_plane.catalog.document import CatalogDocument, Kind, Thing, canonical, flat, nested
 from control_plane.catalog.document_changes import Changes, Verb
 from control_plane.catalog.postgres_models import (
@@ -24,6 +23,7 @@ from control_plane.catalog.price_specs import PriceSpec
 from control_plane.catalog.resources import Deployment, Model, Price, Provider, Route
 from control_plane.catalog.specs import DeploymentSpec, ModelSpec, ProviderSpec, RouteSpec
 from control_plane.database import Database
+from control_plane.resource import Resource
 from control_plane.workbench import Workbench
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
