@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 
 from control_plane.accounts.mail import LogMailSender, MailSender
-from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.passwords import AT_ONCE_MAX, Passwords
 from control_plane.accounts.postgres_identities import forget_old_log_ins
 from control_plane.accounts.postgres_propagation import forget_old_uptakes
 from control_plane.accounts.postgres_signing import AccessTokens
@@ -26,7 +26,6 @@ from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
 from control_plane.catalog.dns_lookup import resolve_host
-from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.node_reports import NodeReports
@@ -37,9 +36,13 @@ from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
+from control_plane.statements.closing import InvoiceClosing
+from control_plane.threads import threads
+from control_plane.workbench import PLACES, Workbench
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.configuration_check import ConfigurationCheck
 from control_plane.xds.nodes import NodeRegistry
+from control_plane.xds.postgres_nodes import PostgresNodes
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
 from gateway_core.clock import monotonic, utc_now
@@ -49,7 +52,10 @@ from gateway_core.ids import new_id
 from gateway_core.logs import Logger
 from gateway_core.postgres import Listener, Trouble, connect_pool
 
-POOL_SIZE_MAX = 20
+POOL_SIZE_MAX = 14
+CATALOG_POOL_SIZE_MAX = 6
+"""Connections for operations about the catalogue, which change it one at a time and may wait for each other: nobody else waits
+for one of these."""
 HOUSEKEEPING_S = 600
 
 
@@ -63,7 +69,12 @@ async def serve(settings: Settings, log: Logger) -> None:
     seal = Seal(settings.credential_key, secrets.token_bytes, before=settings.credential_keys_before)
 
     async with (
+        threads(AT_ONCE_MAX, "passwords") as password_threads,
+        threads(PLACES, "workbench") as workbench_threads,
         await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool,
+        await connect_pool(
+            settings.postgres_dsn, service="control_plane", size_max=CATALOG_POOL_SIZE_MAX
+        ) as catalog_pool,
         outgoing_http() as http,
         _mail_sender(settings, registry, log) as mail,
     ):
@@ -84,9 +95,10 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         services = Services(
             pool=pool,
+            catalog_pool=catalog_pool,
             authenticator=Authenticator(pool, access_tokens, settings.api_key_pepper, utc_now),
             access_tokens=access_tokens,
-            passwords=Passwords(PasswordHasher()),
+            passwords=Passwords(PasswordHasher(), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), log),
             mail=mail,
             issuers={
@@ -108,6 +120,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             log=log,
             current_catalog=lambda: publisher.catalog,
             configuration_check=ConfigurationCheck(settings),
+            workbench=Workbench(workbench_threads),
         )
         app = make_app(
             services,
@@ -128,6 +141,8 @@ async def serve(settings: Settings, log: Logger) -> None:
                     LowBalance(pool, services.payments, mail, public_url, utc_now, secrets.token_bytes, log).run(),
                     name="low_balance",
                 )
+                closing = InvoiceClosing(pool, utc_now, secrets.token_bytes, log)
+                group.create_task(closing.run(), name="invoice_closing")
                 group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
             if counters is not None:

@@ -68,6 +68,13 @@ class ConflictError(RefusedError):
     """It contradicts what is there already."""
 
 
+class ClosedOrganizationError(RefusedError):
+    """Nothing can be changed in the organisation any more, but by an operator."""
+
+    def __init__(self) -> None:
+        super().__init__("The organisation is closed. Ask the operator of this installation.")
+
+
 class InsufficientBalanceError(RefusedError):
     """There is less to take back than that: the rest is spent, or held by running requests."""
 

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.publisher import Publisher
 from control_plane.xds.nodes import NodeRegistry
+from control_plane.xds.postgres_nodes import PostgresNodes
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
 

@@ -4,13 +4,13 @@ Beside it, what it tells of itself: how far it has followed the changes of keys,
 """
 
 import asyncio
-import re
 import secrets
 from contextlib import suppress
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
+from ext_authz.announcement import KeyChanged, OrgChanged, read_announcement
 from ext_authz.keys import KeyCache
 from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
@@ -20,7 +20,6 @@ from ext_authz.settings import Settings
 from ext_authz.slices import Slices
 from ext_authz.uptake import Uptake
 from ext_authz.uses import KeyUses
-from gateway_core.api_keys import KeyHash
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import Channel
 from gateway_core.health import always_ready, serving_health
@@ -38,9 +37,6 @@ HEARTBEAT_S = 1.0
 REPORT_GAP_S = 0.05
 USES_S = 5.0
 PUT_AWAY_S = 5.0
-
-_CHANGE = re.compile("[0-9]{1,18}:[0-9a-f]{64}(,[0-9a-f]{64})*")
-"""See `Channel.API_KEY`."""
 
 
 async def serve(settings: Settings, log: Logger) -> None:
@@ -67,6 +63,11 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         uses = KeyUses(keys_max=settings.key_cache_entries)
         uptake = Uptake(monotonic)
+        foreign = Counter(
+            "tollgate_ext_authz_foreign_announcements",
+            "Announcements of keys that are none of Postgres's own: somebody else has used the channel",
+            registry=registry,
+        )
         instance = new_id("authz", secrets.token_bytes)
         authorizers = PostgresAuthorizers(pool, instance)
         hold_ttl = timedelta(milliseconds=settings.hold_ttl_ms)
@@ -99,9 +100,9 @@ async def serve(settings: Settings, log: Logger) -> None:
                 ),
                 asyncio.TaskGroup() as group,
             ):
-                group.create_task(_follow_changes(listener, keys, uptake, stale), name="follow_changes")
+                group.create_task(_follow_changes(listener, keys, uptake, stale, foreign), name="follow_changes")
                 group.create_task(_refresh_offers(offers, stale, log), name="refresh_offers")
-                group.create_task(_report(keys, uptake, authorizers, log), name="report")
+                group.create_task(_report(keys, uptake, authorizers, foreign, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
                 group.create_task(slices.give_back(), name="give_back")
                 group.create_task(_put_away(slices), name="put_away")
@@ -111,35 +112,48 @@ async def serve(settings: Settings, log: Logger) -> None:
             await _say_goodbye(authorizers, log)
 
 
-async def _follow_changes(listener: Listener, keys: KeyCache, uptake: Uptake, stale: asyncio.Event) -> None:
+async def _follow_changes(
+    listener: Listener, keys: KeyCache, uptake: Uptake, stale: asyncio.Event, foreign: Counter
+) -> None:
     async for change in listener.notifications():
         match change:
-            case Notification(channel=Channel.API_KEY, payload=payload) if _CHANGE.fullmatch(payload):
-                number, _, hashes = payload.partition(":")
-                for text in hashes.split(","):
-                    keys.forget(KeyHash(bytes.fromhex(text)))
-                uptake.take_up(int(number))
+            case Notification(channel=Channel.API_KEY, payload=payload):
+                match read_announcement(payload):
+                    case KeyChanged(number, hashes):
+                        for key_hash in hashes:
+                            keys.forget(key_hash)
+                        uptake.take_up(number)
+                    case OrgChanged(number, org_id):
+                        keys.forget_org(org_id)
+                        uptake.take_up(number)
+                    case None:
+                        foreign.inc()
+                        uptake.lose_track()
             case Notification(channel=Channel.CATALOG):
                 stale.set()
             case _:
-                # Something was missed, or is not understood.
+                # Something was missed.
                 keys.doubt_all()
                 uptake.lose_track()
                 stale.set()
 
 
-async def _report(keys: KeyCache, uptake: Uptake, authorizers: PostgresAuthorizers, log: Logger) -> None:
+async def _report(
+    keys: KeyCache, uptake: Uptake, authorizers: PostgresAuthorizers, foreign: Counter, log: Logger
+) -> None:
     """Tell how far this process is, soon after it got further and at least every `HEARTBEAT_S`."""
     while True:
         uptake.news.clear()
         try:
             if uptake.has_gap:
                 newest = await authorizers.newest_change()
-                # What was read meanwhile may be older than that.
-                keys.doubt_all()
+                if not uptake.has_taken_up(newest):
+                    # What was read meanwhile may be older than that.
+                    keys.doubt_all()
                 uptake.close_gap(newest)
-            if (taken_up := uptake.taken_up) is not None:
-                await authorizers.report(taken_up)
+            if (taken_up := uptake.taken_up) is not None and not await authorizers.report(taken_up):
+                foreign.inc()
+                uptake.distrust()
         except Trouble as error:
             log.warning("report_failed", error=type(error).__name__)
         # Many changes at once are one report.

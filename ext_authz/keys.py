@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.clock import Monotonic
+from gateway_core.ids import OrgId
 
 ASK_AGAIN_S: Final = 0.5
 """How often a store that is away is asked about one key."""
@@ -32,7 +33,7 @@ class _Entry:
 class KeyCache:
     """Remembers keys and the absence of keys, for a time and up to a number.
 
-    A change is pushed by `forget`; the time to live bounds what a lost push could do. While the store is away, a key that it
+    A change is pushed by `forget` or `forget_org`; the time to live bounds what a lost push could do. While the store is away, a key that it
     has shown not long ago is still good, unless it is known to have changed: who cannot be asked cannot have revoked it
     either, but for a network that is cut between.
 
@@ -88,6 +89,13 @@ class KeyCache:
         """This key has changed."""
         self._changes += 1
         self._entries.pop(key_hash, None)
+
+    def forget_org(self, org_id: OrgId) -> None:
+        """Every key of this organisation has changed."""
+        self._changes += 1
+        gone = [key_hash for key_hash, entry in self._entries.items() if entry.key and entry.key.org_id == org_id]
+        for key_hash in gone:
+            del self._entries[key_hash]
 
     def doubt_all(self) -> None:
         """Changes may have been missed: each key is read again before it is used, if the store can be asked."""

@@ -21,14 +21,15 @@ class PostgresAuthorizers:
         number: int = await self._pool.fetchval("SELECT number FROM accounts.key_changes")
         return number
 
-    async def report(self, taken_up: TakenUp) -> None:
-        """This process runs, and has taken up so much."""
-        await self._pool.execute(
+    async def report(self, taken_up: TakenUp) -> bool:
+        """This process runs, and has taken up so much. False if there was no such change yet: then nothing is noted."""
+        believed: bool = await self._pool.fetchval(
             "SELECT accounts.report_authorizer($1, $2, $3)",
             self._instance_id,
             taken_up.number,
             timedelta(seconds=taken_up.age_s),
         )
+        return believed
 
     async def dismiss(self) -> None:
         """This process ends."""

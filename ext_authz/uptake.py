@@ -44,8 +44,17 @@ class Uptake:
         self.has_gap = True
         self.news.set()
 
+    def distrust(self) -> None:
+        """The number was somebody's invention."""
+        self._number = None
+        self.lose_track()
+
+    def has_taken_up(self, number: int) -> bool:
+        """Whether this change is known to be taken up."""
+        return self._number is not None and number <= self._number
+
     def close_gap(self, number: int) -> None:
-        """Everything was forgotten after this number was the newest."""
+        """Every change up to this one is taken up: it is known, or everything was doubted after it was the newest."""
         self.has_gap = False
         self.take_up(number)
 

@@ -50,7 +50,10 @@ def refusal(reply: Reply, place: Place = NOWHERE, *, hint: str | None = None) ->
         text += f" Try again in {retry_after} s."
     if reply.status >= _SERVER_ERROR:
         text += f" (request {problem.get('request_id', 'unknown')})"
-    text = "\n".join([text, *(_line(fault, place) for fault in problem.get("errors", ())), *filter(None, [hint])])
+    lines = [text, *(_line(fault, place) for fault in problem.get("errors", ()))]
+    if left_out := problem.get("errors_left_out"):
+        lines.append(f"  and {left_out} more")
+    text = "\n".join([*lines, *([hint] if hint else [])])
     if reply.status == _UNAUTHENTICATED:
         return NotLoggedInError(text)
     return UnreachableError(text) if reply.status in _UNAVAILABLE else RefusedError(text, reply.status)

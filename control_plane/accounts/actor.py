@@ -1,6 +1,7 @@
 """Who is calling, once that is known. Pure."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from control_plane.accounts.permissions import PERMISSIONS_BY_ROLE, PLATFORM, Permission, Role
@@ -28,6 +29,7 @@ class Actor:
         is_operator: whether they run this installation: every permission, in every organisation.
         scopes: of a machine token: what it is limited to. None: no limit beyond its role.
         org_id: of a machine token: the only organisation it acts in. None: not bound to one.
+        expires_at: of a machine token: when it ends, and whatever is made with it. None: it does not end by itself.
         session_id: of a user: the session their access token belongs to.
     """
 
@@ -36,6 +38,7 @@ class Actor:
     is_operator: bool = False
     scopes: frozenset[Permission] | None = None
     org_id: OrgId | None = None
+    expires_at: datetime | None = None
     session_id: str | None = None
 
     def may(self, permission: Permission, role: Role | None) -> bool:
@@ -50,3 +53,7 @@ class Actor:
         if self.org_id is not None:
             return permission not in PLATFORM
         return role is not None and permission in PERMISSIONS_BY_ROLE[role]
+
+    def held(self, role: Role | None) -> frozenset[Permission]:
+        """All that they may do, given their role in the organisation it concerns."""
+        return frozenset(permission for permission in Permission if self.may(permission, role))

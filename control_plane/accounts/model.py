@@ -1,26 +1,15 @@
 """Users, organisations, projects, keys and what belongs to them, as the API shows them. Pure; no secret is in any of them."""
 
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from control_plane.accounts.permissions import Permission, Role
+from control_plane.resource import Resource, Revised
 from gateway_core.mode import Mode
 
 NOT_ENFORCED: Final = "Kept and shown, but not enforced yet: no request is refused because of it."
-
-
-class Resource(BaseModel):
-    """What the API answers with: read from a row, shown as JSON."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
-
-
-class Revised(Resource):
-    """A resource that can change. Its revision is its ETag."""
-
-    revision: int = Field(description="Counts the changes; in quotes, it is the ETag.")
 
 
 class User(Revised):

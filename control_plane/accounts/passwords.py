@@ -1,6 +1,7 @@
-"""Passwords: argon2id, two at a time and beside the event loop, because each takes memory and a core on purpose."""
+"""Passwords: argon2id, two at a time and in threads of their own, because each takes memory and a core on purpose."""
 
 import asyncio
+from concurrent.futures import Executor
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -10,22 +11,25 @@ AT_ONCE_MAX: Final = 2
 
 
 class Passwords:
-    """Hashes and checks."""
+    """Hashes and checks.
 
-    def __init__(self, hasher: PasswordHasher) -> None:
+    Attributes:
+        threads: `AT_ONCE_MAX` of them, which nobody else keeps busy: a log-in waits for log-ins and for nothing else.
+    """
+
+    def __init__(self, hasher: PasswordHasher, threads: Executor) -> None:
         self._hasher = hasher
-        self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        self._threads = threads
         self._nobody = hasher.hash("nobody has this password")
 
     async def hash(self, password: str) -> str:
         """What is stored: parameters, salt and digest."""
-        async with self._at_once:
-            return await asyncio.to_thread(self._hasher.hash, password)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._hasher.hash, password)
 
     async def is_right(self, password: str, stored: str | None) -> bool:
         """Whether a password fits. For a user that does not exist (None) it takes as long to say no."""
-        async with self._at_once:
-            fits = await asyncio.to_thread(self._verify, stored or self._nobody, password)
+        loop = asyncio.get_running_loop()
+        fits = await loop.run_in_executor(self._threads, self._verify, stored or self._nobody, password)
         return fits and stored is not None
 
     def _verify(self, stored: str, password: str) -> bool:

@@ -1,6 +1,9 @@
-"""Who may do what: the one permission table. Pure. `api/dispatch.py` is the one place that asks it."""
+"""Who may do what: the one permission table. Pure.
 
-from collections.abc import Mapping
+`api/dispatch.py` is the one place that asks it about operations, `api/granting.py` about what is given to others.
+"""
+
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -65,11 +68,7 @@ PERMISSIONS_BY_ROLE: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.VIEWER: _READ,
 }
 
-GRANTABLE_BY_ROLE: Final[Mapping[Role, frozenset[Role]]] = {
-    Role.OWNER: frozenset(Role),
-    Role.ADMIN: frozenset(Role) - {Role.OWNER},
-    Role.DEVELOPER: frozenset(),
-    Role.BILLING: frozenset(),
-    Role.VIEWER: frozenset(),
-}
-"""Which roles a member may give to others, and take from them: never more than they have."""
+
+def roles_within(held: Collection[Permission]) -> frozenset[Role]:
+    """The roles whose members may no more than this: nobody gives another one, or takes it."""
+    return frozenset(role for role, permissions in PERMISSIONS_BY_ROLE.items() if permissions <= frozenset(held))

@@ -33,6 +33,19 @@ class KeySettings:
     expires_at: datetime | None
 
 
+KEYS_PER_ORG_MAX: Final = 10_000
+"""Keys that are not revoked."""
+
+
+async def has_room(db: Database, org_id: str) -> bool:
+    """Whether an organisation may have one more key. Nobody else adds one to it until the transaction ends."""
+    await db.execute(f"SELECT FROM accounts.organizations WHERE org_id = $1 {locked()}", org_id)
+    keys: int = await db.fetchval(
+        "SELECT count(*) FROM accounts.api_keys WHERE org_id = $1 AND revoked_at IS NULL", org_id
+    )
+    return keys < KEYS_PER_ORG_MAX
+
+
 async def add_key(
     db: Database,
     *,

@@ -8,8 +8,9 @@ import asyncpg
 from pydantic import JsonValue
 
 from control_plane.accounts.actor import Actor
-from control_plane.accounts.model import AuditEntry, Resource
+from control_plane.accounts.model import AuditEntry
 from control_plane.database import Database
+from control_plane.resource import Resource
 
 
 async def write_entry(

@@ -1,5 +1,6 @@
 """Organisations, their projects, members and invitations in Postgres."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +13,19 @@ _ORG: Final = "o.org_id AS id, o.name, o.time_zone, o.disabled_at, o.created_at,
 _PROJECT: Final = "project_id AS id, org_id, name, archived_at, created_at, revision"
 _MEMBER: Final = "u.user_id, u.email, u.name, m.role, m.created_at, m.revision"
 _INVITATION: Final = "invitation_id AS id, org_id, email, role, invited_by, created_at, expires_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An organisation, as somebody comes to it.
+
+    Attributes:
+        is_closed: nothing in it can be changed but by operators.
+        role: what they are in it, if they are a member.
+    """
+
+    is_closed: bool
+    role: Role | None
 
 
 async def add_org(db: Database, org_id: str, name: str) -> Organization:
@@ -41,19 +55,19 @@ async def find_org(
     return None if row is None else OrganizationOfUser.model_validate({**row})
 
 
-async def find_role(db: Database, org_id: str, user_id: str | None) -> tuple[bool, Role | None]:
-    """Whether there is such an organisation, and what a user is in it."""
+async def find_standing(db: Database, org_id: str, user_id: str | None) -> Standing | None:
+    """How an organisation stands, and what a user is in it; None if there is no such organisation."""
     row = await db.fetchrow(
         """
-        SELECT m.role FROM accounts.organizations o
+        SELECT m.role, o.disabled_at IS NOT NULL AS is_closed FROM accounts.organizations o
         LEFT JOIN accounts.memberships m ON m.org_id = o.org_id AND m.user_id = $2 WHERE o.org_id = $1
         """,
         org_id,
         user_id,
     )
     if row is None:
-        return False, None
-    return True, None if row["role"] is None else Role(row["role"])
+        return None
+    return Standing(is_closed=row["is_closed"], role=None if row["role"] is None else Role(row["role"]))
 
 
 async def list_orgs(

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource
 from control_plane.database import Database
+from control_plane.resource import Resource
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd, format_usd
 

@@ -5,8 +5,8 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource
 from control_plane.database import Database
+from control_plane.resource import Resource
 
 SILENT: Final = timedelta(seconds=5)
 """A process that was not heard from for so long does not count: it is gone, or it can hold no money and admits nobody."""
@@ -37,17 +37,23 @@ class Propagation(Resource):
 
 
 async def find_propagation(db: Database, org_id: str, key_id: str) -> Propagation | None:
-    """How far the latest change of a key has got, its revocation included; None if there was never such a key."""
+    """How far the latest change of a key, or of its organisation, has got; None if there was never such a key."""
     # One statement, so that the change and what is known of it are of one moment.
     rows = await db.fetch(
         """
-        SELECT k.change_number, k.changed_at, a.instance_id AS id, a.started_at,
-               a.change_number >= k.change_number AS taken_up,
-               (SELECT extract(epoch FROM min(u.taken_up_at) - k.changed_at) * 1000 FROM accounts.key_uptakes u
-                WHERE u.instance_id = a.instance_id AND u.change_number >= k.change_number
-                  AND k.changed_at > greatest(a.started_at, now() - $4::interval))::bigint AS took_ms
-        FROM accounts.api_keys k LEFT JOIN accounts.authorizers a ON a.heard_at > now() - $3::interval
-        WHERE k.org_id = $1 AND k.key_id = $2 ORDER BY a.started_at, a.instance_id
+        SELECT latest.number AS change_number, latest.at AS changed_at, a.instance_id AS id, a.started_at,
+               a.change_number >= latest.number AS taken_up,
+               (SELECT extract(epoch FROM min(u.taken_up_at) - latest.at) * 1000 FROM accounts.key_uptakes u
+                WHERE u.instance_id = a.instance_id AND u.change_number >= latest.number
+                  AND latest.at > greatest(a.started_at, now() - $4::interval))::bigint AS took_ms
+        FROM (
+            SELECT change.number, change.at
+            FROM accounts.api_keys k JOIN accounts.organizations o USING (org_id) CROSS JOIN LATERAL (
+                VALUES (k.change_number, k.changed_at), (o.keys_change_number, o.keys_changed_at)
+            ) AS change (number, at)
+            WHERE k.org_id = $1 AND k.key_id = $2 ORDER BY change.number DESC LIMIT 1
+        ) AS latest LEFT JOIN accounts.authorizers a ON a.heard_at > now() - $3::interval
+        ORDER BY a.started_at, a.instance_id
         """,
         org_id,
         key_id,

@@ -7,7 +7,7 @@ import asyncpg
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.model import MachineToken
 from control_plane.accounts.permissions import Permission
-from control_plane.database import Database, written
+from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
 from gateway_core.ids import OrgId
 
@@ -18,7 +18,7 @@ async def find_actor(db: Database, token_hash: KeyHash, now: datetime) -> Actor 
     """Who a token stands for, or None if it opens nothing."""
     row = await db.fetchrow(
         """
-        SELECT token_id, role, t.org_id, scopes FROM accounts.machine_tokens t
+        SELECT token_id, role, t.org_id, scopes, expires_at FROM accounts.machine_tokens t
         LEFT JOIN accounts.organizations o USING (org_id)
         WHERE token_hash = $1 AND t.disabled_at IS NULL AND o.disabled_at IS NULL
           AND (expires_at IS NULL OR expires_at > $2)
@@ -36,7 +36,17 @@ async def find_actor(db: Database, token_hash: KeyHash, now: datetime) -> Actor 
         # A scope this version does not know opens nothing here.
         scopes=None if scopes is None else frozenset(_PERMISSIONS[name] for name in scopes if name in _PERMISSIONS),
         org_id=None if row["org_id"] is None else OrgId(row["org_id"]),
+        expires_at=row["expires_at"],
     )
+
+
+async def lock_token(db: Database, token_id: str) -> MachineToken | None:
+    """A token that has not ended. It stays as it is, and makes no other, until the end of the transaction."""
+    row = await db.fetchrow(
+        f"SELECT * FROM accounts.machine_tokens WHERE token_id = $1 AND disabled_at IS NULL {locked()}",  # noqa: S608 - words of ours
+        token_id,
+    )
+    return None if row is None else token_of(row)
 
 
 async def add_token(
@@ -65,7 +75,7 @@ async def add_token(
         expires_at,
         created_by,
     )
-    return _token(written(row))
+    return token_of(written(row))
 
 
 async def list_tokens(
@@ -81,23 +91,11 @@ async def list_tokens(
         after,
         limit,
     )
-    return [(row["seq"], _token(row)) for row in rows]
+    return [(row["seq"], token_of(row)) for row in rows]
 
 
-async def disable_token(db: Database, org_id: str | None, token_id: str) -> MachineToken | None:
-    """End a token for good; None if there is no such token."""
-    row = await db.fetchrow(
-        """
-        UPDATE accounts.machine_tokens SET disabled_at = now()
-        WHERE token_id = $2 AND org_id IS NOT DISTINCT FROM $1 AND disabled_at IS NULL RETURNING *
-        """,
-        org_id,
-        token_id,
-    )
-    return None if row is None else _token(row)
-
-
-def _token(row: asyncpg.Record) -> MachineToken:
+def token_of(row: asyncpg.Record) -> MachineToken:
+    """The token of a row of the table."""
     return MachineToken.model_validate(
         {
             **row,

@@ -4,6 +4,12 @@ from datetime import datetime
 from typing import Final
 
 from control_plane.accounts.model import User
+from control_plane.accounts.postgres_makers import (
+    disable_keys,
+    end_tokens,
+    take_back_invitations,
+    with_what_they_made,
+)
 from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
 
@@ -77,27 +83,10 @@ async def void_credentials(db: Database, user_id: str, now: datetime) -> None:
     await db.execute(
         "UPDATE accounts.mail_tokens SET used_at = $2 WHERE user_id = $1 AND used_at IS NULL", user_id, now
     )
-    rows = await db.fetch(
-        """
-        WITH RECURSIVE maker AS (
-            SELECT $1::text AS id
-            UNION SELECT token.token_id FROM accounts.machine_tokens token JOIN maker ON token.created_by = maker.id
-        ) SELECT id FROM maker
-        """,
-        user_id,
-    )
-    for statement in (
-        """
-        UPDATE accounts.api_keys SET disabled_at = $2, revision = revision + 1
-        WHERE created_by = ANY($1) AND disabled_at IS NULL AND revoked_at IS NULL
-        """,
-        "UPDATE accounts.machine_tokens SET disabled_at = $2 WHERE created_by = ANY($1) AND disabled_at IS NULL",
-        """
-        UPDATE accounts.invitations SET revoked_at = $2
-        WHERE invited_by = ANY($1) AND accepted_at IS NULL AND revoked_at IS NULL
-        """,
-    ):
-        await db.execute(statement, [row["id"] for row in rows], now)
+    makers = await with_what_they_made(db, [user_id])
+    await disable_keys(db, makers, now)
+    await end_tokens(db, makers, now)
+    await take_back_invitations(db, makers, now)
 
 
 async def rename_user(db: Database, user_id: str, name: str) -> User:

@@ -8,7 +8,7 @@ from pydantic import Field
 from control_plane.accounts import postgres_orgs, postgres_sessions, postgres_users, throttle
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.mail import Mail
-from control_plane.accounts.model import Organization, Project, Resource, User
+from control_plane.accounts.model import Organization, Project, User
 from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_sessions import Session
 from control_plane.accounts.postgres_signing import LIFETIME, Claims
@@ -17,6 +17,7 @@ from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Audit, Call, found, operation
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
 from control_plane.fields import SECRET, Body, Email, MailToken, Name, Password
+from control_plane.resource import Resource
 from gateway_core.api_keys import hash_key
 from gateway_core.ids import new_id
 

@@ -6,10 +6,10 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource
 from control_plane.accounts.permissions import Permission
 from control_plane.api.operation import Call, operation
 from control_plane.database import Database
+from control_plane.resource import Resource
 
 TAG: Final = "books"
 

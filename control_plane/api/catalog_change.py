@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from control_plane.accounts.model import Resource, Revised
 from control_plane.api.operation import Call
 from control_plane.catalog.postgres_operations import add_operation, begin_revision
 from control_plane.catalog.resources import Operation
 from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError, StaleRevisionError
+from control_plane.resource import Resource, Revised
 from gateway_core.ids import new_id
 
 

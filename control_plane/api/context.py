@@ -19,6 +19,7 @@ from control_plane.catalog.model import Catalog
 from control_plane.oidc.issuer_client import IssuerClient
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
+from control_plane.workbench import Workbench
 from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
@@ -30,6 +31,7 @@ class Services:
     """What operations work with.
 
     Attributes:
+        catalog_pool: connections for what is about the catalogue; `pool` is for everything else.
         pepper: the key under which API keys and tokens are hashed.
         has_simulator: whether there is somebody to answer test keys.
         issuers: where users can log in besides here, by name.
@@ -41,6 +43,7 @@ class Services:
     """
 
     pool: asyncpg.Pool
+    catalog_pool: asyncpg.Pool
     authenticator: Authenticator
     access_tokens: AccessTokens
     passwords: Passwords
@@ -62,6 +65,7 @@ class Services:
     log: Logger
     current_catalog: Callable[[], Catalog]
     configuration_check: ConfigurationCheck
+    workbench: Workbench
 
 
 SERVICES: Final = web.AppKey("services", Services)

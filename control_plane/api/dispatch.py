@@ -3,6 +3,7 @@
 The one place that asks the permission table, opens transactions, and keeps answers for an `Idempotency-Key`.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -10,15 +11,16 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.accounts.model import Revised
-from control_plane.accounts.permissions import Open, Permission, Role
-from control_plane.accounts.postgres_orgs import find_role
+from control_plane.accounts.permissions import Open, Permission
+from control_plane.accounts.postgres_orgs import Standing, find_standing
 from control_plane.api.context import SERVICES, Services
+from control_plane.api.download import Download
 from control_plane.api.errors import REQUEST_ID
 from control_plane.api.operation import Answer, Audit, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
-from control_plane.api.reading import idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
-from control_plane.errors import ForbiddenError, NotFoundError, RevisionRequiredError
+from control_plane.api.reading import Aside, idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
+from control_plane.errors import ClosedOrganizationError, ForbiddenError, NotFoundError, RevisionRequiredError
+from control_plane.resource import Revised
 from gateway_core.ids import OrgId, RequestId
 
 DRY_RUN: Final = "dry_run"
@@ -36,38 +38,42 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
         # A PUT may be about something that is not there yet; its handler knows.
         if operation.needs_revision and operation.method != "PUT" and "If-Match" not in request.headers:
             raise RevisionRequiredError
+        pool = services.catalog_pool if operation.is_about_catalog else services.pool
         call = Call(
             request,
             services,
             actor,
             RequestId(request[REQUEST_ID]),
-            services.pool,
+            pool,
+            pool,
             expected_revision=if_match(request),
             has_precondition="If-Match" in request.headers,
         )
-        arguments: dict[str, BaseModel] = {}
-        can_rehearse = operation.in_transaction
-        query = read_query(request, operation.query, extra=(DRY_RUN,) if can_rehearse else ())
-        if query is not None:
-            arguments["query"] = query
-        if operation.body is not None:
-            arguments["body"], call.body = await read_body(request, operation.body, bytes_max=operation.body_bytes_max)
-        if operation.prepare is not None:
-            await operation.prepare(call, **arguments)
-        if operation.in_transaction:
-            kept = await _change(operation, call, arguments)
+        if operation.is_heavy:
+            async with services.workbench.place():
+                kept = await _perform(operation, call, services.workbench.do)
         else:
-            kept = await _handle(operation, call, arguments)
+            kept = await _perform(operation, call, asyncio.to_thread)
         for action in call.after_commit:
             await action()
-        return web.Response(
-            status=kept.status,
-            headers=kept.headers,
-            text=kept.text or None,
-            content_type="application/json" if kept.text else None,
-        )
+        return web.Response(status=kept.status, headers=kept.headers, body=kept.body or None)
 
     return handle
+
+
+async def _perform(operation: Operation, call: Call, aside: Aside) -> KeptAnswer:
+    """From the body to the answer; `aside` is where a large body is read."""
+    arguments: dict[str, BaseModel] = {}
+    query = read_query(call.request, operation.query, extra=(DRY_RUN,) if operation.in_transaction else ())
+    if query is not None:
+        arguments["query"] = query
+    if operation.body is not None:
+        arguments["body"], call.body = await read_body(
+            call.request, operation.body, bytes_max=operation.body_bytes_max, aside=aside
+        )
+    if operation.prepare is not None:
+        await operation.prepare(call, **arguments)
+    return await (_change if operation.in_transaction else _handle)(operation, call, arguments)
 
 
 async def _authenticate(operation: Operation, request: web.Request, services: Services) -> Actor:
@@ -82,6 +88,7 @@ async def authorise(operation: Operation, actor: Actor, request: web.Request, se
     Raises:
         NotFoundError: the path names an organisation that the caller has nothing to do with, or that is none.
         ForbiddenError: the caller may not do this here.
+        ClosedOrganizationError: only an operator may, because the organisation is closed.
     """
     match operation.access:
         case Open.ANYONE:
@@ -93,24 +100,30 @@ async def authorise(operation: Operation, actor: Actor, request: web.Request, se
                 raise ForbiddenError("This is for users; a machine token is not one.")
         case Permission() as permission:
             org_id = request.match_info.get("org_id")
-            role = None if org_id is None else await _role(actor, OrgId(org_id), services)
-            if not actor.may(permission, role):
+            standing = None if org_id is None else await standing_in(OrgId(org_id), actor, services)
+            if not actor.may(permission, None if standing is None else standing.role):
                 raise ForbiddenError(f"This needs the permission {permission}.")
+            if standing is not None and standing.is_closed and not (operation.is_read or actor.is_operator):
+                raise ClosedOrganizationError
 
 
-async def _role(actor: Actor, org_id: OrgId, services: Services) -> Role | None:
+async def standing_in(org_id: OrgId, actor: Actor, services: Services) -> Standing:
+    """What a caller is in an organisation.
+
+    Raises:
+        NotFoundError: they have nothing to do with it, or there is none.
+    """
     user_id = actor.actor_id if actor.kind is ActorKind.USER else None
-    exists, role = await find_role(services.pool, org_id, user_id)
-    is_theirs = actor.is_operator or role is not None or actor.org_id == org_id
-    if not exists or not is_theirs:
+    standing = await find_standing(services.pool, org_id, user_id)
+    if standing is None or not (actor.is_operator or standing.role is not None or actor.org_id == org_id):
         raise NotFoundError
-    return role
+    return standing
 
 
 async def _change(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
     is_rehearsal = is_dry_run(call.request)
     key = idempotency_key(call.request) if operation.method == "POST" and not is_rehearsal else None
-    async with call.services.pool.acquire() as connection:
+    async with call.pool.acquire() as connection:
         call.db = connection
         transaction = connection.transaction()
         await transaction.start()
@@ -159,10 +172,14 @@ async def _handle(operation: Operation, call: Call, arguments: dict[str, BaseMod
 
 def _render(operation: Operation, answer: Answer) -> KeptAnswer:
     if answer is None:
-        return KeptAnswer(operation.status, {}, "")
-    headers = {}
+        return KeptAnswer(operation.status, {}, b"")
+    if isinstance(answer, Download):
+        disposition = f'attachment; filename="{answer.filename}"'
+        headers = {"Content-Type": answer.media_type, "Content-Disposition": disposition}
+        return KeptAnswer(operation.status, headers, answer.content)
+    headers = {"Content-Type": "application/json; charset=utf-8"}
     if isinstance(answer, Revised):
         headers["ETag"] = f'"{answer.revision}"'
     if isinstance(answer, Redirect):
         headers["Location"] = answer.location
-    return KeptAnswer(operation.status, headers, answer.model_dump_json(exclude_defaults=operation.is_brief))
+    return KeptAnswer(operation.status, headers, answer.model_dump_json(exclude_defaults=operation.is_brief).encode())

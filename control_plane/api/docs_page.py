@@ -18,6 +18,8 @@ _STYLE: Final = (
     "summary{cursor:pointer;margin:.6rem 0}:root{color-scheme:light dark}"
 )
 
+_JSON: Final = "application/json"
+
 Schema = Mapping[str, Any]
 
 
@@ -68,14 +70,14 @@ class _Page:
         parameters = [each for each in operation["parameters"] if each["in"] != "path"]
         yield from self._table("Query, headers", [(each["name"], each, each["required"]) for each in parameters])
         yield from self._fields("Body", body)
-        answer = self._content(operation["responses"][success])
-        if answer is not None:
-            yield f"<p>Answer: {self._type(answer)}.</p>"
+        for media_type, content in operation["responses"][success].get("content", {}).items():
+            what = self._type(content["schema"]) if media_type == _JSON else f"<code>{escape(media_type)}</code>"
+            yield f"<p>Answer: {what}.</p>"
         yield "</details>"
 
     @staticmethod
     def _content(part: Schema) -> Schema | None:
-        found: Schema | None = part.get("content", {}).get("application/json", {}).get("schema")
+        found: Schema | None = part.get("content", {}).get(_JSON, {}).get("schema")
         return found
 
     def _curl(self, method: str, path: str, operation: Schema, body: Schema | None) -> str:

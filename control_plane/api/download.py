@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource
+from control_plane.resource import Resource
 
 
 class Download(Resource):

@@ -1,22 +1,21 @@
 """`/catalog/imports`: public lists of models and prices as documents, to be looked at and then applied."""
 
-import asyncio
 from typing import Annotated, Final
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Permission
 from control_plane.api.catalog import DOCUMENT_BYTES_MAX, TAG, as_of_one_moment
 from control_plane.api.operation import Audit, Call, operation
 from control_plane.api.strict_json import parse_object
 from control_plane.catalog.document import CatalogDocument
-from control_plane.catalog.document_changes import Change, changes
+from control_plane.catalog.document_changes import Change, Changes, changes
 from control_plane.catalog.imports import Choice, Imported, ImportFormat, convert
 from control_plane.catalog.postgres_document import newest_revision, read_document
 from control_plane.catalog.price_list import SkipError, Skipped
 from control_plane.errors import InvalidField, InvalidFieldsError
 from control_plane.fields import Body, ModelPattern
+from control_plane.resource import Revised
 
 _CONTENT: Final = "/content"
 
@@ -63,14 +62,14 @@ class ImportPreview(Revised):
     in_transaction=False,
     audit=Audit.NONE,
     body_bytes_max=DOCUMENT_BYTES_MAX,
+    is_heavy=True,
     is_brief=True,
 )
 async def preview_import(call: Call, body: Import) -> ImportPreview:
     """A list of LiteLLM's or OpenRouter's as a document that can be applied; changes nothing, and publishes nothing."""
     async with as_of_one_moment(call) as db:
-        current, revision = await read_document(db), await newest_revision(db)
-    imported = await asyncio.to_thread(_convert, call.body, body, current)
-    found = changes(current, imported.document, has_credential=set(), prune=False)
+        current, revision = await read_document(db, call.services.workbench), await newest_revision(db)
+    imported, found = await call.services.workbench.do(_convert, call.body, body, current)
     return ImportPreview(
         revision=revision,
         document=imported.document,
@@ -79,12 +78,13 @@ async def preview_import(call: Call, body: Import) -> ImportPreview:
     )
 
 
-def _convert(raw: bytes, body: Import, current: CatalogDocument) -> Imported:
+def _convert(raw: bytes, body: Import, current: CatalogDocument) -> tuple[Imported, Changes]:
     # Read again, because `body` has its numbers as floats.
     content = parse_object(raw)["content"]
     assert isinstance(content, dict)  # noqa: S101 - it is in `body`
     choice = Choice(body.models, frozenset(body.providers), body.provider_base_urls)
     try:
-        return convert(body.format, content, choice, current)
+        imported = convert(body.format, content, choice, current)
     except SkipError as error:
         raise InvalidFieldsError(InvalidField(_CONTENT + error.skipped.pointer, error.skipped.reason)) from error
+    return imported, changes(current, imported.document, has_credential=set(), prune=False)

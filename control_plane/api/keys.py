@@ -75,10 +75,12 @@ async def list_keys(call: Call, query: PageQuery) -> Page[Key]:
 
 @operation("POST", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_WRITE, status=201)
 async def create_key(call: Call, body: NewKey) -> KeyWithSecret:
-    """Create an API key."""
+    """Create an API key. An organisation has at most 10,000 that are not revoked."""
     services = call.services
     if body.mode is Mode.TEST and not services.has_simulator:
         raise NoTestModeError([InvalidField("/mode", "no test keys here")])
+    if not await postgres_api_keys.has_room(call.db, call.org_id):
+        raise ConflictError(f"The organisation has {postgres_api_keys.KEYS_PER_ORG_MAX} keys. Revoke some first.")
     project_id = body.project_id
     if project_id is None:
         project_id = await postgres_orgs.first_project(call.db, call.org_id)

@@ -7,7 +7,8 @@ from control_plane.api import catalog_change
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
-from control_plane.catalog import postgres_models
+from control_plane.catalog import postgres_models, rules
+from control_plane.catalog.postgres_around import around_deployment, around_model
 from control_plane.catalog.resources import Deployment, Model, Operation
 from control_plane.catalog.specs import MODEL_NAME, DeploymentSpec, ModelSpec
 from control_plane.errors import InvalidField
@@ -42,9 +43,9 @@ async def put_model(call: Call, body: ModelSpec) -> Operation:
     catalog_change.match(call, before)
     is_name = MODEL_NAME.fullmatch(name)
     catalog_change.pass_if_valid(
-        await postgres_models.faults_of_model(call.db, name, body)
+        [*rules.model_faults(name, body, await around_model(call.db, name, body))]
         if is_name
-        else [InvalidField("{model}", "letters, digits and . _ / : @ -, at most 200")]
+        else [InvalidField(rules.MODEL, "letters, digits and . _ / : @ -, at most 200")]
     )
     after = await postgres_models.put_model(call.db, name, body)
     return await catalog_change.finish(call, "model.put", name, before=before, after=after)
@@ -92,7 +93,9 @@ async def put_deployment(call: Call, body: DeploymentSpec) -> Operation:
     await catalog_change.begin(call)
     before = await postgres_models.find_deployment(call.db, model, provider)
     catalog_change.match(call, before)
-    catalog_change.pass_if_valid(await postgres_models.faults_of_deployment(call.db, model, provider))
+    catalog_change.pass_if_valid(
+        [*rules.deployment_faults(model, provider, await around_deployment(call.db, model, provider))]
+    )
     after = await postgres_models.put_deployment(call.db, model, provider, body)
     return await catalog_change.finish(call, "deployment.put", f"{model} at {provider}", before=before, after=after)
 

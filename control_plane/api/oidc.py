@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from control_plane.accounts import postgres_identities, postgres_sessions, postgres_users, throttle
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.accounts.model import Resource, User
+from control_plane.accounts.model import User
 from control_plane.accounts.permissions import Open
 from control_plane.accounts.postgres_identities import LogIn
 from control_plane.api import sign_in_page
@@ -28,6 +28,7 @@ from control_plane.oidc.admission import Link, SignUp, TakeOver, admit
 from control_plane.oidc.id_token import Identity
 from control_plane.oidc.issuer_client import Challenge, Code, IssuerClient
 from control_plane.oidc.issuers import IssuerSettings
+from control_plane.resource import Resource
 from gateway_core.api_keys import hash_key
 from gateway_core.ids import new_id
 

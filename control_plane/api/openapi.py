@@ -7,10 +7,11 @@ from typing import Final
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from control_plane.accounts.model import Revised
 from control_plane.accounts.permissions import Open
+from control_plane.api.download import Download
 from control_plane.api.operation import PREFIX, Operation, Redirect
-from control_plane.api.problems import CONTENT_TYPE
+from control_plane.api.problems import CONTENT_TYPE, FAULTS_MAX
+from control_plane.resource import Revised
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 
@@ -30,7 +31,8 @@ _PROBLEM: Final[Document] = {
         "request_id": {"type": "string"},
         "errors": {
             "type": "array",
-            "description": "Every offending field.",
+            "description": f"Every offending field, or the first {FAULTS_MAX} of them.",
+            "maxItems": FAULTS_MAX,
             "items": {
                 "type": "object",
                 "required": ["pointer", "detail"],
@@ -40,6 +42,7 @@ _PROBLEM: Final[Document] = {
                 },
             },
         },
+        "errors_left_out": {"type": "integer", "description": "How many more fields are offending, if they are more."},
     },
 }
 
@@ -86,7 +89,7 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_References, Document]:
     for operation in operations:
         if operation.body is not None:
             wanted[operation.body, "validation"] = None
-        if operation.answer is not None:
+        if operation.answer is not None and not issubclass(operation.answer, Download):
             wanted[operation.answer, "serialization"] = None
     schemas, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)
     references: _References = {(wanted_model, mode): schema for (wanted_model, mode), schema in schemas.items()}
@@ -95,7 +98,10 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_References, Document]:
 
 def _operation(operation: Operation, references: _References) -> Document:
     success: Document = {"description": "Done."}
-    if operation.answer is not None:
+    if operation.answer is not None and issubclass(operation.answer, Download):
+        file: Document = {"schema": {"type": "string", "format": "binary"}}
+        success["content"] = {operation.answer.media_type: file}
+    elif operation.answer is not None:
         success["content"] = {"application/json": {"schema": references[operation.answer, "serialization"]}}
         if issubclass(operation.answer, Revised):
             success["headers"] = {"ETag": {"schema": {"type": "string"}, "description": "The revision, in quotes."}}

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeVar, get_type_hints
 
+import asyncpg
 from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor
-from control_plane.accounts.model import Resource
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.accounts.postgres_audit import Entry, write_entries, write_entry
 from control_plane.api.context import Services
 from control_plane.database import Database
 from control_plane.errors import InvalidField, NotFoundError, RevisionRequiredError, StaleRevisionError
 from control_plane.payments.stripe_payments import Checkout
+from control_plane.resource import Resource
 from gateway_core.ids import OrgId, RequestId
 
 PREFIX: Final = "/api/v1"
@@ -70,6 +71,7 @@ class Operation:
         audit: who sees to it that a change leaves an audit entry.
         needs_revision: whether it must come with `If-Match`; a PUT only if there is something to replace.
         body_bytes_max: larger bodies are 413.
+        is_heavy: whether it works on the whole catalogue: in a place at the workbench, which it takes before anything else.
         is_brief: whether fields that are at their default are left out of its answer.
     """
 
@@ -89,12 +91,18 @@ class Operation:
     audit: Audit
     needs_revision: bool
     body_bytes_max: int
+    is_heavy: bool
     is_brief: bool
 
     @property
     def is_read(self) -> bool:
         """Whether it changes nothing."""
         return self.method == "GET"
+
+    @property
+    def is_about_catalog(self) -> bool:
+        """Whether it uses the catalogue's connections."""
+        return self.access in {Permission.CATALOG_READ, Permission.CATALOG_WRITE}
 
 
 OPERATIONS: Final[list[Operation]] = []
@@ -113,6 +121,7 @@ def operation(
     audit: Audit = Audit.REQUIRED,
     needs_revision: bool = False,
     body_bytes_max: int = BODY_BYTES_MAX,
+    is_heavy: bool = False,
     is_brief: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler as an operation. The first line of its docstring is the summary.
@@ -146,6 +155,7 @@ def operation(
                 audit=Audit.NONE if is_read else audit,
                 needs_revision=needs_revision,
                 body_bytes_max=body_bytes_max,
+                is_heavy=is_heavy,
                 is_brief=is_brief,
             )
         )
@@ -159,6 +169,7 @@ class Call:
     """One call of an operation: who, with what, and on which connection.
 
     Attributes:
+        pool: the connections of its operation.
         db: a transaction, or the pool for operations that only read.
         expected_revision: what `If-Match` names; None for `*`.
         after_commit: what to do once everything is kept, such as sending a mail.
@@ -173,6 +184,7 @@ class Call:
     services: Services
     actor: Actor
     request_id: RequestId
+    pool: asyncpg.Pool
     db: Database
     expected_revision: int | None = None
     has_precondition: bool = False

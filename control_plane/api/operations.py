@@ -5,7 +5,6 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource
 from control_plane.accounts.permissions import Permission
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
@@ -13,6 +12,7 @@ from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_operations
 from control_plane.catalog.resources import Node, Operation, OperationState
 from control_plane.fields import Body
+from control_plane.resource import Resource
 
 TAG: Final = "operations"
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from control_plane.accounts.model import Resource
 from control_plane.errors import InvalidField, InvalidFieldsError
+from control_plane.resource import Resource
 
 ItemT = TypeVar("ItemT", bound=BaseModel)
 

@@ -24,7 +24,7 @@ class KeptAnswer:
 
     status: int
     headers: dict[str, str]
-    text: str
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,13 @@ class Claim:
         if row is None or row["request_hash"] != self.request_hash:
             raise IdempotencyMismatchError
         kept = json.loads(seal.open(self._purpose, row["sealed_answer"]))
-        return KeptAnswer(kept["status"], kept["headers"], kept["text"])
+        return KeptAnswer(kept["status"], kept["headers"], kept["text"].encode())
 
     async def keep(self, db: Database, seal: Seal, answer: KeptAnswer) -> None:
         """Keep the answer, with what the call has done."""
-        content = json.dumps({"status": answer.status, "headers": answer.headers, "text": answer.text}).encode()
+        content = json.dumps(
+            {"status": answer.status, "headers": answer.headers, "text": answer.body.decode()}
+        ).encode()
         await db.execute(
             "UPDATE accounts.idempotency_keys SET sealed_answer = $3 WHERE caller = $1 AND idempotency_key = $2",
             self.caller,

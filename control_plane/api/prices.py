@@ -1,5 +1,6 @@
 """`/prices`: what each deployment costs, now and from a later moment; `/orgs/{org_id}/terms`: who pays something else."""
 
+from dataclasses import replace
 from typing import Annotated, Final
 
 from pydantic import Field, RootModel
@@ -9,7 +10,8 @@ from control_plane.api import catalog_change
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
-from control_plane.catalog import postgres_prices, postgres_scheduled_prices, postgres_terms
+from control_plane.catalog import postgres_prices, postgres_scheduled_prices, postgres_terms, rules
+from control_plane.catalog.postgres_around import around_deployment
 from control_plane.catalog.price_specs import PriceChange, TermsSpec
 from control_plane.catalog.resources import Operation, Price, ScheduledPrice, Terms
 from gateway_core.ids import new_id
@@ -55,7 +57,14 @@ async def add_price(call: Call, body: PriceChange) -> OperationOrSchedule:
     now = call.services.now()
     if body.effective_from is None or body.effective_from <= now:
         await catalog_change.begin(call)
-    catalog_change.pass_if_valid(await postgres_prices.faults_of_price(call.db, body.model, body.provider, body))
+    around = await around_deployment(call.db, body.model, body.provider)
+    catalog_change.pass_if_valid(
+        [
+            # Here the model is a field.
+            replace(fault, pointer="/model") if fault.pointer == rules.MODEL else fault
+            for fault in rules.price_faults(body.model, body.provider, body, around)
+        ]
+    )
     if body.effective_from is not None and body.effective_from > now:
         scheduled = await postgres_scheduled_prices.schedule_price(
             call.db,

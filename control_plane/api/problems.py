@@ -13,6 +13,11 @@ from gateway_core.ids import RequestId
 
 CONTENT_TYPE: Final = "application/problem+json"
 
+FAULTS_MAX: Final = 100
+"""Fields that an answer names; of the others it tells how many they are."""
+POINTER_CHARACTERS_MAX: Final = 1000
+"""A pointer quotes the names of fields, which the caller may have made as long as a body. No field of ours is as deep."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -34,6 +39,7 @@ PROBLEM_BY_ERROR: Final[Mapping[type[Exception], Problem]] = {
     errors.ForbiddenError: Problem(403, "forbidden", "Not allowed"),
     errors.NotFoundError: _NOT_FOUND,
     errors.ConflictError: Problem(409, "conflict", "It contradicts what is there"),
+    errors.ClosedOrganizationError: Problem(409, "organization_closed", "The organisation is closed"),
     errors.InsufficientBalanceError: Problem(409, "insufficient_balance", "The balance does not cover it"),
     errors.NoTestModeError: Problem(409, "test_mode_unavailable", "There are no test keys here"),
     errors.NoPaymentsError: Problem(409, "payments_not_configured", "There are no payments here"),
@@ -81,7 +87,12 @@ def render_problem(problem: Problem, error: Exception, request_id: RequestId) ->
     if isinstance(error, errors.RefusedError):
         document["detail"] = error.detail
         if error.fields:
-            document["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in error.fields]
+            document["errors"] = [
+                {"pointer": field.pointer[:POINTER_CHARACTERS_MAX], "detail": field.detail}
+                for field in error.fields[:FAULTS_MAX]
+            ]
+        if len(error.fields) > FAULTS_MAX:
+            document["errors_left_out"] = len(error.fields) - FAULTS_MAX
     if isinstance(error, errors.ThrottledError):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, web.HTTPMethodNotAllowed):

@@ -7,9 +7,9 @@ from control_plane.api import catalog_change
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
-from control_plane.catalog import postgres_providers
+from control_plane.catalog import postgres_providers, rules
 from control_plane.catalog.addresses import check_provider_address
-from control_plane.catalog.model import InvalidBaseUrlError, is_moved
+from control_plane.catalog.model import InvalidBaseUrlError
 from control_plane.catalog.resources import Operation, Provider
 from control_plane.catalog.specs import PROVIDER_NAME, ProviderSpec
 from control_plane.errors import InvalidField, InvalidFieldsError
@@ -22,7 +22,7 @@ TAG: Final = "providers"
 async def check_address(call: Call, body: ProviderSpec) -> None:
     """Before the transaction, because it asks the DNS."""
     if not PROVIDER_NAME.fullmatch(call.param("provider")):
-        raise InvalidFieldsError(InvalidField("{provider}", "lower-case letters, digits and hyphens, at most 63"))
+        raise InvalidFieldsError(InvalidField(rules.PROVIDER, "lower-case letters, digits and hyphens, at most 63"))
     if (detail := await address_fault(call, body.base_url)) is not None:
         raise InvalidFieldsError(InvalidField("/base_url", detail))
 
@@ -70,10 +70,8 @@ async def put_provider(call: Call, body: ProviderSpec) -> Operation:
     await catalog_change.begin(call)
     before = await postgres_providers.find_provider(call.db, name)
     catalog_change.match(call, before)
-    keeps_credential = "credential" not in body.model_fields_set
-    if before is not None and before.has_credential and keeps_credential and is_moved(before.base_url, body.base_url):
-        # Else who may write the catalogue could have it sent to an address of theirs.
-        raise InvalidFieldsError(InvalidField("/credential", "has to be given again for another address"))
+    address = before.base_url if before is not None and before.has_credential else None
+    catalog_change.pass_if_valid([*rules.provider_faults(body, address=address)])
     after = await postgres_providers.put_provider(
         call.db,
         name,

@@ -1,12 +1,12 @@
 """From a request to values: body, query, `If-Match`, `Idempotency-Key`. Every fault is reported, each with its pointer."""
 
-import asyncio
 import re
-from collections.abc import Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from control_plane.api import strict_json
 from control_plane.errors import (
@@ -17,6 +17,8 @@ from control_plane.errors import (
     pointer,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _AT_ONCE_BYTES_MAX: Final = 256 * 1024
@@ -29,8 +31,15 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _PARAM: Final = re.compile(r"[A-Za-z0-9_.@:/-]{1,200}")
 
 
-async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int) -> tuple[ModelT, bytes]:
-    """The body as a value, and as it came.
+class Aside(Protocol):
+    """Does something beside the event loop."""
+
+    async def __call__(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What it comes to."""
+
+
+async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int, aside: Aside) -> tuple[ModelT, bytes]:
+    """The body as a value, and as it came; a large one is read aside.
 
     Raises:
         UnsupportedMediaTypeError, MalformedBodyError, InvalidFieldsError, web.HTTPRequestEntityTooLarge: see there.
@@ -41,7 +50,7 @@ async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int
         raise UnsupportedMediaTypeError("Send the body as application/json.")
     if len(raw) <= _AT_ONCE_BYTES_MAX:
         return _parse(raw, model), raw
-    return await asyncio.to_thread(_parse, raw, model), raw
+    return await aside(_parse, raw, model), raw
 
 
 def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
@@ -50,8 +59,13 @@ def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
         return model.model_validate_json(raw, strict=True)
     except ValidationError as error:
         raise InvalidFieldsError(
-            *(InvalidField(pointer(_place(each["loc"])), each["msg"]) for each in error.errors())
+            *(InvalidField(pointer(_place(each["loc"])), each["msg"]) for each in _faults(error))
         ) from error
+
+
+def _faults(error: ValidationError) -> list[ErrorDetails]:
+    # Without what they quote: nothing of it is shown, and there may be very many.
+    return error.errors(include_url=False, include_context=False, include_input=False)
 
 
 def _place(steps: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -82,7 +96,7 @@ def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Seque
         try:
             value = model.model_validate(values)
         except ValidationError as error:
-            faults += [InvalidField("?" + ".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+            faults += [InvalidField("?" + ".".join(map(str, each["loc"])), each["msg"]) for each in _faults(error)]
     if faults:
         raise InvalidFieldsError(*faults)
     return value

@@ -7,7 +7,8 @@ from control_plane.api import catalog_change
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
-from control_plane.catalog import postgres_routes
+from control_plane.catalog import postgres_routes, rules
+from control_plane.catalog.postgres_around import around_route
 from control_plane.catalog.resources import Operation, Route
 from control_plane.catalog.specs import ROUTE_NAME, RouteSpec
 from control_plane.errors import InvalidField
@@ -41,7 +42,7 @@ async def put_route(call: Call, body: RouteSpec) -> Operation:
     catalog_change.match(call, before)
     is_name = ROUTE_NAME.fullmatch(name)
     catalog_change.pass_if_valid(
-        await postgres_routes.faults_of_route(call.db, name, body)
+        [*rules.route_faults(name, body, await around_route(call.db, name, body))]
         if is_name
         else [InvalidField("{route}", "letters, digits and . _ / : @ -, at most 200")]
     )

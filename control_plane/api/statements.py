@@ -1,11 +1,9 @@
 """`/orgs/{org_id}/usage`, `/invoices`, and `/receipts/{request_id}`: what was used, and what it cost."""
 
-import asyncio
-
 from control_plane.accounts import postgres_orgs
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.api.balance import TAG
-from control_plane.api.dispatch import role_in
+from control_plane.api.dispatch import standing_in
 from control_plane.api.download import Csv, Pdf
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
@@ -59,7 +57,7 @@ async def download_invoice_pdf(call: Call) -> Pdf:
     """An invoice to print."""
     invoice = await _invoice(call)
     org = found(await postgres_orgs.find_org(call.db, call.org_id))
-    content = await asyncio.to_thread(invoice_pdf, invoice, org_name=org.name)
+    content = await call.services.workbench.do(invoice_pdf, invoice, org_name=org.name)
     return Pdf(filename=f"invoice-{invoice.month:%Y-%m}.pdf", content=content)
 
 
@@ -67,7 +65,8 @@ async def download_invoice_pdf(call: Call) -> Pdf:
 async def get_receipt(call: Call) -> Receipt:
     """What a finished request used and cost, by its `x-request-id`; for those who may read the bills of its organisation."""
     receipt = found(await postgres_usage.find_receipt(call.db, call.param("request_id")))
-    if not call.actor.may(Permission.BILLING_READ, await role_in(call.actor, OrgId(receipt.org_id), call.services)):
+    standing = await standing_in(OrgId(receipt.org_id), call.actor, call.services)
+    if not call.actor.may(Permission.BILLING_READ, standing.role):
         raise NotFoundError
     return receipt
 

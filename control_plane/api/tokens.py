@@ -4,14 +4,14 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.accounts import postgres_orgs, postgres_tokens
-from control_plane.accounts.actor import ActorKind
+from control_plane.accounts import postgres_makers, postgres_tokens
 from control_plane.accounts.model import MachineToken
 from control_plane.accounts.permissions import PLATFORM, Permission
+from control_plane.api.granting import pass_if_held
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
-from control_plane.errors import ForbiddenError, InvalidField, InvalidFieldsError
+from control_plane.errors import InvalidField, InvalidFieldsError, NotFoundError
 from control_plane.fields import SHOWN_ONCE, Body, Moment, Name
 from gateway_core.api_keys import MACHINE_PREFIX, OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.ids import new_id
@@ -24,7 +24,9 @@ class NewToken(Body):
 
     name: Name
     scopes: list[Permission] = Field(min_length=1, max_length=len(Permission))
-    expires_at: Moment | None = None
+    expires_at: Moment | None = Field(
+        default=None, description="One that is made with another token ends with that at the latest."
+    )
 
 
 class TokenWithSecret(MachineToken):
@@ -47,7 +49,7 @@ async def create_token(call: Call, body: NewToken) -> TokenWithSecret:
 
 @operation("DELETE", "/tokens/{token_id}", tag=TAG, access=Permission.PLATFORM_WRITE)
 async def revoke_token(call: Call) -> None:
-    """Revoke a machine token of the platform."""
+    """Revoke a machine token of the platform, and those that were made with it."""
     await _revoke(call, None)
 
 
@@ -71,7 +73,7 @@ async def create_token_of_org(call: Call, body: NewToken) -> TokenWithSecret:
 
 @operation("DELETE", "/orgs/{org_id}/tokens/{token_id}", tag=TAG, access=Permission.TOKENS_WRITE)
 async def revoke_token_of_org(call: Call) -> None:
-    """Revoke a machine token of an organisation."""
+    """Revoke a machine token of an organisation, and those that were made with it."""
     await _revoke(call, call.org_id)
 
 
@@ -86,11 +88,7 @@ async def _list(call: Call, query: PageQuery, org_id: str | None) -> Page[Machin
 
 async def _create(call: Call, body: NewToken, org_id: str | None) -> TokenWithSecret:
     services = call.services
-    role = None
-    if org_id is not None and call.actor.kind is ActorKind.USER:
-        _, role = await postgres_orgs.find_role(call.db, org_id, call.actor.actor_id)
-    if missing := [scope for scope in body.scopes if not call.actor.may(scope, role)]:
-        raise ForbiddenError(f"You cannot give what you do not have: {', '.join(sorted(missing))}.")
+    await pass_if_held(call, org_id, body.scopes)
     token = new_key(OPERATOR_PREFIX if org_id is None else MACHINE_PREFIX, services.random_bytes).get_secret_value()
     stored = await postgres_tokens.add_token(
         call.db,
@@ -99,7 +97,7 @@ async def _create(call: Call, body: NewToken, org_id: str | None) -> TokenWithSe
         org_id=org_id,
         name=body.name,
         scopes=sorted(set(body.scopes)),
-        expires_at=body.expires_at,
+        expires_at=min(filter(None, (body.expires_at, call.actor.expires_at)), default=None),
         created_by=call.actor.actor_id,
     )
     await call.audit("token.create", stored.id, after=stored)
@@ -107,5 +105,11 @@ async def _create(call: Call, body: NewToken, org_id: str | None) -> TokenWithSe
 
 
 async def _revoke(call: Call, org_id: str | None) -> None:
-    token = found(await postgres_tokens.disable_token(call.db, org_id, call.param("token_id")))
-    await call.audit("token.revoke", token.id, before=token)
+    token = found(await postgres_tokens.lock_token(call.db, call.param("token_id")))
+    if token.org_id != org_id:
+        raise NotFoundError
+    makers = await postgres_makers.with_what_they_made(call.db, [token.id])
+    now = call.services.now()
+    for ended in await postgres_makers.end_tokens(call.db, makers, now):
+        await call.audit("token.revoke", ended.id, before=ended, org_id=ended.org_id)
+    await postgres_makers.take_back_invitations(call.db, makers, now)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from control_plane.catalog.price_specs import MeterPrice, PriceSpec, amount_per, nano_usd_per_million
 from control_plane.catalog.specs import (
@@ -29,8 +29,25 @@ from gateway_core.usage import Meter
 SpecT = TypeVar("SpecT")
 
 PROVIDERS_MAX: Final = 1000
+MODELS_MAX: Final = 10_000
+DEPLOYMENTS_MAX: Final = 20_000
+ROUTES_MAX: Final = 10_000
+PATTERNS_MAX: Final = 1000
+"""What a document is judged by takes as long as its patterns times its deployments without a price, at worst."""
 
 _METERS: Final = tuple(Meter)
+
+
+def _few_in_all(section: dict[str, dict[str, SpecT]]) -> dict[str, dict[str, SpecT]]:
+    if sum(map(len, section.values())) > DEPLOYMENTS_MAX:
+        raise ValueError(f"more than {DEPLOYMENTS_MAX} in all")
+    return section
+
+
+def _few_patterns(routes: dict[str, RouteSpec]) -> dict[str, RouteSpec]:
+    if sum("*" in route.match for route in routes.values()) > PATTERNS_MAX:
+        raise ValueError(f"more than {PATTERNS_MAX} with a pattern")
+    return routes
 
 
 class CatalogDocument(Body):
@@ -39,14 +56,25 @@ class CatalogDocument(Body):
     providers: dict[ProviderNameText, ProviderSpec] = Field(
         default={}, max_length=PROVIDERS_MAX, description="By name."
     )
-    models: dict[ModelNameText, ModelSpec] = Field(default={}, description="By name.")
-    deployments: dict[ModelNameText, dict[ProviderNameText, DeploymentSpec]] = Field(
-        default={}, description="By model, then by provider."
+    models: dict[ModelNameText, ModelSpec] = Field(default={}, max_length=MODELS_MAX, description="By name.")
+    deployments: Annotated[dict[ModelNameText, dict[ProviderNameText, DeploymentSpec]], AfterValidator(_few_in_all)] = (
+        Field(
+            default={},
+            max_length=MODELS_MAX,
+            description=f"By model, then by provider; at most {DEPLOYMENTS_MAX} in all.",
+        )
     )
-    prices: dict[ModelNameText, dict[ProviderNameText, PriceSpec]] = Field(
-        default={}, description="By model, then by provider. A new one is a new version; none is ever removed."
+    prices: Annotated[dict[ModelNameText, dict[ProviderNameText, PriceSpec]], AfterValidator(_few_in_all)] = Field(
+        default={},
+        max_length=MODELS_MAX,
+        description=f"By model, then by provider; at most {DEPLOYMENTS_MAX} in all. A new one is a new version; none is ever "
+        "removed.",
     )
-    routes: dict[RouteNameText, RouteSpec] = Field(default={}, description="By name.")
+    routes: Annotated[dict[RouteNameText, RouteSpec], AfterValidator(_few_patterns)] = Field(
+        default={},
+        max_length=ROUTES_MAX,
+        description=f"By name; at most {PATTERNS_MAX} of them match a pattern.",
+    )
 
 
 class Kind(StrEnum):

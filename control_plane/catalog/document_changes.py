@@ -6,10 +6,10 @@ from typing import Final
 
 from pydantic import Field, JsonValue
 
-from control_plane.accounts.model import Resource
 from control_plane.catalog.document import CatalogDocument, Kind, Thing, things
 from control_plane.catalog.specs import ProviderSpec
 from control_plane.fields import Body
+from control_plane.resource import Resource
 
 HIDDEN: Final = "hidden"
 _CREDENTIAL: Final = "credential"

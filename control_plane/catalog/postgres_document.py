@@ -1,12 +1,11 @@
 """The catalogue as a document, from Postgres and into it: everything at once, whatever the number of things."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from control_plane.accounts.model import Resource
 from control_plane.catalog.document import CatalogDocument, Kind, Thing, canonical, flat, nested
 from control_plane.catalog.document_changes import Changes, Verb
 from control_plane.catalog.postgres_models import (
@@ -21,8 +20,11 @@ from control_plane.catalog.postgres_prices import list_prices, write_prices
 from control_plane.catalog.postgres_providers import delete_providers, list_providers, put_providers
 from control_plane.catalog.postgres_routes import delete_routes, list_routes, put_routes
 from control_plane.catalog.price_specs import PriceSpec
+from control_plane.catalog.resources import Deployment, Model, Price, Provider, Route
 from control_plane.catalog.specs import DeploymentSpec, ModelSpec, ProviderSpec, RouteSpec
 from control_plane.database import Database
+from control_plane.resource import Resource
+from control_plane.workbench import Workbench
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
@@ -35,14 +37,24 @@ async def newest_revision(db: Database, *, before: int | None = None) -> int:
     return revision
 
 
-async def read_document(db: Database) -> CatalogDocument:
+async def read_document(db: Database, workbench: Workbench) -> CatalogDocument:
     """The whole catalogue, canonical. It is not judged anew: what is there is there."""
     providers = [each for _, each in await list_providers(db, after=None, limit=None)]
     models = [each for _, each in await list_models(db, after=None, limit=None)]
     deployments = [each for _, each in await list_deployments(db, after=None, limit=None)]
     prices = await list_prices(db, model=None, provider=None, history=False, before_seq=None, limit=None)
-    deployed = {(each.model, each.provider) for each in deployments}
     routes = [each for _, each in await list_routes(db, after=None, limit=None)]
+    return await workbench.do(_document, providers, models, deployments, [each for _, each in prices], routes)
+
+
+def _document(
+    providers: Sequence[Provider],
+    models: Sequence[Model],
+    deployments: Sequence[Deployment],
+    prices: Sequence[Price],
+    routes: Sequence[Route],
+) -> CatalogDocument:
+    deployed = {(each.model, each.provider) for each in deployments}
     return canonical(
         CatalogDocument.model_construct(
             providers=_sorted({each.name: _spec(ProviderSpec, each) for each in providers}),
@@ -51,20 +63,13 @@ async def read_document(db: Database) -> CatalogDocument:
             prices=nested(
                 {
                     (each.model, each.provider): _spec(PriceSpec, each)
-                    for _, each in prices
+                    for each in prices
                     if (each.model, each.provider) in deployed
                 }
             ),
             routes=_sorted({each.name: _spec(RouteSpec, each) for each in routes}),
         )
     )
-
-
-async def known_orgs(db: Database, document: CatalogDocument) -> set[str]:
-    """Those of the organisations that a document names which there are."""
-    named = {org_id for route in document.routes.values() for org_id in route.orgs_allowed}
-    rows = await db.fetch("SELECT org_id FROM accounts.organizations WHERE org_id = ANY($1)", list(named))
-    return {row["org_id"] for row in rows}
 
 
 async def read_priced(db: Database) -> set[tuple[str, str]]:

@@ -9,7 +9,6 @@ import asyncpg
 from control_plane.catalog.resources import Deployment, Model
 from control_plane.catalog.specs import DeploymentSpec, ModelSpec
 from control_plane.database import Database, written
-from control_plane.errors import InvalidField
 
 _MODEL: Final = """name, owned_by, context_tokens, max_output_tokens, capabilities, deprecated_at, replacement, created_at,
     revision, ARRAY(SELECT alias FROM catalog.model_aliases a WHERE a.model = name ORDER BY alias) AS aliases"""
@@ -30,31 +29,6 @@ async def list_models(db: Database, *, after: int | None, limit: int | None) -> 
         limit,
     )
     return [(row["seq"], _model(row)) for row in rows]
-
-
-async def faults_of_model(db: Database, name: str, spec: ModelSpec) -> list[InvalidField]:
-    """What is wrong with a model beside what is there: names that have a meaning already."""
-    if await db.fetchval("SELECT model FROM catalog.model_aliases WHERE alias = $1", name) is not None:
-        return [InvalidField("{model}", "is an alias of another model")]
-    taken = {
-        row["name"]
-        for row in await db.fetch(
-            """
-            SELECT name FROM catalog.models WHERE name = ANY($1)
-            UNION ALL SELECT alias FROM catalog.model_aliases WHERE alias = ANY($1) AND model <> $2
-            UNION ALL SELECT match FROM catalog.routes WHERE match = ANY($1)
-            """,
-            spec.aliases,
-            name,
-        )
-    }
-    seen: set[str] = {name}
-    faults = []
-    for number, alias in enumerate(spec.aliases):
-        if alias in taken or alias in seen:
-            faults.append(InvalidField(f"/aliases/{number}", "has a meaning already"))
-        seen.add(alias)
-    return faults
 
 
 async def put_model(db: Database, name: str, spec: ModelSpec) -> Model:
@@ -138,16 +112,6 @@ async def list_deployments(db: Database, *, after: int | None, limit: int | None
         limit,
     )
     return [(row["seq"], Deployment.model_validate(dict(row))) for row in rows]
-
-
-async def faults_of_deployment(db: Database, model: str, provider: str) -> list[InvalidField]:
-    """What a deployment names that is not there."""
-    faults = []
-    if await db.fetchval("SELECT name FROM catalog.models WHERE name = $1", model) is None:
-        faults.append(InvalidField("{model}", "no such model"))
-    if await db.fetchval("SELECT name FROM catalog.providers WHERE name = $1", provider) is None:
-        faults.append(InvalidField("{provider}", "no such provider"))
-    return faults
 
 
 async def put_deployment(db: Database, model: str, provider: str, spec: DeploymentSpec) -> Deployment:

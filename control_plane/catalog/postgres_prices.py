@@ -9,16 +9,7 @@ import asyncpg
 from control_plane.catalog.price_specs import MeterPrice, PriceSpec, Unit, amount_per
 from control_plane.catalog.resources import Price
 from control_plane.database import Database
-from control_plane.errors import InvalidField
 from gateway_core.pricing import FREE
-
-
-async def faults_of_price(db: Database, model: str, provider: str, spec: PriceSpec) -> list[InvalidField]:
-    """What is wrong with a price version, in itself and beside what is there."""
-    known = await db.fetchval(
-        "SELECT true FROM catalog.deployments WHERE model = $1 AND provider = $2", model, provider
-    )
-    return [*([] if known else [InvalidField("/model", "has no deployment at this provider")]), *spec.faults()]
 
 
 async def write_price(db: Database, model: str, provider: str, spec: PriceSpec, *, now: datetime) -> Price:

@@ -10,9 +10,9 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource
 from control_plane.catalog.price_specs import Condition, MeterPrice, Unit, amount_per
 from control_plane.errors import pointer
+from control_plane.resource import Resource
 from gateway_core.money import MAX_NANO_USD, NANO_PER_USD
 from gateway_core.pricing import UNITS_PER_PRICE
 from gateway_core.providers import ProviderKind

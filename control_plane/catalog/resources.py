@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from control_plane.accounts.model import Resource, Revised
 from control_plane.catalog.price_specs import MeterPrice, PriceOverride
 from control_plane.catalog.specs import Group
+from control_plane.resource import Resource, Revised
 from gateway_core.providers import ProviderKind
 
 

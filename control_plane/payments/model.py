@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from control_plane.accounts.model import Resource, Revised
 from control_plane.fields import SECRET, SHOWN_ONCE, Body, Moment, Name
+from control_plane.resource import Resource, Revised
 from gateway_core.money import InvalidAmountError, NanoUsd, parse_usd
 
 Currency = Literal["USD"]

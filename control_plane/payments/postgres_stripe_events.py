@@ -182,38 +182,50 @@ async def _note_dispute(db: Connection, fact: Disputed) -> None:
 
 
 async def _take_back(db: Connection, payment_intent: str, event_id: str) -> bool:
-    """Post what has been told of a payment and is not in the ledger; nothing as long as the payment itself is not."""
+    """Post what has been told of a payment and is not in the ledger; nothing as long as the payment itself is not.
+
+    Refunds and disputes together take back no more than was paid: what one of them finds taken already it takes once the
+    other has given it back.
+    """
     topup = await _find_paid(db, payment_intent)
     if topup is None:
         return False
-    stripe = Actor(ActorKind.STRIPE, event_id)
-    posted = False
     refund = written(await db.fetchrow("SELECT * FROM payments.refunds WHERE payment_intent = $1", payment_intent))
+    disputes = await db.fetch(
+        "SELECT * FROM payments.disputes WHERE payment_intent = $1 ORDER BY dispute_id", payment_intent
+    )
     if refund["told_cents"] > topup["amount_cents"]:
         raise ContradictionError("more was given back than had been paid")
-    if missing := refund["told_cents"] - refund["posted_cents"]:
-        await _post(db, _Move(topup["org_id"], -missing, TransactionKind.REFUND, payment_intent), stripe, event_id)
-        await db.execute(
-            "UPDATE payments.refunds SET posted_cents = told_cents WHERE payment_intent = $1", payment_intent
-        )
-        posted = True
-    for dispute in await db.fetch(  # those whose money is elsewhere than in the ledger
-        """
-        SELECT * FROM payments.disputes WHERE payment_intent = $1 AND is_posted = (status = 'won') ORDER BY dispute_id
-        """,
-        payment_intent,
+    if any(dispute["amount_cents"] > topup["amount_cents"] for dispute in disputes):
+        raise ContradictionError("more is disputed than had been paid")
+    against = [dispute for dispute in disputes if dispute["status"] != DisputeStatus.WON]
+    moves = [
+        _Move(topup["org_id"], dispute["posted_cents"], TransactionKind.DISPUTE_WON, dispute["dispute_id"])
+        for dispute in disputes
+        if dispute["status"] == DisputeStatus.WON
+    ]
+    left = topup["amount_cents"] - refund["posted_cents"] - sum(dispute["posted_cents"] for dispute in against)
+    for told, row, kind, reference in (
+        (refund["told_cents"], refund, TransactionKind.REFUND, payment_intent),
+        *((each["amount_cents"], each, TransactionKind.DISPUTE, each["dispute_id"]) for each in against),
     ):
-        if dispute["amount_cents"] > topup["amount_cents"]:
-            raise ContradictionError("more is disputed than had been paid")
-        won = dispute["status"] == DisputeStatus.WON
-        kind = TransactionKind.DISPUTE_WON if won else TransactionKind.DISPUTE
-        cents = dispute["amount_cents"] if won else -dispute["amount_cents"]
-        await _post(db, _Move(topup["org_id"], cents, kind, dispute["dispute_id"]), stripe, event_id)
-        await db.execute(
-            "UPDATE payments.disputes SET is_posted = $2 WHERE dispute_id = $1", dispute["dispute_id"], not won
-        )
-        posted = True
-    return posted
+        missing = max(0, min(told - row["posted_cents"], left))
+        left -= missing
+        moves.append(_Move(topup["org_id"], -missing, kind, reference))
+    due = [move for move in moves if move.cents]
+    for move in due:
+        await _post(db, move, Actor(ActorKind.STRIPE, event_id), event_id)
+        await _note_posted(db, move)
+    return bool(due)
+
+
+async def _note_posted(db: Connection, move: "_Move") -> None:
+    """Keep how much of a refund or a dispute is in the ledger."""
+    if move.kind is TransactionKind.REFUND:
+        statement = "UPDATE payments.refunds SET posted_cents = posted_cents - $2 WHERE payment_intent = $1"
+    else:
+        statement = "UPDATE payments.disputes SET posted_cents = posted_cents - $2 WHERE dispute_id = $1"
+    await db.execute(statement, move.reference, move.cents)
 
 
 async def _find_paid(db: Connection, payment_intent: str) -> asyncpg.Record | None:

@@ -7,9 +7,9 @@ from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from control_plane.accounts.model import Resource
 from control_plane.fields import Moment
 from control_plane.payments.model import Currency, TransactionKind
+from control_plane.resource import Resource
 from gateway_core.mode import Mode
 
 USAGE_DAYS_MAX: Final = 366

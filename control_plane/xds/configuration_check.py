@@ -8,6 +8,8 @@ import importlib
 import json
 import os
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -81,34 +83,28 @@ async def validate(binary: str, bootstrap: JsonObject, directory: Path) -> Verdi
     return Verdict(process.returncode == 0, said[-MESSAGE_CHARACTERS_MAX:])
 
 
-class ConfigurationCheck:
-    """Asks the Envoy that the settings name, or the installed one."""
+class Turn:
+    """Somebody's turn to ask an Envoy."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, binary: str, settings: Settings) -> None:
+        self._binary = binary
         self._settings = settings
-        self._binary = settings.envoy_binary or installed_envoy()
-        self._running = asyncio.Lock()
 
     async def verdict(self, catalog: Catalog) -> Verdict:
         """What Envoy would say to a catalogue.
 
         Raises:
-            NoEnvoyError, CheckRunningError: it cannot be asked, at all or now.
+            NoEnvoyError: what should be one is none.
         """
-        if self._binary is None:
-            raise NoEnvoyError
-        if self._running.locked():
-            raise CheckRunningError
-        async with self._running:
-            with tempfile.TemporaryDirectory(prefix="tollgate-check-") as name:
-                try:
-                    bootstrap = await asyncio.to_thread(self._bootstrap, catalog, name)
-                except (ValueError, LookupError, TypeError):
-                    return Verdict(ok=False, message="no configuration can be made of it")
-                try:
-                    return await validate(self._binary, bootstrap, Path(name))
-                except TimeoutError:
-                    return Verdict(ok=False, message="Envoy has not come to a verdict in time")
+        with tempfile.TemporaryDirectory(prefix="tollgate-check-") as name:
+            try:
+                bootstrap = await asyncio.to_thread(self._bootstrap, catalog, name)
+            except (ValueError, LookupError, TypeError):
+                return Verdict(ok=False, message="no configuration can be made of it")
+            try:
+                return await validate(self._binary, bootstrap, Path(name))
+            except TimeoutError:
+                return Verdict(ok=False, message="Envoy has not come to a verdict in time")
 
     def _bootstrap(self, catalog: Catalog, directory: str) -> JsonObject:
         providers = {
@@ -118,6 +114,29 @@ class ConfigurationCheck:
         # Even to validate, Envoy opens its access log.
         settings = self._settings.model_copy(update={"spool_dir": directory})
         return static_bootstrap(resources(replace(catalog, providers=providers), settings), _NODE)
+
+
+class ConfigurationCheck:
+    """The Envoy that the settings name, or the installed one: one asks it at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._binary = settings.envoy_binary or installed_envoy()
+        self._running = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn]:
+        """A turn to ask it. Taken before anything that is done to ask, so that nobody does that for nothing.
+
+        Raises:
+            NoEnvoyError, CheckRunningError: it cannot be asked, at all or now.
+        """
+        if self._binary is None:
+            raise NoEnvoyError
+        if self._running.locked():
+            raise CheckRunningError
+        async with self._running:
+            yield Turn(self._binary, self._settings)
 
 
 def _write(file: Path, bootstrap: JsonObject) -> None:

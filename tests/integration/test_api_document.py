@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from control_plane.catalog.postgres_operations import begin_revision
 from control_plane.settings import Settings
 from control_plane.xds import configuration_check
 from tests.support.api import Api, Reply, running_api
@@ -21,6 +22,7 @@ from tests.support.catalog_documents import DOCUMENT, INPUT_PRICE
 from tests.support.catalogs import settings
 
 SECRET = "sk-never-on-disk"
+JSON = {"Content-Type": "application/json"}
 
 
 def stand_in(tmp_path: Path, script: str) -> Settings:
@@ -329,6 +331,73 @@ async def test_envoy_may_say_much_and_the_end_of_it_is_told(pool: asyncpg.Pool, 
     said = await verdict_of(pool, tmp_path, "head -c 1000000 /dev/zero | tr '\\0' x\necho the end\nexit 1")
     assert (said["ok"], len(said["message"])) == (False, 4000)
     assert said["message"].endswith("xthe end")
+
+
+async def test_a_credential_does_not_follow_its_provider_to_another_address(api: Api) -> None:
+    elsewhere = PROVIDER | {"base_url": "https://elsewhere.example.com/v1"}
+    await apply(api, {"providers": {"one": PROVIDER | {"credential": SECRET}}})
+    for query in ("", "?prune=true"):
+        for path in ("/catalog/apply", "/catalog/diff"):
+            refused = await api.post(
+                path + query, {"providers": {"one": elsewhere}}, headers={"If-Match": "*"} if "apply" in path else {}
+            )
+            assert (refused.status, refused.pointers) == (422, ["/providers/one/credential"])
+    assert (await apply(api, {"providers": {"one": elsewhere | {"credential": SECRET}}})).status == 202
+    assert (await apply(api, {"providers": {"one": PROVIDER | {"credential": None}}})).status == 202
+
+
+async def test_nobody_waits_for_a_large_document_that_is_judged(api: Api) -> None:
+    document = {
+        "providers": {"p": PROVIDER},
+        "models": {f"m{n}": MODEL for n in range(5000)},
+        "deployments": {f"m{n}": {"p": {"upstream_model": "x"}} for n in range(5000)},
+        "routes": {f"r{n}": {"match": f"*z{n}", "groups": [[{"provider": "p"}]]} for n in range(1000)},
+    }
+    longest = 0.0
+
+    async def look() -> None:
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+
+    looking = asyncio.create_task(look())
+    assert (await api.post("/catalog/diff", data=json.dumps(document), headers=JSON)).status == 200
+    looking.cancel()
+    assert longest < 0.5
+
+
+async def test_a_check_is_refused_before_it_waits_for_anything_and_nobody_else_waits_for_those_that_do(
+    pool: asyncpg.Pool, database: str
+) -> None:
+    async with (
+        asyncpg.create_pool(database, min_size=1, max_size=3) as catalog_pool,
+        running_api(pool, catalog_pool=catalog_pool) as running,
+        pool.acquire() as other,
+    ):
+        operator = running.as_(await running.operator_token())
+        owner = await running.sign_up("owner@example.com")
+        transaction = other.transaction()
+        await transaction.start()
+        # Somebody changes the catalogue, and takes long.
+        await begin_revision(other)
+        waiting = [asyncio.create_task(operator.post("/catalog/check", {}))]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):
+            assert (await operator.post("/catalog/check", {})).status == 429
+        waiting += [asyncio.create_task(put(operator, f"/providers/p{n}", PROVIDER)) for n in range(5)]
+        waiting += [asyncio.create_task(apply(operator, {})) for _ in range(20)]
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            assert (await running.log_in(owner.email)).status == 200
+            assert (await owner.api.post(f"{owner.org}/keys", {"name": "x"})).status == 201
+        refused = [each for each in waiting if each.done()]
+        assert {(each.result().status, each.result().headers["Retry-After"]) for each in refused} == {(429, "5")}
+        await transaction.rollback()
+        statuses = [(await each).status for each in waiting]
+        # One check and nine applies had a place, or waited for one.
+        assert sorted(statuses) == [200, *[202] * 5, *[202] * 9, *[429] * 11]
 
 
 async def test_one_check_runs_at_a_time_and_nobody_waits_for_it(pool: asyncpg.Pool, tmp_path: Path) -> None:

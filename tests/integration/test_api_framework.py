@@ -88,6 +88,20 @@ async def test_every_offending_field_is_named_and_none_is_quoted(api: Api) -> No
     assert half.pointers == ["/organization"]
 
 
+async def test_a_refusal_names_a_hundred_fields_and_says_how_many_it_leaves_out(api: Api) -> None:
+    body = {"email": "ada@example.com", "password": PASSWORD}
+    refused = await api.post("/auth/login", {**body, **{f"unknown_{number}": 1 for number in range(24_000)}})
+    assert refused.status == 422
+    assert (len(refused["errors"]), refused["errors_left_out"]) == (100, 23_900)
+    assert len(refused.text) < 20_000
+    refused = await api.post("/auth/login", {**body, **{f"unknown_{number}": 1 for number in range(100)}})
+    assert len(refused["errors"]) == 100
+    assert "errors_left_out" not in refused.document
+    # Nor is one name as long as a body repeated.
+    refused = await api.post("/auth/login", {**body, "x" * 1_000_000: 1})
+    assert (refused.status, len(refused["errors"][0]["pointer"])) == (422, 1000)
+
+
 async def test_a_value_is_not_bent_into_the_type_it_should_have(owner: Account) -> None:
     for field, value in (("requests_per_minute_max", "60"), ("requests_per_minute_max", 1.5), ("disabled", 1)):
         reply = await owner.api.post(f"{owner.org}/keys", {"name": "x", field: value})

@@ -1,5 +1,6 @@
 """Every operation against every role: who gets through, written down here a second time, by hand."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 
@@ -57,6 +58,13 @@ ALLOWED = {
     "POST /orgs/{org_id}/keys/{key_id}/rotate": "oad",
     "DELETE /orgs/{org_id}/keys/{key_id}": "oad",
     "GET /orgs/{org_id}/keys/{key_id}/propagation": "oadbv",
+    "GET /orgs/{org_id}/usage": "oab",
+    "GET /orgs/{org_id}/usage/csv": "oab",
+    "GET /orgs/{org_id}/invoices": "oab",
+    "GET /orgs/{org_id}/invoices/{invoice_id}": "oab",
+    "GET /orgs/{org_id}/invoices/{invoice_id}/csv": "oab",
+    "GET /orgs/{org_id}/invoices/{invoice_id}/pdf": "oab",
+    "GET /receipts/{request_id}": KNOWN,
     "GET /orgs/{org_id}/test-balance": "oadbv",
     "POST /orgs/{org_id}/test-balance/refill": "oad",
     "GET /orgs/{org_id}/balance": "oab",
@@ -238,6 +246,131 @@ async def test_nobody_gives_a_token_what_they_do_not_have(api: Api) -> None:
     assert (await api.as_(limited["token"]).post("/tokens", {"name": "y", "scopes": ["keys:read"]})).status == 403
 
 
+async def test_a_token_gives_no_role_that_may_more_than_the_token(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    member = await api.join(owner, "member@example.com", "developer")
+    readers = list(PERMISSIONS_BY_ROLE[Role.VIEWER])
+    narrow = await owner.api.post(f"{owner.org}/tokens", {"name": "x", "scopes": ["members:write", *readers]})
+    wide = await owner.api.post(f"{owner.org}/tokens", {"name": "x", "scopes": [*PERMISSIONS_BY_ROLE[Role.ADMIN]]})
+    operator = api.as_(await api.operator_token())
+    platform = await operator.post("/tokens", {"name": "x", "scopes": ["members:write", *readers]})
+    theirs = f"{owner.org}/members/{member.user_id}"
+    for made, granted in ((narrow, {"viewer"}), (platform, {"viewer"}), (wide, {"viewer", "developer", "admin"})):
+        for role in Role:
+            invitation = {"email": f"{role}@example.com", "role": role}
+            reply = await api.as_(made["token"]).post(f"{owner.org}/invitations", invitation)
+            assert reply.status == (201 if role in granted else 403), (role, granted)
+    # What they could not give they cannot take, nor make more of.
+    assert (await api.as_(narrow["token"]).patch(theirs, {"role": "viewer"})).status == 403
+    assert (await api.as_(narrow["token"]).delete(theirs)).status == 403
+    assert (await api.as_(wide["token"]).patch(theirs, {"role": "owner"})).status == 403
+    assert (await api.as_(wide["token"]).patch(theirs, {"role": "viewer"})).status == 200
+    assert (await api.as_(narrow["token"]).delete(theirs)).status == 204
+
+
+async def test_an_admin_gives_no_say_about_money_that_they_do_not_have(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    admin = await api.join(owner, "admin@example.com", "admin")
+    for role, status_ in (("billing", 403), ("owner", 403), ("admin", 201)):
+        invitation = {"email": f"new-{role}@example.com", "role": role}
+        assert (await admin.api.post(f"{owner.org}/invitations", invitation)).status == status_, role
+
+
+async def test_what_is_made_with_a_token_ends_with_it(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    scopes = ["tokens:write", "keys:write", "members:write", *PERMISSIONS_BY_ROLE[Role.VIEWER]]
+    path = f"{owner.org}/tokens"
+    ends = "2099-01-01T00:00:00Z"
+    parent = await owner.api.post(path, {"name": "parent", "scopes": scopes, "expires_at": ends})
+    child = await api.as_(parent["token"]).post(path, {"name": "child", "scopes": scopes})
+    later = {"name": "grandchild", "scopes": ["keys:read"], "expires_at": "2100-01-01T00:00:00Z"}
+    grandchild = await api.as_(child["token"]).post(path, later)
+    earlier = {"name": "x", "scopes": ["keys:read"], "expires_at": "2098-01-01T00:00:00Z"}
+    assert [made["expires_at"] for made in (child, grandchild)] == [ends, ends]
+    assert (await api.as_(child["token"]).post(path, earlier))["expires_at"] == earlier["expires_at"]
+    beside = await owner.api.post(path, {"name": "beside", "scopes": ["keys:read"]})
+    key = await api.as_(child["token"]).post(f"{owner.org}/keys", {"name": "by the child"})
+    guest = await api.sign_up("guest@example.com")
+    invitation = {"email": guest.email, "role": "viewer"}
+    assert (await api.as_(child["token"]).post(f"{owner.org}/invitations", invitation)).status == 201
+    assert (await owner.api.delete(f"{path}/{parent['id']}")).status == 204
+    for made in (parent, child, grandchild):
+        assert (await api.as_(made["token"]).get(f"{owner.org}/keys")).status == 401
+    assert [each["id"] for each in (await owner.api.get(path))["data"]] == [beside["id"]]
+    assert (await guest.api.post("/invitations/accept", {"token": api.mailbox.token(guest.email)})).status == 422
+    # A key is the organisation's own.
+    assert (await owner.api.get(f"{owner.org}/keys/{key['id']}"))["disabled"] is False
+    ended = [each for each in (await owner.api.get(f"{owner.org}/audit"))["data"] if each["action"] == "token.revoke"]
+    assert {each["target_id"] for each in ended} >= {parent["id"], child["id"], grandchild["id"]}
+
+
+async def test_a_token_that_is_made_while_its_maker_is_revoked_does_not_outlive_it(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    path = f"{owner.org}/tokens"
+    parent = await owner.api.post(path, {"name": "parent", "scopes": ["tokens:write", "keys:read"]})
+    replies = await asyncio.gather(
+        *(api.as_(parent["token"]).post(path, {"name": "child", "scopes": ["keys:read"]}) for _ in range(8)),
+        owner.api.delete(f"{path}/{parent['id']}"),
+    )
+    assert replies[-1].status == 204
+    assert {reply.status for reply in replies[:-1]} <= {201, 401}
+    assert (await owner.api.get(path))["data"] == []
+
+
+@pytest.mark.parametrize("way", ["removed", "left"])
+async def test_who_is_no_member_any_more_has_no_tokens_and_no_invitations_there(api: Api, way: str) -> None:
+    owner = await api.sign_up("me@example.com")
+    admin = await api.join(owner, "admin@example.com", "admin")
+    here = await admin.api.post(f"{owner.org}/tokens", {"name": "here", "scopes": ["tokens:write", "keys:read"]})
+    child = await api.as_(here["token"]).post(f"{owner.org}/tokens", {"name": "child", "scopes": ["keys:read"]})
+    elsewhere = await admin.api.post(f"{admin.org}/tokens", {"name": "elsewhere", "scopes": ["keys:read"]})
+    guest = await api.sign_up("guest@example.com")
+    assert (await admin.api.post(f"{owner.org}/invitations", {"email": guest.email, "role": "admin"})).status == 201
+    if way == "removed":
+        assert (await owner.api.delete(f"{owner.org}/members/{admin.user_id}")).status == 204
+    else:
+        assert (await admin.api.delete(f"{owner.org}/membership")).status == 204
+    for made in (here, child):
+        assert (await api.as_(made["token"]).get(f"{owner.org}/keys")).status == 401
+    assert (await api.as_(elsewhere["token"]).get(f"{admin.org}/keys")).status == 200
+    assert (await guest.api.post("/invitations/accept", {"token": api.mailbox.token(guest.email)})).status == 422
+    # Back again, they begin anew.
+    again = await owner.api.post(f"{owner.org}/invitations", {"email": admin.email, "role": "admin"})
+    assert again.status == 201
+    assert (await admin.api.post("/invitations/accept", {"token": api.mailbox.token(admin.email)})).status == 200
+    assert (await api.as_(here["token"]).get(f"{owner.org}/keys")).status == 401
+
+
+async def test_who_may_less_than_before_keeps_only_what_they_could_still_make(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    admin = await api.join(owner, "admin@example.com", "admin")
+    path = f"{owner.org}/tokens"
+    beyond = await admin.api.post(path, {"name": "beyond", "scopes": ["keys:read", "tokens:write"]})
+    child = await api.as_(beyond["token"]).post(path, {"name": "child", "scopes": ["keys:read"]})
+    within = await admin.api.post(path, {"name": "within", "scopes": ["keys:read", "keys:write"]})
+    guest = await api.sign_up("guest@example.com")
+    await admin.api.post(f"{owner.org}/invitations", {"email": guest.email, "role": "viewer"})
+    theirs = f"{owner.org}/members/{admin.user_id}"
+    assert (await owner.api.patch(theirs, {"role": "developer"})).status == 200
+    for made, status_ in ((beyond, 401), (child, 401), (within, 200)):
+        assert (await api.as_(made["token"]).get(f"{owner.org}/keys")).status == status_, made["name"]
+    assert (await guest.api.post("/invitations/accept", {"token": api.mailbox.token(guest.email)})).status == 422
+
+
+async def test_an_owner_who_becomes_an_admin_keeps_the_invitations_an_admin_may_make(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    second = await api.join(owner, "second@example.com", "owner")
+    guests = {role: await api.sign_up(f"{role}@example.com") for role in ("owner", "billing", "admin", "viewer")}
+    for role, guest in guests.items():
+        await second.api.post(f"{owner.org}/invitations", {"email": guest.email, "role": role})
+    assert (await owner.api.patch(f"{owner.org}/members/{second.user_id}", {"role": "admin"})).status == 200
+    accepted = {
+        role: (await guest.api.post("/invitations/accept", {"token": api.mailbox.token(guest.email)})).status
+        for role, guest in guests.items()
+    }
+    assert accepted == {"owner": 422, "billing": 422, "admin": 200, "viewer": 200}
+
+
 def test_every_permission_of_an_organisation_belongs_to_its_owner_and_none_of_the_platform() -> None:
     assert PERMISSIONS_BY_ROLE[Role.OWNER] == frozenset(Permission) - PLATFORM
     for role in Role:
@@ -258,3 +391,31 @@ async def test_a_closed_organisation_takes_its_tokens_with_it(api: Api) -> None:
     operator = api.as_(await api.operator_token())
     assert (await operator.patch(owner.org, {"disabled": True}))["disabled_at"] is not None
     assert (await api.as_(made["token"]).get(f"{owner.org}/keys")).status == 401
+
+
+async def test_in_a_closed_organisation_nothing_is_changed_but_by_operators(api: Api) -> None:
+    owner = await api.sign_up("me@example.com")
+    guest = await api.sign_up("guest@example.com")
+    key = await owner.api.post(f"{owner.org}/keys", {"name": "first"})
+    await owner.api.post(f"{owner.org}/invitations", {"email": guest.email, "role": "viewer"})
+    operator = api.as_(await api.operator_token())
+    assert (await operator.patch(owner.org, {"disabled": True})).status == 200
+    invitation = {"email": "x@example.com", "role": "viewer"}
+    refused = [
+        await owner.api.patch(owner.org, {"name": "x"}),
+        await owner.api.post(f"{owner.org}/keys", {"name": "second"}),
+        await owner.api.patch(f"{owner.org}/keys/{key['id']}", {"name": "x"}),
+        await owner.api.post(f"{owner.org}/keys/{key['id']}/rotate", {}),
+        await owner.api.delete(f"{owner.org}/keys/{key['id']}"),
+        await owner.api.post(f"{owner.org}/tokens", {"name": "x", "scopes": ["keys:read"]}),
+        await owner.api.post(f"{owner.org}/invitations", invitation),
+        await owner.api.post(f"{owner.org}/projects", {"name": "x"}),
+        await owner.api.post(f"{owner.org}/test-balance/refill"),
+        await guest.api.post("/invitations/accept", {"token": api.mailbox.token(guest.email)}),
+    ]
+    assert {(reply.status, reply["code"]) for reply in refused} == {(409, "organization_closed")}
+    assert (await guest.api.post(f"{owner.org}/keys", {"name": "x"})).status == 404
+    assert (await owner.api.get(f"{owner.org}/keys/{key['id']}"))["name"] == "first"
+    assert (await operator.patch(owner.org, {"disabled": False})).status == 200
+    assert (await owner.api.post(f"{owner.org}/keys", {"name": "second"})).status == 201
+    assert (await guest.api.post("/invitations/accept", {"token": api.mailbox.token(guest.email)})).status == 200

@@ -173,6 +173,40 @@ async def test_a_dispute_takes_the_money_and_gives_it_back_only_when_it_is_won(s
     assert await kinds(owner) == ["topup", "dispute", "dispute_won", "dispute"]
 
 
+REFUND, DISPUTE = (
+    ("charge.refunded", charge("pi", 400)),
+    ("charge.dispute.created", dispute("pi", 1000, "needs_response")),
+)
+WON, LOST = (("charge.dispute.closed", dispute("pi", 1000, status)) for status in ("won", "lost"))
+
+
+@pytest.mark.parametrize(
+    ("events", "left"),
+    [
+        ([REFUND, DISPUTE], "0.00"),
+        ([DISPUTE, REFUND], "0.00"),
+        ([REFUND, DISPUTE, LOST], "0.00"),
+        ([DISPUTE, REFUND, LOST], "0.00"),
+        ([DISPUTE, LOST, REFUND], "0.00"),
+        # What the bank gives back, a refund has still given away.
+        ([REFUND, DISPUTE, WON], "6.00"),
+        ([DISPUTE, REFUND, WON], "6.00"),
+        ([DISPUTE, WON, REFUND], "6.00"),
+        ([WON, DISPUTE, REFUND], "6.00"),
+    ],
+)
+async def test_a_refund_and_a_dispute_of_a_payment_take_back_no_more_than_was_paid_in_any_order(
+    stripe: Stripe, owner: Account, events: list[tuple[str, dict[str, Any]]], left: str
+) -> None:
+    _, payment = await top_up(stripe, owner, "10")
+    for kind, told in events:
+        assert await stripe.deliver(kind, told | {"payment_intent": payment}) == 200
+        assert await balance(owner) in {("10.00", "0.00"), ("6.00", "0.00"), ("0.00", "0.00")}
+    assert await balance(owner) == (left, "0.00")
+    assert stripe.counted("quarantined") == 0
+    assert await books_balance(stripe.api.pool)
+
+
 async def test_a_dispute_that_was_won_before_it_was_heard_of_moves_nothing(stripe: Stripe, owner: Account) -> None:
     _, payment = await top_up(stripe, owner, "10")
     await stripe.deliver("charge.dispute.closed", dispute(payment, 400, "won"))

@@ -1,6 +1,8 @@
 """Invoices on a real Postgres: every transaction is on one of them, once, and what is closed stays as it is."""
 
 import asyncio
+import csv
+import io
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -167,3 +169,96 @@ async def test_months_end_by_the_clock_of_the_organisation(pool: asyncpg.Pool, m
     assert await months.closing.look() == 0
     months.clock.ahead += timedelta(minutes=2)
     assert await months.closing.look() == 1
+
+
+async def test_invoices_are_listed_read_and_downloaded(api: Api, owner: Account, months: Months) -> None:
+    await months.credit(1000)
+    await months.use("r1", 300)
+    await months.end()
+    [listed] = (await owner.api.get(f"{owner.org}/invoices"))["data"]
+    assert "lines" not in listed
+    path = f"{owner.org}/invoices/{listed['id']}"
+    read = await owner.api.get(path)
+    assert (read["number"], read["closing_balance"], len(read["lines"])) == (1, "0.0000007", 2)
+    table = await owner.api.get(f"{path}/csv")
+    assert table.headers["content-type"] == "text/csv"
+    assert next(iter(csv.DictReader(io.StringIO(table.text)))) == {
+        "kind": "usage",
+        "project_id": "prj",
+        "model": "m",
+        "count": "1",
+        "input": "1",
+        "amount": "-0.0000003",
+        "currency": "USD",
+    }
+    async with api.session.get(
+        f"{api.url}/api/v1{path}/pdf", headers={"Authorization": f"Bearer {owner.api.token}"}
+    ) as document:
+        assert document.headers["content-disposition"].startswith('attachment; filename="invoice-')
+        assert (await document.read()).startswith(b"%PDF-")
+    draft = await owner.api.get(f"{owner.org}/invoices/draft")
+    assert (draft["state"], draft["opening_balance"], draft["lines"]) == ("draft", "0.0000007", [])
+    assert (await owner.api.get(f"{owner.org}/invoices/ivc_other")).status == 404
+    other = await api.sign_up("other@example.com")
+    assert (await other.api.get(path)).status == 404
+    assert (await other.api.get(f"{other.org}/invoices/{listed['id']}")).status == 404
+
+
+async def test_usage_is_told_by_what_was_asked_for(owner: Account, months: Months) -> None:
+    for number in range(3):
+        await months.use(f"r{number}", 100)
+    path = f"{owner.org}/usage?since=2026-01-01T00:00:00Z&until=2026-02-01T00:00:00Z"
+    usage = await owner.api.get(f"{path}&by=day,model")
+    assert usage.status == 200, usage.text
+    # Nothing was left to pay with: it is what the organisation paid.
+    assert usage["data"] == [
+        {
+            "day": "2026-01-01",
+            "model": "m",
+            "project_id": None,
+            "key_id": None,
+            "requests": 3,
+            "meters": {"input": 3},
+            "amount": "0.00",
+        }
+    ]
+    await months.credit(1000)
+    await months.use("r9", 100)
+    [row] = (await owner.api.get(f"{path}&by=key"))["data"]
+    assert (row["day"], row["key_id"], row["requests"], row["amount"]) == (None, "key_test", 4, "0.0000001")
+    await owner.api.patch(owner.org, {"time_zone": "America/New_York"})
+    [row] = (await owner.api.get(path.replace("2026-01-01", "2025-12-31")))["data"]
+    assert row["day"] == "2025-12-31"  # midnight in London
+    table = await owner.api.get(path.replace("/usage?", "/usage/csv?"))
+    assert table.text.splitlines()[0] == "day,model,project_id,key_id,requests,input,amount,currency"
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("since=2026-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", "?"),
+        ("since=2026-01-01T00:00:00Z&until=2028-01-01T00:00:00Z", "?"),
+        ("since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z&by=weather", "?by"),
+        ("since=2026-01-01T00:00:00Z", "?until"),
+    ],
+)
+async def test_usage_of_a_time_that_is_none_is_refused(owner: Account, query: str, pointer: str) -> None:
+    refused = await owner.api.get(f"{owner.org}/usage?{query}")
+    assert (refused.status, refused.pointers) == (422, [pointer])
+
+
+async def test_a_receipt_is_for_those_who_may_read_the_bills(api: Api, owner: Account, months: Months) -> None:
+    await months.credit(1000)
+    await months.use("req_paid", 250)
+    receipt = await owner.api.get("/receipts/req_paid")
+    assert receipt.status == 200, receipt.text
+    assert (receipt["price"], receipt["absorbed"], receipt["meters"], receipt["price_version"]) == (
+        *("0.00000025", "0.00"),
+        *({"input": 1}, 1),
+    )
+    assert receipt["transaction_id"] is not None
+    assert "cost" not in receipt.text
+    other = await api.sign_up("other@example.com")
+    assert (await other.api.get("/receipts/req_paid")).status == 404
+    assert (await api.as_(await api.operator_token()).get("/receipts/req_paid")).status == 200
+    assert (await owner.api.get("/receipts/req_none")).status == 404

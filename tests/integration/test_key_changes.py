@@ -92,6 +92,33 @@ async def test_a_use_alone_is_no_change_and_an_update_without_a_difference_is_on
     assert await heard.numbers() == [number + 1]
 
 
+async def test_all_changes_of_a_transaction_have_one_number_and_each_is_announced(
+    owner: Account, api: Api, heard: Heard
+) -> None:
+    key_id, number = await made(owner, heard)
+    async with api.pool.acquire() as connection, connection.transaction():
+        for change in ("disabled_at = now()", "key_hash = sha256(key_hash)", "key_hash = sha256(key_hash)"):
+            await connection.execute(f"UPDATE accounts.api_keys SET {change} WHERE key_id = $1", key_id)
+    # Three changes, of which each of the later two has another hash.
+    assert await heard.numbers() == [number + 1] * 3
+    await api.pool.execute("UPDATE accounts.api_keys SET name = 'x' WHERE key_id = $1", key_id)
+    assert await heard.numbers() == [number + 2]
+
+
+async def test_an_organisation_is_closed_and_opened_by_one_announcement_each(
+    owner: Account, api: Api, heard: Heard
+) -> None:
+    await made(owner, heard)
+    _, number = await made(owner, heard)
+    for disabled in ("now()", "now()", "NULL"):
+        await api.pool.execute(
+            f"UPDATE accounts.organizations SET disabled_at = {disabled} WHERE org_id = $1",
+            owner.org_id,
+        )
+    await api.pool.execute("UPDATE accounts.organizations SET name = 'x' WHERE org_id = $1", owner.org_id)
+    assert await heard.numbers() == [number + 1, number + 2, number + 3]
+
+
 @pytest.mark.parametrize("beside", ["", f", {USED}", ", disabled_at = now()"])
 async def test_the_mode_never_changes_whatever_is_written_with_it(
     owner: Account, api: Api, heard: Heard, beside: str

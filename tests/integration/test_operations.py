@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from control_plane.catalog.postgres_operations import PostgresNodes
 from control_plane.xds.nodes import NodeStatus
+from control_plane.xds.postgres_nodes import PostgresNodes
 from tests.support.api import Api, Reply, running_api
 from tests.support.catalog_api import MODEL, PROVIDER, put, serve
 

@@ -150,6 +150,82 @@ async def test_closing_an_organisation_is_a_change_of_each_of_its_keys(
     assert after["change_number"] > before["change_number"]
 
 
+async def test_closing_an_organisation_with_ten_thousand_keys_takes_a_moment_and_holds_nobody_up(
+    api: Api, owner: Account, two: list[Authorizer]
+) -> None:
+    made = await owner.api.post(f"{owner.org}/keys", {"name": "first"})
+    other = await api.sign_up("other@example.com")
+    others = await other.api.post(f"{other.org}/keys", {"name": "elsewhere"})
+    await many_keys(api, owner, 9_998)
+    await propagation(owner, f"key_{owner.org_id}1", lambda reply: bool(reply["propagated"]))
+    refused = await owner.api.post(f"{owner.org}/keys", {"name": "one too many"})
+    assert (refused.status, refused["code"]) == (409, "conflict")
+    operator = api.as_(await api.operator_token())
+    began = time.monotonic()
+    closed, changed = await asyncio.gather(
+        operator.patch(owner.org, {"disabled": True}),
+        other.api.patch(f"{other.org}/keys/{others['id']}", {"disabled": True}),
+    )
+    assert time.monotonic() - began < BOUND_S
+    assert (closed.status, changed.status) == (200, 200)
+    for key in (made, others):
+        await refused_everywhere(two, key["key"])
+    numbers = set()
+    for account, key in ((owner, made), (other, others)):
+        seen = await propagation(account, key["id"], lambda reply: bool(reply["propagated"]), deadline_s=BOUND_S)
+        assert all(0 <= each["took_ms"] < 1000 for each in seen["authorizers"]), seen
+        numbers.add(seen["change_number"])
+    assert len(numbers) == 2
+
+
+async def test_what_a_squatter_has_made_ends_in_a_moment_however_many_keys_it_is(api: Api, owner: Account) -> None:
+    await many_keys(api, owner, 10_000)
+    await owner.api.post("/auth/password-reset-mails", {"email": owner.email})
+    began = time.monotonic()
+    body = {"token": api.mailbox.token(owner.email), "password": "another horse battery"}
+    assert (await api.post("/auth/password-resets", body)).status == 204
+    assert time.monotonic() - began < 3 * BOUND_S
+    open_ = "SELECT count(*) FROM accounts.api_keys WHERE org_id = $1 AND disabled_at IS NULL"
+    assert await api.pool.fetchval(open_, owner.org_id) == 0
+    numbers = "SELECT count(DISTINCT change_number) FROM accounts.api_keys WHERE org_id = $1"
+    assert await api.pool.fetchval(numbers, owner.org_id) == 1
+
+
+async def many_keys(api: Api, owner: Account, number: int) -> None:
+    """So many more keys of an organisation, made by its owner."""
+    await api.pool.execute(
+        """
+        INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash, created_by)
+        SELECT 'key_' || $1 || n, $1, $2, 'many', sha256(($1 || n)::bytea), $3 FROM generate_series(1, $4) AS n
+        """,
+        owner.org_id,
+        owner.project_id,
+        owner.user_id,
+        number,
+    )
+
+
+async def test_a_number_that_nobody_gave_out_and_announcements_that_are_none_corrupt_nothing(
+    api: Api, owner: Account, two: list[Authorizer]
+) -> None:
+    made = await owner.api.post(f"{owner.org}/keys", {"name": "first"})
+    before = await propagation(owner, made["id"], lambda reply: bool(reply["propagated"]))
+    for payload in ("", "junk", f"{10**18 - 1}:{'ab' * 32}", f"{10**17}:org_x", f"{before['change_number'] + 1}:org_x"):
+        await api.pool.execute("SELECT pg_notify('api_key_changed', $1)", payload)
+    await asyncio.sleep(0.3)
+    two[1].process.send_signal(signal.SIGSTOP)
+    try:
+        assert (await owner.api.patch(f"{owner.org}/keys/{made['id']}", {"disabled": True})).status == 200
+        seen = await propagation(
+            owner, made["id"], lambda reply: [each["taken_up"] for each in reply["authorizers"]].count(True) == 1
+        )
+        assert not seen["propagated"]
+    finally:
+        two[1].process.send_signal(signal.SIGCONT)
+    await propagation(owner, made["id"], lambda reply: bool(reply["propagated"]))
+    await refused_everywhere(two, made["key"])
+
+
 async def test_a_process_that_does_not_take_up_changes_is_seen_and_one_that_is_gone_does_not_count(
     owner: Account, two: list[Authorizer]
 ) -> None:

@@ -32,7 +32,7 @@ OPENAI, GEMINI = ProviderName("openai"), ProviderName("gemini")
 OLD, NEW, LOST = (SecretStr(urlsafe_b64encode(bytes([byte]) * 32).decode()) for byte in (1, 2, 3))
 OLD_SEAL, NEW_SEAL, LOST_SEAL = (Seal(key, secrets.token_bytes) for key in (OLD, NEW, LOST))
 BOTH = Seal(NEW, secrets.token_bytes, before=OLD)
-ANSWER = KeptAnswer(201, {"ETag": '"1"'}, '{"key": "sk-tg-live-secret"}')
+ANSWER = KeptAnswer(201, {"ETag": '"1"'}, b'{"key": "sk-tg-live-secret"}')
 
 
 def claim(key: str) -> Claim:

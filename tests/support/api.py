@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from control_plane.accounts.mail import Mail
-from control_plane.accounts.passwords import Passwords
+from control_plane.accounts.passwords import AT_ONCE_MAX, Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.throttle import Counters, LocalCounters, Throttle
 from control_plane.api.app import make_app
@@ -30,6 +30,8 @@ from control_plane.oidc.issuers import IssuerSettings
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
+from control_plane.threads import threads
+from control_plane.workbench import PLACES, Workbench
 from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
@@ -204,6 +206,7 @@ async def _resolve(name: str) -> Sequence[Address]:
 async def running_api(
     pool: asyncpg.Pool,
     *,
+    catalog_pool: asyncpg.Pool | None = None,
     counters: Counters | None = None,
     require_verified_email: bool = False,
     has_simulator: bool = True,
@@ -219,15 +222,20 @@ async def running_api(
 
     Payments are made at a stand-in for Stripe, if there is one.
     """
-    async with outgoing_http() as http:
+    async with (
+        threads(AT_ONCE_MAX, "passwords") as password_threads,
+        threads(PLACES, "workbench") as workbench_threads,
+        outgoing_http() as http,
+    ):
         clock, mailbox = clock or Clock(), Mailbox()
         seal = Seal(KEY, secrets.token_bytes)
         access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, QUIET, rotate_after=timedelta(days=30))
         services = Services(
             pool=pool,
+            catalog_pool=catalog_pool or pool,
             authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
             access_tokens=access_tokens,
-            passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
+            passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
             mail=mailbox,
             issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
@@ -248,6 +256,7 @@ async def running_api(
             log=QUIET,
             current_catalog=lambda: catalog([]),
             configuration_check=ConfigurationCheck(check_settings or settings()),
+            workbench=Workbench(workbench_threads),
         )
         app = make_app(services, ready=lambda: None, registry=registry or CollectorRegistry())
         async with serving(app, "127.0.0.1", port) as address, aiohttp.ClientSession() as session:

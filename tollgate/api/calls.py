@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -139,7 +140,9 @@ def _show(operation: Operation, call: Call, reply: Reply) -> None:
     answer = operation.answer
     if not reply.body:
         typer.echo("Done.", err=True)
-    elif call.as_json or answer is None or not reply.is_json:
+    elif not reply.is_json:
+        sys.stdout.buffer.write(reply.body)  # a file
+    elif call.as_json or answer is None:
         output.print_json(reply.body)
     elif answer.is_list:
         _table(operation, reply.document()["data"])

@@ -2,13 +2,16 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from control_plane.catalog.document import CatalogDocument
 from control_plane.catalog.document_faults import faults
+from tests.support.catalog_api import MODEL, PROVIDER
 from tests.support.catalog_documents import DOCUMENT, INPUT_PRICE
 
 
@@ -58,7 +61,7 @@ def read(document: dict[str, Any]) -> CatalogDocument:
 def test_every_fault_is_pointed_at(change: Callable[[dict[str, Any]], object], pointers: list[str]) -> None:
     document = copy.deepcopy(DOCUMENT)
     change(document)
-    found = faults(CatalogDocument(), read(document), priced=set(), orgs=set(), prune=False)
+    found = faults(CatalogDocument(), read(document), priced=set(), orgs=set(), with_credential=(), prune=False)
     assert sorted(fault.pointer for fault in found) == pointers
 
 
@@ -81,9 +84,11 @@ def test_a_published_pattern_needs_a_price_for_all_it_matches(pattern: str, serv
     document["prices"] = {"zz": {"one": {"free": True}}}
     document["routes"] = {"r": {"match": pattern, "groups": [[{"provider": "one"}]]}}
     wanted = read(document)
-    [fault] = faults(CatalogDocument(), wanted, priced=set(), orgs=set(), prune=False)
+    [fault] = faults(CatalogDocument(), wanted, priced=set(), orgs=set(), with_credential=(), prune=False)
     assert (fault.pointer, fault.detail) == ("/routes/r/groups/0/0/provider", f"{served} has no price there")
-    assert faults(CatalogDocument(), wanted, priced={(served, "one")}, orgs=set(), prune=False) == []
+    assert (
+        faults(CatalogDocument(), wanted, priced={(served, "one")}, orgs=set(), with_credential=(), prune=False) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,4 +100,59 @@ def test_a_pattern_matches_no_more_than_it_says(pattern: str, name: str) -> None
     document["deployments"] = {name: {"one": {"upstream_model": "x"}}}
     document["prices"] = {}
     document["routes"] = {"r": {"match": pattern, "groups": [[{"provider": "one"}]]}}
-    assert faults(CatalogDocument(), read(document), priced=set(), orgs=set(), prune=False) == []
+    assert faults(CatalogDocument(), read(document), priced=set(), orgs=set(), with_credential=(), prune=False) == []
+
+
+def test_a_credential_does_not_follow_its_provider_to_another_address() -> None:
+    current = read({"providers": dict.fromkeys(("one", "bare"), PROVIDER)})
+    moved = {
+        "providers": {name: PROVIDER | {"base_url": "https://elsewhere.example.com/v1"} for name in ("one", "bare")}
+    }
+    again = {"providers": {"one": moved["providers"]["one"] | {"credential": "sk-again"}}}
+    removed = {"providers": {"one": moved["providers"]["one"] | {"credential": None}}}
+    path = {"providers": {"one": PROVIDER | {"base_url": "https://api.example.com/v2"}}}
+
+    def pointers(document: dict[str, Any]) -> list[str]:
+        wanted = read(document)
+        return [
+            fault.pointer
+            for fault in faults(current, wanted, priced=set(), orgs=set(), with_credential={"one"}, prune=False)
+        ]
+
+    assert pointers(moved) == ["/providers/one/credential"]
+    assert pointers(again) == pointers(removed) == pointers(path) == []
+
+
+def test_thousands_of_things_are_judged_in_a_moment() -> None:
+    models = [f"m{number}" for number in range(10_000)]
+    large = {
+        "providers": {"p": PROVIDER},
+        "models": dict.fromkeys(models, MODEL),
+        "deployments": {name: {"p": {"upstream_model": "x"}} for name in models},
+    }
+    patterns = {f"r{n}": {"match": f"*z{n}*", "groups": [[{"provider": "p"}]]} for n in range(1000)}
+    same = {f"r{n}": {"match": "m1", "groups": [[{"provider": "p"}]]} for n in range(10_000)}
+    for routes, number in ((patterns, 0), (same, 20_000)):
+        document = read(large | {"routes": routes})
+        priced = {(name, "p") for name in models if name != "m1"}
+        began = time.monotonic()
+        found = faults(CatalogDocument(), document, priced=priced, orgs=set(), with_credential=(), prune=False)
+        assert time.monotonic() - began < 2
+        assert len(found) == number
+
+
+@pytest.mark.parametrize(
+    ("section", "pointer"),
+    [
+        ({"models": {f"m{n}": MODEL for n in range(10_001)}}, ("models",)),
+        ({"routes": {f"r{n}": {"match": f"a{n}*", "groups": [[{"provider": "p"}]]} for n in range(1001)}}, ("routes",)),
+        (
+            {"deployments": {f"m{n}": {f"p{k}": {"upstream_model": "x"} for k in range(21)} for n in range(1000)}},
+            ("deployments",),
+        ),
+    ],
+)
+def test_a_document_is_bounded_by_what_judging_it_takes(section: dict[str, Any], pointer: tuple[str]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        read(section)
+    assert [fault["loc"] for fault in refused.value.errors()] == [pointer]

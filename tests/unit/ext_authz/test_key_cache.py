@@ -1,11 +1,13 @@
 """What the memory of keys remembers, for how long, and what makes it forget."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from ext_authz.keys import ASK_AGAIN_S, KeyCache
 from gateway_core.api_keys import ApiKey, KeyHash
+from gateway_core.ids import OrgId
 from tests.support.admission import KEY, Keys
 
 HASH, OTHER, THIRD = (KeyHash(bytes([n]) * 32) for n in (1, 2, 3))
@@ -123,6 +125,19 @@ async def test_a_key_that_changed_is_asked_for_again_and_only_that_one() -> None
     store.asked.clear()
     assert await keys.find(HASH) is None
     assert await keys.find(OTHER) == KEY
+    assert store.asked == [HASH]
+
+
+async def test_the_keys_of_an_organisation_that_changed_are_asked_for_again_and_no_others() -> None:
+    elsewhere = replace(KEY, org_id=OrgId("org_2"))
+    store = Keys({HASH: KEY, OTHER: elsewhere})
+    keys = cache(store)
+    for key_hash in (HASH, OTHER, THIRD):
+        await keys.find(key_hash)
+    del store.keys[HASH]
+    keys.forget_org(KEY.org_id)
+    store.asked.clear()
+    assert [await keys.find(key_hash) for key_hash in (HASH, OTHER, THIRD)] == [None, elsewhere, None]
     assert store.asked == [HASH]
 
 

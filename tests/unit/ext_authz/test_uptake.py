@@ -34,6 +34,19 @@ def test_the_highest_change_counts_and_grows_older_from_the_moment_it_was_taken_
     assert uptake.taken_up == TakenUp(4, 0.0)
 
 
+def test_a_number_that_was_an_invention_is_forgotten_and_looked_up() -> None:
+    uptake = Uptake(Clock())
+    uptake.close_gap(3)
+    uptake.take_up(10**18 - 1)
+    uptake.distrust()
+    assert uptake.has_gap
+    assert uptake.taken_up is None
+    assert not uptake.has_taken_up(3)
+    uptake.close_gap(4)
+    assert uptake.has_taken_up(4)
+    assert not uptake.has_taken_up(5)
+
+
 def test_every_change_and_every_gap_is_news() -> None:
     uptake = Uptake(Clock())
     uptake.take_up(1)

@@ -41,6 +41,12 @@ def test_a_refusal_is_one_line_and_one_for_each_field_in_the_words_of_its_option
     ]
 
 
+def test_faults_that_the_answer_leaves_out_are_counted() -> None:
+    faults = [{"pointer": "/name", "detail": "too short"}]
+    error = refusal(reply(422, {"detail": "No.", "errors": faults, "errors_left_out": 7}))
+    assert str(error).splitlines() == ["No.", "  /name: too short", "  and 7 more"]
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(401, NotLoggedInError), (403, RefusedError), (412, RefusedError), (500, RefusedError), (503, UnreachableError)],

@@ -1,0 +1,137 @@
+"""What is wrong with a thing of the catalogue beside the others: the one place where that is said, for one thing and for many. Pure.
+
+A fault of something that names the thing itself, and stands in no field of it, is at `{model}` or `{provider}`. Where a provider
+may be is judged elsewhere (`addresses.py`), because that may take long.
+"""
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from control_plane.catalog.model import is_moved
+from control_plane.catalog.price_specs import PriceSpec
+from control_plane.catalog.specs import ModelSpec, ProviderSpec, RouteSpec
+from control_plane.errors import InvalidField
+
+MODEL: Final = "{model}"
+PROVIDER: Final = "{provider}"
+
+_MISSING_PRICES_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The catalogue as it would be, as far as what is judged can name it; that is in it.
+
+    Attributes:
+        models_by_alias: more than one where an alias is claimed by several.
+        routes_by_match: more than one where several match the same.
+        deployed: models and providers.
+        unpriced_by_provider: the models deployed there that have no price there, sorted.
+        orgs: those of the organisations that are named which there are.
+    """
+
+    providers: AbstractSet[str]
+    models: AbstractSet[str]
+    models_by_alias: Mapping[str, AbstractSet[str]]
+    routes_by_match: Mapping[str, Sequence[str]]
+    deployed: AbstractSet[tuple[str, str]]
+    unpriced_by_provider: Mapping[str, Sequence[str]]
+    orgs: AbstractSet[str]
+
+
+def provider_faults(spec: ProviderSpec, *, address: str | None) -> Iterator[InvalidField]:
+    """Of a provider; `address` is the base URL it has now, if it has a credential."""
+    if address is not None and "credential" not in spec.model_fields_set and is_moved(address, spec.base_url):
+        # Else who may write the catalogue could have it sent to an address of theirs.
+        yield InvalidField("/credential", "has to be given again for another address")
+
+
+def model_faults(name: str, spec: ModelSpec, around: Around) -> Iterator[InvalidField]:
+    """Of a model: names that have a meaning already."""
+    if around.models_by_alias.get(name, frozenset()) - {name}:
+        yield InvalidField(MODEL, "is an alias of another model")
+    seen = {name}
+    for number, alias in enumerate(spec.aliases):
+        if alias in around.models or alias in seen or around.models_by_alias[alias] != {name}:
+            yield InvalidField(f"/aliases/{number}", "has a meaning already")
+        elif alias in around.routes_by_match:
+            yield InvalidField(f"/aliases/{number}", f"is the match of route {around.routes_by_match[alias][0]}")
+        seen.add(alias)
+
+
+def deployment_faults(model: str, provider: str, around: Around) -> Iterator[InvalidField]:
+    """Of a deployment: what it names and is not there."""
+    if model not in around.models:
+        yield InvalidField(MODEL, "no such model")
+    if provider not in around.providers:
+        yield InvalidField(PROVIDER, "no such provider")
+
+
+def price_faults(model: str, provider: str, spec: PriceSpec, around: Around) -> Iterator[InvalidField]:
+    """Of a price version, in itself and beside what is there."""
+    if (model, provider) not in around.deployed:
+        yield InvalidField(MODEL, "has no deployment at this provider")
+    yield from spec.faults()
+
+
+def route_faults(name: str, spec: RouteSpec, around: Around) -> Iterator[InvalidField]:
+    """Of a route: what it names and is not there, or is there twice, or has no price."""
+    rivals = (rival for rival in around.routes_by_match[spec.match] if rival != name)
+    if (rival := next(rivals, None)) is not None:
+        yield InvalidField("/match", f"is the match of route {rival}")
+    if spec.match in around.models_by_alias:
+        yield InvalidField("/match", "is an alias; name the model")
+    elif spec.published and "*" not in spec.match and spec.match not in around.models:
+        yield InvalidField("/match", "no such model")
+    for number, org_id in enumerate(spec.orgs_allowed):
+        if org_id not in around.orgs:
+            yield InvalidField(f"/orgs_allowed/{number}", "no such organisation")
+    seen: set[str] = set()
+    for priority, group in enumerate(spec.groups):
+        for place, member in enumerate(group):
+            for detail in _member_faults(spec, member.provider, seen, around):
+                yield InvalidField(f"/groups/{priority}/{place}/provider", detail)
+            seen.add(member.provider)
+
+
+def _member_faults(spec: RouteSpec, provider: str, seen: Collection[str], around: Around) -> Iterator[str]:
+    if provider in seen:
+        yield "stands in the route twice"
+    elif provider not in around.providers:
+        yield "no such provider"
+    elif spec.published:
+        if "*" not in spec.match and (spec.match, provider) not in around.deployed:
+            yield "the model has no deployment there"
+        unpriced = _matched(spec.match, around.unpriced_by_provider.get(provider, ()))
+        for model in islice(unpriced, _MISSING_PRICES_MAX):
+            yield f"{model} has no price there"
+
+
+def _matched(pattern: str, names: Sequence[str]) -> Iterator[str]:
+    """Which of sorted names a pattern with stars matches. Only those that begin as it does are looked at."""
+    first, *rest = pattern.split("*")
+    for at in range(bisect_left(names, first), len(names)):
+        if not names[at].startswith(first):
+            return
+        if _matches(first, rest, names[at]):
+            yield names[at]
+
+
+def _matches(first: str, rest: Sequence[str], name: str) -> bool:
+    """Whether what stands between the stars is found in a name that begins with `first`. Linear, whatever the pattern."""
+    if not rest:
+        return name == first
+    *middle, last = rest
+    if len(name) < len(first) + len(last) or not name.endswith(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
