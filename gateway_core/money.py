@@ -3,9 +3,11 @@
 import re
 from decimal import Decimal
 from fractions import Fraction
-from typing import Final, NewType
+from typing import Final, Literal, NewType
 
 NanoUsd = NewType("NanoUsd", int)
+Currency = Literal["USD"]
+"""What stands beside every amount that the API answers with or reads."""
 
 NANO_PER_USD: Final = 1_000_000_000
 MAX_NANO_USD: Final = 2**63 - 1

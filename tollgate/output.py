@@ -17,7 +17,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "AuditEntry": ("at", "action", "target_id", "actor_kind", "actor_id"),
     "Deployment": ("model", "provider", "upstream_model"),
     "Invitation": ("id", "email", "role", "expires_at"),
-    "Key": ("id", "name", "hint", "project_id", "disabled", "last_used_at", "expires_at"),
+    "Key": ("id", "name", "mode", "hint", "project_id", "disabled", "last_used_at", "expires_at"),
     "MachineToken": ("id", "name", "scopes", "expires_at", "disabled_at"),
     "Member": ("user_id", "email", "name", "role"),
     "Model": ("name", "owned_by", "context_tokens", "max_output_tokens", "aliases", "deprecated_at"),

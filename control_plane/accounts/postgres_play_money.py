@@ -5,16 +5,18 @@ from pydantic import Field
 from control_plane.database import Database
 from control_plane.resource import Resource
 from gateway_core.mode import Mode
-from gateway_core.money import NanoUsd, format_usd
+from gateway_core.money import Currency, NanoUsd, format_usd
 
 
 class PlayMoney(Resource):
     """Play money for requests with test keys."""
 
-    balance_usd: str
-    held_usd: str = Field(
+    currency: Currency = "USD"
+    posted: str = Field(description="What was filled up and not yet spent.")
+    held: str = Field(
         description="Set aside for requests: for those that run, and for two minutes ahead where there is plenty."
     )
+    available: str = Field(description="What new requests can spend: posted without held.")
 
 
 async def find_play_money(db: Database, org_id: str) -> PlayMoney | None:
@@ -26,9 +28,8 @@ async def find_play_money(db: Database, org_id: str) -> PlayMoney | None:
     )
     if row is None:
         return None
-    return PlayMoney(
-        balance_usd=format_usd(NanoUsd(row["posted_nano_usd"])), held_usd=format_usd(NanoUsd(row["held_nano_usd"]))
-    )
+    posted, held = row["posted_nano_usd"], row["held_nano_usd"]
+    return PlayMoney(posted=format_usd(posted), held=format_usd(held), available=format_usd(NanoUsd(posted - held)))
 
 
 async def refill_play_money(db: Database, org_id: str) -> None:

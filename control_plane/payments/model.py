@@ -2,15 +2,13 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from control_plane.fields import SECRET, SHOWN_ONCE, Body, Moment, Name
 from control_plane.resource import Resource, Revised
-from gateway_core.money import InvalidAmountError, NanoUsd, parse_usd
-
-Currency = Literal["USD"]
+from gateway_core.money import Currency, InvalidAmountError, NanoUsd, parse_usd
 
 CURRENCY_AT_STRIPE: Final = "usd"
 NANO_USD_PER_CENT: Final = 10_000_000

@@ -129,7 +129,7 @@ async def test_a_test_request_walks_the_whole_path_to_the_simulator_and_into_the
     exported = await stack.clickhouse_row(request_id)
     assert (exported["mode"], exported["price_nano_usd"]) == ("test", price)
 
-    assert (await member.api("POST", "/test-balance/refill"))["balance_usd"] == "1000.00"
+    assert (await member.api("POST", "/test-balance/refill"))["posted"] == "1000.00"
 
 
 async def test_no_provider_hears_of_a_test_request_whatever_model_it_names(

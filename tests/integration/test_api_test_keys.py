@@ -66,8 +66,11 @@ async def test_without_a_simulator_there_are_no_test_keys(pool: asyncpg.Pool, ap
 
 async def test_play_money_is_there_from_the_start_and_can_be_filled_up_again(api: Api, owner: Account) -> None:
     path = f"{owner.org}/test-balance"
-    assert (await owner.api.get(path)).document == {"balance_usd": "1000.00", "held_usd": "0.00"}
-    assert (await owner.api.post(f"{path}/refill")).document == {"balance_usd": "1000.00", "held_usd": "0.00"}
+    full = {"currency": "USD", "posted": "1000.00", "held": "0.00", "available": "1000.00"}
+    assert (await owner.api.get(path)).document == full
+    assert (await owner.api.post(f"{path}/refill")).document == full
+    # The words are those of the real balance, which knows debts besides.
+    assert (await owner.api.get(f"{owner.org}/balance")).document.keys() == {*full, "receivable"}
     await api.pool.execute("SELECT billing.place_hold('r', $1, 'k', 2500000000, 'infinity', 'test')", owner.org_id)
     await api.pool.execute(
         """
@@ -79,13 +82,17 @@ async def test_play_money_is_there_from_the_start_and_can_be_filled_up_again(api
         """,
         owner.org_id,
     )
-    assert (await owner.api.get(path)).document == {"balance_usd": "600.00", "held_usd": "2.50"}
+    assert (await owner.api.get(path)).document == full | {
+        "posted": "600.00",
+        "held": "2.50",
+        "available": "597.50",
+    }
     developer = await api.join(owner, "developer@example.com", "developer")
     replies = await asyncio.gather(*(developer.api.post(f"{path}/refill") for _ in range(4)))
-    assert {reply["balance_usd"] for reply in replies} == {"1000.00"}
+    assert {reply["posted"] for reply in replies} == {"1000.00"}
     assert await api.pool.fetchval("SELECT count(*) FROM billing.transactions WHERE reason = 'play money'") == 3
     live = await api.pool.fetchval("SELECT sum(posted_nano_usd) FROM billing.accounts WHERE mode = 'live'")
     assert live == 0
     entries = [each for each in (await owner.api.get(f"{owner.org}/audit"))["data"] if "refill" in each["action"]]
     assert {each["target_id"] for each in entries} == {owner.org_id}
-    assert ("600.00", "1000.00") in {(each["before"]["balance_usd"], each["after"]["balance_usd"]) for each in entries}
+    assert ("600.00", "1000.00") in {(each["before"]["posted"], each["after"]["posted"]) for each in entries}

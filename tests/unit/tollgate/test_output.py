@@ -37,6 +37,14 @@ def test_values_are_readable(name: str, value: object, shown: str) -> None:
     assert readable(name, value, short=True) == shown
 
 
+def test_a_list_of_keys_tells_test_keys_from_live_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [{"id": f"key_{mode}", "name": "k", "mode": mode} for mode in ("live", "test")]
+    print_list("Key", keys)
+    head, *rows = capsys.readouterr().out.splitlines()
+    at = head.split().index("mode")
+    assert [row.split()[at] for row in rows] == ["live", "test"]
+
+
 @pytest.mark.usefixtures("in_berlin")
 def test_times_are_those_of_the_place() -> None:
     assert readable("created_at", "2026-07-03T10:05:33.123456Z", short=True) == "2026-07-03 12:05"
