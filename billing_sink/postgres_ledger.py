@@ -175,7 +175,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "project_id": grant and grant.project_id,
         "key_id": grant and grant.key_id,
         "endpoint": asked and asked.endpoint,
-        "model": (grant and grant.model) or (asked and asked.model),
+        "model": line.model,
         "provider": rated.provider,
         "price_version": grant and grant.price_version,
         "stream": asked is not None and asked.stream,

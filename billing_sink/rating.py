@@ -99,11 +99,11 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     if grant is None or grant.key_id is None or grant.error_code is not None:
         return Rated(line, Outcome.REFUSED, _served_by(line), _mode_of_refused(line))
     mode, provider = grant.mode, _provider(line, grant)
-    if asked is None or asked.endpoint is None or asked.model is None or grant.price_version is None:
+    model = line.model
+    if asked is None or asked.endpoint is None or model is None or grant.price_version is None:
         return Rated(line, Outcome.FREE, provider, mode)
     if line.status not in HTTP_OK or provider is None:
         return Rated(line, Outcome.RELEASED, provider, mode)
-    model = grant.model or asked.model
     price = prices.find(model, provider, grant.price_version)
     terms = prices.terms(grant.org_id, model, provider, grant.price_version)
     tokens, source = _usage(line, asked, asked.endpoint)

@@ -11,6 +11,7 @@ from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
 from gateway_core.errors import (
     ADDRESS_NOT_ALLOWED,
     INVALID_API_KEY,
+    MODEL_CHANGING,
     ApiError,
     endpoint_not_supported,
     model_not_allowed,
@@ -58,6 +59,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     the model's whole context; if the body refers to something outside it, the whole context. It counts the full output of
     the model unless the client asked for less. The price is that of the organisation, at the dearest of all deployments that
     may serve it and of all service tiers it may be served at.
+
+    Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
     """
     if key is None or not key.is_valid(now):
         return Refused(INVALID_API_KEY, key)
@@ -71,6 +74,15 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     offer = offers.by_model.get(attempt.model)
     if offer is None or not offer.is_visible_to(key.org_id):
         return Refused(model_not_found(attempt.model), key)
+    if attempt.offering is not None:
+        # Envoy may be at another revision than this process. What is bought is what its route will serve.
+        standing = offers.standing_for(attempt.model, attempt.endpoint, attempt.offering, now)
+        if standing is None:
+            return Refused(MODEL_CHANGING, key)
+        offer = standing.by_model[attempt.model]
+        if not offers.by_model.get(offer.model, offer).is_visible_to(key.org_id):
+            return Refused(model_not_found(attempt.model), key)
+        offers = standing
     if not (key.may_use(attempt.model) or key.may_use(offer.model)):
         return Refused(model_not_allowed(attempt.model), key)
     prices = offer.prices.get(attempt.endpoint)

@@ -71,6 +71,8 @@ class RequestField:
     CLIENT_REQUEST_ID: Final = "client_request_id"
     MODE: Final = "mode"
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
+    OFFERING: Final = "offering"
+    """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter; then it stands alone."""
 
@@ -78,6 +80,8 @@ class RequestField:
 class RouteField:
     """What a route tells the scripts: keys of its metadata under the name of a filter."""
 
+    OFFERING: Final = "offering"
+    """Only for the front filter, which hands it on as `RequestField.OFFERING`."""
     CLUSTER: Final = "cluster"
     """Only for the front filter: the cluster it may prepare the body for."""
     PATH: Final = "path"

@@ -82,6 +82,13 @@ AUTHORIZATION_UNAVAILABLE: Final = ApiError(
     type=ErrorType.SERVER,
 )
 GATEWAY_ERROR: Final = ApiError(503, "gateway_error", "The gateway could not read this request.", type=ErrorType.SERVER)
+MODEL_CHANGING: Final = ApiError(
+    503,
+    "model_changing",
+    "What serves this model is being changed at this moment. Try again shortly.",
+    type=ErrorType.SERVER,
+    param="model",
+)
 PROVIDER_CREDENTIAL_REJECTED: Final = ApiError(
     502,
     "provider_credential_rejected",

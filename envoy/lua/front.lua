@@ -384,8 +384,11 @@ local function on_request(h)
   local is_test = known.mode == "test"
   headers:replace("x-tg-route", is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model)
   h:clearRouteCache()
-  local prepared = h:metadata()    -- metadata of the chosen route under this filter's name; empty unless attempt 1 is certain
-  local cluster = prepared:get("cluster")
+  -- Metadata of the chosen route under this filter's name. The route stays chosen from here on: what it stands for is what
+  -- ext_authz decides by and what is served.
+  local prepared = h:metadata()
+  known.offering = prepared:get("offering")
+  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain
   if is_test and not cluster then
     return refuse(h, known, "403", "test_mode_unavailable",
       "Test keys cannot be used here: this gateway has no simulator. Use a live key.")

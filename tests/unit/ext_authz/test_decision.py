@@ -13,9 +13,10 @@ from ext_authz.decision import SEARCHES_HELD, Admitted, Refused, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, OrgId, ProviderName
+from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
+from gateway_core.offering import Offering
 from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Rate, Rates, charge
 from gateway_core.usage import STANDARD, Meter, ServiceTier, Usage
 from tests.support.admission import KEY, MODEL, PROVIDER, REQUEST_ID, VERSION, offers, price
@@ -255,3 +256,39 @@ def test_searches_are_held_for_where_they_have_a_price() -> None:
     assert held(searching) == held()
     assert held(searching, offers(chat=(with_searches,))) == held() + SEARCHES_HELD * 10**7
     assert held(offered=offers(chat=(with_searches,))) == held()
+
+
+ALIAS = ModelName("mini")
+NEWER = PriceVersion(VERSION + 1)
+AS_BEFORE = Offering(MODEL, {PROVIDER: "up/0"})
+DEARER_MODEL = replace(offers(chat=(DEAR,)).by_model[MODEL], model=ModelName("gpt-9"))
+MOVED = Offers(NEWER, {ALIAS: DEARER_MODEL}, {}).after(replace(OFFERS, by_model={ALIAS: OFFERS.by_model[MODEL]}), NOW)
+"""The alias stood for one model, and stands for another one now."""
+
+
+def test_what_is_held_and_priced_is_what_the_route_stands_for_whichever_revision_is_newer() -> None:
+    attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
+    assert decided(attempt, offered=MOVED) == Admitted(KEY, MODEL, VERSION, held())
+    attempt = replace(attempt, offering=Offering(DEARER_MODEL.model, {PROVIDER: "up/0"}))
+    assert decided(attempt, offered=MOVED) == Admitted(
+        KEY, DEARER_MODEL.model, NEWER, held(offered=offers(chat=(DEAR,)))
+    )
+
+
+def test_a_route_that_stands_for_what_was_never_read_is_refused_as_changing() -> None:
+    for unknown in (Offering(ModelName("gpt-10"), {PROVIDER: "up/0"}), Offering(MODEL, {PROVIDER: "up/new"})):
+        assert decided(replace(ATTEMPT, offering=unknown)) == (503, "model_changing")
+
+
+def test_who_may_know_of_a_model_is_asked_of_the_newest_reading() -> None:
+    attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
+    hidden = replace(OFFERS.by_model[MODEL], orgs_allowed=frozenset({OrgId("org_2")}))
+    assert decided(attempt, offered=replace(MOVED, by_model={})) == (404, "model_not_found")
+    assert decided(attempt, offered=replace(MOVED, by_model={**MOVED.by_model, MODEL: hidden})) == (
+        404,
+        "model_not_found",
+    )
+    assert decided(attempt, replace(KEY, models_allowed=(str(DEARER_MODEL.model),)), MOVED) == (
+        403,
+        "model_not_allowed",
+    )
