@@ -1,5 +1,6 @@
 """May this request pass, and what has to be held for it. Pure: everything it depends on is an argument."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,6 +15,7 @@ from gateway_core.errors import (
     MODEL_CHANGING,
     ApiError,
     endpoint_not_supported,
+    feature_not_offered,
     model_not_allowed,
     model_not_found,
     service_tier_not_offered,
@@ -22,9 +24,19 @@ from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import UnpricedTierError, worst_case_nano_usd
+from gateway_core.usage import Meter
 
 SEARCHES_HELD: Final = 10
 """A request that may search can do so without a bound of ours: so many are held for, and those beyond pay from what is free."""
+
+
+FEATURES: Final[Mapping[Meter, str]] = {
+    Meter.WEB_SEARCH: "web search",
+    Meter.AUDIO_INPUT: "audio input",
+    Meter.AUDIO_OUTPUT: "audio output",
+    Meter.IMAGE_OUTPUT: "image output",
+}
+"""What a client knows meters by that it can ask for; the front filter names no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,9 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if attempt.max_output_tokens is not None:
         output = min(output, attempt.max_output_tokens)
     try:
+        for meter in sorted(attempt.meters):
+            if not all(each.price.covers(meter, attempt.service_tier) for each in prices):
+                return Refused(feature_not_offered(attempt.model, FEATURES[meter]), key)
         worst = max(
             worst_case_nano_usd(
                 each.price,

@@ -64,6 +64,9 @@ class RequestField:
     """What the client asked for; absent when it asked for nothing."""
     WEB_SEARCH: Final = "web_search"
     """Whether the body names a search that the provider makes."""
+    METERS: Final = "meters"
+    """Names of the meters that the request asks for by itself, such as a search or an answer in audio, with commas between; absent if
+    there are none."""
     REFERENCES: Final = "references"
     """Whether the body names images, files or documents that are not in it."""
     HIDE_USAGE: Final = "hide_usage"

@@ -6,6 +6,7 @@ from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.offering import Offering
+from gateway_core.usage import Meter
 from tests.support.admission import CHAT, REQUEST_ID, check_request
 from wire.ext_authz_pb2 import CheckRequest
 
@@ -125,3 +126,11 @@ def test_what_the_route_stands_for_is_read_and_none_where_it_leads_to_no_provide
     assert parse_check(check_request(CHAT)).offering is None
     with pytest.raises(MalformedCheckError):
         parse_check(check_request({**CHAT, "offering": "m"}))
+
+
+def test_the_meters_that_are_asked_for_are_read_and_none_that_is_not_known() -> None:
+    attempt = parse_check(check_request({**CHAT, "meters": "web_search,audio_output"}))
+    assert attempt.meters == {Meter.WEB_SEARCH, Meter.AUDIO_OUTPUT}
+    assert parse_check(check_request(CHAT)).meters == frozenset()
+    with pytest.raises(MalformedCheckError):
+        parse_check(check_request({**CHAT, "meters": "telepathy"}))

@@ -258,6 +258,28 @@ def test_searches_are_held_for_where_they_have_a_price() -> None:
     assert held(offered=offers(chat=(with_searches,))) == held()
 
 
+@pytest.mark.parametrize(
+    ("meter", "named"),
+    [
+        (Meter.WEB_SEARCH, "web search"),
+        (Meter.AUDIO_INPUT, "audio input"),
+        (Meter.AUDIO_OUTPUT, "audio output"),
+        (Meter.IMAGE_OUTPUT, "image output"),
+    ],
+)
+def test_what_would_be_counted_needs_a_price_at_every_provider(meter: Meter, named: str) -> None:
+    asking = replace(ATTEMPT, meters=frozenset({meter}))
+    refused = decide(asking, KEY, OFFERS, now=NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.error.status, refused.error.code) == (400, "feature_not_offered")
+    assert named in refused.error.message
+    with_it = PriceRow(VERSION, {**CHEAP.rates, meter: Rate(0, 1)})
+    assert isinstance(decided(asking, offered=offers(chat=(with_it,))), Admitted)
+    assert decided(asking, offered=offers(chat=(with_it, CHEAP))) == (400, "feature_not_offered")
+    free = PriceRow.of(VERSION, ["free"], ["{}"], [0], [0])
+    assert isinstance(decided(asking, offered=offers(chat=(free,))), Admitted)
+
+
 ALIAS = ModelName("mini")
 NEWER = PriceVersion(VERSION + 1)
 AS_BEFORE = Offering(MODEL, {PROVIDER: "up/0"})
