@@ -40,6 +40,7 @@ class Asked:
     choices: Count | None = None
     client_request_id: Annotated[Text, StringConstraints(max_length=200)] | None = None
     service_tier: Text | None = None
+    references: bool = False
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
     mode: Mode = Mode.LIVE
     error_code: Id | None = None
@@ -55,6 +56,7 @@ class Grant:
     model: ModelName | None = None
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
+    tokens_max: Count | None = None
     slice_id: Id | None = None
     mode: Mode = Mode.LIVE
     rated_as: ProviderName | None = None

@@ -54,6 +54,7 @@ class Admitted:
     Attributes:
         rated_as: of a test request: the provider whose prices it will be charged by.
         slice_id: what the amount is held by, once it is; None if by a hold of its own.
+        tokens_max: what the model can read and write at once, whatever the request asks for.
     """
 
     key: ApiKey
@@ -62,6 +63,7 @@ class Admitted:
     hold_nano_usd: NanoUsd | None = None
     rated_as: ProviderName | None = None
     slice_id: SliceId | None = None
+    tokens_max: int | None = None
 
 
 def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
@@ -122,4 +124,11 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     except UnpricedTierError:
         return Refused(service_tier_not_offered(attempt.model), key)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
-    return Admitted(key, offer.model, offers.version, NanoUsd(min(worst, MAX_NANO_USD)), rated_as)
+    return Admitted(
+        key,
+        offer.model,
+        offers.version,
+        NanoUsd(min(worst, MAX_NANO_USD)),
+        rated_as,
+        tokens_max=offer.context_tokens + offer.max_output_tokens * attempt.choices,
+    )

@@ -107,6 +107,8 @@ class GrantField:
     PRICE_VERSION: Final = "price_version"
     HOLD_NANO_USD: Final = "hold_nano_usd"
     """Decimal text, because a metadata number is a double. Absent when nothing was held."""
+    TOKENS_MAX: Final = "tokens_max"
+    """What the model can read and write at once for the request, whatever that asked for; decimal text for the same reason."""
     SLICE_ID: Final = "slice_id"
     """What that amount was taken from; absent when the request has a hold of its own."""
     ERROR_CODE: Final = "error_code"

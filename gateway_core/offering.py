@@ -6,6 +6,7 @@ held, what is served and what is charged are of one route, whichever revision of
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -13,6 +14,10 @@ from gateway_core.ids import ModelName, ProviderName
 
 _PLAIN: Final = "/:@"
 """Besides letters, digits and `-._~`: what names of models are full of, and neither a space nor an equals sign."""
+
+
+READ_MAX: Final = 4096
+"""Every request brings one, and there are few: so many are kept as they were read."""
 
 
 class InvalidOfferingError(ValueError):
@@ -36,8 +41,9 @@ class Offering:
         parts = (f"{_text(name)}={_text(upstream)}" for name, upstream in sorted(self.deployments.items()))
         return " ".join((_text(self.model), *parts))
 
-    @classmethod
-    def parse(cls, text: str) -> "Offering":
+    @staticmethod
+    @lru_cache(maxsize=READ_MAX)
+    def parse(text: str) -> "Offering":
         """Read what `str` has written.
 
         Raises:
@@ -52,7 +58,7 @@ class Offering:
             deployments[ProviderName(unquote(name))] = unquote(upstream)
         if not model or not deployments:
             raise InvalidOfferingError("not an offering")
-        return cls(ModelName(unquote(model)), deployments)
+        return Offering(ModelName(unquote(model)), deployments)
 
 
 def _text(name: str) -> str:

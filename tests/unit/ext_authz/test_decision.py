@@ -24,6 +24,7 @@ from tests.support.admission import KEY, MODEL, PROVIDER, REQUEST_ID, VERSION, o
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHEAP, DEAR = price(input_=1, output=4), price(input_=2, output=3)
 OFFERS = offers(chat=(CHEAP,))
+TOKENS_MAX = 128_000 + 1000
 ATTEMPT = Attempt(
     address="192.0.2.7",
     request_id=REQUEST_ID,
@@ -54,7 +55,7 @@ def held(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> NanoUsd:
 
 
 def test_a_good_key_and_a_model_on_offer_is_admitted_at_the_version_of_the_offers() -> None:
-    assert decided() == Admitted(KEY, MODEL, VERSION, held())
+    assert decided() == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
 
 
 @pytest.mark.parametrize(
@@ -167,13 +168,19 @@ def test_an_alias_is_admitted_as_its_model_whichever_of_the_two_the_key_allows(p
     assert refused.error.code == "model_not_allowed"
 
 
+def test_the_grant_says_how_much_the_model_can_do_at_once_whatever_is_asked_of_it() -> None:
+    decision = decided(replace(ATTEMPT, choices=3, max_output_tokens=1))
+    assert isinstance(decision, Admitted)
+    assert decision.tokens_max == 128_000 + 3 * 1000
+
+
 def test_a_hold_is_never_more_than_a_bigint() -> None:
     assert held(replace(ATTEMPT, choices=10**9), offers(chat=(price(output=10**12),))) == MAX_NANO_USD
 
 
 def test_a_model_that_is_free_is_held_at_nothing_and_still_held() -> None:
     assert decided(offered=offers(chat=(price(),))) == Admitted(
-        KEY, MODEL, VERSION, held(offered=offers(chat=(price(),)))
+        KEY, MODEL, VERSION, held(offered=offers(chat=(price(),))), tokens_max=TOKENS_MAX
     )
     assert held(offered=offers(chat=(price(),))) == 0
 
@@ -219,7 +226,7 @@ def test_a_key_whose_route_was_chosen_for_the_other_mode_is_refused_everywhere(
 
 def test_a_test_request_is_held_like_a_live_one_and_rated_by_who_would_be_asked_first() -> None:
     key, attempt = replace(KEY, mode=Mode.TEST), replace(ATTEMPT, mode=Mode.TEST)
-    assert decided(attempt, key) == Admitted(key, MODEL, VERSION, held(), PROVIDER)
+    assert decided(attempt, key) == Admitted(key, MODEL, VERSION, held(), PROVIDER, tokens_max=TOKENS_MAX)
     assert decided(replace(attempt, model=ModelName("gpt-99")), key) == (404, "model_not_found")
     assert decided(attempt, replace(key, models_allowed=("claude-*",))) == (403, "model_not_allowed")
     assert decided(replace(attempt, endpoint=Endpoint.MESSAGES), key) == (400, "endpoint_not_supported")
@@ -290,10 +297,10 @@ MOVED = Offers(NEWER, {ALIAS: DEARER_MODEL}, {}).after(replace(OFFERS, by_model=
 
 def test_what_is_held_and_priced_is_what_the_route_stands_for_whichever_revision_is_newer() -> None:
     attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
-    assert decided(attempt, offered=MOVED) == Admitted(KEY, MODEL, VERSION, held())
+    assert decided(attempt, offered=MOVED) == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
     attempt = replace(attempt, offering=Offering(DEARER_MODEL.model, {PROVIDER: "up/0"}))
     assert decided(attempt, offered=MOVED) == Admitted(
-        KEY, DEARER_MODEL.model, NEWER, held(offered=offers(chat=(DEAR,)))
+        KEY, DEARER_MODEL.model, NEWER, held(offered=offers(chat=(DEAR,))), tokens_max=TOKENS_MAX
     )
 
 
