@@ -60,7 +60,13 @@ async def decide_quarantined(call: Call, body: NewDecision) -> QuarantinedLineWh
     after = found(await postgres_quarantine.find_line(call.db, quarantine_id))
     if not _is_the_same(found(after.decision), body):
         raise ConflictError("Another decision was made about it before.")
-    await call.audit("quarantine.decide", str(quarantine_id), before=before, after=after, org_id=after.org_id)
+    await call.audit(
+        "quarantine.decide",
+        str(quarantine_id),
+        before=before.without_evidence(),
+        after=after.without_evidence(),
+        org_id=after.org_id,
+    )
     return after
 
 

@@ -70,3 +70,7 @@ class QuarantinedLineWhole(QuarantinedLine):
 
     usage: list[JsonValue] | None = Field(description="The provider's own words about what was used.")
     line: str = Field(description="The line as Envoy wrote it.")
+
+    def without_evidence(self) -> QuarantinedLine:
+        """What anybody may read who may know of a decision."""
+        return QuarantinedLine.model_validate(self.model_dump(exclude={"usage", "line"}))

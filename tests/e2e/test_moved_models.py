@@ -53,6 +53,10 @@ class Traffic:
                 else:
                     self.refused[answer["error"]["code"]] += 1
 
+    def is_hardly_noticed(self) -> None:
+        """Only what was there between two readings of admission, which on a busy machine are far apart, may be refused."""
+        assert self.refused["model_changing"] < len(self.served) / 20
+
     async def rows(self) -> Mapping[str, asyncpg.Record]:
         """The row of every request that was answered, once all are settled; nothing is left over."""
         await self.stack.settled()
@@ -159,7 +163,8 @@ async def test_an_alias_that_moves_under_traffic_is_charged_as_what_it_was_at_th
         assert row["price_nano_usd"] <= row["hold_nano_usd"]
         assert row["absorbed_nano_usd"] == 0
     # On the path that a model is not served on, a name that stands for it is none.
-    assert {*traffic.refused} <= {"endpoint_not_supported", "not_found"}, traffic.refused
+    assert {*traffic.refused} <= {"endpoint_not_supported", "not_found", "model_changing"}, traffic.refused
+    traffic.is_hardly_noticed()
 
 
 async def test_a_route_and_a_deployment_that_change_under_traffic_are_charged_as_what_served(
@@ -192,4 +197,5 @@ async def test_a_route_and_a_deployment_that_change_under_traffic_are_charged_as
         row = rows[request_id]
         assert row["price_nano_usd"] == at(row, prices[upstream_model]) > 0
         assert row["absorbed_nano_usd"] == 0
-    assert traffic.refused == {}
+    assert {*traffic.refused} <= {"model_changing"}, traffic.refused
+    traffic.is_hardly_noticed()

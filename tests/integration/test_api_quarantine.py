@@ -93,6 +93,7 @@ async def test_a_decision_is_audited_with_who_and_why(operator: Api) -> None:
     [entry] = (await operator.get("/audit?limit=1"))["data"]
     assert (entry["action"], entry["target_id"], entry["org_id"]) == ("quarantine.decide", str(line["id"]), ORG)
     assert entry["before"]["held"] == "4.00"
+    assert not {"line", "usage"} & entry["after"].keys()
     assert entry["after"]["decision"]["reason"] == "looked into"
     assert entry["after"]["decision"]["actor_id"] == entry["actor_id"]
 
