@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
 from gateway_core.mode import Mode
+from gateway_core.offering import Offering
 
 
 def _storable(text: str) -> str:
@@ -39,6 +40,8 @@ class Asked:
     choices: Count | None = None
     client_request_id: Annotated[Text, StringConstraints(max_length=200)] | None = None
     service_tier: Text | None = None
+    references: bool = False
+    offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
     mode: Mode = Mode.LIVE
     error_code: Id | None = None
 
@@ -53,6 +56,7 @@ class Grant:
     model: ModelName | None = None
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
+    tokens_max: Count | None = None
     slice_id: Id | None = None
     mode: Mode = Mode.LIVE
     rated_as: ProviderName | None = None
@@ -84,6 +88,15 @@ class SpoolLine:
     usage_last: Text | None = None
     service_tier: Text | None = None
     sse_events: SmallCount | None = None
+
+    @property
+    def model(self) -> ModelName | None:
+        """The model's own name: as the route says that was taken, else as admission did; else what the client called it."""
+        if self.request is not None and self.request.offering is not None:
+            return self.request.offering.model
+        if self.grant is not None and self.grant.model is not None:
+            return self.grant.model
+        return self.request.model if self.request is not None else None
 
 
 class InvalidLineError(ValueError):

@@ -9,11 +9,12 @@ from typing import NamedTuple, Protocol
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from billing_sink.postings import Batch, Posting, Quarantined, conflict
+from billing_sink.postings import Batch, Posting, Quarantined, conflict, hash_of
 from billing_sink.prices import DeploymentKey, PriceBook
-from billing_sink.rating import Rated
+from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import OrgTerms, PriceRow
 from gateway_core.usage import STANDARD
@@ -28,6 +29,31 @@ class ClosedSlices(NamedTuple):
     unknown_nano_usd: NanoUsd
 
 
+class BeyondHold(NamedTuple):
+    """How many requests of a mode cost more than was held for them then, and what of that no balance covered."""
+
+    mode: Mode
+    requests: int
+    absorbed_nano_usd: NanoUsd
+
+
+class Posted(NamedTuple):
+    """What became of a batch.
+
+    Attributes:
+        quarantined: the batch's own, and postings in conflict with what is recorded.
+    """
+
+    quarantined: Sequence[Quarantined]
+    beyond_hold: Sequence[BeyondHold]
+
+
+_BEYOND_HOLD = """
+    SELECT mode, count(*) AS requests, sum(absorbed_nano_usd)::bigint AS absorbed_nano_usd FROM billing.requests
+    WHERE written_by = pg_current_xact_id() AND (price_nano_usd > coalesce(hold_nano_usd, 0) OR absorbed_nano_usd > 0)
+    GROUP BY mode
+"""
+"""Of what this transaction has written. A late request may be covered by its hold and all the same not be paid by it."""
 _PRICES_BETWEEN = """
     SELECT model, provider, revision,
            array_agg(meter) AS meters,
@@ -80,7 +106,7 @@ class PostgresLedger:
             )
         return found or 0
 
-    async def post(self, batch: Batch, rows: str | None = None) -> Sequence[Quarantined]:
+    async def post(self, batch: Batch, rows: str | None = None) -> Posted:
         """Write a batch and move the offset from its begin to its end.
 
         Args:
@@ -88,7 +114,7 @@ class PostgresLedger:
             rows: what `encode` makes of its postings, where that was done ahead.
 
         Returns:
-            What was quarantined: the batch's own, and postings in conflict with what is recorded.
+            What became of it.
 
         Raises:
             SpoolMovedError: the offset is not at the batch's begin.
@@ -107,23 +133,16 @@ class PostgresLedger:
             await connection.executemany(
                 """
                 INSERT INTO billing.quarantine
-                    (spool_id, byte_offset, request_id, reason, line, slice_id, share_nano_usd)
-                VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING
+                    (spool_id, byte_offset, request_id, reason, line, slice_id, share_nano_usd, request)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING
                 """,
-                [
-                    (
-                        batch.spool_id,
-                        item.raw.byte_offset,
-                        item.request_id,
-                        item.reason,
-                        item.raw.content,
-                        item.slice_id,
-                        item.share_nano_usd,
-                    )
-                    for item in quarantined
-                ],
+                [_quarantine_row(batch.spool_id, item) for item in quarantined],
             )
-        return quarantined
+            beyond_hold = await connection.fetch(_BEYOND_HOLD)
+        return Posted(
+            quarantined,
+            [BeyondHold(Mode(row["mode"]), row["requests"], row["absorbed_nano_usd"]) for row in beyond_hold],
+        )
 
     async def expire_holds(self, now: datetime) -> int:
         """End holds whose time is over; returns how many."""
@@ -175,7 +194,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "project_id": grant and grant.project_id,
         "key_id": grant and grant.key_id,
         "endpoint": asked and asked.endpoint,
-        "model": (grant and grant.model) or (asked and asked.model),
+        "model": line.model,
         "provider": rated.provider,
         "price_version": grant and grant.price_version,
         "stream": asked is not None and asked.stream,
@@ -199,6 +218,17 @@ def _row(posting: Posting) -> dict[str, object]:
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
     }
+
+
+def _quarantine_row(spool_id: SpoolId, item: Quarantined) -> tuple[object, ...]:
+    """A row of `billing.quarantine`; what could be read of the line is kept as `billing.settle` takes it."""
+    grant = item.line and item.line.grant
+    slice_id = grant and grant.slice_id
+    request = None
+    if item.line is not None and item.request_id is not None:
+        request = json.dumps(_row(Posting(item.request_id, hash_of(item.raw), item.raw, unrated(item.line))))
+    share = grant.hold_nano_usd if grant and slice_id else None
+    return (spool_id, item.raw.byte_offset, item.request_id, item.reason, item.raw.content, slice_id, share, request)
 
 
 def _evidence(rated: Rated) -> Sequence[object] | None:

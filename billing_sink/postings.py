@@ -48,14 +48,13 @@ class Quarantined:
     """A line, or a part of one, that a person has to look at.
 
     Attributes:
-        slice_id, share_nano_usd: what is held for it, if that is a share of a slice.
+        line: what could be read of it, if it is a request that nobody could price: a person may then charge for it.
     """
 
     raw: RawLine
     reason: str
     request_id: RequestId | None = None
-    slice_id: str | None = None
-    share_nano_usd: int | None = None
+    line: SpoolLine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +156,10 @@ def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -
     try:
         rated = rate(line, prices)
     except _FOR_A_PERSON as error:
-        share = (line.grant.slice_id, line.grant.hold_nano_usd) if line.grant and line.grant.slice_id else (None, None)
-        return Quarantined(raw, f"{type(error).__name__}: {error}", request_id, *share)
-    return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)
+        return Quarantined(raw, f"{type(error).__name__}: {error}", request_id, line)
+    return Posting(request_id, hash_of(raw), raw, rated)
+
+
+def hash_of(raw: RawLine) -> bytes:
+    """What tells a replay of a line from another line about the same request."""
+    return hashlib.sha256(raw.content).digest()

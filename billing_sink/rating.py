@@ -36,14 +36,18 @@ BYTES_PER_TOKEN: Final = 4
 FRAME_BYTES: Final = 400
 """What a provider wraps around the text of one event; the dialects seen in tests take 150 to 350 bytes."""
 HTTP_OK: Final = range(200, 300)
-HOLDS_MAX: Final = 2
-"""A hold is the worst case. Usage that costs this many times as much is a fault of the provider's, or of our catalogue."""
+ANSWERS_MAX: Final = 2
+"""A model reads and writes no more than it can, once. Twice as much is let pass, since a catalogue may be behind the provider."""
+ANSWERS_MAX_WITH_REFERENCES: Final = 20
+"""Where the provider's own tools are at work, it reads everything anew for each of their results; ten times, as far as known."""
+SEARCHES_MAX: Final = 1000
+"""Nothing bounds the searches of one request but the time it may take."""
 
 NOTHING: Final = Charge(NanoUsd(0), NanoUsd(0))
 
 
 class ImplausibleUsageError(ValueError):
-    """Usage far beyond what was asked for: nobody is charged for that before a person has looked."""
+    """Numbers that no model could cause: nobody is charged for them before a person has looked."""
 
 
 class StrayRequestError(ValueError):
@@ -88,7 +92,7 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     Raises:
         InvalidUsageError: the provider's usage contradicts itself.
         UnknownUsageError: it counts something that is not known here.
-        ImplausibleUsageError: it costs far more than was held.
+        ImplausibleUsageError: it is more than the model can have read and written.
         UnpricedError, UnpricedTierError, UnknownPriceError: something nobody priced.
         InvalidTierError: a service tier that is no word.
         UnusablePriceError: a price that this version of the code cannot read whole.
@@ -99,11 +103,11 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     if grant is None or grant.key_id is None or grant.error_code is not None:
         return Rated(line, Outcome.REFUSED, _served_by(line), _mode_of_refused(line))
     mode, provider = grant.mode, _provider(line, grant)
-    if asked is None or asked.endpoint is None or asked.model is None or grant.price_version is None:
+    model = line.model
+    if asked is None or asked.endpoint is None or model is None or grant.price_version is None:
         return Rated(line, Outcome.FREE, provider, mode)
     if line.status not in HTTP_OK or provider is None:
         return Rated(line, Outcome.RELEASED, provider, mode)
-    model = grant.model or asked.model
     price = prices.find(model, provider, grant.price_version)
     terms = prices.terms(grant.org_id, model, provider, grant.price_version)
     tokens, source = _usage(line, asked, asked.endpoint)
@@ -112,7 +116,8 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     usage = billable(tokens, price)
     charged = charge(usage, price, terms)
     if source is UsageSource.PROVIDER:
-        outcome, charged = Outcome.SETTLED, _plausible(charged, grant)
+        _refuse_implausible(usage, asked, grant)
+        outcome = Outcome.SETTLED
     else:
         outcome, charged = Outcome.ESTIMATED, _at_most_held(charged, grant)
     return Rated(line, outcome, provider, mode, source, usage.counts, charged, usage.service_tier)
@@ -168,10 +173,18 @@ def _delivered_tokens(line: SpoolLine, asked: Asked) -> int:
     return max(events, (line.bytes_sent - events * FRAME_BYTES) // BYTES_PER_TOKEN)
 
 
-def _plausible(charged: Charge, grant: Grant) -> Charge:
-    if grant.hold_nano_usd is not None and charged.price_nano_usd > HOLDS_MAX * grant.hold_nano_usd:
-        raise ImplausibleUsageError("the usage costs far more than was held for it")
-    return charged
+def _refuse_implausible(usage: Usage, asked: Asked, grant: Grant) -> None:
+    """What is merely beyond its hold is charged; this is about what cannot be."""
+    answers = ANSWERS_MAX_WITH_REFERENCES if asked.references else ANSWERS_MAX
+    if grant.tokens_max is not None and usage.total_tokens > answers * grant.tokens_max:
+        raise ImplausibleUsageError("more tokens than the model can have read and written")
+    if usage.counts.get(Meter.WEB_SEARCH, 0) > SEARCHES_MAX:
+        raise ImplausibleUsageError("more searches than one request can have made")
+
+
+def unrated(line: SpoolLine) -> Rated:
+    """A finished request that nobody could price, for whoever decides about it: nothing is charged yet."""
+    return Rated(line, Outcome.RELEASED, _served_by(line), line.grant.mode if line.grant else Mode.LIVE)
 
 
 def _at_most_held(estimate: Charge, grant: Grant) -> Charge:

@@ -79,6 +79,18 @@ class Sink:
             "tollgate_billing_sink_requests_total", "Finished requests recorded", ["outcome"], registry=registry
         )
         self._quarantined = Counter("tollgate_billing_sink_quarantined_total", "Lines quarantined", registry=registry)
+        self._beyond_hold = Counter(
+            "tollgate_billing_sink_beyond_hold_total",
+            "Requests that cost more than was held for them",
+            ["mode"],
+            registry=registry,
+        )
+        self._absorbed = Counter(
+            "tollgate_billing_sink_absorbed_nano_usd_total",
+            "Cost of such requests that no balance covered",
+            ["mode"],
+            registry=registry,
+        )
         self._lag = Gauge(
             "tollgate_billing_sink_lag_bytes",
             "Bytes of the spool not yet in the ledger; 0 in a sink that stands by",
@@ -173,10 +185,13 @@ class Sink:
                 await self._post(_rated(spool, half, self._prices))
 
     async def _commit(self, batch: Batch, rows: str) -> None:
-        quarantined = await self._ledger.post(batch, rows)
+        quarantined, beyond_hold = await self._ledger.post(batch, rows)
         self._offset = batch.end
         for outcome, count in Counts(posting.rated.outcome for posting in batch.postings).items():
             self._requests.labels(outcome).inc(count)
+        for beyond in beyond_hold:
+            self._beyond_hold.labels(beyond.mode).inc(beyond.requests)
+            self._absorbed.labels(beyond.mode).inc(beyond.absorbed_nano_usd)
         self._quarantined.inc(len(quarantined))
         if quarantined:
             self._log.error("quarantined", reasons=sorted({item.reason for item in quarantined})[:10])

@@ -45,7 +45,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     async with await connect_pool(
         settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
     ) as pool:
-        offers = await PostgresOffers.read(pool, log)
+        offers = await PostgresOffers.read(pool, utc_now, log)
         keys = KeyCache(
             PostgresKeys(pool),
             entries_max=settings.key_cache_entries,

@@ -7,7 +7,8 @@ from gateway_core.contract import Header, Metadata, RequestField
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, RequestId
 from gateway_core.mode import Mode
-from gateway_core.usage import InvalidTierError, ServiceTier, asked_service_tier
+from gateway_core.offering import InvalidOfferingError, Offering
+from gateway_core.usage import InvalidTierError, Meter, ServiceTier, asked_service_tier
 from wire.ext_authz_pb2 import CheckRequest
 
 
@@ -30,6 +31,8 @@ class Attempt:
         choices: how many answers it asked for, at least 1.
         service_tier: what it asked for; None if it leaves the choice to the provider.
         may_search: whether the provider may make searches for it.
+        meters: those that the provider will count, whatever the model makes of it.
+        offering: what the route stands for that was chosen for it; None if that leads to no provider.
     """
 
     request_id: RequestId
@@ -44,6 +47,8 @@ class Attempt:
     choices: int
     service_tier: ServiceTier | None = None
     may_search: bool = False
+    meters: frozenset[Meter] = frozenset()
+    offering: Offering | None = None
 
     def __repr__(self) -> str:
         return f"Attempt({self.request_id!r}, {self.endpoint}, {self.model!r})"
@@ -81,6 +86,8 @@ def parse_check(request: CheckRequest) -> Attempt:
         choices=max(1, int(fields[RequestField.CHOICES].number_value)),
         service_tier=_service_tier(fields[RequestField.SERVICE_TIER].string_value),
         may_search=fields[RequestField.WEB_SEARCH].bool_value,
+        meters=_meters(fields[RequestField.METERS].string_value),
+        offering=_offering(fields[RequestField.OFFERING].string_value),
     )
 
 
@@ -97,6 +104,20 @@ def _mode(text: str) -> Mode:
         return Mode(text or Mode.LIVE)
     except ValueError as error:
         raise MalformedCheckError("unknown mode") from error
+
+
+def _offering(text: str) -> Offering | None:
+    try:
+        return Offering.parse(text) if text else None
+    except InvalidOfferingError as error:
+        raise MalformedCheckError("a route that says nothing of what it stands for") from error
+
+
+def _meters(text: str) -> frozenset[Meter]:
+    try:
+        return frozenset(map(Meter, text.split(","))) if text else frozenset()
+    except ValueError as error:
+        raise MalformedCheckError("a meter that is not known") from error
 
 
 def _service_tier(text: str) -> ServiceTier | None:

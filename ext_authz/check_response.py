@@ -28,6 +28,8 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
                 response.dynamic_metadata[GrantField.PRICE_VERSION] = decision.price_version
             if decision.hold_nano_usd is not None:
                 response.dynamic_metadata[GrantField.HOLD_NANO_USD] = str(decision.hold_nano_usd)
+            if decision.tokens_max is not None:
+                response.dynamic_metadata[GrantField.TOKENS_MAX] = str(decision.tokens_max)
             if decision.slice_id is not None:
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:

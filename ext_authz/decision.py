@@ -1,5 +1,6 @@
 """May this request pass, and what has to be held for it. Pure: everything it depends on is an argument."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -12,8 +13,10 @@ from gateway_core.errors import (
     ADDRESS_NOT_ALLOWED,
     API_KEY_ENDED,
     INVALID_API_KEY,
+    MODEL_CHANGING,
     ApiError,
     endpoint_not_supported,
+    feature_not_offered,
     model_not_allowed,
     model_not_found,
     service_tier_not_offered,
@@ -22,9 +25,19 @@ from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import UnpricedTierError, worst_case_nano_usd
+from gateway_core.usage import Meter
 
 SEARCHES_HELD: Final = 10
 """A request that may search can do so without a bound of ours: so many are held for, and those beyond pay from what is free."""
+
+
+FEATURES: Final[Mapping[Meter, str]] = {
+    Meter.WEB_SEARCH: "web search",
+    Meter.AUDIO_INPUT: "audio input",
+    Meter.AUDIO_OUTPUT: "audio output",
+    Meter.IMAGE_OUTPUT: "image output",
+}
+"""What a client knows meters by that it can ask for; the front filter names no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class Admitted:
     Attributes:
         rated_as: of a test request: the provider whose prices it will be charged by.
         slice_id: what the amount is held by, once it is; None if by a hold of its own.
+        tokens_max: what the model can read and write at once, whatever the request asks for.
     """
 
     key: ApiKey
@@ -50,6 +64,7 @@ class Admitted:
     hold_nano_usd: NanoUsd | None = None
     rated_as: ProviderName | None = None
     slice_id: SliceId | None = None
+    tokens_max: int | None = None
 
 
 def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
@@ -59,6 +74,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     the model's whole context; if the body refers to something outside it, the whole context. It counts the full output of
     the model unless the client asked for less. The price is that of the organisation, at the dearest of all deployments that
     may serve it and of all service tiers it may be served at.
+
+    Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
     """
     if key is None:
         return Refused(INVALID_API_KEY)
@@ -74,6 +91,15 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     offer = offers.by_model.get(attempt.model)
     if offer is None or not offer.is_visible_to(key.org_id):
         return Refused(model_not_found(attempt.model), key)
+    if attempt.offering is not None:
+        # Envoy may be at another revision than this process. What is bought is what its route will serve.
+        standing = offers.standing_for(attempt.model, attempt.endpoint, attempt.offering, now)
+        if standing is None:
+            return Refused(MODEL_CHANGING, key)
+        offer = standing.by_model[attempt.model]
+        if not offers.by_model.get(offer.model, offer).is_visible_to(key.org_id):
+            return Refused(model_not_found(attempt.model), key)
+        offers = standing
     if not (key.may_use(attempt.model) or key.may_use(offer.model)):
         return Refused(model_not_allowed(attempt.model), key)
     prices = offer.prices.get(attempt.endpoint)
@@ -84,6 +110,9 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if attempt.max_output_tokens is not None:
         output = min(output, attempt.max_output_tokens)
     try:
+        for meter in sorted(attempt.meters):
+            if not all(each.price.covers(meter, attempt.service_tier) for each in prices):
+                return Refused(feature_not_offered(attempt.model, FEATURES[meter]), key)
         worst = max(
             worst_case_nano_usd(
                 each.price,
@@ -98,4 +127,11 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     except UnpricedTierError:
         return Refused(service_tier_not_offered(attempt.model), key)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
-    return Admitted(key, offer.model, offers.version, NanoUsd(min(worst, MAX_NANO_USD)), rated_as)
+    return Admitted(
+        key,
+        offer.model,
+        offers.version,
+        NanoUsd(min(worst, MAX_NANO_USD)),
+        rated_as,
+        tokens_max=offer.context_tokens + offer.max_output_tokens * attempt.choices,
+    )

@@ -1,18 +1,31 @@
-"""The part of the catalogue that admission needs: which models can be bought, on which endpoints, at which prices."""
+"""The part of the catalogue that admission needs: which models can be bought, on which endpoints, at which prices.
+
+Envoy and this process come to a new revision at different moments, so a reading remembers for a while what was offered before it.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
 
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.offering import Offering
 from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms
+
+OVERLAP: Final = timedelta(seconds=60)
+"""How long what was offered can still be bought by a route that stands for it. Envoy takes up a change in less than a second."""
+
+FORMER_MAX: Final = 256
+"""How many earlier readings are remembered; each holds only the names that the next one moved."""
 
 
 @dataclass(frozen=True, slots=True)
 class PricedDeployment:
-    """A provider that may serve a model, and what that costs."""
+    """A provider that may serve a model, its own name for it, and what that costs."""
 
     provider: ProviderName
+    upstream_model: str
     price: PriceRow
 
 
@@ -36,16 +49,66 @@ class Offer:
         """Whether an organisation may know of it."""
         return not self.orgs_allowed or org_id in self.orgs_allowed
 
+    def covers(self, endpoint: Endpoint, offering: Offering) -> bool:
+        """Whether everything a route stands for has its price here.
+
+        There may be more here: a provider that Envoy cannot be told of, because its credential does not open, is in no route.
+        """
+        return offering.model == self.model and offering.deployments.items() <= self.deployments(endpoint)
+
+    def is_moved(self, before: "Offer") -> bool:
+        """Whether a route that stood for what was offered before may not be covered here."""
+        return self.model != before.model or any(
+            not before.deployments(endpoint) <= self.deployments(endpoint) for endpoint in before.prices
+        )
+
+    def deployments(self, endpoint: Endpoint) -> frozenset[tuple[ProviderName, str]]:
+        """Providers and their own names for the model."""
+        return frozenset((each.provider, each.upstream_model) for each in self.prices.get(endpoint, ()))
+
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """All models that can be bought, by each of their names, and who pays other than list prices, as of one revision."""
+    """All models that can be bought, by each of their names, and who pays other than list prices, as of one revision.
+
+    Attributes:
+        former: what was offered before, the latest first: those names only that have been moved since.
+        until: of a former one: how long it can still be bought.
+    """
 
     version: PriceVersion
     by_model: Mapping[ModelName, Offer]
     org_terms: Mapping[OrgId, OrgTerms]
+    former: tuple["Offers", ...] = field(default=())
+    until: datetime | None = None
 
     def terms(self, org_id: OrgId, model: ModelName, provider: ProviderName) -> Terms:
         """What an organisation pays for a deployment."""
         found = self.org_terms.get(org_id)
         return LIST_TERMS if found is None else found.at(model, provider)
+
+    def after(self, before: "Offers", now: datetime) -> "Offers":
+        """This reading, which remembers the one before and what that one remembers."""
+        moved = {
+            name: offer
+            for name, offer in before.by_model.items()
+            if (newer := self.by_model.get(name)) is None or newer.is_moved(offer)
+        }
+        former = tuple(each for each in before.former if each.is_valid(now))
+        if moved:
+            former = (replace(before, by_model=moved, former=(), until=now + OVERLAP), *former)
+        # Terms that have not changed are kept once, however many readings remember them.
+        terms = before.org_terms if before.org_terms == self.org_terms else self.org_terms
+        return replace(self, org_terms=terms, former=former[:FORMER_MAX])
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether it can be bought from."""
+        return self.until is None or now < self.until
+
+    def standing_for(self, name: ModelName, endpoint: Endpoint, offering: Offering, now: datetime) -> "Offers | None":
+        """The newest reading in which a name is what a route says it is; None if there is none."""
+        for each in (self, *self.former):
+            offer = each.by_model.get(name)
+            if offer is not None and each.is_valid(now) and offer.covers(endpoint, offering):
+                return each
+        return None

@@ -1,5 +1,6 @@
 """The offers from Postgres (schema `catalog`), which control_plane writes; read whole, in one snapshot."""
 
+import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -8,6 +9,7 @@ from typing import Self
 import asyncpg
 
 from ext_authz.offers import Offer, Offers, PricedDeployment
+from gateway_core.clock import Now
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.logs import Logger
@@ -18,19 +20,21 @@ from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 class PostgresOffers:
     """Holds the newest reading. Postgres gone: the last one stays in force."""
 
-    def __init__(self, pool: asyncpg.Pool, log: Logger, offers: Offers) -> None:
+    def __init__(self, pool: asyncpg.Pool, now: Now, log: Logger, offers: Offers) -> None:
         self._pool = pool
+        self._now = now
         self._log = log
+        self._read_again = asyncio.Event()
         self.offers = offers
 
     @classmethod
-    async def read(cls, pool: asyncpg.Pool, log: Logger) -> Self:
+    async def read(cls, pool: asyncpg.Pool, now: Now, log: Logger) -> Self:
         """Read them for the first time.
 
         Raises:
             asyncpg.PostgresError, OSError: they cannot be read now.
         """
-        return cls(pool, log, await _read(pool, log))
+        return cls(pool, now, log, await _read(pool, log))
 
     async def refresh(self) -> None:
         """Read them again.
@@ -38,7 +42,17 @@ class PostgresOffers:
         Raises:
             asyncpg.PostgresError, OSError: the last reading stays.
         """
-        self.offers = await _read(self._pool, self._log)
+        self.offers = (await _read(self._pool, self._log)).after(self.offers, self._now())
+        self._read_again.set()
+        self._read_again = asyncio.Event()
+
+    async def wait_for_next(self, timeout_s: float) -> bool:
+        """Wait until they have been read again; False if they were not in time."""
+        try:
+            await asyncio.wait_for(self._read_again.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
 
 
 async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
@@ -47,7 +61,7 @@ async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
         aliases = await connection.fetch("SELECT alias, model FROM catalog.model_aliases")
         rows = await connection.fetch(
             """
-            SELECT s.model, s.provider, m.context_tokens, m.max_output_tokens, r.orgs_allowed, v.kind, p.*
+            SELECT s.model, s.provider, s.upstream_model, m.context_tokens, m.max_output_tokens, r.orgs_allowed, v.kind, p.*
             FROM catalog.served s
             JOIN catalog.models m ON m.name = s.model
             JOIN catalog.routes r ON r.name = s.route
@@ -85,7 +99,7 @@ async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
 
 def _deployment(row: asyncpg.Record) -> PricedDeployment:
     price = PriceRow.of(row["revision"], row["meters"], row["conditions"], row["costs"], row["prices"])
-    return PricedDeployment(ProviderName(row["provider"]), price)
+    return PricedDeployment(ProviderName(row["provider"]), row["upstream_model"], price)
 
 
 def _terms(row: asyncpg.Record) -> OrgTerms:

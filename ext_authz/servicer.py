@@ -5,7 +5,7 @@ Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers th
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -20,13 +20,16 @@ from ext_authz.slices import Payer, Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.clock import Monotonic, Now
-from gateway_core.errors import INSUFFICIENT_QUOTA
+from gateway_core.errors import INSUFFICIENT_QUOTA, MODEL_CHANGING
 from gateway_core.ids import KeyId, OrgId, RequestId
 from gateway_core.logs import Logger
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.postgres import Trouble
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
+
+BEHIND_S_MAX: Final = 0.5
+"""How long a request waits for the revision that its route is of."""
 
 _SERVICE = "envoy.service.auth.v3.Authorization"
 
@@ -37,6 +40,9 @@ class OfferSource(Protocol):
     @property
     def offers(self) -> Offers:
         """The newest reading."""
+
+    async def wait_for_next(self, timeout_s: float) -> bool:
+        """Wait for the next reading; False if there was none in time."""
 
 
 class Holds(Protocol):
@@ -104,12 +110,10 @@ class Authorization:
         return render_decision(decision)
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
-        key = await self._find_key(attempt)
-        now = self._now()
-        decision = decide(attempt, key, self._offers.offers, now=now)
+        decision = await self._decide_but_for_the_balance(attempt, await self._find_key(attempt))
         if isinstance(decision, Refused):
             return decision
-        self._uses.note(decision.key.key_id, now)
+        self._uses.note(decision.key.key_id, self._now())
         if decision.hold_nano_usd is None:
             return decision
         slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), decision.hold_nano_usd)
@@ -124,6 +128,16 @@ class Authorization:
             ttl=self._hold_ttl,
         )
         return decision if held else Refused(INSUFFICIENT_QUOTA, decision.key)
+
+    async def _decide_but_for_the_balance(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
+        """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""
+        deadline_s = self._monotonic() + BEHIND_S_MAX
+        while True:
+            decision = decide(attempt, key, self._offers.offers, now=self._now())
+            if isinstance(decision, Admitted) or decision.error is not MODEL_CHANGING:
+                return decision
+            if not await self._offers.wait_for_next(deadline_s - self._monotonic()):
+                return decision
 
     async def _find_key(self, attempt: Attempt) -> ApiKey | None:
         if attempt.credential is None or not is_well_formed(attempt.credential):

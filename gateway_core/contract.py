@@ -67,6 +67,9 @@ class RequestField:
     """What the client asked for; absent when it asked for nothing."""
     WEB_SEARCH: Final = "web_search"
     """Whether the body names a search that the provider makes."""
+    METERS: Final = "meters"
+    """Names of the meters that the request asks for by itself, such as a search or an answer in audio, with commas between; absent if
+    there are none."""
     REFERENCES: Final = "references"
     """Whether the body names images, files or documents that are not in it."""
     HIDE_USAGE: Final = "hide_usage"
@@ -74,6 +77,8 @@ class RequestField:
     CLIENT_REQUEST_ID: Final = "client_request_id"
     MODE: Final = "mode"
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
+    OFFERING: Final = "offering"
+    """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter; then it stands alone."""
 
@@ -81,6 +86,8 @@ class RequestField:
 class RouteField:
     """What a route tells the scripts: keys of its metadata under the name of a filter."""
 
+    OFFERING: Final = "offering"
+    """Only for the front filter, which hands it on as `RequestField.OFFERING`."""
     CLUSTER: Final = "cluster"
     """Only for the front filter: the cluster it may prepare the body for."""
     PATH: Final = "path"
@@ -103,6 +110,8 @@ class GrantField:
     PRICE_VERSION: Final = "price_version"
     HOLD_NANO_USD: Final = "hold_nano_usd"
     """Decimal text, because a metadata number is a double. Absent when nothing was held."""
+    TOKENS_MAX: Final = "tokens_max"
+    """What the model can read and write at once for the request, whatever that asked for; decimal text for the same reason."""
     SLICE_ID: Final = "slice_id"
     """What that amount was taken from; absent when the request has a hold of its own."""
     ERROR_CODE: Final = "error_code"

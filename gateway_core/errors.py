@@ -63,6 +63,12 @@ MISSING_MODEL: Final = ApiError(400, "missing_model", "The field 'model' is requ
 INVALID_MODEL: Final = ApiError(400, "invalid_model", "The field 'model' is not a model's name.", param="model")
 
 INVALID_NUMBER: Final = ApiError(400, "invalid_number", "This field must be a whole number of at least 1.")
+INFERENCE_GEO_NOT_OFFERED: Final = ApiError(
+    400,
+    "inference_geo_not_offered",
+    "Answers are not offered from a place of your choice. Leave the field 'inference_geo' out.",
+    param="inference_geo",
+)
 INVALID_SERVICE_TIER: Final = ApiError(
     400, "invalid_service_tier", "The field 'service_tier' is not a tier's name.", param="service_tier"
 )
@@ -83,6 +89,13 @@ AUTHORIZATION_UNAVAILABLE: Final = ApiError(
     type=ErrorType.SERVER,
 )
 GATEWAY_ERROR: Final = ApiError(503, "gateway_error", "The gateway could not read this request.", type=ErrorType.SERVER)
+MODEL_CHANGING: Final = ApiError(
+    503,
+    "model_changing",
+    "What serves this model is being changed at this moment. Try again shortly.",
+    type=ErrorType.SERVER,
+    param="model",
+)
 PROVIDER_CREDENTIAL_REJECTED: Final = ApiError(
     502,
     "provider_credential_rejected",
@@ -119,6 +132,11 @@ def service_tier_not_offered(model: str) -> ApiError:
     """Nobody has priced the tier for every provider that may serve the model, so nobody could be charged for it."""
     message = f"The model '{model}' is not offered at this service tier."
     return ApiError(400, "service_tier_not_offered", message, param="service_tier")
+
+
+def feature_not_offered(model: str, feature: str) -> ApiError:
+    """Nobody has priced what the request asks for at every provider that may serve it, so nobody could be charged for it."""
+    return ApiError(400, "feature_not_offered", f"The model '{model}' is not offered with {feature}.")
 
 
 def endpoint_not_supported(model: str, paths: Iterable[str]) -> ApiError:

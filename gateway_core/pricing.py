@@ -161,6 +161,15 @@ class PriceRow:
         possible = [*self.service_tiers.values()] if asked is None else [self._at(asked)]
         return [rates for each in (standard, *possible) for rates in each.up_to(input_tokens_max)]
 
+    def covers(self, meter: Meter, asked: ServiceTier | None = STANDARD) -> bool:
+        """Whether a meter has a rate at each tier that a request may be served at; see `rates_up_to`.
+
+        Raises:
+            UnpricedTierError: the tier it asks for has none.
+            UnusablePriceError: nobody knows.
+        """
+        return all(meter in rates for rates in self.rates_up_to(0, asked))
+
     def _at(self, tier: ServiceTier) -> Rates:
         if not self.is_usable:
             raise UnusablePriceError(f"price version {self.version} has a condition that is not known here")

@@ -180,6 +180,7 @@ class Chain:
 
     endpoint: Endpoint
     name: ModelName
+    model: ModelName
     groups: tuple[tuple[Deployment, ...], ...]
     policy: Policy
 
@@ -206,4 +207,4 @@ class Catalog:
                 groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
                 if groups:
                     for each in (name, *model.aliases):
-                        yield Chain(endpoint, each, groups, model.policy)
+                        yield Chain(endpoint, each, name, groups, model.policy)

@@ -8,9 +8,10 @@ from typing import ClassVar, Final
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from control_plane.fields import Moment
-from control_plane.payments.model import Currency, TransactionKind
+from control_plane.payments.model import TransactionKind
 from control_plane.resource import Resource
 from gateway_core.mode import Mode
+from gateway_core.money import Currency
 
 USAGE_DAYS_MAX: Final = 366
 USAGE_ROWS_MAX: Final = 10_000

@@ -14,6 +14,7 @@ from gateway_core.contract import Cluster, Header, RouteField, provider_cluster,
 from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
+from gateway_core.offering import Offering
 
 ROUTE_CONFIG: Final = "gateway"
 
@@ -36,9 +37,15 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class ProviderRoute:
-    """An endpoint and model, and the groups of hops that are tried in order. Equal routes have equal bytes."""
+    """An endpoint and a name, and the groups of hops that are tried in order. Equal routes have equal bytes.
+
+    Attributes:
+        name: the one that is asked for: the model's own, or an alias.
+        model: the model it stands for.
+    """
 
     endpoint: Endpoint
+    name: ModelName
     model: ModelName
     groups: tuple[tuple[Hop, ...], ...]
     policy: Policy
@@ -46,14 +53,19 @@ class ProviderRoute:
     @property
     def key(self) -> str:
         """What the front filter writes into the routing header for it."""
-        return route_key(self.endpoint, self.model)
+        return route_key(self.endpoint, self.name)
+
+    @property
+    def offering(self) -> Offering:
+        """What a request gets that takes it."""
+        return Offering(self.model, {hop.provider: hop.upstream_model for group in self.groups for hop in group})
 
 
 def provider_routes(catalog: Catalog) -> Iterable[ProviderRoute]:
     """Every route to providers that a catalogue has."""
     for chain in catalog.chains():
         hops = tuple(tuple(_hop(catalog, chain.endpoint, each) for each in group) for group in chain.groups)
-        yield ProviderRoute(chain.endpoint, chain.name, hops, chain.policy)
+        yield ProviderRoute(chain.endpoint, chain.name, chain.model, hops, chain.policy)
 
 
 def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> JsonObject:
@@ -114,7 +126,8 @@ def _action(route: JsonObject) -> JsonObject:
 
 
 def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
-    metadata: dict[str, Json] = {}
+    offering = str(route.offering)
+    metadata: dict[str, Json] = {FRONT_FILTER: {RouteField.OFFERING: offering}}
     for group in route.groups:
         for hop in group:
             cluster = provider_cluster(hop.provider)
@@ -122,7 +135,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             metadata[upstream_filter(cluster)] = parameters
             if route.groups[0] == (hop,):
                 # The first attempt is certain, so the front filter prepares it while it has the body in hand.
-                metadata[FRONT_FILTER] = {RouteField.CLUSTER: cluster, **parameters}
+                metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: cluster, **parameters}
     return {
         "name": route.key,
         "match": {"prefix": "/"},

@@ -157,6 +157,6 @@ local function scan_object(s, i, wanted, first, last)
 end
 
 return {
-  QUOTE = QUOTE, COMMA = COMMA, COLON = COLON, OPEN_BRACE = OPEN_BRACE, CLOSE_BRACE = CLOSE_BRACE,
+  QUOTE = QUOTE, BACKSLASH = BACKSLASH, COMMA = COMMA, COLON = COLON, OPEN_BRACE = OPEN_BRACE, CLOSE_BRACE = CLOSE_BRACE,
   skip_space = skip_space, skip_string = skip_string, skip_value = skip_value, scan_object = scan_object,
 }

@@ -9,7 +9,7 @@ local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math
 local skip_space, scan_object = json.skip_space, json.scan_object
 
 local NAMESPACE = "tollgate"
-local QUOTE, CLOSE_BRACE = json.QUOTE, json.CLOSE_BRACE
+local QUOTE, BACKSLASH, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.CLOSE_BRACE
 -- By the beginning of a key; gateway_core/api_keys.py.
 local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
 local KEY_LENGTH, KEY_PREFIX_LENGTH = 60, 11
@@ -24,13 +24,15 @@ local ENDPOINTS = {
 -- Top-level fields of a request body that somebody here needs.
 local REQUEST_FIELDS = {
   model = true, stream = true, stream_options = true, max_tokens = true, max_completion_tokens = true, n = true,
-  service_tier = true, speed = true, models = true,
+  service_tier = true, speed = true, models = true, tools = true, web_search_options = true, modalities = true,
+  inference_geo = true,
 }
 -- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
 local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 -- Words that bring in what the body's length does not tell: images, files and documents by reference, pages that the provider
 -- finds or fetches; and the escapes behind which such a word could hide, which no encoder writes for a letter.
 local WEB_SEARCH = '"web_search'
+local SEARCH_TOOL = '"web_search_20'   -- the provider's own search, as Anthropic names it with a date
 local REFERENCES = {
   '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_',
   '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"', "\\u004", "\\u005", "\\u006", "\\u007",
@@ -98,6 +100,36 @@ local function whole_number(s, first, last)
   local value = tonumber(sub(s, first, last))
   if not value or value < 1 or value > 1e9 or value ~= floor(value) then return false end
   return value
+end
+
+-- Whether the text, which begins with a quotation mark, stands in s from first to last and not inside a string there.
+local function has_word(s, text, first, last)
+  local i = find(s, text, first, true)
+  while i and i <= last do
+    if byte(s, i - 1) ~= BACKSLASH then return true end
+    i = find(s, text, i + 1, true)
+  end
+  return false
+end
+
+-- The meters that the provider will count whatever the model makes of the request, by their names in gateway_core/usage.py, with
+-- commas between; nil if there are none.
+local function asked_meters(s, endpoint, first, last)
+  local meters = {}
+  if endpoint == "messages" then
+    if first.tools and has_word(s, SEARCH_TOOL, first.tools, last.tools) then meters[1] = "web_search" end
+  else
+    if first.web_search_options and byte(s, first.web_search_options) ~= 110 then meters[1] = "web_search" end
+    if has_word(s, '"input_audio"', 1, #s) then meters[#meters + 1] = "audio_input" end
+    local from, to = first.modalities, last.modalities
+    if from and byte(s, from) ~= 110 then
+      -- Behind an escape could be either; no encoder writes one for a letter.
+      local hidden = find(sub(s, from, to), "\\", 1, true)
+      if hidden or has_word(s, '"audio"', from, to) then meters[#meters + 1] = "audio_output" end
+      if hidden or has_word(s, '"image"', from, to) then meters[#meters + 1] = "image_output" end
+    end
+  end
+  return meters[1] and concat(meters, ",") or nil
 end
 
 -- Whether the body names something that is not in it.
@@ -209,6 +241,13 @@ local function on_request(h)
     return refuse(h, known, "400", "invalid_model", "Name one model, in the field 'model'.", "models")
   end
 
+  -- Where the answer is made can change its price, and the provider does not say by how much.
+  if known.endpoint == "messages" and first.inference_geo and byte(s, first.inference_geo) ~= 110
+    and sub(s, first.inference_geo, last.inference_geo) ~= '"global"' then
+    return refuse(h, known, "400", "inference_geo_not_offered",
+      "Answers are not offered from a place of your choice. Leave the field 'inference_geo' out.", "inference_geo")
+  end
+
   known.stream = first.stream ~= nil and byte(s, first.stream) == 116
   local edit, hide_usage = nil, false
   if known.stream and known.endpoint == "chat" then
@@ -220,8 +259,11 @@ local function on_request(h)
   local is_test = known.mode == "test"
   headers:replace("x-tg-route", is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model)
   h:clearRouteCache()
-  local prepared = h:metadata()    -- metadata of the chosen route under this filter's name; empty unless attempt 1 is certain
-  local cluster = prepared:get("cluster")
+  -- Metadata of the chosen route under this filter's name. The route stays chosen from here on: what it stands for is what
+  -- ext_authz decides by and what is served.
+  local prepared = h:metadata()
+  known.offering = prepared:get("offering")
+  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain
   if is_test and not cluster then
     return refuse(h, known, "403", "test_mode_unavailable",
       "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
@@ -247,6 +289,7 @@ local function on_request(h)
   known.body_bytes = length
   known.references = has_references(s)
   known.web_search = known.references and find(s, WEB_SEARCH, 1, true) ~= nil
+  known.meters = asked_meters(s, known.endpoint, first, last)
   known.max_output_tokens = requested
   known.choices = numbers.n
   local metadata = h:streamInfo():dynamicMetadata()

@@ -84,6 +84,11 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o-mini", "service_tier": "Priority"}', "invalid_service_tier"),
         (b'{"model": "gpt-4o-mini", "service_tier": "' + b"x" * 41 + b'"}', "invalid_service_tier"),
         (b'{"model": "gpt-4o-mini", "service_tier": "priority"}', "service_tier_not_offered"),
+        (b'{"model": "gpt-4o-mini", "web_search_options": {}}', "feature_not_offered"),
+        (b'{"model": "gpt-4o-mini", "modalities": ["text", "audio"]}', "feature_not_offered"),
+        (b'{"model": "gpt-4o-mini", "modalities":["image"]}', "feature_not_offered"),
+        (b'{"model": "gpt-4o-mini", "modalities": ["\\u0061udio"]}', "feature_not_offered"),
+        (b'{"model": "gpt-4o-mini", "messages": [{"content": [{"type": "input_audio"}]}]}', "feature_not_offered"),
     ],
 )
 async def test_a_malformed_body_is_refused_with_400(
@@ -92,6 +97,49 @@ async def test_a_malformed_body_is_refused_with_400(
     async with session.post(CHAT, data=body, headers=stack.headers) as response:
         assert response.status == 400
         assert (await error_of(response))["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "feature_not_offered"),
+        ({"inference_geo": "us"}, "inference_geo_not_offered"),
+        ({"inference_geo": 1}, "inference_geo_not_offered"),
+        ({"inference_geo": "global"}, None),
+        ({"inference_geo": None, "tools": [], "web_search_options": {}, "modalities": ["audio"]}, None),
+        ({"tools": [{"name": "web_search", "input_schema": {"type": "object"}}]}, None),
+        (
+            {"tools": [{"name": "f", "description": 'As "web_search_20250305".', "input_schema": {"type": "object"}}]},
+            None,
+        ),
+        ({"system": '"web_search_20250305" "input_audio"'}, None),
+    ],
+)
+async def test_what_would_be_counted_and_has_no_price_is_refused_before_a_provider_is_asked(
+    stack: Stack, session: aiohttp.ClientSession, fields: dict[str, object], code: str | None
+) -> None:
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    await stack.forget_provider_requests()
+    async with session.post("/v1/messages", json=body, headers=stack.headers) as response:
+        found = (await error_of(response))["code"] if response.status == 400 else None
+    assert found == code
+    assert bool(await stack.provider_requests()) == (code is None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"web_search_options": None, "modalities": None},
+        {"modalities": ["text"]},
+        {"inference_geo": "us"},
+        {"messages": [{"role": "user", "content": 'A "input_audio" and a "web_search_20250305".'}]},
+    ],
+)
+async def test_what_only_looks_like_it_passes(
+    stack: Stack, session: aiohttp.ClientSession, fields: dict[str, object]
+) -> None:
+    async with session.post(CHAT, json={**chat(max_tokens=1), **fields}, headers=stack.headers) as response:
+        assert response.status == 200, await response.text()
 
 
 async def test_json_of_every_form_passes(stack: Stack, session: aiohttp.ClientSession) -> None:

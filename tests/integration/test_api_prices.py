@@ -13,6 +13,7 @@ from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.prices import PriceBook
 from control_plane.price_schedule import PriceSchedule
 from ext_authz.postgres_offers import PostgresOffers
+from gateway_core.clock import utc_now
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.pricing import charge
@@ -152,7 +153,7 @@ async def test_a_free_version_lets_a_route_be_published_and_costs_nothing(api: A
     assert (await newest(api))["free"] is True
     assert (await put(api, "/routes/m", route)).status == 202
     assert charged(await book(api.pool), tenant.org_id, version) == 0
-    offers = (await PostgresOffers.read(api.pool, QUIET)).offers
+    offers = (await PostgresOffers.read(api.pool, utc_now, QUIET)).offers
     assert len(offers.by_model[ModelName("m")].prices[Endpoint.CHAT]) == 1
 
 
@@ -305,7 +306,7 @@ async def test_admission_holds_at_the_organisations_terms_of_the_same_reading(ap
     assert (await put(api, "/routes/m", {"match": "m", "groups": [[{"provider": "one"}]]})).status == 202
     override = {"model": "m", "provider": "one", "meter": "output", "unit": "token", "price": "0.5"}
     made = await put(api, f"{tenant.org}/terms", {"markup_percent": "10", "overrides": [override]})
-    offers = (await PostgresOffers.read(api.pool, QUIET)).offers
+    offers = (await PostgresOffers.read(api.pool, utc_now, QUIET)).offers
     assert offers.version == made["revision"]
     terms = offers.terms(OrgId(tenant.org_id), ModelName("m"), ProviderName("one"))
     assert (terms.markup_ppm, terms.prices) == (100_000, {Meter.OUTPUT: 500_000_000_000_000})
@@ -327,7 +328,7 @@ async def test_a_version_with_a_condition_from_the_future_is_not_offered_and_the
         VALUES ('m', 'one', 'input', '{"weekday": "sunday"}', 1, 1) RETURNING revision
         """
     )
-    assert set((await PostgresOffers.read(api.pool, QUIET)).offers.by_model) == {"n"}
+    assert set((await PostgresOffers.read(api.pool, utc_now, QUIET)).offers.by_model) == {"n"}
     prices = await book(api.pool)
     with pytest.raises(LookupError, match=f"price version {version}"):
         charged(prices, tenant.org_id, version)

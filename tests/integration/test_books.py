@@ -11,7 +11,7 @@ from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch
 from billing_sink.spool import SpoolId
 from tests.support.api import running_api
-from tests.support.ledger import ORG, hold, open_org, open_slice, posting
+from tests.support.ledger import ORG, decide, hold, odd_line, open_org, open_slice, posting
 
 
 async def found(pool: asyncpg.Pool) -> dict[str, int]:
@@ -27,7 +27,9 @@ async def busy(pool: asyncpg.Pool) -> asyncpg.Pool:
     for request_id in ("r1", "r2", "r3"):
         await hold(pool, request_id, 100)
     lines = (posting("r1", price=60), posting("r2", price=0), posting("r4", price=50, slice_id="s1", share=50))
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, lines, ()))
+    await hold(pool, "r5", 100)
+    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, lines, (odd_line("r5"),)))
+    await decide(pool, "r5", "charge", 40)
     return pool
 
 
@@ -37,7 +39,7 @@ async def test_books_that_are_right_give_no_alarm(busy: asyncpg.Pool) -> None:
         answer = await api.as_(await api.operator_token()).get("/billing/books")
     assert answer["ok"] is True
     assert {check["wrong"] for check in answer["checks"]} == {0}
-    assert len(answer["checks"]) == 10
+    assert len(answer["checks"]) == 11
     assert (answer["seal"], answer["last_inspection"]) == (None, None)
 
 
@@ -51,6 +53,7 @@ async def test_books_that_are_right_give_no_alarm(busy: asyncpg.Pool) -> None:
         ("DELETE FROM billing.requests WHERE request_id = 'r1'", "usage_transactions_have_a_request"),
         ("UPDATE billing.requests SET price_nano_usd = 61 WHERE request_id = 'r1'", "charged_requests_have_one_transaction_of_their_price"),
         ("UPDATE billing.holds SET state = 'settled', finished_at = now() WHERE request_id = 'r3'", "ended_holds_have_an_outcome"),
+        ("UPDATE billing.quarantine_decisions SET charged_nano_usd = 41", "decided_charges_are_in_the_ledger"),
         ("UPDATE billing.holds SET state = 'held', finished_at = NULL WHERE request_id = 'r1'", "recorded_requests_hold_nothing"),
     ],
 )  # fmt: skip

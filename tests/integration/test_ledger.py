@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from billing_sink.postgres_ledger import PostgresLedger, SpoolMovedError, _row
+from billing_sink.postgres_ledger import BeyondHold, Posted, PostgresLedger, SpoolMovedError, _row
 from billing_sink.postings import Batch, Posting
 from billing_sink.spool import SpoolId
 from gateway_core.migrate import migrate, read_functions, read_migrations
 from gateway_core.mode import Mode
+from gateway_core.money import NanoUsd
 from tests.support.databases import MIGRATIONS, fresh_database
-from tests.support.ledger import FAR, ORG, Books, hold, open_org, posting, read_books
+from tests.support.ledger import FAR, ORG, QUARANTINE_WAIT, Books, hold, odd_line, open_org, posting, read_books
 
 SPOOL = SpoolId("spool")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,7 +39,8 @@ async def test_usage_beyond_its_hold_is_paid_from_what_is_free_and_the_rest_is_a
     await open_org(pool, balance=1000)
     assert await hold(pool, "r1", 100)
     assert await hold(pool, "other", 600)
-    await PostgresLedger(pool).post(batch(posting("r1", price=900)))
+    posted = await PostgresLedger(pool).post(batch(posting("r1", price=900)))
+    assert posted.beyond_hold == [BeyondHold(Mode.LIVE, 1, NanoUsd(500))]
     # 100 held and 300 free are taken; the 600 another request holds are not.
     assert await read_books(pool) == Books(balance=600, held=600, revenue=900, absorbed=-500, funding=-1000)
     assert await pool.fetchval("SELECT absorbed_nano_usd FROM billing.requests") == 500
@@ -61,7 +63,7 @@ async def test_a_replayed_batch_with_the_same_input_changes_nothing(pool: asyncp
     ledger = PostgresLedger(pool)
     await ledger.post(batch(posting("r1", price=300)))
     before = await read_books(pool)
-    assert await ledger.post(batch(posting("r1", price=300), begin=100)) == []
+    assert await ledger.post(batch(posting("r1", price=300), begin=100)) == Posted([], [])
     assert await read_books(pool) == before
 
 
@@ -70,8 +72,8 @@ async def test_the_same_request_with_another_input_is_quarantined_and_not_charge
     ledger = PostgresLedger(pool)
     await ledger.post(batch(posting("r1", price=300)))
     other = replace(posting("r1", price=400), input_hash=hashlib.sha256(b"other").digest())
-    [quarantined] = await ledger.post(batch(other, begin=100))
-    assert "conflict" in quarantined.reason
+    [conflict] = (await ledger.post(batch(other, begin=100))).quarantined
+    assert "conflict" in conflict.reason
     assert (await read_books(pool)).balance == 700
     assert await pool.fetchval("SELECT count(*) FROM billing.quarantine") == 1
 
@@ -162,6 +164,17 @@ async def test_an_expired_hold_gives_its_money_back_and_a_late_line_is_marked(po
     assert await read_books(pool) == Books(balance=700, held=0, revenue=300, absorbed=0, funding=-1000)
     assert await pool.fetchval("SELECT late FROM billing.requests")
     assert await pool.fetchval("SELECT state FROM billing.holds") == "expired"
+
+
+async def test_a_hold_of_a_quarantined_request_waits_for_a_person_for_a_week_and_no_longer(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    await hold(pool, "r1", 400, expires_at=NOW)
+    ledger = PostgresLedger(pool)
+    await ledger.post(Batch(SPOOL, 0, 100, (), (odd_line("r1"),)))
+    since = await pool.fetchval("SELECT quarantined_at FROM billing.quarantine")
+    assert await ledger.expire_holds(since + QUARANTINE_WAIT - timedelta(seconds=1)) == 0
+    assert await ledger.expire_holds(since + QUARANTINE_WAIT) == 1
+    assert await read_books(pool) == Books(balance=1000, held=0, revenue=0, absorbed=0, funding=-1000)
 
 
 @pytest.mark.parametrize(

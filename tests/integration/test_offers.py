@@ -12,8 +12,10 @@ from control_plane.catalog.model import Catalog
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.sealing import Seal, provider_credential
 from ext_authz.postgres_offers import PostgresOffers
+from gateway_core.clock import utc_now
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, ProviderName
+from gateway_core.offering import Offering
 from gateway_core.usage import Meter
 from tests.support.logs import QUIET
 
@@ -54,7 +56,7 @@ async def test_a_deployment_nobody_priced_is_neither_sold_nor_routed(pool: async
     await add_model(pool, "priced", "one", "two")
     await add_model(pool, "unpriced", "one")
     await add_price(pool, "priced", "one", 5)
-    offers = (await PostgresOffers.read(pool, QUIET)).offers
+    offers = (await PostgresOffers.read(pool, utc_now, QUIET)).offers
     assert set(offers.by_model) == {"priced"}
     assert len(offers.by_model[ModelName("priced")].prices[Endpoint.CHAT]) == 1
     assert routed(await read_catalog(pool, SEAL, QUIET)) == {(Endpoint.CHAT, "priced", 1)}
@@ -66,7 +68,7 @@ async def test_the_newest_price_is_in_force_and_older_ones_stay(pool: asyncpg.Po
     first = await add_price(pool, "m", "one", 5)
     second = await add_price(pool, "m", "one", 7)
     assert first < second
-    offers = (await PostgresOffers.read(pool, QUIET)).offers
+    offers = (await PostgresOffers.read(pool, utc_now, QUIET)).offers
     [deployment] = offers.by_model[ModelName("m")].prices[Endpoint.MESSAGES]
     row = deployment.price
     assert (row.version, row.rates[Meter.INPUT].price_nano_usd_per_mtok) == (second, 7)
@@ -80,7 +82,9 @@ async def test_a_meter_from_the_future_disturbs_nobody(pool: asyncpg.Pool) -> No
     async with pool.acquire() as connection, connection.transaction():
         for meter in ("input", "telepathy"):
             await connection.execute("INSERT INTO catalog.prices VALUES ('m', 'one', 0, $1, 1, 1)", meter)
-    [deployment] = (await PostgresOffers.read(pool, QUIET)).offers.by_model[ModelName("m")].prices[Endpoint.CHAT]
+    [deployment] = (
+        (await PostgresOffers.read(pool, utc_now, QUIET)).offers.by_model[ModelName("m")].prices[Endpoint.CHAT]
+    )
     assert set(deployment.price.rates) == {Meter.INPUT}
 
 
@@ -134,3 +138,28 @@ async def test_a_transaction_that_changes_nothing_makes_no_revision_and_one_that
         for number in range(5):
             await connection.execute("INSERT INTO catalog.models VALUES ($1, 'x', 1, 1)", f"m{number}")
     assert await pool.fetchval("SELECT count(*) FROM catalog.revisions") == before + 1
+
+
+async def test_a_moved_name_is_sold_as_what_it_was_to_a_route_that_has_not_moved_yet(pool: asyncpg.Pool) -> None:
+    await add_provider(pool, "one")
+    for model in ("cheap", "dear"):
+        await add_model(pool, model, "one")
+        await add_price(pool, model, "one", 5)
+    await pool.execute("INSERT INTO catalog.model_aliases (alias, model) VALUES ('fast', 'cheap')")
+    source = await PostgresOffers.read(pool, utc_now, QUIET)
+    before = source.offers
+    [chain] = [each for each in (await read_catalog(pool, SEAL, QUIET)).chains() if each.name == "fast"]
+    await pool.execute("UPDATE catalog.model_aliases SET model = 'dear'")
+
+    waiting = asyncio.create_task(source.wait_for_next(5))
+    await asyncio.sleep(0)
+    await source.refresh()
+    assert await waiting
+    assert not await source.wait_for_next(0.01)
+
+    [[deployment]] = chain.groups
+    route = Offering(chain.model, {deployment.provider: deployment.upstream_model})
+    standing = source.offers.standing_for(ModelName("fast"), Endpoint.CHAT, route, utc_now())
+    assert standing is not None
+    assert (standing.version, standing.by_model[ModelName("fast")].model) == (before.version, "cheap")
+    assert source.offers.by_model[ModelName("fast")].model == "dear"

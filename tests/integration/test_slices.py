@@ -9,10 +9,11 @@ import pytest
 from billing_sink.postgres_ledger import ClosedSlices, PostgresLedger
 from billing_sink.postings import Batch, Posting, Quarantined
 from billing_sink.rating import Outcome
-from billing_sink.spool import RawLine, SpoolId
-from gateway_core.ids import OrgId, RequestId
+from billing_sink.spool import SpoolId
+from gateway_core.clock import utc_now
+from gateway_core.ids import OrgId
 from gateway_core.money import NanoUsd
-from tests.support.ledger import Books, hold, open_org, open_slice, posting, read_books
+from tests.support.ledger import QUARANTINE_WAIT, Books, hold, odd_line, open_org, open_slice, posting, read_books
 
 SPOOL = SpoolId("spool")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -123,12 +124,14 @@ async def test_the_share_of_a_quarantined_request_stays_until_a_person_has_decid
     await open_org(pool, balance=1000)
     await open_slice(pool, "s1", 500_000, expires_at=SOON)
     ledger = PostgresLedger(pool)
-    odd = Quarantined(RawLine(0, b"x"), "odd", RequestId("r1"), "s1", 100)
-    await ledger.post(batch(quarantined=(odd,)))
+    await ledger.post(batch(quarantined=(odd_line("r1", slice_id="s1", share=100),)))
     assert await ledger.close_slices(SOON) == ClosedSlices(1, NanoUsd(400))
     assert await ledger.close_slices(SOON) == ClosedSlices(0, NanoUsd(0))
     assert (await read_books(pool)).held == 100
     assert (await slice_of(pool))["open"] == 100
+    waited = utc_now() + QUARANTINE_WAIT
+    assert await ledger.close_slices(waited) == ClosedSlices(1, NanoUsd(100))
+    assert (await read_books(pool)).held == 0
 
 
 async def test_a_slice_pays_for_its_own_organisation_only(pool: asyncpg.Pool) -> None:

@@ -1,8 +1,8 @@
-"""Random histories of credits, holds, slices, settlements, returns and expiries: the books are right after every step."""
+"""Random histories of credits, holds, slices, settlements, quarantine, decisions and expiries: the books are right after each step."""
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -22,14 +22,16 @@ from hypothesis.stateful import (
 )
 
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch, Posting
+from billing_sink.postings import Batch, Posting, Quarantined
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from tests.support.databases import fresh_database
-from tests.support.ledger import ORG, hold, open_org, open_slice, posting, read_books
+from tests.support.ledger import ORG, decide, hold, odd_line, open_org, open_slice, posting, read_books
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOLD_S = 3600
+YEARS_S = 30 * 365 * 86_400
+"""Longer than anything waits for a person."""
 MONEY = st.integers(0, 2000)
 
 T = TypeVar("T")
@@ -43,6 +45,15 @@ class Slice:
     rest: int
 
 
+@dataclass(frozen=True)
+class Odd:
+    """A request in quarantine, and what is held for it where that is a share of a slice."""
+
+    request_id: str
+    slice_id: str | None = None
+    share: int | None = None
+
+
 @dataclass
 class World:
     """The database of one history."""
@@ -53,8 +64,8 @@ class World:
     credited: int = 0
     admitted: dict[str, bool] = field(default_factory=dict)
 
-    async def post(self, *lines: Posting) -> None:
-        await PostgresLedger(self.pool).post(Batch(SpoolId("spool"), self.offset, self.offset + 10, lines, ()))
+    async def post(self, *lines: Posting, odd: Sequence[Quarantined] = ()) -> None:
+        await PostgresLedger(self.pool).post(Batch(SpoolId("spool"), self.offset, self.offset + 10, lines, odd))
         self.offset += 10
 
 
@@ -65,6 +76,7 @@ class Histories(RuleBasedStateMachine):
     slices = Bundle("slices")
     shares = Bundle("shares")
     lines = Bundle("lines")
+    odd = Bundle("odd")
 
     loop: asyncio.AbstractEventLoop
     dsn: Callable[[], str]
@@ -149,6 +161,52 @@ class Histories(RuleBasedStateMachine):
             self.world.admitted[line.request_id] = True
         return line
 
+    @rule(target=odd, request_id=consumes(held), is_read=st.booleans())
+    def quarantine_hold(self, request_id: str | None, is_read: bool) -> Odd | None:
+        return self._quarantine(None if request_id is None else Odd(request_id), is_read=is_read)
+
+    @rule(target=odd, share=consumes(shares))
+    def quarantine_share(self, share: tuple[str, str, int] | None) -> Odd | None:
+        return self._quarantine(None if share is None else Odd(*share), is_read=True)
+
+    def _quarantine(self, odd: Odd | None, *, is_read: bool) -> Odd | None:
+        if odd is not None:
+            line = odd_line(odd.request_id, slice_id=odd.slice_id, share=odd.share, is_read=is_read)
+            self.run(self.world.post(odd=[line]))
+        return odd
+
+    @rule(odd=odd, decision=st.sampled_from(["charge", "release"]), amount=st.integers(1, 3000))
+    def decide(self, odd: Odd | None, decision: str, amount: int) -> None:
+        if odd is None:
+            return
+        before = self.run(read_books(self.world.pool))
+        stated = amount if decision == "charge" else None
+        made = self.run(decide(self.world.pool, odd.request_id, decision, stated))
+        books = self.run(read_books(self.world.pool))
+        if odd.request_id in self.world.admitted:
+            assert books == before
+            return
+        self.world.admitted[odd.request_id] = True
+        assert made is not None
+        free = before.balance - before.held + made["held_nano_usd"]
+        assert made["charged_nano_usd"] == (min(amount, free) if decision == "charge" else 0)
+        assert (books.balance, books.held) == (
+            before.balance - made["charged_nano_usd"],
+            before.held - made["held_nano_usd"],
+        )
+        assert self.run(decide(self.world.pool, odd.request_id, "release")) == made
+
+    @rule(odd=odd, price=MONEY)
+    def price_after_all(self, odd: Odd | None, price: int) -> None:
+        """Its line is read again by somebody who can price it; if it is decided about, that stands."""
+        if odd is None:
+            return
+        before = self.run(read_books(self.world.pool))
+        self.run(self.world.post(posting(odd.request_id, price=price, slice_id=odd.slice_id, share=odd.share)))
+        if odd.request_id in self.world.admitted:
+            assert self.run(read_books(self.world.pool)) == before
+        self.world.admitted[odd.request_id] = True
+
     @rule(line=lines)
     def replay(self, line: Posting | None) -> None:
         if line is not None:
@@ -156,7 +214,7 @@ class Histories(RuleBasedStateMachine):
             self.run(self.world.post(line))
             assert self.run(read_books(self.world.pool)) == before
 
-    @rule(seconds=st.sampled_from([1, HOLD_S // 2, HOLD_S]))
+    @rule(seconds=st.sampled_from([1, HOLD_S // 2, HOLD_S, YEARS_S]))
     def time_passes(self, seconds: int) -> None:
         self.world.now += timedelta(seconds=seconds)
         ledger = PostgresLedger(self.world.pool)
@@ -173,6 +231,8 @@ class Histories(RuleBasedStateMachine):
         charged = self.run(self.world.pool.fetchval("SELECT coalesce(sum(price_nano_usd), 0) FROM billing.requests"))
         assert books.revenue == charged
         assert books.balance == self.world.credited - charged - books.absorbed
+        checks = self.run(self.world.pool.fetch("SELECT name FROM billing.check_books() WHERE wrong > 0"))
+        assert checks == []
 
     @invariant()
     def every_request_that_ended_has_one_outcome(self) -> None:

@@ -41,10 +41,11 @@ def price(*, input_: int = 0, output: int = 0) -> PriceRow:
 
 
 def offers(**prices_by_endpoint: tuple[PriceRow, ...]) -> Offers:
-    """What offers `gpt-4o-mini` at `p0`, `p1`, ..., with a context of 128,000 tokens and up to 1000 of output."""
+    """What offers `gpt-4o-mini` at `p0` as `up/0`, at `p1` as `up/1`, ..., with a context of 128,000 tokens and up to 1000 of output."""
     prices = {
         Endpoint(name): tuple(
-            PricedDeployment(ProviderName(f"p{number}"), price_row) for number, price_row in enumerate(rows)
+            PricedDeployment(ProviderName(f"p{number}"), f"up/{number}", price_row)
+            for number, price_row in enumerate(rows)
         )
         for name, rows in prices_by_endpoint.items()
     }

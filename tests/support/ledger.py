@@ -2,12 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from zlib import crc32
 
 import asyncpg
 
 from billing_sink.access_log import Asked, Grant, SpoolLine
-from billing_sink.postings import Posting
+from billing_sink.postings import Posting, Quarantined
 from billing_sink.rating import Outcome, Rated, UsageSource
 from billing_sink.spool import RawLine
 from gateway_core.endpoints import Endpoint
@@ -19,6 +20,7 @@ from gateway_core.usage import Meter
 
 ORG = "org_test"
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
+QUARANTINE_WAIT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,37 @@ def posting(
     )
     content = f"{request_id} {price} {mode}".encode()
     return Posting(RequestId(request_id), hashlib.sha256(content).digest(), RawLine(0, content), rated)
+
+
+def odd_line(
+    request_id: str | None, *, slice_id: str | None = None, share: int | None = None, is_read: bool = True
+) -> Quarantined:
+    """A line about such a request that nobody could price, or, unless it `is_read`, that nobody could read."""
+    line = posting(request_id or "", price=0, slice_id=slice_id, share=share).rated.line if is_read else None
+    content = f"quarantined {request_id} {slice_id}".encode()
+    return Quarantined(
+        RawLine(crc32(content), content),
+        "UnpricedError: odd",
+        None if request_id is None else RequestId(request_id),
+        line,
+    )
+
+
+async def decide(
+    pool: asyncpg.Pool, request_id: str | None, decision: str, amount: int | None = None
+) -> asyncpg.Record | None:
+    """Decide about the quarantined line of a request; None where there is nothing to charge."""
+    made = await pool.fetchrow(
+        """
+        SELECT d.* FROM billing.quarantine q CROSS JOIN LATERAL
+            billing.decide_quarantine(q.quarantine_id, $2, $3, 'looked into', 'user', 'usr_operator') d
+        WHERE q.request_id IS NOT DISTINCT FROM $1
+        """,
+        request_id,
+        decision,
+        amount,
+    )
+    return None if made is None or made["quarantine_id"] is None else made
 
 
 async def read_books(pool: asyncpg.Pool, mode: Mode = Mode.LIVE) -> Books:

@@ -16,6 +16,9 @@ _ORG_SEGMENT: Final = "{org_id}"
 _EXCEPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "leave_org": ("orgs", "leave"),
     "verify_books": ("books", "verify"),
+    "list_quarantine": ("quarantine", "list"),
+    "get_quarantined": ("quarantine", "get"),
+    "decide_quarantined": ("quarantine", "decide"),
 }
 """Operations whose path names something else than what people think of."""
 

@@ -147,3 +147,16 @@ def test_the_request_id_of_an_unreadable_line_is_found_where_there_is_one() -> N
     assert request_id_of(b'{"request_id": 4}') is None
     assert request_id_of(b"not json") is None
     assert request_id_of(b"[]") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "model"),
+    [
+        ({"request": {**REQUEST, "model": "alias", "offering": "m p=up"}, "grant": {**GRANT, "model": "n"}}, "m"),
+        ({"request": {**REQUEST, "model": "alias"}, "grant": {**GRANT, "model": "n"}}, "n"),
+        ({"request": {**REQUEST, "model": "alias"}}, "alias"),
+        ({"request": None}, None),
+    ],
+)
+def test_the_model_is_the_one_that_the_route_stands_for(fields: dict[str, object], model: str | None) -> None:
+    assert parse(**fields).model == model

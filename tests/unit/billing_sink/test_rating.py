@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from billing_sink.access_log import parse_line
 from billing_sink.prices import PriceBook, UnknownPriceError
-from billing_sink.rating import NOTHING, ImplausibleUsageError, Outcome, Rated, StrayRequestError, UsageSource, rate
+from billing_sink.rating import (
+    NOTHING,
+    SEARCHES_MAX,
+    ImplausibleUsageError,
+    Outcome,
+    Rated,
+    StrayRequestError,
+    UsageSource,
+    rate,
+)
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.pricing import OrgTerms, PriceRow, Rate, Rates, UnpricedError, UnpricedTierError, UnusablePriceError
@@ -349,9 +358,45 @@ def test_the_last_word_of_a_stream_settles_it_and_a_missing_one_does_not(cut: bo
     assert found.outcome is (Outcome.ESTIMATED if cut else Outcome.SETTLED)
 
 
-def test_usage_that_costs_far_more_than_was_held_is_for_a_person_to_look_at() -> None:
+BOUNDED = {**GRANT, "tokens_max": "1000"}
+
+
+@pytest.mark.parametrize(
+    ("references", "tokens", "is_charged"),
+    [(False, 2000, True), (False, 2001, False), (True, 20_000, True), (True, 20_001, False)],
+)
+def test_more_than_the_model_can_have_read_and_written_is_for_a_person_to_look_at(
+    references: bool, tokens: int, is_charged: bool
+) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": tokens}
+    written = line(usage_first=usage, grant=BOUNDED, request={**REQUEST, "references": references})
+    if is_charged:
+        assert rated(written).charge.price_nano_usd == 2 * tokens
+    else:
+        with pytest.raises(ImplausibleUsageError):
+            rated(written)
+
+
+@pytest.mark.parametrize("hold", ["0", "1", "1000"])
+def test_what_is_merely_beyond_its_hold_is_charged(hold: str) -> None:
+    grant = {**BOUNDED, "hold_nano_usd": hold}
+    usage = {"prompt_tokens": 900, "completion_tokens": 900}
+    found = rated(line(usage_first=usage, grant=grant))
+    assert (found.outcome, found.charge.price_nano_usd) == (Outcome.SETTLED, 3600)
+
+
+def test_more_searches_than_a_request_can_have_made_are_for_a_person_to_look_at() -> None:
+    rates = {**RATES, Meter.WEB_SEARCH: Rate(0, 10**12)}
+    key = (ModelName("claude-sonnet-4-5"), ProviderName("anthropic"))
+    prices = PriceBook.of(PriceVersion(18), [(key, PriceRow(PriceVersion(10), rates))])
+
+    def searching(times: int) -> Rated:
+        start = {**MESSAGE_START, "server_tool_use": {"web_search_requests": times}}
+        return rate(parse_line(render(messages_stream(usage_first=start))), prices)
+
+    assert searching(SEARCHES_MAX).outcome is Outcome.SETTLED
     with pytest.raises(ImplausibleUsageError):
-        rated(line(usage_first={"prompt_tokens": 5, "completion_tokens": 10**8}))
+        searching(SEARCHES_MAX + 1)
 
 
 def test_another_2xx_is_an_answer_like_200() -> None:

@@ -3,7 +3,10 @@ import pytest
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
+from gateway_core.ids import ModelName, ProviderName
 from gateway_core.mode import Mode
+from gateway_core.offering import Offering
+from gateway_core.usage import Meter
 from tests.support.admission import CHAT, REQUEST_ID, check_request
 from wire.ext_authz_pb2 import CheckRequest
 
@@ -114,3 +117,20 @@ def test_the_mode_is_that_of_the_route_and_live_where_a_front_filter_knows_no_ot
     assert parse_check(check_request({name: value for name, value in CHAT.items() if name != "mode"})).mode is Mode.LIVE
     with pytest.raises(MalformedCheckError):
         parse_check(check_request({**CHAT, "mode": "free"}))
+
+
+def test_what_the_route_stands_for_is_read_and_none_where_it_leads_to_no_provider() -> None:
+    assert parse_check(check_request({**CHAT, "offering": "m p=up/m"})).offering == Offering(
+        ModelName("m"), {ProviderName("p"): "up/m"}
+    )
+    assert parse_check(check_request(CHAT)).offering is None
+    with pytest.raises(MalformedCheckError):
+        parse_check(check_request({**CHAT, "offering": "m"}))
+
+
+def test_the_meters_that_are_asked_for_are_read_and_none_that_is_not_known() -> None:
+    attempt = parse_check(check_request({**CHAT, "meters": "web_search,audio_output"}))
+    assert attempt.meters == {Meter.WEB_SEARCH, Meter.AUDIO_OUTPUT}
+    assert parse_check(check_request(CHAT)).meters == frozenset()
+    with pytest.raises(MalformedCheckError):
+        parse_check(check_request({**CHAT, "meters": "telepathy"}))

@@ -27,12 +27,13 @@ def headers(response: CheckResponse) -> dict[str, str]:
 
 
 def test_an_admission_carries_the_grant() -> None:
-    response = render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(9_840_450)))
+    response = render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(9_840_450), tokens_max=10_000_000))
     assert response.status.code == 0
     assert MessageToDict(response.dynamic_metadata) == WHOSE | {
         GrantField.MODEL: MODEL,
         GrantField.PRICE_VERSION: 18,
         GrantField.HOLD_NANO_USD: "9840450",
+        GrantField.TOKENS_MAX: "10000000",
     }
 
 

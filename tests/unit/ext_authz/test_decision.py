@@ -13,9 +13,10 @@ from ext_authz.decision import SEARCHES_HELD, Admitted, Refused, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
-from gateway_core.ids import ModelName, OrgId, ProviderName
+from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
+from gateway_core.offering import Offering
 from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Rate, Rates, charge
 from gateway_core.usage import STANDARD, Meter, ServiceTier, Usage
 from tests.support.admission import KEY, MODEL, PROVIDER, REQUEST_ID, VERSION, offers, price
@@ -23,6 +24,7 @@ from tests.support.admission import KEY, MODEL, PROVIDER, REQUEST_ID, VERSION, o
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHEAP, DEAR = price(input_=1, output=4), price(input_=2, output=3)
 OFFERS = offers(chat=(CHEAP,))
+TOKENS_MAX = 128_000 + 1000
 ATTEMPT = Attempt(
     address="192.0.2.7",
     request_id=REQUEST_ID,
@@ -53,7 +55,7 @@ def held(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> NanoUsd:
 
 
 def test_a_good_key_and_a_model_on_offer_is_admitted_at_the_version_of_the_offers() -> None:
-    assert decided() == Admitted(KEY, MODEL, VERSION, held())
+    assert decided() == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
 
 
 @pytest.mark.parametrize(
@@ -166,13 +168,19 @@ def test_an_alias_is_admitted_as_its_model_whichever_of_the_two_the_key_allows(p
     assert refused.error.code == "model_not_allowed"
 
 
+def test_the_grant_says_how_much_the_model_can_do_at_once_whatever_is_asked_of_it() -> None:
+    decision = decided(replace(ATTEMPT, choices=3, max_output_tokens=1))
+    assert isinstance(decision, Admitted)
+    assert decision.tokens_max == 128_000 + 3 * 1000
+
+
 def test_a_hold_is_never_more_than_a_bigint() -> None:
     assert held(replace(ATTEMPT, choices=10**9), offers(chat=(price(output=10**12),))) == MAX_NANO_USD
 
 
 def test_a_model_that_is_free_is_held_at_nothing_and_still_held() -> None:
     assert decided(offered=offers(chat=(price(),))) == Admitted(
-        KEY, MODEL, VERSION, held(offered=offers(chat=(price(),)))
+        KEY, MODEL, VERSION, held(offered=offers(chat=(price(),))), tokens_max=TOKENS_MAX
     )
     assert held(offered=offers(chat=(price(),))) == 0
 
@@ -218,7 +226,7 @@ def test_a_key_whose_route_was_chosen_for_the_other_mode_is_refused_everywhere(
 
 def test_a_test_request_is_held_like_a_live_one_and_rated_by_who_would_be_asked_first() -> None:
     key, attempt = replace(KEY, mode=Mode.TEST), replace(ATTEMPT, mode=Mode.TEST)
-    assert decided(attempt, key) == Admitted(key, MODEL, VERSION, held(), PROVIDER)
+    assert decided(attempt, key) == Admitted(key, MODEL, VERSION, held(), PROVIDER, tokens_max=TOKENS_MAX)
     assert decided(replace(attempt, model=ModelName("gpt-99")), key) == (404, "model_not_found")
     assert decided(attempt, replace(key, models_allowed=("claude-*",))) == (403, "model_not_allowed")
     assert decided(replace(attempt, endpoint=Endpoint.MESSAGES), key) == (400, "endpoint_not_supported")
@@ -255,3 +263,61 @@ def test_searches_are_held_for_where_they_have_a_price() -> None:
     assert held(searching) == held()
     assert held(searching, offers(chat=(with_searches,))) == held() + SEARCHES_HELD * 10**7
     assert held(offered=offers(chat=(with_searches,))) == held()
+
+
+@pytest.mark.parametrize(
+    ("meter", "named"),
+    [
+        (Meter.WEB_SEARCH, "web search"),
+        (Meter.AUDIO_INPUT, "audio input"),
+        (Meter.AUDIO_OUTPUT, "audio output"),
+        (Meter.IMAGE_OUTPUT, "image output"),
+    ],
+)
+def test_what_would_be_counted_needs_a_price_at_every_provider(meter: Meter, named: str) -> None:
+    asking = replace(ATTEMPT, meters=frozenset({meter}))
+    refused = decide(asking, KEY, OFFERS, now=NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.error.status, refused.error.code) == (400, "feature_not_offered")
+    assert named in refused.error.message
+    with_it = PriceRow(VERSION, {**CHEAP.rates, meter: Rate(0, 1)})
+    assert isinstance(decided(asking, offered=offers(chat=(with_it,))), Admitted)
+    assert decided(asking, offered=offers(chat=(with_it, CHEAP))) == (400, "feature_not_offered")
+    free = PriceRow.of(VERSION, ["free"], ["{}"], [0], [0])
+    assert isinstance(decided(asking, offered=offers(chat=(free,))), Admitted)
+
+
+ALIAS = ModelName("mini")
+NEWER = PriceVersion(VERSION + 1)
+AS_BEFORE = Offering(MODEL, {PROVIDER: "up/0"})
+DEARER_MODEL = replace(offers(chat=(DEAR,)).by_model[MODEL], model=ModelName("gpt-9"))
+MOVED = Offers(NEWER, {ALIAS: DEARER_MODEL}, {}).after(replace(OFFERS, by_model={ALIAS: OFFERS.by_model[MODEL]}), NOW)
+"""The alias stood for one model, and stands for another one now."""
+
+
+def test_what_is_held_and_priced_is_what_the_route_stands_for_whichever_revision_is_newer() -> None:
+    attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
+    assert decided(attempt, offered=MOVED) == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
+    attempt = replace(attempt, offering=Offering(DEARER_MODEL.model, {PROVIDER: "up/0"}))
+    assert decided(attempt, offered=MOVED) == Admitted(
+        KEY, DEARER_MODEL.model, NEWER, held(offered=offers(chat=(DEAR,))), tokens_max=TOKENS_MAX
+    )
+
+
+def test_a_route_that_stands_for_what_was_never_read_is_refused_as_changing() -> None:
+    for unknown in (Offering(ModelName("gpt-10"), {PROVIDER: "up/0"}), Offering(MODEL, {PROVIDER: "up/new"})):
+        assert decided(replace(ATTEMPT, offering=unknown)) == (503, "model_changing")
+
+
+def test_who_may_know_of_a_model_is_asked_of_the_newest_reading() -> None:
+    attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
+    hidden = replace(OFFERS.by_model[MODEL], orgs_allowed=frozenset({OrgId("org_2")}))
+    assert decided(attempt, offered=replace(MOVED, by_model={})) == (404, "model_not_found")
+    assert decided(attempt, offered=replace(MOVED, by_model={**MOVED.by_model, MODEL: hidden})) == (
+        404,
+        "model_not_found",
+    )
+    assert decided(attempt, replace(KEY, models_allowed=(str(DEARER_MODEL.model),)), MOVED) == (
+        403,
+        "model_not_allowed",
+    )

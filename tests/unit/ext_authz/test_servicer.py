@@ -20,10 +20,24 @@ from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
 from gateway_core.contract import GrantField, Header
+from gateway_core.endpoints import Endpoint
 from gateway_core.ids import SliceId
 from gateway_core.mode import Mode
+from gateway_core.offering import Offering
 from gateway_core.postgres import Trouble
-from tests.support.admission import CHAT, KEY, REQUEST_ID, Keys, Purse, SliceDrawer, check_request, offers, price
+from tests.support.admission import (
+    CHAT,
+    KEY,
+    MODEL,
+    PROVIDER,
+    REQUEST_ID,
+    Keys,
+    Purse,
+    SliceDrawer,
+    check_request,
+    offers,
+    price,
+)
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
 
 PEPPER = SecretStr("pepper")
@@ -50,6 +64,13 @@ class CurrentOffers:
 
     def __init__(self, current: Offers) -> None:
         self.offers = current
+        self.next: list[Offers] = []
+
+    async def wait_for_next(self, timeout_s: float) -> bool:
+        if timeout_s <= 0 or not self.next:
+            return False
+        self.offers = self.next.pop(0)
+        return True
 
 
 class Gate:
@@ -240,3 +261,27 @@ async def test_a_use_of_a_key_is_noted_when_it_opens_something_and_only_then(gat
     assert gate.uses.due(now) == {}
     await gate.ask(from_client())
     assert gate.uses.due(now) == {KEY.key_id: now}
+
+
+NEW_ROUTE = Offering(MODEL, {PROVIDER: "up/new"})
+
+
+def at_new_revision(gate: Gate) -> Offers:
+    """A reading in which the model is what Envoy's route says already."""
+    known = gate.offers.offers.by_model[MODEL]
+    deployment = replace(known.prices[Endpoint.CHAT][0], upstream_model="up/new")
+    return replace(gate.offers.offers, by_model={MODEL: replace(known, prices={Endpoint.CHAT: (deployment,)})})
+
+
+async def test_a_request_whose_route_is_newer_than_the_reading_waits_for_the_next_ones(gate: Gate) -> None:
+    gate.offers.next = [gate.offers.offers, at_new_revision(gate)]
+    response = await gate.ask(from_client(offering=str(NEW_ROUTE)))
+    assert response.WhichOneof("http_response") == "ok_response"
+    assert gate.offers.next == []
+
+
+async def test_a_request_whose_route_nobody_comes_to_know_is_told_to_try_again_and_holds_nothing(gate: Gate) -> None:
+    response = await gate.ask(from_client(offering=str(NEW_ROUTE)))
+    assert response.denied_response.status.code == 503
+    assert response.dynamic_metadata[GrantField.ERROR_CODE] == "model_changing"
+    assert gate.purse.held == {}

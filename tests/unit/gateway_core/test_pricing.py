@@ -392,3 +392,13 @@ def test_the_worst_case_is_in_the_dearest_service_tier_it_may_be_served_at(
 
 def test_the_worst_case_counts_the_searches_it_may_make() -> None:
     assert worst_case_nano_usd(TIERED, LIST_TERMS, input_tokens_max=0, output_tokens_max=0, searches_max=3) == 300
+
+
+@given(row=rows(), count=st.integers(1, 10), tier=SERVICE_TIERS, meter=st.sampled_from(PROVIDER_METERS))
+def test_what_a_row_covers_can_be_charged_at_whatever_tier_it_is_served(
+    row: PriceRow, count: int, tier: ServiceTier, meter: Meter
+) -> None:
+    assert row.covers(meter, tier)
+    charge(Usage({meter: count}, tier), row, LIST_TERMS)
+    without = PriceRow(row.version, {other: rate for other, rate in row.rates.items() if other is not meter})
+    assert not without.covers(meter)

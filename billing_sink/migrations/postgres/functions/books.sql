@@ -34,6 +34,12 @@ CREATE OR REPLACE FUNCTION billing.check_books() RETURNS TABLE (name text, wrong
     WHERE h.state IN ('settled', 'released', 'estimated')
       AND NOT EXISTS (SELECT FROM billing.requests r WHERE r.request_id = h.request_id)
     UNION ALL
+    SELECT 'decided_charges_are_in_the_ledger', count(*), min(d.quarantine_id)::text
+    FROM billing.quarantine_decisions d
+    JOIN billing.quarantine q USING (quarantine_id)
+    LEFT JOIN billing.requests r ON r.request_id = q.request_id
+    WHERE d.decision = 'charge' AND (r.price_nano_usd, r.absorbed_nano_usd) IS DISTINCT FROM (d.charged_nano_usd, 0)
+    UNION ALL
     SELECT 'seals_are_whole', count(*), min(seal_id)::text FROM billing.broken_seals() AS broken (seal_id)
     UNION ALL
     SELECT 'invoices_join_and_add_up', count(*), min(invoice_id) FROM (

@@ -1,0 +1,66 @@
+-- Sets money aside for a request. True if the balance covers it; false, and nothing changed, if not. Asked again about a
+-- request whose hold is open: true, and that hold stays the only one.
+--
+-- Two questions about one request may be here at once: a connection whose client is gone still finishes its statement. The
+-- second then waits for the first at the account, and finds its hold.
+CREATE OR REPLACE FUNCTION billing.place_hold(
+    p_request_id text, p_org_id text, p_key_id text, p_amount_nano_usd bigint, p_expires_at timestamptz,
+    p_mode text DEFAULT 'live'
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_account bigint;
+    v_open billing.holds;
+BEGIN
+    UPDATE billing.accounts SET held_nano_usd = held_nano_usd + p_amount_nano_usd
+    WHERE kind = 'balance' AND org_id = p_org_id AND mode = p_mode AND posted_nano_usd > 0
+      AND posted_nano_usd - held_nano_usd >= p_amount_nano_usd
+    RETURNING account_id INTO v_account;
+    IF FOUND THEN
+        INSERT INTO billing.holds (request_id, account_id, key_id, amount_nano_usd, expires_at)
+        VALUES (p_request_id, v_account, p_key_id, p_amount_nano_usd, p_expires_at)
+        ON CONFLICT (request_id) DO NOTHING;
+        IF FOUND THEN
+            RETURN true;
+        END IF;
+        UPDATE billing.accounts SET held_nano_usd = held_nano_usd - p_amount_nano_usd WHERE account_id = v_account;
+    END IF;
+    -- Also when the balance does not cover it: what it lacks may be what the first question has set aside.
+    SELECT * INTO v_open FROM billing.holds WHERE request_id = p_request_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF v_open.state <> 'held' OR v_open.key_id <> p_key_id OR v_open.amount_nano_usd < p_amount_nano_usd
+        OR NOT EXISTS (SELECT FROM billing.accounts
+                       WHERE account_id = v_open.account_id AND org_id = p_org_id AND mode = p_mode) THEN
+        -- Another question under the same id, or the request has ended: whoever asks must not let it pass.
+        RAISE unique_violation USING MESSAGE = 'request ' || p_request_id || ' has another hold';
+    END IF;
+    RETURN true;
+END $$;
+
+-- Ends holds whose time is over and of whose request nothing was heard, or nothing that anybody could price and has decided
+-- about in time. Returns how many.
+CREATE OR REPLACE FUNCTION billing.expire_holds(p_now timestamptz, p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    -- The same order of locks as billing.settle.
+    PERFORM pg_advisory_xact_lock(hashtext('billing.settle'));
+    WITH ended AS (
+        UPDATE billing.holds SET state = 'expired', finished_at = p_now
+        WHERE request_id IN (
+            SELECT h.request_id FROM billing.holds h WHERE h.state = 'held' AND h.expires_at <= p_now
+              AND NOT EXISTS (
+                SELECT FROM billing.quarantine q
+                WHERE q.request_id = h.request_id AND q.quarantined_at > p_now - billing.quarantine_wait())
+            ORDER BY h.expires_at LIMIT p_limit)
+        RETURNING account_id, amount_nano_usd
+    ), per_account AS (
+        SELECT account_id, sum(amount_nano_usd)::bigint AS amount, count(*) AS holds FROM ended GROUP BY account_id
+    ), freed AS (
+        UPDATE billing.accounts a SET held_nano_usd = a.held_nano_usd - p.amount
+        FROM per_account p WHERE a.account_id = p.account_id
+    )
+    SELECT coalesce(sum(holds), 0) INTO v_count FROM per_account;
+    RETURN v_count;
+END $$;
