@@ -144,7 +144,7 @@ async def accept_invitation(call: Call, body: Acceptance) -> Member:
     )
     if invitation is None:
         raise InvalidFieldsError(InvalidField("/token", "unknown, used, too old, or sent to another address"))
-    if found(await postgres_orgs.find_org(call.db, invitation.org_id, lock=True)).disabled_at is not None:
+    if found(await postgres_orgs.find_org(call.db, invitation.org_id)).disabled_at is not None:
         raise ClosedOrganizationError
     member = await postgres_orgs.add_member(call.db, invitation.org_id, user.id, invitation.role)
     await call.audit("invitation.accept", invitation.id, before=invitation, after=member, org_id=invitation.org_id)
