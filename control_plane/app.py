@@ -74,7 +74,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         first = await read_catalog(pool, seal, log)
         publisher = Publisher(first, Translator(settings), cache, reports.changed, registry, log)
         discovery = await start_server(
-            AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
+            AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}", settings.xds_tls
         )
         public_url = settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
         public_url = public_url.rstrip("/")

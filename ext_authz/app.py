@@ -90,7 +90,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             log=log,
         )
         address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
-        server = await start_server(service, address, checks_max=settings.checks_max)
+        server = await start_server(service, address, settings.tls, checks_max=settings.checks_max)
         stale = asyncio.Event()
         try:
             async with (

@@ -6,15 +6,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
-import grpc
 import pytest
 
-from gateway_core.contract import Header
+from gateway_core.contract import Header, Peer
 from local_stack.ports import free_port
 from tests.support.admission import check_request
 from tests.support.api import PEPPER, Account, Api, Reply, running_api
+from tests.support.planes import Certificates
 from tests.support.processes import running_python
 from tests.support.stack import eventually
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
@@ -38,7 +39,7 @@ class Authorizer:
 
 
 @asynccontextmanager
-async def authorizer(dsn: str) -> AsyncIterator[Authorizer]:
+async def authorizer(dsn: str, certificates: Certificates) -> AsyncIterator[Authorizer]:
     port, metrics_port = free_port(), free_port()
     async with (
         running_python(
@@ -48,8 +49,9 @@ async def authorizer(dsn: str) -> AsyncIterator[Authorizer]:
             TOLLGATE_API_KEY_PEPPER=PEPPER.get_secret_value(),
             TOLLGATE_EXT_AUTHZ_PORT=str(port),
             TOLLGATE_EXT_AUTHZ_METRICS_PORT=str(metrics_port),
+            **certificates.environment("EXT_AUTHZ", Peer.EXT_AUTHZ),
         ) as process,
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        certificates.channel(port, Peer.EXT_AUTHZ, caller=certificates.of(Peer.ENVOY)) as channel,
     ):
         call = channel.unary_unary(
             "/envoy.service.auth.v3.Authorization/Check",
@@ -76,9 +78,10 @@ async def owner(api: Api) -> Account:
 
 
 @pytest.fixture
-async def two(database: str, owner: Account) -> AsyncIterator[list[Authorizer]]:
+async def two(database: str, owner: Account, tmp_path: Path) -> AsyncIterator[list[Authorizer]]:
+    certificates = Certificates.issued(tmp_path)
     async with AsyncExitStack() as stack:
-        running = [await stack.enter_async_context(authorizer(database)) for _ in range(2)]
+        running = [await stack.enter_async_context(authorizer(database, certificates)) for _ in range(2)]
         key = await owner.api.post(f"{owner.org}/keys", {"name": "another"})
         await propagation(owner, key["id"], lambda reply: len(reply["authorizers"]) == 2 and reply["propagated"])
         yield running

@@ -36,6 +36,7 @@ from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
 from tests.support.catalogs import catalog, settings
 from tests.support.logs import QUIET
+from tests.support.planes import certificates_for_a_while
 
 PEPPER = SecretStr("pepper")
 KEY = SecretStr(urlsafe_b64encode(bytes(32)).decode())
@@ -219,7 +220,7 @@ async def running_api(
 
     Payments are made at a stand-in for Stripe, if there is one.
     """
-    async with outgoing_http() as http:
+    async with outgoing_http() as http, certificates_for_a_while() as certificates:
         clock, mailbox = clock or Clock(), Mailbox()
         seal = Seal(KEY, secrets.token_bytes)
         access_tokens = AccessTokens(pool, seal, clock.now, secrets.token_bytes, QUIET, rotate_after=timedelta(days=30))
@@ -247,7 +248,7 @@ async def running_api(
             random_bytes=secrets.token_bytes,
             log=QUIET,
             current_catalog=lambda: catalog([]),
-            configuration_check=ConfigurationCheck(check_settings or settings()),
+            configuration_check=ConfigurationCheck(check_settings or settings(certificates=certificates.directory)),
         )
         app = make_app(services, ready=lambda: None, registry=registry or CollectorRegistry())
         async with serving(app, "127.0.0.1", port) as address, aiohttp.ClientSession() as session:
