@@ -24,10 +24,11 @@ class PostgresAuthorizers:
     async def report(self, taken_up: TakenUp) -> None:
         """This process runs, and has taken up so much."""
         await self._pool.execute(
-            "SELECT accounts.report_authorizer($1, $2, $3)",
+            "SELECT accounts.report_authorizer($1, $2, $3, $4)",
             self._instance_id,
             taken_up.number,
             timedelta(seconds=taken_up.age_s),
+            taken_up.catalog_revision,
         )
 
     async def dismiss(self) -> None:

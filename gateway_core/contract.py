@@ -145,6 +145,8 @@ class Channel:
     Numbers are committed, and so heard, in their order.
     """
 
+    AUTHORIZER: Final = "authorizer_changed"
+    """Payload: the catalogue revision that a process of ext_authz serves from now on."""
 
 
 class Cluster:

@@ -8,9 +8,6 @@ from pydantic import Field
 from control_plane.accounts.model import Resource
 from control_plane.database import Database
 
-SILENT: Final = timedelta(seconds=5)
-"""A process that was not heard from for so long does not count: it is gone, or it can hold no money and admits nobody."""
-
 KEPT: Final = timedelta(hours=1)
 """How long it is known when a process took up what."""
 
@@ -45,13 +42,12 @@ async def find_propagation(db: Database, org_id: str, key_id: str) -> Propagatio
                a.change_number >= k.change_number AS taken_up,
                (SELECT extract(epoch FROM min(u.taken_up_at) - k.changed_at) * 1000 FROM accounts.key_uptakes u
                 WHERE u.instance_id = a.instance_id AND u.change_number >= k.change_number
-                  AND k.changed_at > greatest(a.started_at, now() - $4::interval))::bigint AS took_ms
-        FROM accounts.api_keys k LEFT JOIN accounts.authorizers a ON a.heard_at > now() - $3::interval
+                  AND k.changed_at > greatest(a.started_at, now() - $3::interval))::bigint AS took_ms
+        FROM accounts.api_keys k LEFT JOIN accounts.live_authorizers a ON true
         WHERE k.org_id = $1 AND k.key_id = $2 ORDER BY a.started_at, a.instance_id
         """,
         org_id,
         key_id,
-        SILENT,
         KEPT,
     )
     if not rows:

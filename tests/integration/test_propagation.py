@@ -11,10 +11,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway_core.contract import Header, Peer
+from gateway_core.contract import Channel, Header, Peer
 from local_stack.ports import free_port
 from tests.support.admission import check_request
 from tests.support.api import PEPPER, Account, Api, Reply, running_api
+from tests.support.catalog_api import PROVIDER, put
 from tests.support.planes import Certificates
 from tests.support.processes import running_python
 from tests.support.stack import eventually
@@ -265,3 +266,50 @@ async def test_a_use_is_not_kept_waiting_by_somebody_who_changes_the_key(api: Ap
         await connection.execute("UPDATE accounts.api_keys SET name = 'x' WHERE key_id = $1", made["id"])
         async with asyncio.timeout(2):
             await api.pool.execute("SELECT accounts.touch_keys(ARRAY[$1], ARRAY[now()])", made["id"])
+
+
+async def test_a_change_of_the_catalogue_is_served_and_told_within_a_second_by_every_process(
+    api: Api, two: list[Authorizer]
+) -> None:
+    assert len(two) == 2
+    operator = api.as_(await api.operator_token())
+    heard: asyncio.Queue[str] = asyncio.Queue(100)
+    async with api.pool.acquire() as connection:
+        await connection.add_listener(Channel.AUTHORIZER, lambda *heard_: heard.put_nowait(str(heard_[3])))
+        made = await put(operator, "/providers/one", PROVIDER)
+        async with asyncio.timeout(BOUND_S):
+            told = [await heard.get(), await heard.get()]
+        await connection.reset()
+    assert told == [str(made["revision"])] * 2
+    readers = (await operator.get("/nodes"))["authorizers"]
+    assert [(each["catalog_revision"], each["lags"]) for each in readers] == [(made["revision"], False)] * 2
+
+
+async def test_a_process_that_starts_is_waited_for_from_before_it_reads_the_catalogue(
+    database: str, api: Api, tmp_path: Path
+) -> None:
+    seen: list[list[int]] = []
+    async with api.pool.acquire() as connection, connection.transaction():
+        # Reading has to wait for this; what it does before that can be seen.
+        await connection.execute("LOCK TABLE catalog.revisions")
+        starting = asyncio.create_task(_start_and_stop(database, Certificates.issued(tmp_path)))
+
+        async def registered() -> bool:
+            seen.append(await _revisions_served(api))
+            return bool(seen[-1])
+
+        await eventually(registered)
+        assert seen[-1] == [0]
+    await starting
+    # It has said goodbye.
+    assert await _revisions_served(api) == []
+
+
+async def _start_and_stop(database: str, certificates: Certificates) -> None:
+    async with authorizer(database, certificates):
+        pass
+
+
+async def _revisions_served(api: Api) -> list[int]:
+    rows = await api.pool.fetch("SELECT catalog_revision FROM accounts.live_authorizers")
+    return [row["catalog_revision"] for row in rows]
