@@ -72,7 +72,8 @@ async def list_nodes(db: Database) -> list[Node]:
     """Every connected Envoy, of all control planes."""
     rows = await db.fetch(
         """
-        SELECT node_id AS id, control_plane, connected_at, accepted_revision, refused_revision, refusal, types
+        SELECT node_id AS id, control_plane, connected_at, accepted_revision, refused_revision, refusal, types,
+               is_silent AS silent
         FROM catalog.connected_nodes ORDER BY node_id, control_plane, stream
         """
     )
@@ -126,6 +127,7 @@ def _written_node(node: NodeStatus) -> dict[str, object]:
         "connected_at": node.connected_at.isoformat(),
         "accepted_revision": node.accepted_revision,
         "refused_revision": node.refused_revision,
+        "is_silent": node.is_silent,
         "refusal": None if node.refusal is None else _storable(node.refusal),
         "types": {type_url.rpartition(".")[2]: _written_type(status) for type_url, status in node.types.items()},
     }

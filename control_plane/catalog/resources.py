@@ -26,7 +26,7 @@ class Operation(Revised):
 
     id: str
     state: OperationState = Field(
-        description="applied: every connected Envoy has accepted it, and every running process of ext_authz serves it. rolled_back: one refused it, and it was undone. "
+        description="applied: every connected Envoy that answers has accepted it, and every running process of ext_authz serves it. rolled_back: one refused it, and it was undone. "
         "rejected: one refused it, and it could not be undone because others had changed the same since."
     )
     action: str
@@ -116,6 +116,9 @@ class Node(Resource):
     accepted_revision: int = Field(description="The newest revision that it has accepted whole.")
     refused_revision: int | None
     refusal: str | None
+    silent: bool = Field(
+        description="It has not answered what it was sent for some seconds, and no change waits for it until it does."
+    )
     types: dict[str, NodeType]
 
 

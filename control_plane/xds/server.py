@@ -25,6 +25,11 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
     # Envoy pings every few seconds (bootstrap.yaml); by default grpcio takes that for an attack and hangs up.
     ("grpc.http2.max_ping_strikes", 0),
+    # And an Envoy that does not answer ours, nor anything else, is hung up on: it dials again when it can.
+    ("grpc.keepalive_time_ms", 10_000),
+    # Not `keepalive_timeout_ms`, which a server of grpcio 1.85 takes and does not act on.
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 

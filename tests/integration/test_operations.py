@@ -105,6 +105,26 @@ async def test_a_change_is_applied_once_every_authorizer_serves_it(api: Api, con
     assert (done["state"], done["nodes"], done["authorizers"], done["waiting_for"]) == ("applied", 1, 2, [])
 
 
+async def test_a_silent_envoy_is_shown_and_neither_waited_for_nor_believed(
+    api: Api, control_plane: ControlPlane
+) -> None:
+    made = await put(api, "/providers/one", PROVIDER)
+    revision = made["revision"]
+    silent = replace(NODE, stream=2, node_id="envoy-2", is_silent=True)
+    await control_plane.says(at(revision - 1), at(revision - 1, refused=revision, node=silent))
+    assert (await now(api, made))["waiting_for"] == ["envoy-1"]
+    assert [node["silent"] for node in (await api.get("/nodes"))["data"]] == [False, True]
+    await control_plane.says(at(revision), at(revision - 1, refused=revision, node=silent))
+    done = await now(api, made)
+    assert (done["state"], done["nodes"]) == ("applied", 1)
+
+    # It counts again once it answers.
+    next_ = await put(api, "/providers/one", PROVIDER | {"requests_max": 2}, etag="*")
+    back = replace(silent, is_silent=False)
+    await control_plane.says(at(next_["revision"]), at(revision, node=back))
+    assert (await now(api, next_))["waiting_for"] == ["envoy-2"]
+
+
 async def test_what_a_change_waits_for_is_told_by_id_whatever_it_is(api: Api, control_plane: ControlPlane) -> None:
     made = await put(api, "/providers/one", PROVIDER)
     await Authorizer(api.pool).serves(0)
