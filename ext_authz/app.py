@@ -47,70 +47,71 @@ _CHANGE = re.compile("[0-9]{1,18}:[0-9a-f]{64}(,[0-9a-f]{64})*")
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    async with await connect_pool(
-        settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
-    ) as pool:
-        uptake = Uptake(monotonic)
-        instance = new_id("authz", secrets.token_bytes)
-        authorizers = PostgresAuthorizers(pool, instance)
-        async with _registered(authorizers, uptake, log):
-            offers = await PostgresOffers.read(pool, log)
-            uptake.read_catalog(offers.offers.version)
-            keys = KeyCache(
-                PostgresKeys(pool),
-                entries_max=settings.key_cache_entries,
-                ttl_ms=settings.key_cache_ttl_ms,
-                stale_ms=settings.key_cache_stale_ms,
-                trouble=Trouble,
-                monotonic=monotonic,
-            )
-            listener = Listener(
-                settings.postgres_dsn,
-                [Channel.API_KEY, Channel.CATALOG],
-                service="ext_authz",
-                registry=registry,
-                log=log,
-            )
-            uses = KeyUses(keys_max=settings.key_cache_entries)
-            hold_ttl = timedelta(milliseconds=settings.hold_ttl_ms)
-            slices = Slices(
-                PostgresSlices(pool, instance, share_ppm=settings.slice_share_ppm, request_ttl=hold_ttl, now=utc_now),
-                new_slice_id=lambda: SliceId(new_id("slice", secrets.token_bytes)),
-                monotonic=monotonic,
-                log=log,
-            )
-            service = Authorization(
-                keys=keys,
-                offers=offers,
-                slices=slices,
-                holds=PostgresHolds(pool, utc_now),
-                uses=uses,
-                pepper=settings.api_key_pepper,
-                hold_ttl=hold_ttl,
-                now=utc_now,
-                monotonic=monotonic,
-                registry=registry,
-                log=log,
-            )
-            address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
-            server = await start_server(service, address, settings.tls, checks_max=settings.checks_max)
-            stale = asyncio.Event()
-            try:
-                async with (
-                    serving_health(
-                        settings.ext_authz_metrics_host, settings.ext_authz_metrics_port, always_ready, registry
-                    ),
-                    asyncio.TaskGroup() as group,
-                ):
-                    group.create_task(_follow_changes(listener, keys, uptake, stale), name="follow_changes")
-                    group.create_task(_refresh_offers(offers, uptake, stale, log), name="refresh_offers")
-                    group.create_task(_report(keys, uptake, authorizers, log), name="report")
-                    group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
-                    group.create_task(slices.give_back(), name="give_back")
-                    group.create_task(_put_away(slices), name="put_away")
-            finally:
-                await server.stop(grace=1.0)
-                await _close(slices, log)
+    uptake = Uptake(monotonic)
+    instance = new_id("authz", secrets.token_bytes)
+    async with (
+        await connect_pool(
+            settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
+        ) as pool,
+        _registered(PostgresAuthorizers(pool, instance), uptake, log) as authorizers,
+    ):
+        offers = await PostgresOffers.read(pool, log)
+        uptake.read_catalog(offers.offers.version)
+        keys = KeyCache(
+            PostgresKeys(pool),
+            entries_max=settings.key_cache_entries,
+            ttl_ms=settings.key_cache_ttl_ms,
+            stale_ms=settings.key_cache_stale_ms,
+            trouble=Trouble,
+            monotonic=monotonic,
+        )
+        listener = Listener(
+            settings.postgres_dsn,
+            [Channel.API_KEY, Channel.CATALOG],
+            service="ext_authz",
+            registry=registry,
+            log=log,
+        )
+        uses = KeyUses(keys_max=settings.key_cache_entries)
+        hold_ttl = timedelta(milliseconds=settings.hold_ttl_ms)
+        slices = Slices(
+            PostgresSlices(pool, instance, share_ppm=settings.slice_share_ppm, request_ttl=hold_ttl, now=utc_now),
+            new_slice_id=lambda: SliceId(new_id("slice", secrets.token_bytes)),
+            monotonic=monotonic,
+            log=log,
+        )
+        service = Authorization(
+            keys=keys,
+            offers=offers,
+            slices=slices,
+            holds=PostgresHolds(pool, utc_now),
+            uses=uses,
+            pepper=settings.api_key_pepper,
+            hold_ttl=hold_ttl,
+            now=utc_now,
+            monotonic=monotonic,
+            registry=registry,
+            log=log,
+        )
+        address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
+        server = await start_server(service, address, settings.tls, checks_max=settings.checks_max)
+        stale = asyncio.Event()
+        try:
+            async with (
+                serving_health(
+                    settings.ext_authz_metrics_host, settings.ext_authz_metrics_port, always_ready, registry
+                ),
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(_follow_changes(listener, keys, uptake, stale), name="follow_changes")
+                group.create_task(_refresh_offers(offers, uptake, stale, log), name="refresh_offers")
+                group.create_task(_report(keys, uptake, authorizers, log), name="report")
+                group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
+                group.create_task(slices.give_back(), name="give_back")
+                group.create_task(_put_away(slices), name="put_away")
+        finally:
+            await server.stop(grace=1.0)
+            await _close(slices, log)
 
 
 async def _follow_changes(listener: Listener, keys: KeyCache, uptake: Uptake, stale: asyncio.Event) -> None:
@@ -178,14 +179,16 @@ async def _close(slices: Slices, log: Logger) -> None:
 
 
 @asynccontextmanager
-async def _registered(authorizers: PostgresAuthorizers, uptake: Uptake, log: Logger) -> AsyncIterator[None]:
+async def _registered(
+    authorizers: PostgresAuthorizers, uptake: Uptake, log: Logger
+) -> AsyncIterator[PostgresAuthorizers]:
     """Known to be there from before the catalogue is read, so that a change of it waits for this process, until it has stopped."""
     newest = await authorizers.newest_change()
     # Nothing is remembered yet, so nothing older can be.
     uptake.close_gap(newest)
     try:
         await authorizers.report(TakenUp(newest, age_s=0.0, catalog_revision=0))
-        yield
+        yield authorizers
     finally:
         await _say_goodbye(authorizers, log)
 

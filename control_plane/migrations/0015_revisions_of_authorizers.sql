@@ -5,7 +5,7 @@ ALTER TABLE accounts.authorizers
     -- 0 until it has read the catalogue; NULL: it is of a version that does not say.
     ADD COLUMN catalog_revision bigint;
 
--- One that was not heard from for longer does not count: it is gone, or it can hold no money and admits nobody.
+-- One that was not heard from for longer does not count: it is gone, or cut off from here.
 CREATE VIEW accounts.live_authorizers AS
     SELECT * FROM accounts.authorizers WHERE heard_at > now() - interval '5 seconds';
 
