@@ -79,13 +79,17 @@ async def serve(settings: Settings, log: Logger) -> None:
         _mail_sender(settings, registry, log) as mail,
     ):
         listener = Listener(
-            settings.postgres_dsn, [Channel.CATALOG], service="control_plane", registry=registry, log=log
+            settings.postgres_dsn,
+            [Channel.CATALOG, Channel.AUTHORIZER],
+            service="control_plane",
+            registry=registry,
+            log=log,
         )
-        watcher = CatalogWatcher(pool, listener, seal, log)
+        watcher = CatalogWatcher(pool, listener, seal, log, authorizer_changed=reports.changed)
         first = await read_catalog(pool, seal, log)
         publisher = Publisher(first, Translator(settings), cache, reports.changed, registry, log)
         discovery = await start_server(
-            AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}"
+            AggregatedDiscovery(cache, nodes, log), f"{settings.xds_host}:{settings.xds_port}", settings.xds_tls
         )
         public_url = settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
         public_url = public_url.rstrip("/")

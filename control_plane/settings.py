@@ -1,5 +1,6 @@
 """Settings of the control plane; the table in README.md explains each."""
 
+from pathlib import Path
 from typing import Final, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -8,7 +9,7 @@ from control_plane.accounts.mail import Relay, Tls, is_mail_address
 from control_plane.catalog.model import check_base_url
 from control_plane.oidc.issuers import IssuerSettings, is_allowed_url
 from gateway_core.contract import REQUEST_S_MAX
-from gateway_core.settings import HostPort, HostPorts, ServiceSettings
+from gateway_core.settings import HostPort, HostPorts, ServiceSettings, TlsFiles
 
 MIB: Final = 1024 * 1024
 
@@ -54,6 +55,9 @@ class Settings(SealingSettings):
 
     xds_host: str = "127.0.0.1"
     xds_port: int = 18000
+    xds_tls_certificate: Path
+    xds_tls_key: Path
+    xds_tls_ca: Path
 
     # Whether a provider may be on loopback or in a private network, and be reached without TLS.
     private_providers_allowed: bool = False
@@ -86,6 +90,11 @@ class Settings(SealingSettings):
         if url is not None:
             check_base_url(url)
         return url
+
+    @property
+    def xds_tls(self) -> TlsFiles:
+        """What discovery shows to Envoy, and what Envoy has to show."""
+        return TlsFiles(self.xds_tls_certificate, self.xds_tls_key, self.xds_tls_ca)
 
     @property
     def relay(self) -> Relay | None:

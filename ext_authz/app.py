@@ -1,11 +1,12 @@
 """The wiring of ext_authz, top to bottom: keys and catalogue in memory, holds in Postgres, one gRPC method.
 
-Beside it, what it tells of itself: how far it has followed the changes of keys, and which keys were used.
+Beside it, what it tells of itself: how far it has followed the changes of keys and of the catalogue, and which keys were used.
 """
 
 import asyncio
 import secrets
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, Counter
@@ -18,7 +19,7 @@ from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.settings import Settings
 from ext_authz.slices import Slices
-from ext_authz.uptake import Uptake
+from ext_authz.uptake import TakenUp, Uptake
 from ext_authz.uses import KeyUses
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import Channel
@@ -33,8 +34,8 @@ STATEMENT_TIMEOUT_S = 1.5
 """Shorter than Envoy waits for an answer (`EXT_AUTHZ_ATTEMPT_TIMEOUT` in control_plane/xds/http_filters.py)."""
 RETRY_S = 0.5
 HEARTBEAT_S = 1.0
-"""A process that is not heard from for some of these is taken for gone (`SILENT` in control_plane/accounts/postgres_propagation.py)."""
-REPORT_GAP_S = 0.05
+"""A process that is not heard from for some of these is taken for gone (`accounts.live_authorizers`)."""
+REPORT_GAP_S = 0.01
 USES_S = 5.0
 PUT_AWAY_S = 5.0
 
@@ -42,10 +43,16 @@ PUT_AWAY_S = 5.0
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    async with await connect_pool(
-        settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
-    ) as pool:
+    uptake = Uptake(monotonic)
+    instance = new_id("authz", secrets.token_bytes)
+    async with (
+        await connect_pool(
+            settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
+        ) as pool,
+        _registered(PostgresAuthorizers(pool, instance), uptake, log) as authorizers,
+    ):
         offers = await PostgresOffers.read(pool, utc_now, log)
+        uptake.read_catalog(offers.offers.version)
         keys = KeyCache(
             PostgresKeys(pool),
             entries_max=settings.key_cache_entries,
@@ -62,14 +69,11 @@ async def serve(settings: Settings, log: Logger) -> None:
             log=log,
         )
         uses = KeyUses(keys_max=settings.key_cache_entries)
-        uptake = Uptake(monotonic)
         foreign = Counter(
             "tollgate_ext_authz_foreign_announcements",
             "Announcements of keys that are none of Postgres's own: somebody else has used the channel",
             registry=registry,
         )
-        instance = new_id("authz", secrets.token_bytes)
-        authorizers = PostgresAuthorizers(pool, instance)
         hold_ttl = timedelta(milliseconds=settings.hold_ttl_ms)
         slices = Slices(
             PostgresSlices(pool, instance, share_ppm=settings.slice_share_ppm, request_ttl=hold_ttl, now=utc_now),
@@ -91,7 +95,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             log=log,
         )
         address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
-        server = await start_server(service, address, checks_max=settings.checks_max)
+        server = await start_server(service, address, settings.tls, checks_max=settings.checks_max)
         stale = asyncio.Event()
         try:
             async with (
@@ -101,7 +105,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(_follow_changes(listener, keys, uptake, stale, foreign), name="follow_changes")
-                group.create_task(_refresh_offers(offers, stale, log), name="refresh_offers")
+                group.create_task(_refresh_offers(offers, uptake, stale, log), name="refresh_offers")
                 group.create_task(_report(keys, uptake, authorizers, foreign, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
                 group.create_task(slices.give_back(), name="give_back")
@@ -109,7 +113,6 @@ async def serve(settings: Settings, log: Logger) -> None:
         finally:
             await server.stop(grace=1.0)
             await _close(slices, log)
-            await _say_goodbye(authorizers, log)
 
 
 async def _follow_changes(
@@ -189,6 +192,21 @@ async def _close(slices: Slices, log: Logger) -> None:
         log.warning("slices_not_returned", error=type(error).__name__)
 
 
+@asynccontextmanager
+async def _registered(
+    authorizers: PostgresAuthorizers, uptake: Uptake, log: Logger
+) -> AsyncIterator[PostgresAuthorizers]:
+    """Known to be there from before the catalogue is read, so that a change of it waits for this process, until it has stopped."""
+    newest = await authorizers.newest_change()
+    # Nothing is remembered yet, so nothing older can be.
+    uptake.close_gap(newest)
+    try:
+        await authorizers.report(TakenUp(newest, age_s=0.0, catalog_revision=0))
+        yield authorizers
+    finally:
+        await _say_goodbye(authorizers, log)
+
+
 async def _say_goodbye(authorizers: PostgresAuthorizers, log: Logger) -> None:
     try:
         await authorizers.dismiss()
@@ -197,7 +215,7 @@ async def _say_goodbye(authorizers: PostgresAuthorizers, log: Logger) -> None:
         log.warning("dismissal_failed", error=type(error).__name__)
 
 
-async def _refresh_offers(offers: PostgresOffers, stale: asyncio.Event, log: Logger) -> None:
+async def _refresh_offers(offers: PostgresOffers, uptake: Uptake, stale: asyncio.Event, log: Logger) -> None:
     while True:
         await stale.wait()
         stale.clear()
@@ -207,3 +225,5 @@ async def _refresh_offers(offers: PostgresOffers, stale: asyncio.Event, log: Log
             log.warning("offers_unreadable", error=type(error).__name__)
             stale.set()
             await asyncio.sleep(RETRY_S)
+        else:
+            uptake.read_catalog(offers.offers.version)

@@ -24,10 +24,11 @@ class PostgresAuthorizers:
     async def report(self, taken_up: TakenUp) -> bool:
         """This process runs, and has taken up so much. False if there was no such change yet: then nothing is noted."""
         believed: bool = await self._pool.fetchval(
-            "SELECT accounts.report_authorizer($1, $2, $3)",
+            "SELECT accounts.report_authorizer($1, $2, $3, $4)",
             self._instance_id,
             taken_up.number,
             timedelta(seconds=taken_up.age_s),
+            taken_up.catalog_revision,
         )
         return believed
 

@@ -20,12 +20,15 @@ from ext_authz.slices import Payer, Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.clock import Monotonic, Now
+from gateway_core.contract import Peer
 from gateway_core.errors import INSUFFICIENT_QUOTA, MODEL_CHANGING
 from gateway_core.ids import KeyId, OrgId, RequestId
 from gateway_core.logs import Logger
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
+from gateway_core.mutual_tls import only_for, server_credentials
 from gateway_core.postgres import Trouble
+from gateway_core.settings import TlsFiles
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
 
 BEHIND_S_MAX: Final = 0.5
@@ -145,19 +148,20 @@ class Authorization:
         return await self._keys.find(hash_key(attempt.credential, self._pepper))
 
 
-async def start_server(service: Authorization, address: str, *, checks_max: int) -> grpc.aio.Server:
-    """Serve checks on `host:port`; more than `checks_max` at once are refused, which Envoy answers with 503.
+async def start_server(service: Authorization, address: str, tls: TlsFiles, *, checks_max: int) -> grpc.aio.Server:
+    """Serve checks on `host:port` to Envoy; more than `checks_max` at once are refused, which it answers with 503.
 
     Raises:
         RuntimeError: the address cannot be bound.
+        OSError: a file of the certificates cannot be read.
     """
     server = grpc.aio.server(maximum_concurrent_rpcs=checks_max, options=[("grpc.so_reuseport", 0)])
     handler = grpc.unary_unary_rpc_method_handler(
-        service.check,
+        only_for(Peer.ENVOY, service.check),
         request_deserializer=CheckRequest.FromString,
         response_serializer=CheckResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Check": handler}),))
-    server.add_insecure_port(address)
+    server.add_secure_port(address, server_credentials(tls))
     await server.start()
     return server

@@ -1,9 +1,11 @@
 """Settings of ext_authz; the table in README.md explains each."""
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
 from gateway_core.contract import REQUEST_S_MAX
-from gateway_core.settings import ServiceSettings
+from gateway_core.settings import ServiceSettings, TlsFiles
 
 
 class Settings(ServiceSettings):
@@ -12,6 +14,9 @@ class Settings(ServiceSettings):
     api_key_pepper: SecretStr
     ext_authz_host: str = "127.0.0.1"
     ext_authz_port: int = 9002
+    ext_authz_tls_certificate: Path
+    ext_authz_tls_key: Path
+    ext_authz_tls_ca: Path
     ext_authz_metrics_host: str = "127.0.0.1"
     ext_authz_metrics_port: int = 9102
     key_cache_ttl_ms: int = Field(default=60_000, ge=0, le=3_600_000)
@@ -21,3 +26,8 @@ class Settings(ServiceSettings):
     # Of what is free in a balance, in millionths; 0: every request has a hold of its own.
     slice_share_ppm: int = Field(default=20_000, ge=0, le=500_000)
     checks_max: int = Field(default=1000, ge=1, le=100_000)
+
+    @property
+    def tls(self) -> TlsFiles:
+        """What it shows to Envoy, and what Envoy has to show."""
+        return TlsFiles(self.ext_authz_tls_certificate, self.ext_authz_tls_key, self.ext_authz_tls_ca)

@@ -1,4 +1,4 @@
-"""How far this process has followed the changes of keys. No I/O, but an event for the task that reports it."""
+"""How far this process has followed the changes of keys and of the catalogue. No I/O, but an event for the task that reports it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,16 +8,20 @@ from gateway_core.clock import Monotonic
 
 @dataclass(frozen=True, slots=True)
 class TakenUp:
-    """Every change up to a number, and for how many seconds already."""
+    """Every change of a key up to a number, and for how many seconds already; and the catalogue of a revision.
+
+    The revision is 0 before the catalogue has been read.
+    """
 
     number: int
     age_s: float
+    catalog_revision: int
 
 
 class Uptake:
-    """What `follow_changes` has done and `report` tells.
+    """What `follow_changes` and `refresh_offers` have done and `report` tells.
 
-    Changes are announced in the order of their numbers, so the highest one says it all. After a break some may have been
+    Changes of keys are announced in the order of their numbers, so the highest one says it all. After a break some may have been
     missed: everything remembered is forgotten then, and the newest number has to be looked up.
 
     Attributes:
@@ -29,6 +33,7 @@ class Uptake:
         self._monotonic = monotonic
         self._number: int | None = None
         self._at = 0.0
+        self._catalog_revision = 0
         self.has_gap = False
         self.news = asyncio.Event()
 
@@ -38,6 +43,12 @@ class Uptake:
         if self._number is None or number > self._number:
             self._number = number
             self._at = self._monotonic()
+
+    def read_catalog(self, revision: int) -> None:
+        """Requests are decided by this revision from now on."""
+        if revision != self._catalog_revision:
+            self._catalog_revision = revision
+            self.news.set()
 
     def lose_track(self) -> None:
         """Changes may have been missed."""
@@ -61,4 +72,6 @@ class Uptake:
     @property
     def taken_up(self) -> TakenUp | None:
         """What to tell; None before the first look."""
-        return None if self._number is None else TakenUp(self._number, self._monotonic() - self._at)
+        if self._number is None:
+            return None
+        return TakenUp(self._number, self._monotonic() - self._at, self._catalog_revision)

@@ -4,6 +4,7 @@ A name written in Lua or in Envoy's configuration and read in Python stands here
 module holds names only, no behaviour beyond composing and splitting them.
 """
 
+from enum import StrEnum
 from typing import Final
 
 SPOOL_VERSION: Final = 1
@@ -157,6 +158,9 @@ class Channel:
     Numbers are committed, and so heard, in their order; what one transaction changes has one number.
     """
 
+    AUTHORIZER: Final = "authorizer_changed"
+    """Payload: the catalogue revision that a process of ext_authz serves from now on."""
+
 
 class Cluster:
     """Names of Envoy clusters."""
@@ -167,6 +171,21 @@ class Cluster:
     SIMULATOR: Final = "simulator"
     """Where every request with a test key goes."""
     PROVIDER_PREFIX: Final = "provider/"
+
+
+class Peer(StrEnum):
+    """Who speaks on a connection between Envoy and a service of ours: the name in its certificate, whatever host it is on."""
+
+    ENVOY = "envoy"
+    CONTROL_PLANE = "control_plane"
+    EXT_AUTHZ = "ext_authz"
+
+
+class BootstrapSecret:
+    """Names under which `envoy/bootstrap.yaml` holds what Envoy is known by; the control plane sends the names and no more."""
+
+    IDENTITY: Final = "envoy_identity"
+    AUTHORITY: Final = "envoy_authority"
 
 
 def provider_cluster(provider: str) -> str:

@@ -5,6 +5,8 @@ TOLLGATE_SECRETS_DIR names, which is how secrets are handed over. Read once, at 
 """
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import BeforeValidator, SecretStr
@@ -40,6 +42,15 @@ def _from_text(value: object) -> object:
 
 HostPorts = Annotated[tuple[HostPort, ...], NoDecode, BeforeValidator(_from_text)]
 """A setting written as `host:port,host:port`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where a server's own certificate, its key and the authority's certificate are."""
+
+    certificate: Path
+    key: Path
+    ca: Path
 
 
 class ServiceSettings(BaseSettings):

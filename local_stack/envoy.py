@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,14 @@ class Envoy:
         write_private(self.configuration, json.dumps(self.bootstrap, indent=2))
 
 
-def local_bootstrap(*, admin_port: int, xds_ports: Sequence[int]) -> dict[str, Any]:
-    """The repository's bootstrap with the addresses of this machine in it, one for each control plane."""
+def local_bootstrap(*, admin_port: int, xds_ports: Sequence[int], certificates: Path) -> dict[str, Any]:
+    """The repository's bootstrap for this machine.
+
+    Args:
+        admin_port: of Envoy's admin interface.
+        xds_ports: one for each control plane.
+        certificates: the directory with Envoy's own, its key and the authority's.
+    """
     bootstrap: dict[str, Any] = yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))
     bootstrap["node"]["id"] = "local-1"
     bootstrap["admin"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": admin_port}
@@ -88,7 +94,19 @@ def local_bootstrap(*, admin_port: int, xds_ports: Sequence[int]) -> dict[str, A
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
         for port in xds_ports
     ]
+    for secret in bootstrap["static_resources"]["secrets"]:
+        for source in _files_in(secret):
+            source["filename"] = str(certificates / Path(source["filename"]).name)
     return bootstrap
+
+
+def _files_in(value: object) -> Iterator[dict[str, Any]]:
+    """Every file that a part of the bootstrap names."""
+    if isinstance(value, dict):
+        if "filename" in value:
+            yield value
+        for item in value.values():
+            yield from _files_in(item)
 
 
 @contextlib.asynccontextmanager

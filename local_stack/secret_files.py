@@ -4,7 +4,7 @@ Files and not environment or arguments, because those two are shown by `ps` and 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,11 @@ class SecretFiles:
             return (self.directory / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             return self.put(name, make())
+
+    def read(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Those of some secrets that are there."""
+        paths = {name: self.directory / name for name in names}
+        return {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
 
     def put(self, name: str, value: str) -> str:
         """Write a secret that follows from others, such as a URL with a password in it, and return it."""

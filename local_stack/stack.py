@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway_core.clock import monotonic
+from gateway_core.clock import monotonic, utc_now
 from local_stack import predecessors, tollgate_services
 from local_stack.data_directory import DataDirectory
 from local_stack.endpoints import Endpoints, endpoints
@@ -83,7 +83,7 @@ async def up(directory: DataDirectory, port: int | None, replicas: int, progress
         environment = Environment.load(tollgate_services.Secret)
         stores = tollgate_services.servers(directory, ports, environment)
         keys = tollgate_services.keys(directory)
-        tollgate_services.write_secrets(directory, stores)
+        tollgate_services.write_secrets(directory, stores, utc_now())
         providers = [Provider(name, key in environment.provider_keys) for key, name in PROVIDER_KEYS.items()]
         groundwork = Groundwork(directory, tollgate_services.tasks(directory, ports, environment))
         is_laid = groundwork.take()

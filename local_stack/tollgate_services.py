@@ -5,11 +5,13 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum, auto
 from typing import Final
 
+from gateway_core import certificates
 from gateway_core.api_keys import LIVE_PREFIX, OPERATOR_PREFIX, new_key
-from gateway_core.contract import GATEWAY_HEALTH_PATH
+from gateway_core.contract import GATEWAY_HEALTH_PATH, Peer
 from local_stack import probes
 from local_stack.clickhouse import ClickHouse
 from local_stack.data_directory import DataDirectory
@@ -92,8 +94,8 @@ def servers(directory: DataDirectory, ports: Mapping[str, int], environment: Env
     )
 
 
-def write_secrets(directory: DataDirectory, stores: Servers) -> None:
-    """Put everything the services read from TOLLGATE_SECRETS_DIR where they look for it."""
+def write_secrets(directory: DataDirectory, stores: Servers, now: datetime) -> None:
+    """Put everything the services read from TOLLGATE_SECRETS_DIR where they look for it, and the certificates beside it."""
     files = SecretFiles(directory.secrets)
     files.kept(Secret.TOLLGATE_API_KEY_PEPPER, secrets.token_hex)
     files.kept(Secret.TOLLGATE_CREDENTIAL_KEY, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
@@ -103,6 +105,9 @@ def write_secrets(directory: DataDirectory, stores: Servers) -> None:
     files.put(Secret.TOLLGATE_POSTGRES_DSN, stores.postgres.dsn)
     files.put(Secret.TOLLGATE_REDIS_URL, stores.valkey.url)
     files.put(Secret.TOLLGATE_CLICKHOUSE_URL, stores.clickhouse.url)
+    if not certificates.are_good(files.read(certificates.FILES), now):
+        for name, content in certificates.issue(now).items():
+            files.put(name, content)
 
 
 def service_names(replicas: int) -> list[str]:
@@ -126,7 +131,16 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
     def all_of(name: str) -> str:
         return ",".join(f"{HOST}:{ports[each]}" for each in instances(name, replicas_of(ports)))
 
+    def tls(setting: str, peer: Peer) -> dict[str, str]:
+        return {
+            f"TOLLGATE_{setting}_TLS_CERTIFICATE": str(directory.secrets / certificates.certificate_file(peer)),
+            f"TOLLGATE_{setting}_TLS_KEY": str(directory.secrets / certificates.key_file(peer)),
+            f"TOLLGATE_{setting}_TLS_CA": str(directory.secrets / certificates.AUTHORITY_FILE),
+        }
+
     return {
+        **tls("XDS", Peer.CONTROL_PLANE),
+        **tls("EXT_AUTHZ", Peer.EXT_AUTHZ),
         "TOLLGATE_SECRETS_DIR": str(directory.secrets),
         "TOLLGATE_SPOOL_DIR": str(directory.spool),
         "TOLLGATE_GATEWAY_HOST": HOST,
@@ -199,6 +213,7 @@ def services(
             local_bootstrap(
                 admin_port=ports["envoy_admin"],
                 xds_ports=[ports[name] for name in instances("xds", len(replicas))],
+                certificates=directory.secrets,
             ),
         ).service(
             # Not before: an Envoy that finds nobody to ask waits before it asks again.

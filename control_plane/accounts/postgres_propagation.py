@@ -8,9 +8,6 @@ from pydantic import Field
 from control_plane.database import Database
 from control_plane.resource import Resource
 
-SILENT: Final = timedelta(seconds=5)
-"""A process that was not heard from for so long does not count: it is gone, or it can hold no money and admits nobody."""
-
 KEPT: Final = timedelta(hours=1)
 """How long it is known when a process took up what."""
 
@@ -45,19 +42,18 @@ async def find_propagation(db: Database, org_id: str, key_id: str) -> Propagatio
                a.change_number >= latest.number AS taken_up,
                (SELECT extract(epoch FROM min(u.taken_up_at) - latest.at) * 1000 FROM accounts.key_uptakes u
                 WHERE u.instance_id = a.instance_id AND u.change_number >= latest.number
-                  AND latest.at > greatest(a.started_at, now() - $4::interval))::bigint AS took_ms
+                  AND latest.at > greatest(a.started_at, now() - $3::interval))::bigint AS took_ms
         FROM (
             SELECT change.number, change.at
             FROM accounts.api_keys k JOIN accounts.organizations o USING (org_id) CROSS JOIN LATERAL (
                 VALUES (k.change_number, k.changed_at), (o.keys_change_number, o.keys_changed_at)
             ) AS change (number, at)
             WHERE k.org_id = $1 AND k.key_id = $2 ORDER BY change.number DESC LIMIT 1
-        ) AS latest LEFT JOIN accounts.authorizers a ON a.heard_at > now() - $3::interval
+        ) AS latest LEFT JOIN accounts.live_authorizers a ON true
         ORDER BY a.started_at, a.instance_id
         """,
         org_id,
         key_id,
-        SILENT,
         KEPT,
     )
     if not rows:

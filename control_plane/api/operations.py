@@ -1,4 +1,4 @@
-"""`/operations`: changes of the catalogue, and whether they are in force; `/nodes`: the Envoys they have to reach."""
+"""`/operations`: changes of the catalogue, and whether they are in force; `/nodes`: those they have to reach."""
 
 import asyncio
 from typing import Final
@@ -10,7 +10,7 @@ from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_operations
-from control_plane.catalog.resources import Node, Operation, OperationState
+from control_plane.catalog.resources import CatalogReader, Node, Operation, OperationState
 from control_plane.fields import Body
 from control_plane.resource import Resource
 
@@ -29,9 +29,10 @@ class WaitQuery(Body):
 
 
 class Nodes(Resource):
-    """Every connected Envoy."""
+    """Every connected Envoy, and every running process of ext_authz."""
 
     data: list[Node]
+    authorizers: list[CatalogReader]
 
 
 @operation("GET", "/operations", tag=TAG, access=Permission.CATALOG_READ)
@@ -62,5 +63,8 @@ async def get_operation(call: Call, query: WaitQuery) -> Operation:
 
 @operation("GET", "/nodes", tag="platform", access=Permission.NODES_READ)
 async def list_nodes(call: Call) -> Nodes:
-    """Connected Envoys, of all control planes: what each has accepted, and what it last refused."""
-    return Nodes(data=await postgres_operations.list_nodes(call.db))
+    """Connected Envoys, of all control planes: what each has accepted, and what it last refused. And who lags in ext_authz."""
+    return Nodes(
+        data=await postgres_operations.list_nodes(call.db),
+        authorizers=await postgres_operations.list_catalog_readers(call.db),
+    )

@@ -1,7 +1,7 @@
-"""Operations in Postgres: changes of the catalogue, and whether every connected Envoy has accepted them.
+"""Operations in Postgres: changes of the catalogue, and whether every connected Envoy and every ext_authz has them.
 
-What Envoys say meets in schema `catalog`, whichever control plane they are connected to (`xds/postgres_nodes.py`);
-`catalog.report_nodes` decides.
+What Envoys and processes of ext_authz say meets in schema `catalog`, whichever control plane they are connected to
+(`xds/postgres_nodes.py`); `catalog.report_nodes` decides.
 """
 
 import json
@@ -10,11 +10,12 @@ from typing import Final
 import asyncpg
 
 from control_plane.accounts.actor import Actor
-from control_plane.catalog.resources import Node, Operation
+from control_plane.catalog.resources import CatalogReader, Node, Operation
 from control_plane.database import Database, written
 
-_COLUMNS: Final = """operation_id AS id, revision, action, target, actor_kind, actor_id, state, nodes, error, undone_by,
-    created_at, finished_at"""
+_COLUMNS: Final = """operation_id AS id, revision, action, target, actor_kind, actor_id, state, nodes, authorizers,
+    CASE state WHEN 'pending' THEN catalog.waiting_for(revision) ELSE '{}' END AS waiting_for,
+    error, undone_by, created_at, finished_at"""
 
 
 async def begin_revision(db: Database) -> int:
@@ -70,11 +71,24 @@ async def list_nodes(db: Database) -> list[Node]:
     """Every connected Envoy, of all control planes."""
     rows = await db.fetch(
         """
-        SELECT node_id AS id, control_plane, connected_at, accepted_revision, refused_revision, refusal, types
+        SELECT node_id AS id, control_plane, connected_at, accepted_revision, refused_revision, refusal, types,
+               is_silent AS silent
         FROM catalog.connected_nodes ORDER BY node_id, control_plane, stream
         """
     )
     return [Node.model_validate({**row, "types": json.loads(row["types"])}) for row in rows]
+
+
+async def list_catalog_readers(db: Database) -> list[CatalogReader]:
+    """Every running process of ext_authz that says which catalogue it serves."""
+    rows = await db.fetch(
+        """
+        SELECT instance_id AS id, started_at, heard_at, catalog_revision,
+               catalog_revision < (SELECT coalesce(max(revision), 0) FROM catalog.revisions) AS lags
+        FROM accounts.live_authorizers WHERE catalog_revision IS NOT NULL ORDER BY started_at, instance_id
+        """
+    )
+    return [CatalogReader.model_validate(dict(row)) for row in rows]
 
 
 def _operation(row: asyncpg.Record) -> Operation:

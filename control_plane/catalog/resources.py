@@ -26,12 +26,16 @@ class Operation(Revised):
 
     id: str
     state: OperationState = Field(
-        description="applied: every connected Envoy has accepted it. rolled_back: one refused it, and it was undone. "
+        description="applied: every connected Envoy that answers has accepted it, and every running process of ext_authz serves it. rolled_back: one refused it, and it was undone. "
         "rejected: one refused it, and it could not be undone because others had changed the same since."
     )
     action: str
     target: str
     nodes: int | None = Field(description="How many Envoys had accepted it when it was applied.")
+    authorizers: int | None = Field(description="How many processes of ext_authz served it when it was applied.")
+    waiting_for: list[str] = Field(
+        description="While it is pending: the Envoys and the processes of ext_authz that it has not reached, by id."
+    )
     error: str | None = Field(description="Why it was refused, in the words of who refused it.")
     undone_by: int | None = Field(description="The revision that put back what was before.")
     created_at: datetime
@@ -112,7 +116,20 @@ class Node(Resource):
     accepted_revision: int = Field(description="The newest revision that it has accepted whole.")
     refused_revision: int | None
     refusal: str | None
+    silent: bool = Field(
+        description="It has not answered what it was sent for some seconds, and no change waits for it until it does."
+    )
     types: dict[str, NodeType]
+
+
+class CatalogReader(Resource):
+    """A running process of ext_authz."""
+
+    id: str
+    started_at: datetime
+    heard_at: datetime
+    catalog_revision: int = Field(description="By which it decides requests; 0 while it starts.")
+    lags: bool = Field(description="Whether there is a newer one.")
 
 
 class Price(Resource):

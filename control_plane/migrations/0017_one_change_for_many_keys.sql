@@ -51,27 +51,5 @@ CREATE INDEX machine_tokens_by_maker ON accounts.machine_tokens (created_by);
 CREATE INDEX open_invitations_by_maker ON accounts.invitations (invited_by)
     WHERE accepted_at IS NULL AND revoked_at IS NULL;
 
--- Says whether it was believed: nobody has taken up a change that is still to come.
-DROP FUNCTION accounts.report_authorizer(text, bigint, interval);
-CREATE FUNCTION accounts.report_authorizer(p_instance_id text, p_change_number bigint, p_age interval) RETURNS boolean
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_before bigint;
-BEGIN
-    IF p_change_number NOT BETWEEN 0 AND (SELECT number FROM accounts.key_changes) THEN
-        RETURN false;
-    END IF;
-    SELECT change_number INTO v_before FROM accounts.authorizers WHERE instance_id = p_instance_id FOR UPDATE;
-    IF NOT FOUND THEN
-        INSERT INTO accounts.authorizers (instance_id, change_number) VALUES (p_instance_id, p_change_number);
-    ELSE
-        UPDATE accounts.authorizers SET heard_at = clock_timestamp(), change_number = p_change_number
-        WHERE instance_id = p_instance_id;
-    END IF;
-    IF p_change_number > coalesce(v_before, -1) THEN
-        INSERT INTO accounts.key_uptakes (instance_id, change_number, taken_up_at)
-        VALUES (p_instance_id, p_change_number, clock_timestamp() - p_age)
-        ON CONFLICT (instance_id, change_number) DO NOTHING;
-    END IF;
-    RETURN true;
-END $$;
+-- It says whether it was believed: nobody has taken up a change that is still to come. Its result is another one, so it is made anew.
+DROP FUNCTION accounts.report_authorizer(text, bigint, interval, bigint);

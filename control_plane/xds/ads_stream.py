@@ -153,6 +153,7 @@ class AdsStream:
         subscription.sent = resources
         subscription.nonce = self.new_nonce()
         subscription.answered = False
+        self.registry.sent(self.key, type_url)
         response = DiscoveryResponse(version_info=resources.version, type_url=type_url, nonce=subscription.nonce)
         for name in sorted(names):
             response.resources.add(type_url=type_url, value=resources.resources[name])

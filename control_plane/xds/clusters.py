@@ -8,7 +8,7 @@ from control_plane.catalog.model import Provider
 from control_plane.xds.http_filters import provider_filters, simulator_filters
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
-from gateway_core.contract import Cluster, provider_cluster
+from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster
 from gateway_core.settings import HostPort
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -44,6 +44,7 @@ def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
         "typed_extension_protocol_options": {
             _OPTIONS: typed(_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
         },
+        **_mutual_tls(Peer.EXT_AUTHZ),
     }
 
 
@@ -128,9 +129,24 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def _mutual_tls(peer: Peer) -> JsonObject:
+    """As bootstrap.yaml dials the control plane. A secret without a source is the bootstrap's: its files are Envoy's alone."""
+    return _transport(
+        common_tls_context={
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificate_sds_secret_configs": [{"name": BootstrapSecret.IDENTITY}],
+            "combined_validation_context": {
+                "default_validation_context": {
+                    "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": peer}}]
+                },
+                "validation_context_sds_secret_config": {"name": BootstrapSecret.AUTHORITY},
+            },
+        },
+    )
+
+
 def _tls(host: str) -> JsonObject:
-    context = typed(
-        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    return _transport(
         sni=host,
         common_tls_context={
             "validation_context": {
@@ -139,4 +155,8 @@ def _tls(host: str) -> JsonObject:
             }
         },
     )
+
+
+def _transport(**fields: Json) -> JsonObject:
+    context = typed("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", **fields)
     return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}

@@ -21,10 +21,11 @@ from control_plane.settings import Settings
 from control_plane.xds.protobuf import JsonObject
 from control_plane.xds.static_bootstrap import static_bootstrap
 from control_plane.xds.translate import resources
+from gateway_core.contract import BootstrapSecret
+from gateway_core.settings import TlsFiles
 
 TIMEOUT_S: Final = 60.0
 MESSAGE_CHARACTERS_MAX: Final = 4000
-_NODE: Final[JsonObject] = {"node": {"id": "check", "cluster": "tollgate"}}
 _REDACTED: Final = SecretStr("redacted")
 
 
@@ -113,7 +114,25 @@ class Turn:
         }
         # Even to validate, Envoy opens its access log.
         settings = self._settings.model_copy(update={"spool_dir": directory})
-        return static_bootstrap(resources(replace(catalog, providers=providers), settings), _NODE)
+        return static_bootstrap(resources(replace(catalog, providers=providers), settings), _base(settings.xds_tls))
+
+
+def _base(files: TlsFiles) -> JsonObject:
+    """As much of a bootstrap as is judged with it. Envoy's own certificate is not here; to be looked at, ours does."""
+    identity: JsonObject = {
+        "certificate_chain": {"filename": str(files.certificate)},
+        "private_key": {"filename": str(files.key)},
+    }
+    authority: JsonObject = {"trusted_ca": {"filename": str(files.ca)}}
+    return {
+        "node": {"id": "check", "cluster": "tollgate"},
+        "static_resources": {
+            "secrets": [
+                {"name": BootstrapSecret.IDENTITY, "tls_certificate": identity},
+                {"name": BootstrapSecret.AUTHORITY, "validation_context": authority},
+            ]
+        },
+    }
 
 
 class ConfigurationCheck:

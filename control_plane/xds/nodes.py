@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from gateway_core.clock import Now
+
+SILENT_AFTER: Final = timedelta(seconds=10)
+"""A node that has been sent something and has not answered for so long is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class NodeStatus:
         accepted_revision: of the newest snapshot it has accepted whole; 0 before the first.
         refused_revision: of the newest snapshot of which it has refused a part; None once a newer one is in force.
         refusal: in its own words; None together with it.
+        unanswered: since when it owes an answer, by type.
+        is_silent: whether it owes one for `SILENT_AFTER` or longer.
     """
 
     stream: int
@@ -45,10 +51,17 @@ class NodeStatus:
     accepted_revision: int = 0
     refused_revision: int | None = None
     refusal: str | None = None
+    unanswered: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
+    is_silent: bool = False
 
     def with_type(self, type_url: str, status: TypeStatus) -> "NodeStatus":
-        """The same node with another status of one type."""
-        return replace(self, types=MappingProxyType({**self.types, type_url: status}))
+        """The same node with another status of one type, of which it owes no answer any more."""
+        unanswered = {name: since for name, since in self.unanswered.items() if name != type_url}
+        return replace(
+            self,
+            types=MappingProxyType({**self.types, type_url: status}),
+            unanswered=MappingProxyType(unanswered),
+        )
 
 
 class NodeRegistry:
@@ -63,6 +76,8 @@ class NodeRegistry:
         self._nodes: dict[int, NodeStatus] = {}
         self._connected = Gauge("tollgate_control_plane_xds_nodes", "Envoys connected", registry=registry)
         self._connected.set_function(lambda: len(self._nodes))
+        silent = Gauge("tollgate_control_plane_xds_silent_nodes", "Envoys that do not answer", registry=registry)
+        silent.set_function(lambda: sum(node.is_silent for node in self.nodes()))
         self._answers = Counter(
             "tollgate_control_plane_xds_answers_total", "ACKs and NACKs received", ["type", "answer"], registry=registry
         )
@@ -76,6 +91,11 @@ class NodeRegistry:
         """The stream ended."""
         self._nodes.pop(stream, None)
         self._changed()
+
+    def sent(self, stream: int, type_url: str) -> None:
+        """The node was sent a version, and owes an answer. Nobody is told: it usually comes at once."""
+        node = self._nodes[stream]
+        self._nodes[stream] = replace(node, unanswered=MappingProxyType({**node.unanswered, type_url: self._now()}))
 
     def accepted(self, stream: int, type_url: str, version: str) -> None:
         """The node ACKed a version; an earlier rejection is history."""
@@ -101,8 +121,15 @@ class NodeRegistry:
         self._changed()
 
     def nodes(self) -> Iterable[NodeStatus]:
-        """All connected nodes, by id."""
-        return sorted(self._nodes.values(), key=lambda node: node.node_id)
+        """All connected nodes as they are now, by id."""
+        answered_by = self._now() - SILENT_AFTER
+        return sorted(
+            (
+                replace(node, is_silent=any(since <= answered_by for since in node.unanswered.values()))
+                for node in self._nodes.values()
+            ),
+            key=lambda node: node.node_id,
+        )
 
 
 def _short(type_url: str) -> str:

@@ -39,6 +39,7 @@ def _written_node(node: NodeStatus) -> dict[str, object]:
         "connected_at": node.connected_at.isoformat(),
         "accepted_revision": node.accepted_revision,
         "refused_revision": node.refused_revision,
+        "is_silent": node.is_silent,
         "refusal": None if node.refusal is None else _storable(node.refusal),
         "types": {type_url.rpartition(".")[2]: _written_type(status) for type_url, status in node.types.items()},
     }

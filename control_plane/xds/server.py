@@ -10,7 +10,10 @@ from control_plane.xds.ads_stream import AdsStream
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry
 from control_plane.xds.snapshot import Snapshot
+from gateway_core.contract import Peer
 from gateway_core.logs import Logger
+from gateway_core.mutual_tls import only_for, server_credentials
+from gateway_core.settings import TlsFiles
 from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -22,6 +25,11 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
     # Envoy pings every few seconds (bootstrap.yaml); by default grpcio takes that for an attack and hangs up.
     ("grpc.http2.max_ping_strikes", 0),
+    # And an Envoy that does not answer ours, nor anything else, is hung up on: it dials again when it can.
+    ("grpc.keepalive_time_ms", 10_000),
+    # Not `keepalive_timeout_ms`, which a server of grpcio 1.85 takes and does not act on.
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 
@@ -82,21 +90,22 @@ async def _forward_requests(
         await events.put(None)
 
 
-async def start_server(service: AggregatedDiscovery, address: str) -> grpc.aio.Server:
-    """Serve discovery on `host:port`.
+async def start_server(service: AggregatedDiscovery, address: str, tls: TlsFiles) -> grpc.aio.Server:
+    """Serve discovery, which holds the providers' credentials, on `host:port` to Envoy.
 
     Raises:
         RuntimeError: the address cannot be bound.
+        OSError: a file of the certificates cannot be read.
     """
     server = grpc.aio.server(options=_OPTIONS)
     handler = grpc.stream_stream_rpc_method_handler(
-        service.stream,
+        only_for(Peer.ENVOY, service.stream),
         request_deserializer=DiscoveryRequest.FromString,
         response_serializer=DiscoveryResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(_SERVICE, {"StreamAggregatedResources": handler}),)
     )
-    server.add_insecure_port(address)
+    server.add_secure_port(address, server_credentials(tls))
     await server.start()
     return server

@@ -19,17 +19,23 @@ def static_bootstrap(resources: Iterable[tuple[str, JsonObject]], base: JsonObje
     return {
         **{name: value for name, value in base.items() if name != "dynamic_resources"},
         "static_resources": {
-            "clusters": [*_clusters(base), *(_static(cluster, routes) for cluster in by_type[CLUSTER_TYPE])],
+            "clusters": [
+                *_static_resources(base, "clusters"),
+                *(_static(cluster, routes) for cluster in by_type[CLUSTER_TYPE]),
+            ],
             "listeners": [_static(listener, routes) for listener in by_type[LISTENER_TYPE]],
-            "secrets": [_static(secret, routes) for secret in by_type.get(SECRET_TYPE, [])],
+            "secrets": [
+                *_static_resources(base, "secrets"),
+                *(_static(secret, routes) for secret in by_type.get(SECRET_TYPE, [])),
+            ],
         },
     }
 
 
-def _clusters(base: JsonObject) -> Sequence[Json]:
-    match base:
-        case {"static_resources": {"clusters": [*clusters]}}:
-            return clusters
+def _static_resources(base: JsonObject, kind: str) -> Sequence[Json]:
+    match base.get("static_resources"):
+        case Mapping() as resources if isinstance(found := resources.get(kind, ()), Sequence):
+            return found
         case _:
             return ()
 

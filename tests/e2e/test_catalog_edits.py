@@ -3,7 +3,9 @@ refuses, which no request notices."""
 
 import asyncio
 import json
+import os
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,6 +109,31 @@ async def test_an_operator_adds_a_provider_a_model_and_a_route_and_traffic_goes_
     assert set(statuses) == {200}
     last = (await stack.provider_requests())[-1]
     assert last["headers"]["authorization"] == f"Bearer sk-{name}-2"
+
+
+async def test_a_change_is_applied_only_when_admission_knows_it_too(
+    operator: Operator, stack: Stack, name: str
+) -> None:
+    await stack.make_key(name, balance="1.00")
+    await operator.serve(name)
+    assert (await operator.chat(name))[0] == 200
+    hidden = {"match": name, "groups": [[{"provider": name}]], "orgs_allowed": [f"org_{name}"]}
+    pid = int(stack.endpoints["pids"]["ext_authz"])
+    [reader] = (await operator.call("GET", "/nodes"))["authorizers"]
+    assert (reader["lags"], reader["id"].startswith("authz_")) == (False, True)
+
+    # It stands still, as it would in the middle of something; Envoy has the change at once.
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        operation = await operator.call("PUT", f"/routes/{name}", hidden, **{"If-Match": "*"})
+        waiting = await operator.call("GET", f"/operations/{operation['id']}?wait_ms=1500")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (waiting["state"], waiting["waiting_for"]) == ("pending", [reader["id"]])
+    applied = await operator.call("GET", f"/operations/{operation['id']}?wait_ms=10000")
+    assert (applied["state"], applied["authorizers"], applied["waiting_for"]) == ("applied", 1, [])
+    # The first request after that is decided by it: the model does not exist for this key any more.
+    assert (await operator.chat(name))[0] == 404
 
 
 async def test_a_route_for_some_organisations_does_not_exist_for_others(

@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
-import grpc
 import pytest
 import pytest_asyncio
 
 from control_plane.xds.snapshot import TYPES
+from gateway_core.contract import Peer
 from gateway_core.money import parse_usd
 from local_stack.instances import instance
+from tests.support.planes import Certificates
 from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
 from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
@@ -178,9 +179,10 @@ async def nodes(stack: Stack) -> list[dict[str, str] | None]:
     return found
 
 
-async def served_versions(port: int) -> dict[str, str]:
-    """What one control plane serves to whoever asks: the version of each type of resources."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+async def served_versions(stack: Stack, port: int) -> dict[str, str]:
+    """What one control plane serves to who asks as Envoy: the version of each type of resources."""
+    certificates = Certificates(stack.data_dir / "secrets")
+    async with certificates.channel(port, Peer.CONTROL_PLANE, caller=certificates.of(Peer.ENVOY)) as channel:
         method = channel.stream_stream(
             "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
             request_serializer=DiscoveryRequest.SerializeToString,
@@ -234,7 +236,7 @@ async def test_both_control_planes_serve_the_versions_that_envoy_has(whole: Stac
     ports = json.loads((whole.data_dir / "ports.json").read_text())
     [accepted] = [versions for versions in await nodes(whole) if versions is not None]
     for port in (ports["xds"], ports["xds-2"]):
-        assert await served_versions(port) == accepted
+        assert await served_versions(whole, port) == accepted
 
 
 async def test_exactly_one_sink_works(whole: Stack) -> None:

@@ -16,6 +16,7 @@ from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, 
 from control_plane.xds.static_bootstrap import static_bootstrap
 from control_plane.xds.translate import resources
 from tests.support.catalogs import read_catalog, settings
+from tests.support.planes import Certificates
 
 FOLDER = Path(__file__).parent / "xds"
 BOOTSTRAP = Path(__file__).parents[2] / "envoy" / "bootstrap.yaml"
@@ -87,7 +88,10 @@ def test_no_golden_file_holds_a_script_or_a_credential_outside_of_the_secrets(ca
 
 @pytest.mark.parametrize("case", CASES)
 async def test_envoy_accepts_every_case_without_a_warning(case: str, tmp_path: Path) -> None:
-    base = yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))
+    Certificates.issued(tmp_path)
+    text = BOOTSTRAP.read_text(encoding="utf-8")
+    assert text.count("/run/secrets/") == 3
+    base = yaml.safe_load(text.replace("/run/secrets/", f"{tmp_path}/"))
     bootstrap = static_bootstrap(resources(read_case(case), settings(spool_dir=str(tmp_path))), base)
     binary = installed_envoy()
     assert binary

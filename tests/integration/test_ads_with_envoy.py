@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,7 +14,6 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from control_plane.catalog.model import Catalog, Deployment, Model, Provider
-from control_plane.settings import Settings
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry, NodeStatus
 from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE, JsonObject, encode
@@ -22,12 +22,15 @@ from control_plane.xds.snapshot import Snapshot, TypedResources
 from control_plane.xds.translate import Translator
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, new_key
 from gateway_core.clock import utc_now
+from gateway_core.contract import Peer
 from gateway_core.errors import AUTHORIZATION_UNAVAILABLE, TEST_MODE_UNAVAILABLE
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.providers import ProviderKind
 from local_stack.envoy import local_bootstrap, running_envoy
 from local_stack.ports import free_port
+from tests.support.catalogs import settings
 from tests.support.logs import QUIET
+from tests.support.planes import Certificates
 from tests.support.stack import eventually
 
 SECRET = "a-provider-secret"
@@ -49,24 +52,30 @@ class ControlPlane:
 
     def __init__(self, tmp_path: Path) -> None:
         self.port = free_port()
-        self.settings = Settings(
-            postgres_dsn=SecretStr(""),
-            api_key_pepper=SecretStr(""),
-            credential_key=SecretStr(""),
-            spool_dir=str(tmp_path),
-            gateway_port=free_port(),
-        )
+        self.certificates = Certificates.issued(tmp_path / "certificates")
+        self.settings = settings(
+            spool_dir=str(tmp_path), simulator_url=None, certificates=self.certificates.directory
+        ).model_copy(update={"gateway_port": free_port()})
         self.translator = Translator(self.settings)
         self.log = QUIET
+
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """Of an Envoy that is to ask here."""
+        return local_bootstrap(admin_port=1, xds_ports=[self.port], certificates=self.certificates.directory)
 
     def translate(self, *names: str) -> Snapshot:
         return self.translator.translate(catalog(*names))
 
     @asynccontextmanager
-    async def serving(self, snapshot: Snapshot) -> AsyncIterator[tuple[SnapshotCache, NodeRegistry]]:
+    async def serving(
+        self, snapshot: Snapshot, *, shown: Peer = Peer.CONTROL_PLANE
+    ) -> AsyncIterator[tuple[SnapshotCache, NodeRegistry]]:
         cache, nodes = SnapshotCache(), NodeRegistry(utc_now, lambda: None, CollectorRegistry())
         await cache.put(snapshot)
-        server = await start_server(AggregatedDiscovery(cache, nodes, self.log), f"127.0.0.1:{self.port}")
+        server = await start_server(
+            AggregatedDiscovery(cache, nodes, self.log), f"127.0.0.1:{self.port}", self.certificates.of(shown)
+        )
         try:
             yield cache, nodes
         finally:
@@ -100,19 +109,24 @@ async def test_a_new_cluster_is_warm_before_a_route_names_it_and_within_a_second
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     first = control_plane.translate("one")
-    async with control_plane.serving(first) as (cache, nodes):
-        bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
-        async with running_envoy(tmp_path / "envoy", bootstrap) as admin:
-            await node_with(nodes, first)
-            second = control_plane.translate("one", "two")
-            await cache.put(second)
-            async with asyncio.timeout(1):
-                await node_with(nodes, second)
-            assert await stat(admin, "cluster_manager.warming_clusters") == 0
-            async with aiohttp.ClientSession() as session, session.get(f"{admin}/config_dump") as got:
-                dump = await got.text()
-            assert "provider/two" in dump
-            assert SECRET not in dump
+    async with (
+        control_plane.serving(first) as (cache, nodes),
+        running_envoy(tmp_path / "envoy", control_plane.bootstrap) as admin,
+    ):
+        await node_with(nodes, first)
+        second = control_plane.translate("one", "two")
+        await cache.put(second)
+        async with asyncio.timeout(1):
+            await node_with(nodes, second)
+        assert await stat(admin, "cluster_manager.warming_clusters") == 0
+        async with aiohttp.ClientSession() as session, session.get(f"{admin}/config_dump") as got:
+            dump = await got.text()
+        assert "provider/two" in dump
+        assert SECRET not in dump
+        assert "envoy_identity" in dump
+        own_key = control_plane.certificates.of(Peer.ENVOY).key.read_text()
+        assert "PRIVATE KEY" not in dump
+        assert all(line not in dump for line in own_key.splitlines()[1:-1])
 
 
 async def test_what_envoy_refuses_is_recorded_and_it_keeps_what_it_had(
@@ -128,40 +142,40 @@ async def test_what_envoy_refuses_is_recorded_and_it_keeps_what_it_had(
     clusters = {**good.by_type[CLUSTER_TYPE].resources, "provider/one": encode(CLUSTER_TYPE, broken_cluster)}
     routes = control_plane.translate("one", "two").by_type[ROUTE_TYPE]
     bad = replace(good, by_type={**good.by_type, CLUSTER_TYPE: TypedResources.of(clusters), ROUTE_TYPE: routes})
-    async with control_plane.serving(good) as (cache, nodes):
-        bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
-        async with running_envoy(tmp_path / "envoy", bootstrap) as admin:
-            await node_with(nodes, good)
-            await cache.put(bad)
+    async with (
+        control_plane.serving(good) as (cache, nodes),
+        running_envoy(tmp_path / "envoy", control_plane.bootstrap) as admin,
+    ):
+        await node_with(nodes, good)
+        await cache.put(bad)
 
-            async def rejected() -> NodeStatus | None:
-                return next((node for node in nodes.nodes() if node.types[CLUSTER_TYPE].rejection), None)
+        async def rejected() -> NodeStatus | None:
+            return next((node for node in nodes.nodes() if node.types[CLUSTER_TYPE].rejection), None)
 
-            node = await eventually(rejected)
-            rejection = node.types[CLUSTER_TYPE].rejection
-            assert rejection is not None
-            assert rejection.version == bad.by_type[CLUSTER_TYPE].version
-            assert "provider/one" in rejection.message
-            assert node.types[CLUSTER_TYPE].accepted_version == good.by_type[CLUSTER_TYPE].version
-            # Nothing more of the refused snapshot is sent: no route that names what is not there.
-            assert node.types[ROUTE_TYPE].accepted_version == good.by_type[ROUTE_TYPE].version
-            assert await stat(admin, "http.gateway.rds.gateway.update_rejected") == 0
+        node = await eventually(rejected)
+        rejection = node.types[CLUSTER_TYPE].rejection
+        assert rejection is not None
+        assert rejection.version == bad.by_type[CLUSTER_TYPE].version
+        assert "provider/one" in rejection.message
+        assert node.types[CLUSTER_TYPE].accepted_version == good.by_type[CLUSTER_TYPE].version
+        # Nothing more of the refused snapshot is sent: no route that names what is not there.
+        assert node.types[ROUTE_TYPE].accepted_version == good.by_type[ROUTE_TYPE].version
+        assert await stat(admin, "http.gateway.rds.gateway.update_rejected") == 0
 
-            better = control_plane.translate("one", "three")
-            await cache.put(better)
-            healed = await node_with(nodes, better)
-            assert healed.types[CLUSTER_TYPE].rejection is None
+        better = control_plane.translate("one", "three")
+        await cache.put(better)
+        healed = await node_with(nodes, better)
+        assert healed.types[CLUSTER_TYPE].rejection is None
 
 
 async def test_a_restarted_control_plane_does_not_push_what_envoy_has(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     snapshot = control_plane.translate("one")
-    bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
     async with AsyncExitStack() as lives:
         first_life = await lives.enter_async_context(AsyncExitStack())
         _, nodes = await first_life.enter_async_context(control_plane.serving(snapshot))
-        admin = await lives.enter_async_context(running_envoy(tmp_path / "envoy", bootstrap))
+        admin = await lives.enter_async_context(running_envoy(tmp_path / "envoy", control_plane.bootstrap))
         await node_with(nodes, snapshot)
         updates = await stat(admin, "cluster_manager.cds.update_success")
         await first_life.aclose()
@@ -170,14 +184,40 @@ async def test_a_restarted_control_plane_does_not_push_what_envoy_has(
             assert await stat(admin, "cluster_manager.cds.update_success") == updates
 
 
+async def test_envoy_takes_nothing_from_who_is_not_the_control_plane(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    snapshot = control_plane.translate("one")
+    async with AsyncExitStack() as lives:
+        first_life = await lives.enter_async_context(AsyncExitStack())
+        _, nodes = await first_life.enter_async_context(control_plane.serving(snapshot))
+        admin = await lives.enter_async_context(running_envoy(tmp_path / "envoy", control_plane.bootstrap))
+        await node_with(nodes, snapshot)
+        updates = await stat(admin, "cluster_manager.cds.update_success")
+        await first_life.aclose()
+        # Another service of ours has got hold of the port, or of who resolves the name.
+        async with control_plane.serving(control_plane.translate("two"), shown=Peer.EXT_AUTHZ) as (_, nobody):
+
+            async def refused() -> bool:
+                return await stat(admin, "cluster.control_plane_xds.ssl.fail_verify_san") > 0
+
+            await eventually(refused)
+            assert list(nobody.nodes()) == []
+        async with control_plane.serving(snapshot) as (_, nodes_again):
+            await node_with(nodes_again, snapshot)
+        assert await stat(admin, "cluster_manager.cds.update_success") == updates
+
+
 async def test_without_a_simulator_a_test_key_is_told_so_and_a_live_one_goes_on(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     snapshot = control_plane.translate("one")
     gateway = f"http://127.0.0.1:{control_plane.settings.gateway_port}"
-    bootstrap = local_bootstrap(admin_port=1, xds_ports=[control_plane.port])
     answers = {}
-    async with control_plane.serving(snapshot) as (_, nodes), running_envoy(tmp_path / "envoy", bootstrap):
+    async with (
+        control_plane.serving(snapshot) as (_, nodes),
+        running_envoy(tmp_path / "envoy", control_plane.bootstrap),
+    ):
         await node_with(nodes, snapshot)
         async with aiohttp.ClientSession(gateway) as session:
             for prefix in (LIVE_PREFIX, TEST_PREFIX):

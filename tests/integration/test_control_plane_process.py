@@ -2,19 +2,22 @@
 
 import json
 from base64 import urlsafe_b64encode
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 
 from gateway_core.clock import utc_now
+from gateway_core.contract import Peer
 from local_stack.ports import free_port
 from tests.support.api import PASSWORD
 from tests.support.mail_server import mail_server
 from tests.support.oidc_issuer import CLIENT_ID, CLIENT_SECRET, oidc_issuer
+from tests.support.planes import Certificates
 from tests.support.processes import running_python
 
 
-async def test_its_settings_name_the_issuer_and_the_mail_server(database: str) -> None:
+async def test_its_settings_name_the_issuer_and_the_mail_server(database: str, tmp_path: Path) -> None:
     port, xds = free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     api = f"{url}/api/v1/auth"
@@ -27,6 +30,7 @@ async def test_its_settings_name_the_issuer_and_the_mail_server(database: str) -
             "TOLLGATE_CREDENTIAL_KEY": urlsafe_b64encode(bytes(32)).decode(),
             "TOLLGATE_CONTROL_PLANE_PORT": str(port),
             "TOLLGATE_XDS_PORT": str(xds),
+            **Certificates.issued(tmp_path).environment("XDS", Peer.CONTROL_PLANE),
             "TOLLGATE_OIDC_ISSUERS": json.dumps([{**known, "sign_up": True}]),
             "TOLLGATE_OIDC_LOOPBACK_HTTP": "true",
             "TOLLGATE_SMTP_HOST": "127.0.0.1",

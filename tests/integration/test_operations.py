@@ -67,6 +67,100 @@ async def test_a_change_is_applied_once_every_connected_envoy_has_accepted_it(
     assert [node["control_plane"] for node in (await api.get("/nodes"))["data"]] == ["cp_1", "cp_2", "cp_2"]
 
 
+@dataclass(frozen=True)
+class Authorizer:
+    """A process of ext_authz, as its reports show it."""
+
+    pool: asyncpg.Pool
+    instance_id: str = "authz_1"
+
+    async def serves(self, revision: int) -> None:
+        await self.pool.execute("SELECT accounts.report_authorizer($1, 0, '0 s', $2)", self.instance_id, revision)
+
+    async def falls_silent(self, seconds: int) -> None:
+        await self.pool.execute(
+            "UPDATE accounts.authorizers SET heard_at = now() - $2 * interval '1 s' WHERE instance_id = $1",
+            self.instance_id,
+            seconds,
+        )
+
+
+async def test_a_change_is_applied_once_every_authorizer_serves_it(api: Api, control_plane: ControlPlane) -> None:
+    one, two = Authorizer(api.pool), Authorizer(api.pool, "authz_2")
+    made = await put(api, "/providers/one", PROVIDER)
+    revision = made["revision"]
+    assert made["waiting_for"] == []
+    await one.serves(revision)
+    await two.serves(revision - 1)
+    await control_plane.says(at(revision))
+    waiting = await now(api, made)
+    assert (waiting["state"], waiting["waiting_for"]) == ("pending", ["authz_2"])
+    assert [(each["id"], each["lags"]) for each in (await api.get("/nodes"))["authorizers"]] == [
+        ("authz_1", False),
+        ("authz_2", True),
+    ]
+    await two.serves(revision)
+    await control_plane.says(at(revision))
+    done = await now(api, made)
+    assert (done["state"], done["nodes"], done["authorizers"], done["waiting_for"]) == ("applied", 1, 2, [])
+
+
+async def test_a_silent_envoy_is_shown_and_neither_waited_for_nor_believed(
+    api: Api, control_plane: ControlPlane
+) -> None:
+    made = await put(api, "/providers/one", PROVIDER)
+    revision = made["revision"]
+    silent = replace(NODE, stream=2, node_id="envoy-2", is_silent=True)
+    await control_plane.says(at(revision - 1), at(revision - 1, refused=revision, node=silent))
+    assert (await now(api, made))["waiting_for"] == ["envoy-1"]
+    assert [node["silent"] for node in (await api.get("/nodes"))["data"]] == [False, True]
+    await control_plane.says(at(revision), at(revision - 1, refused=revision, node=silent))
+    done = await now(api, made)
+    assert (done["state"], done["nodes"]) == ("applied", 1)
+
+    # It counts again once it answers.
+    next_ = await put(api, "/providers/one", PROVIDER | {"requests_max": 2}, etag="*")
+    back = replace(silent, is_silent=False)
+    await control_plane.says(at(next_["revision"]), at(revision, node=back))
+    assert (await now(api, next_))["waiting_for"] == ["envoy-2"]
+
+
+async def test_what_a_change_waits_for_is_told_by_id_whatever_it_is(api: Api, control_plane: ControlPlane) -> None:
+    made = await put(api, "/providers/one", PROVIDER)
+    await Authorizer(api.pool).serves(0)
+    await control_plane.says(at(0))
+    assert (await now(api, made))["waiting_for"] == ["envoy-1", "authz_1"]
+    [listed, *_] = (await api.get("/operations"))["data"]
+    assert listed["waiting_for"] == ["envoy-1", "authz_1"]
+
+
+async def test_an_authorizer_that_is_gone_is_waited_for_no_longer_than_it_counts(
+    api: Api, control_plane: ControlPlane
+) -> None:
+    gone = Authorizer(api.pool)
+    made = await put(api, "/providers/one", PROVIDER)
+    await gone.serves(0)
+    await gone.falls_silent(4)
+    await control_plane.says(at(made["revision"]))
+    assert (await now(api, made))["state"] == "pending"
+    await gone.falls_silent(6)
+    # Without one that is there, nobody admits a request, and who starts reads the newest before it does.
+    await control_plane.says(at(made["revision"]))
+    done = await now(api, made)
+    assert (done["state"], done["authorizers"]) == ("applied", 0)
+    assert (await api.get("/nodes"))["authorizers"] == []
+
+
+async def test_an_authorizer_that_does_not_say_what_it_serves_is_not_waited_for(
+    api: Api, control_plane: ControlPlane
+) -> None:
+    made = await put(api, "/providers/one", PROVIDER)
+    await api.pool.execute("SELECT accounts.report_authorizer('authz_old', 0, '0 s')")
+    await control_plane.says(at(made["revision"]))
+    done = await now(api, made)
+    assert (done["state"], done["authorizers"]) == ("applied", 0)
+
+
 async def test_without_an_envoy_a_change_is_applied_to_none_once_it_is_published(
     api: Api, control_plane: ControlPlane
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from gateway_core.migrate import migrate, read_migrations
+from gateway_core.migrate import migrate, read_functions, read_migrations
 from tests.support.databases import MIGRATIONS, fresh_database
 
 BEFORE = 18
@@ -37,7 +37,8 @@ async def test_tokens_whose_maker_is_gone_end_and_none_outlives_the_one_it_was_m
         connection = await asyncpg.connect(dsn)
         try:
             await connection.execute(ROWS)
-            await migrate(connection, "control_plane", read_migrations(MIGRATIONS["control_plane"]))
+            folder = MIGRATIONS["control_plane"]
+            await migrate(connection, "control_plane", read_migrations(folder), read_functions(folder))
             rows = await connection.fetch("SELECT * FROM accounts.machine_tokens")
         finally:
             await connection.close()

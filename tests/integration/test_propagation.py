@@ -6,15 +6,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
-import grpc
 import pytest
 
-from gateway_core.contract import Header
+from gateway_core.contract import Channel, Header, Peer
 from local_stack.ports import free_port
 from tests.support.admission import check_request
 from tests.support.api import PEPPER, Account, Api, Reply, running_api
+from tests.support.catalog_api import PROVIDER, put
+from tests.support.planes import Certificates
 from tests.support.processes import running_python
 from tests.support.stack import eventually
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
@@ -38,7 +40,7 @@ class Authorizer:
 
 
 @asynccontextmanager
-async def authorizer(dsn: str) -> AsyncIterator[Authorizer]:
+async def authorizer(dsn: str, certificates: Certificates) -> AsyncIterator[Authorizer]:
     port, metrics_port = free_port(), free_port()
     async with (
         running_python(
@@ -48,8 +50,9 @@ async def authorizer(dsn: str) -> AsyncIterator[Authorizer]:
             TOLLGATE_API_KEY_PEPPER=PEPPER.get_secret_value(),
             TOLLGATE_EXT_AUTHZ_PORT=str(port),
             TOLLGATE_EXT_AUTHZ_METRICS_PORT=str(metrics_port),
+            **certificates.environment("EXT_AUTHZ", Peer.EXT_AUTHZ),
         ) as process,
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        certificates.channel(port, Peer.EXT_AUTHZ, caller=certificates.of(Peer.ENVOY)) as channel,
     ):
         call = channel.unary_unary(
             "/envoy.service.auth.v3.Authorization/Check",
@@ -76,9 +79,10 @@ async def owner(api: Api) -> Account:
 
 
 @pytest.fixture
-async def two(database: str, owner: Account) -> AsyncIterator[list[Authorizer]]:
+async def two(database: str, owner: Account, tmp_path: Path) -> AsyncIterator[list[Authorizer]]:
+    certificates = Certificates.issued(tmp_path)
     async with AsyncExitStack() as stack:
-        running = [await stack.enter_async_context(authorizer(database)) for _ in range(2)]
+        running = [await stack.enter_async_context(authorizer(database, certificates)) for _ in range(2)]
         key = await owner.api.post(f"{owner.org}/keys", {"name": "another"})
         await propagation(owner, key["id"], lambda reply: len(reply["authorizers"]) == 2 and reply["propagated"])
         yield running
@@ -338,3 +342,50 @@ async def test_a_use_is_not_kept_waiting_by_somebody_who_changes_the_key(api: Ap
         await connection.execute("UPDATE accounts.api_keys SET name = 'x' WHERE key_id = $1", made["id"])
         async with asyncio.timeout(2):
             await api.pool.execute("SELECT accounts.touch_keys(ARRAY[$1], ARRAY[now()])", made["id"])
+
+
+async def test_a_change_of_the_catalogue_is_served_and_told_within_a_second_by_every_process(
+    api: Api, two: list[Authorizer]
+) -> None:
+    assert len(two) == 2
+    operator = api.as_(await api.operator_token())
+    heard: asyncio.Queue[str] = asyncio.Queue(100)
+    async with api.pool.acquire() as connection:
+        await connection.add_listener(Channel.AUTHORIZER, lambda *heard_: heard.put_nowait(str(heard_[3])))
+        made = await put(operator, "/providers/one", PROVIDER)
+        async with asyncio.timeout(BOUND_S):
+            told = [await heard.get(), await heard.get()]
+        await connection.reset()
+    assert told == [str(made["revision"])] * 2
+    readers = (await operator.get("/nodes"))["authorizers"]
+    assert [(each["catalog_revision"], each["lags"]) for each in readers] == [(made["revision"], False)] * 2
+
+
+async def test_a_process_that_starts_is_waited_for_from_before_it_reads_the_catalogue(
+    database: str, api: Api, tmp_path: Path
+) -> None:
+    seen: list[list[int]] = []
+    async with api.pool.acquire() as connection, connection.transaction():
+        # Reading has to wait for this; what it does before that can be seen.
+        await connection.execute("LOCK TABLE catalog.revisions")
+        starting = asyncio.create_task(_start_and_stop(database, Certificates.issued(tmp_path)))
+
+        async def registered() -> bool:
+            seen.append(await _revisions_served(api))
+            return bool(seen[-1])
+
+        await eventually(registered)
+        assert seen[-1] == [0]
+    await starting
+    # It has said goodbye.
+    assert await _revisions_served(api) == []
+
+
+async def _start_and_stop(database: str, certificates: Certificates) -> None:
+    async with authorizer(database, certificates):
+        pass
+
+
+async def _revisions_served(api: Api) -> list[int]:
+    rows = await api.pool.fetch("SELECT catalog_revision FROM accounts.live_authorizers")
+    return [row["catalog_revision"] for row in rows]

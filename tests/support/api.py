@@ -38,6 +38,7 @@ from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
 from tests.support.catalogs import catalog, settings
 from tests.support.logs import QUIET
+from tests.support.planes import certificates_for_a_while
 
 PEPPER = SecretStr("pepper")
 KEY = SecretStr(urlsafe_b64encode(bytes(32)).decode())
@@ -226,6 +227,7 @@ async def running_api(
         threads(AT_ONCE_MAX, "passwords") as password_threads,
         threads(PLACES, "workbench") as workbench_threads,
         outgoing_http() as http,
+        certificates_for_a_while() as certificates,
     ):
         clock, mailbox = clock or Clock(), Mailbox()
         seal = Seal(KEY, secrets.token_bytes)
@@ -255,7 +257,7 @@ async def running_api(
             random_bytes=secrets.token_bytes,
             log=QUIET,
             current_catalog=lambda: catalog([]),
-            configuration_check=ConfigurationCheck(check_settings or settings()),
+            configuration_check=ConfigurationCheck(check_settings or settings(certificates=certificates.directory)),
             workbench=Workbench(workbench_threads),
         )
         app = make_app(services, ready=lambda: None, registry=registry or CollectorRegistry())

@@ -2,24 +2,34 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from control_plane.catalog.model import Catalog, Deployment, Model, Policy, Provider
 from control_plane.settings import Settings
+from gateway_core.contract import Peer
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.providers import ProviderKind
+from tests.support.planes import Certificates
 
 
 def settings(
-    *, spool_dir: str = "/var/lib/tollgate/spool", simulator_url: str | None = "http://127.0.0.1:8090"
+    *,
+    spool_dir: str = "/var/lib/tollgate/spool",
+    simulator_url: str | None = "http://127.0.0.1:8090",
+    certificates: Path = Path("/nonexistent"),
 ) -> Settings:
     """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
+    tls = Certificates(certificates).of(Peer.CONTROL_PLANE)
     return Settings(
         postgres_dsn=SecretStr("postgresql://unused"),
         api_key_pepper=SecretStr("pepper"),
         credential_key=SecretStr("unused"),
+        xds_tls_certificate=tls.certificate,
+        xds_tls_key=tls.key,
+        xds_tls_ca=tls.ca,
         spool_dir=spool_dir,
         simulator_url=simulator_url,
     )

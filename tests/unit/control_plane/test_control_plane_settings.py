@@ -14,7 +14,10 @@ ISSUER = {"name": "corp", "issuer": "https://id.corp.example/realms/a", "client_
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOLLGATE_SECRETS_DIR", raising=False)
-    for name in ("POSTGRES_DSN", "API_KEY_PEPPER", "CREDENTIAL_KEY"):
+    for name in (
+        *("POSTGRES_DSN", "API_KEY_PEPPER", "CREDENTIAL_KEY"),
+        *("XDS_TLS_CERTIFICATE", "XDS_TLS_KEY", "XDS_TLS_CA"),
+    ):
         monkeypatch.setenv(f"TOLLGATE_{name}", "x")
 
 

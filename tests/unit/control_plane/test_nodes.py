@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 
-from control_plane.xds.nodes import NodeRegistry, Rejection, TypeStatus
+from control_plane.xds.nodes import SILENT_AFTER, NodeRegistry, Rejection, TypeStatus
 from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -178,3 +178,40 @@ def test_answers_and_nodes_are_counted(registry: NodeRegistry, metrics: Collecto
 
     assert (answers("ack"), answers("nack")) == (1, 2)
     assert metrics.get_sample_value("tollgate_control_plane_xds_nodes") == 1
+
+
+def is_silent(registry: NodeRegistry, metrics: CollectorRegistry) -> bool:
+    [node] = registry.nodes()
+    assert metrics.get_sample_value("tollgate_control_plane_xds_silent_nodes") == node.is_silent
+    return node.is_silent
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_node_that_owes_an_answer_is_silent_after_some_seconds_and_until_it_answers(
+    registry: NodeRegistry, clock: Clock, metrics: CollectorRegistry, accepts: bool
+) -> None:
+    registry.connected(1, "envoy")
+    clock.now += SILENT_AFTER * 2
+    assert not is_silent(registry, metrics)
+    registry.sent(1, CLUSTER_TYPE)
+    clock.now += SILENT_AFTER / 2
+    registry.sent(1, ROUTE_TYPE)
+    clock.now += SILENT_AFTER / 2
+    assert is_silent(registry, metrics)
+    if accepts:
+        registry.accepted(1, CLUSTER_TYPE, "v")
+    else:
+        registry.rejected(1, CLUSTER_TYPE, "v", "no", revision=1)
+    # The other answer is not overdue yet.
+    assert not is_silent(registry, metrics)
+    clock.now += SILENT_AFTER / 2
+    assert is_silent(registry, metrics)
+    registry.accepted(1, ROUTE_TYPE, "v")
+    assert not is_silent(registry, metrics)
+
+
+def test_what_is_sent_is_not_told_before_it_is_answered(registry: NodeRegistry, changes: Changes) -> None:
+    registry.connected(1, "envoy")
+    changes.since()
+    registry.sent(1, CLUSTER_TYPE)
+    assert changes.since() == 0

@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,8 @@ import billing_sink.settings
 import control_plane.settings
 import ext_authz.settings
 from deploy.make_secrets import make_missing
+from gateway_core.certificates import AUTHORITY_FILE, certificate_file, key_file
+from gateway_core.contract import Peer
 from gateway_core.settings import HostPort, ServiceSettings
 from simulator.settings import SimulatorSettings
 
@@ -194,7 +197,7 @@ def ours() -> list[str]:
 @pytest.fixture
 def secret_files(tmp_path: Path) -> Path:
     made = tmp_path / "made"
-    make_missing(made, bytes)
+    make_missing(made, bytes, datetime(2026, 1, 1, tzinfo=UTC))
     return made
 
 
@@ -310,6 +313,12 @@ def test_every_command_is_one_the_code_knows() -> None:
     assert (ROOT / compose().services["secrets"].command[1]).exists()
 
 
+def paths_of_secrets(service: Service) -> set[str]:
+    """The secrets that variables of a service name by their paths."""
+    prefix = "/run/secrets/"
+    return {value.removeprefix(prefix) for value in service.environment.values() if value and value.startswith(prefix)}
+
+
 @pytest.mark.parametrize("name", ours())
 def test_variables_and_secrets_are_settings_of_the_service(name: str) -> None:
     service = compose().services[name]
@@ -317,7 +326,8 @@ def test_variables_and_secrets_are_settings_of_the_service(name: str) -> None:
 
     known = {f"TOLLGATE_{field}".upper() for field in fields} | {field.upper() for field in fields} | NOT_A_FIELD
     assert service.environment.keys() <= known
-    assert {secret.removeprefix("tollgate_") for secret in service.secrets} <= fields
+    # A setting is a secret's content, or the path of a file that is mounted as one.
+    assert {secret.removeprefix("tollgate_") for secret in service.secrets} - paths_of_secrets(service) <= fields
 
 
 @pytest.mark.parametrize("name", ours())
@@ -382,6 +392,17 @@ def test_envoy_is_told_where_the_services_listen(loader: Loader) -> None:
     assert all(share_a_network("envoy", host) for host in ("control_plane", "ext_authz", "simulator"))
 
 
+def test_each_side_is_given_its_own_certificate_and_the_authority_of_the_other(loader: Loader) -> None:
+    authz = loader.load("ext_authz", ("ext_authz",))
+    assert isinstance(authz, ext_authz.settings.Settings)
+    for peer, files in ((Peer.CONTROL_PLANE, loader.control_plane().xds_tls), (Peer.EXT_AUTHZ, authz.tls)):
+        assert (files.certificate.name, files.key.name) == (certificate_file(peer), key_file(peer))
+        assert files.ca.name == AUTHORITY_FILE
+    for peer in Peer:
+        given_the_key = [name for name, service in compose().services.items() if key_file(peer) in service.secrets]
+        assert given_the_key == [peer]
+
+
 def test_demo_providers_are_where_the_simulator_listens(loader: Loader) -> None:
     seed = loader.load("seed", ("control_plane", "seed-demo"))
     simulator = loader.load("simulator", ("simulator",))
@@ -443,10 +464,13 @@ def test_stores_have_the_accounts_that_the_addresses_name(secret_files: Path) ->
 
 
 def test_secret_paths_in_variables_and_files_are_mounted() -> None:
-    grafana = (ROOT / "deploy/grafana/provisioning/datasources/tollgate.yaml").read_text(encoding="utf-8")
+    mounted = {
+        "grafana": (ROOT / "deploy/grafana/provisioning/datasources/tollgate.yaml").read_text(encoding="utf-8"),
+        "envoy": (ROOT / "envoy/bootstrap.yaml").read_text(encoding="utf-8"),
+    }
     for name, service in compose().services.items():
         text = " ".join([*(value or "" for value in service.environment.values()), *service.command])
-        text += grafana if name == "grafana" else ""
+        text += mounted.get(name, "")
         assert set(re.findall(r"/run/secrets/([\w.]+)", text)) <= set(service.secrets), name
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
@@ -12,10 +13,12 @@ from control_plane.xds.translate import resources
 from gateway_core import errors
 from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
+    BootstrapSecret,
     Cluster,
     GrantField,
     Header,
     Metadata,
+    Peer,
     RequestField,
     RouteField,
     SpoolField,
@@ -167,6 +170,21 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     configured = {resource["name"] for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE}
     ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.SIMULATOR}
     assert configured == ours | {provider_cluster("a"), provider_cluster("b")}
+
+
+def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_they_dial() -> None:
+    static = yaml.safe_load((ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8"))["static_resources"]
+    assert {secret["name"] for secret in static["secrets"]} == names(BootstrapSecret)
+    dialled = {cluster["name"]: cluster for cluster in static["clusters"]}
+    dialled |= {
+        str(resource["name"]): resource for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE
+    }
+    contexts = []
+    for cluster, peer in ((Cluster.XDS, Peer.CONTROL_PLANE), (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ)):
+        text = json.dumps(dialled[cluster]["transport_socket"], sort_keys=True)
+        assert f'{{"exact": "{peer}"}}' in text
+        contexts.append(text.replace(f'"{peer}"', '"peer"'))
+    assert contexts[0] == contexts[1]
 
 
 def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:

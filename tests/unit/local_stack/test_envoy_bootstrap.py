@@ -1,3 +1,7 @@
+import json
+import re
+from pathlib import Path
+
 import yaml
 
 from local_stack.envoy import BOOTSTRAP, local_bootstrap
@@ -5,7 +9,7 @@ from local_stack.envoy import BOOTSTRAP, local_bootstrap
 
 def test_only_the_addresses_and_the_name_differ_from_the_repositorys_bootstrap() -> None:
     given = yaml.safe_load(BOOTSTRAP.read_text())
-    local = local_bootstrap(admin_port=1, xds_ports=[2])
+    local = local_bootstrap(admin_port=1, xds_ports=[2], certificates=Path("/data"))
 
     assert local["node"]["id"] == "local-1"
     assert local["admin"]["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 1}
@@ -17,14 +21,17 @@ def test_only_the_addresses_and_the_name_differ_from_the_repositorys_bootstrap()
     assert local["dynamic_resources"] == given["dynamic_resources"]
     for part in given.keys() - {"node", "admin", "static_resources"}:
         assert local[part] == given[part]
-    assert (
-        cluster["typed_extension_protocol_options"]
-        == given["static_resources"]["clusters"][0]["typed_extension_protocol_options"]
-    )
+    secrets = json.dumps(local["static_resources"]["secrets"])
+    assert re.findall(r'"filename": "([^"]*)"', secrets) == ["/data/envoy.crt", "/data/envoy.key", "/data/ca.crt"]
+    assert json.loads(secrets.replace("/data/", "/run/secrets/")) == given["static_resources"]["secrets"]
+    for part in ("transport_socket", "typed_extension_protocol_options"):
+        assert cluster[part] == given["static_resources"]["clusters"][0][part]
 
 
 def test_every_control_plane_is_dialled_in_turn() -> None:
-    (cluster,) = local_bootstrap(admin_port=1, xds_ports=[2, 3, 4])["static_resources"]["clusters"]
+    (cluster,) = local_bootstrap(admin_port=1, xds_ports=[2, 3, 4], certificates=Path("/data"))["static_resources"][
+        "clusters"
+    ]
     (locality,) = cluster["load_assignment"]["endpoints"]
     addresses = [each["endpoint"]["address"]["socket_address"] for each in locality["lb_endpoints"]]
     assert [address["port_value"] for address in addresses] == [2, 3, 4]

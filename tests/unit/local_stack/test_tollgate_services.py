@@ -1,9 +1,11 @@
 import base64
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from gateway_core import certificates
 from gateway_core.api_keys import is_well_formed
 from local_stack.data_directory import DataDirectory
 from local_stack.endpoints import endpoints
@@ -27,6 +29,7 @@ from local_stack.tollgate_services import (
 
 PORTS = {name: 20000 + number for number, name in enumerate(DEFAULTS)}
 PORTS_OF_THREE = {name: 20000 + number for number, name in enumerate(port_names(3))}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CALLER = {
     "PATH": "/bin",
     "OPENAI_API_KEY": "sk-real-openai",
@@ -41,13 +44,13 @@ ENVIRONMENT = Environment.sorted(CALLER, Secret)
 def directory(tmp_path: Path) -> DataDirectory:
     directory = DataDirectory.at(tmp_path / "stack")
     directory.create()
-    write_secrets(directory, servers(directory, PORTS, ENVIRONMENT))
+    write_secrets(directory, servers(directory, PORTS, ENVIRONMENT), NOW)
     return directory
 
 
 def table(directory: DataDirectory, ports: Mapping[str, int] = PORTS) -> list[Service]:
     stores = servers(directory, ports, ENVIRONMENT)
-    return services(directory, ports, ENVIRONMENT, stores, keys(directory).api_key)
+    return services(directory, ports, ENVIRONMENT, stores)
 
 
 def test_no_secret_is_in_a_command_line_or_an_environment(directory: DataDirectory) -> None:
@@ -140,6 +143,17 @@ def test_secrets_are_private_and_survive(directory: DataDirectory) -> None:
     assert {path.stat().st_mode & 0o777 for path in directory.secrets.iterdir()} == {0o600}
     assert len(bytes.fromhex((directory.secrets / Secret.TOLLGATE_API_KEY_PEPPER).read_text())) == 32
     assert len(base64.urlsafe_b64decode((directory.secrets / Secret.TOLLGATE_CREDENTIAL_KEY).read_text())) == 32
+
+
+@pytest.mark.parametrize(("days", "is_renewed"), [(0, False), (200, False), (300, True)])
+def test_certificates_are_kept_until_they_end_soon(directory: DataDirectory, days: int, is_renewed: bool) -> None:
+    def found() -> dict[str, bytes]:
+        return {name: (directory.secrets / name).read_bytes() for name in certificates.FILES}
+
+    before = found()
+    write_secrets(directory, servers(directory, PORTS, ENVIRONMENT), NOW + timedelta(days=days))
+    assert [found()[name] != before[name] for name in before] == [is_renewed] * len(before)
+    assert {(directory.secrets / name).stat().st_mode & 0o777 for name in certificates.FILES} == {0o600}
 
 
 def test_endpoints_name_the_gateway_for_both_dialects(directory: DataDirectory) -> None:

@@ -1,0 +1,66 @@
+"""The certificates of Envoy and our services: what each may be used for, and when they are made anew."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from gateway_core.certificates import (
+    AUTHORITY_FILE,
+    FILES,
+    LIFETIME,
+    RENEWED_BEFORE,
+    are_good,
+    certificate_file,
+    issue,
+    key_file,
+)
+from gateway_core.contract import Peer
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ISSUED = issue(NOW)
+OTHER = issue(NOW)
+
+
+def certificate(name: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(ISSUED[name].encode())
+
+
+def test_each_peer_has_a_certificate_in_its_name_for_its_side_of_a_connection_and_no_other() -> None:
+    authority = certificate(AUTHORITY_FILE)
+    sides = {Peer.ENVOY: ExtendedKeyUsageOID.CLIENT_AUTH}
+    for peer in Peer:
+        leaf = certificate(certificate_file(peer))
+        leaf.verify_directly_issued_by(authority)
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == [peer]
+        [side] = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert side == sides.get(peer, ExtendedKeyUsageOID.SERVER_AUTH)
+        assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        public = leaf.public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        assert isinstance(public.curve, ec.SECP256R1)
+        assert leaf.not_valid_after_utc - NOW == LIFETIME
+
+
+def test_no_file_has_the_authoritys_key() -> None:
+    assert set(ISSUED) == set(FILES)
+    assert [name for name, content in ISSUED.items() if "PRIVATE KEY" in content] == [key_file(peer) for peer in Peer]
+
+
+def test_they_are_good_until_they_end_soon() -> None:
+    due = NOW + LIFETIME - RENEWED_BEFORE
+    assert are_good(ISSUED, NOW)
+    assert are_good(ISSUED, due)
+    assert not are_good(ISSUED, due + timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", [None, "", "no certificate", "of another authority"])
+def test_one_file_that_does_not_belong_to_the_others_makes_all_of_them_due(name: str, content: str | None) -> None:
+    files = {**ISSUED, name: OTHER[name] if content == "of another authority" else content or ""}
+    if content is None:
+        del files[name]
+    assert not are_good(files, NOW)
