@@ -37,6 +37,9 @@ from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
+from control_plane.webhooks.delivery import WebhookDelivery
+from control_plane.webhooks.outgoing import webhook_http
+from control_plane.webhooks.postgres_events import forget_old_events
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.configuration_check import ConfigurationCheck
 from control_plane.xds.nodes import NodeRegistry
@@ -65,6 +68,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     async with (
         await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool,
         outgoing_http() as http,
+        webhook_http(private_allowed=settings.private_webhooks_allowed) as to_webhooks,
         _mail_sender(settings, registry, log) as mail,
     ):
         listener = Listener(
@@ -102,6 +106,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             has_simulator=settings.simulator_url is not None,
             require_verified_email=settings.require_verified_email,
             private_providers_allowed=settings.private_providers_allowed,
+            private_webhooks_allowed=settings.private_webhooks_allowed,
             resolve=resolve_host,
             now=utc_now,
             random_bytes=secrets.token_bytes,
@@ -127,6 +132,14 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(
                     LowBalance(pool, services.payments, mail, public_url, utc_now, secrets.token_bytes, log).run(),
                     name="low_balance",
+                )
+                group.create_task(
+                    WebhookDelivery(
+                        *(pool, to_webhooks, seal, mail, public_url, registry, log),
+                        now=utc_now,
+                        random_bytes=secrets.token_bytes,
+                    ).run(),
+                    name="webhook_delivery",
                 )
                 group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
@@ -162,6 +175,7 @@ async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
             await forget_old_answers(pool)
             await forget_old_uptakes(pool)
             await forget_old_log_ins(pool, utc_now())
+            await forget_old_events(pool, utc_now())
         except Trouble as error:
             log.warning("housekeeping_failed", error=type(error).__name__)
         await asyncio.sleep(HOUSEKEEPING_S)
