@@ -174,7 +174,7 @@ class WebhookDelivery:
         """None if the attempt is nobody's any more."""
         now = self._now()
         status, fault = (answer, Fault.ANSWER) if isinstance(answer, int) else (None, answer)
-        disabled = None
+        disabled, to_tell = None, list[str]()
         async with self._pool.acquire() as db, db.transaction():
             webhook = await find_webhook(db, due.org_id, due.webhook_id, lock=True)
             if webhook is None:
@@ -189,9 +189,12 @@ class WebhookDelivery:
                 return None
             if result.state is DeliveryState.FAILED:
                 disabled = await self._judge(db, webhook, due, status)
+            if disabled is not None:
+                to_tell = await mail_addresses(db, due.org_id)
         if disabled is not None:
             self._log.warning("webhook_disabled", org_id=due.org_id, webhook_id=due.webhook_id, because=disabled)
-            await self._tell(due.org_id)
+        for address in to_tell:
+            await self._mail.send(Mail(address, _DISABLED, self._public_url))
         return _OUTCOME_BY_STATE[result.state]
 
     async def _judge(self, db: Connection, webhook: Webhook, due: Due, status: int | None) -> DisabledBecause | None:
@@ -215,10 +218,6 @@ class WebhookDelivery:
             request_id=due.delivery_id,
         )
         return because
-
-    async def _tell(self, org_id: str) -> None:
-        for address in await mail_addresses(self._pool, org_id):
-            await self._mail.send(Mail(address, _DISABLED, self._public_url))
 
     async def _count(self) -> None:
         while True:

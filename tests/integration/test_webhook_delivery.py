@@ -1,6 +1,7 @@
 """Webhooks delivered over real HTTP from a real Postgres: once, again, or never."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -299,6 +300,43 @@ async def test_what_cannot_be_reached_or_speaks_no_tls_is_said_so(
     await carrier.carry()
     faults = [(await told(owner, each))[0][3] for each in (nobody, plain, unknown)]
     assert faults == ["connection", "tls", "connection"]
+
+
+GARBAGE = [
+    *(
+        b"",
+        b"\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"\x16\x03\x01\x00\x05hello",
+        b"HTTP/1.1\r\n\r\n",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+    ),
+    *(b"HTTP/1.1 xyz OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: " + b"a" * 100_000),
+    *(b"HTTP/1.1 99999 OK\r\n\r\n", b"HTTP/1.1 -1 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"),
+    *(b"HTTP/1.1 200 OK\r\nA: \xff\x00\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, bytes(range(256)) * 100),
+]
+
+
+async def test_no_answer_whatever_it_is_does_more_than_fail(api: Api, owner: Account, carrier: Carrier) -> None:
+    answers = iter(GARBAGE)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(next(answers))
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        made = await hook(owner, f"http://127.0.0.1:{port}/")
+        for _ in GARBAGE:
+            await give(api, owner)
+        assert await carrier.carry() == len(GARBAGE)
+    ended = await told(owner, made)
+    assert [attempts for _, attempts, _, _ in ended] == [1] * len(GARBAGE)
+    assert {fault for _, _, _, fault in ended} <= {"connection", "answer", None}
+    assert [fault for _, _, _, fault in ended].count("connection") > len(GARBAGE) / 2
 
 
 async def test_many_control_planes_deliver_everything_once(api: Api, owner: Account, receiver: Receiver) -> None:
