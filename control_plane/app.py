@@ -38,6 +38,9 @@ from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.statements.closing import InvoiceClosing
 from control_plane.threads import threads
+from control_plane.webhooks.delivery import WebhookDelivery
+from control_plane.webhooks.outgoing import webhook_http
+from control_plane.webhooks.postgres_events import forget_old_events
 from control_plane.workbench import PLACES, Workbench
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.configuration_check import ConfigurationCheck
@@ -76,6 +79,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             settings.postgres_dsn, service="control_plane", size_max=CATALOG_POOL_SIZE_MAX
         ) as catalog_pool,
         outgoing_http() as http,
+        webhook_http(private_allowed=settings.private_webhooks_allowed) as to_webhooks,
         _mail_sender(settings, registry, log) as mail,
     ):
         listener = Listener(
@@ -118,6 +122,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             has_simulator=settings.simulator_url is not None,
             require_verified_email=settings.require_verified_email,
             private_providers_allowed=settings.private_providers_allowed,
+            private_webhooks_allowed=settings.private_webhooks_allowed,
             resolve=resolve_host,
             now=utc_now,
             random_bytes=secrets.token_bytes,
@@ -147,6 +152,14 @@ async def serve(settings: Settings, log: Logger) -> None:
                 )
                 closing = InvoiceClosing(pool, utc_now, secrets.token_bytes, log)
                 group.create_task(closing.run(), name="invoice_closing")
+                group.create_task(
+                    WebhookDelivery(
+                        *(pool, to_webhooks, seal, mail, public_url, registry, log),
+                        now=utc_now,
+                        random_bytes=secrets.token_bytes,
+                    ).run(),
+                    name="webhook_delivery",
+                )
                 group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
             if counters is not None:
@@ -181,6 +194,7 @@ async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
             await forget_old_answers(pool)
             await forget_old_uptakes(pool)
             await forget_old_log_ins(pool, utc_now())
+            await forget_old_events(pool, utc_now())
         except Trouble as error:
             log.warning("housekeeping_failed", error=type(error).__name__)
         await asyncio.sleep(HOUSEKEEPING_S)

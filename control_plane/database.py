@@ -1,17 +1,21 @@
 """What statements run on."""
 
+from typing import TypeVar
+
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 """One connection, on which transactions can be begun."""
 
+RowT = TypeVar("RowT")
+
 Database = asyncpg.Pool | Connection
 """The pool, for a statement of its own; or a connection, inside its transaction."""
 
 
-def written(row: asyncpg.Record | None) -> asyncpg.Record:
-    """The row of a statement that always has one."""
+def written(row: RowT | None) -> RowT:
+    """The row of a statement that always has one, or what was read from it."""
     if row is None:
         raise LookupError("a statement that always returns a row returned none")
     return row

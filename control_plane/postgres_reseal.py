@@ -10,7 +10,15 @@ from typing import Final
 
 import asyncpg
 
-from control_plane.sealing import Purpose, Seal, UnreadableSealError, kept_answer, provider_credential, signing_key
+from control_plane.sealing import (
+    Purpose,
+    Seal,
+    UnreadableSealError,
+    kept_answer,
+    provider_credential,
+    signing_key,
+    webhook_secret,
+)
 from gateway_core.ids import ProviderName
 from gateway_core.logs import Logger
 
@@ -66,6 +74,23 @@ COLUMNS: Final = (
         WHERE caller = $1 AND idempotency_key = $2 AND sealed_answer = $3
         """,
         kept_answer,
+    ),
+    SealedColumn(
+        "payments.webhooks.sealed_secret",
+        """
+        SELECT webhook_id, sealed_secret FROM payments.webhooks WHERE substr(sealed_secret, 1, length($1::bytea)) <> $1
+        """,
+        "UPDATE payments.webhooks SET sealed_secret = $3 WHERE webhook_id = $1 AND sealed_secret = $2",
+        webhook_secret,
+    ),
+    SealedColumn(
+        "payments.webhooks.sealed_secret_before",
+        """
+        SELECT webhook_id, sealed_secret_before FROM payments.webhooks
+        WHERE substr(sealed_secret_before, 1, length($1::bytea)) <> $1
+        """,
+        "UPDATE payments.webhooks SET sealed_secret_before = $3 WHERE webhook_id = $1 AND sealed_secret_before = $2",
+        webhook_secret,
     ),
 )
 

@@ -40,6 +40,11 @@ def signing_key(kid: str) -> Purpose:
     return Purpose(f"signing-key/{kid}")
 
 
+def webhook_secret(webhook_id: str) -> Purpose:
+    """What signs what a webhook is told."""
+    return Purpose(f"webhook-secret/{webhook_id}")
+
+
 def kept_answer(caller: str, idempotency_key: str) -> Purpose:
     """An answer that may be asked for again. A caller is `kind/id`, and no id has a slash in it."""
     return Purpose(f"idempotency/{caller}/{idempotency_key}")

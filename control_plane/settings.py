@@ -61,6 +61,8 @@ class Settings(SealingSettings):
 
     # Whether a provider may be on loopback or in a private network, and be reached without TLS.
     private_providers_allowed: bool = False
+    # The same for webhooks, which any organisation can have: what is private is then within reach of all of them.
+    private_webhooks_allowed: bool = False
 
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"

@@ -150,6 +150,7 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_CONTROL_PLANE_ENDPOINTS": all_of("control_plane"),
         # The simulator is one, and a newcomer's own server on this machine.
         "TOLLGATE_PRIVATE_PROVIDERS_ALLOWED": "true",
+        "TOLLGATE_PRIVATE_WEBHOOKS_ALLOWED": "true",
         "TOLLGATE_XDS_HOST": HOST,
         "TOLLGATE_XDS_PORT": own("xds"),
         "TOLLGATE_EXT_AUTHZ_HOST": HOST,

@@ -29,6 +29,7 @@ from control_plane.api import (
     tokens,
     topups,
     vouchers,
+    webhooks,
 )
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import handler_of
@@ -56,6 +57,7 @@ OPERATION_MODULES = (
     topups,
     payment_settings,
     vouchers,
+    webhooks,
     tokens,
     providers,
     models,

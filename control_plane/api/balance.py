@@ -9,6 +9,8 @@ from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import InsufficientBalanceError
 from control_plane.payments import postgres_balance
 from control_plane.payments.model import Balance, Credit, Transaction
+from control_plane.webhooks.model import EventType
+from control_plane.webhooks.postgres_events import emit
 
 TAG: Final = "billing"
 
@@ -37,5 +39,6 @@ async def create_credit(call: Call, body: Credit) -> Transaction:
     if transaction_id is None:
         raise InsufficientBalanceError
     made = await postgres_balance.find_transaction(call.db, call.org_id, transaction_id)
+    await emit(call.db, call.org_id, EventType.CREDIT_CREATED, made)
     await call.audit("credit.create", call.org_id, after=made)
     return made

@@ -39,6 +39,7 @@ class Services:
         payments: Stripe; None if this installation takes no payments.
         stripe_webhook_secret: what Stripe signs its events with; without it none is taken.
         private_providers_allowed: whether a provider may be on loopback or in a private network.
+        private_webhooks_allowed: the same for webhooks.
         resolve: asks the DNS.
     """
 
@@ -59,6 +60,7 @@ class Services:
     has_simulator: bool
     require_verified_email: bool
     private_providers_allowed: bool
+    private_webhooks_allowed: bool
     resolve: Resolve
     now: Now
     random_bytes: RandomBytes

@@ -10,6 +10,8 @@ from control_plane.api.paging import Page, PageQuery
 from control_plane.payments import postgres_vouchers
 from control_plane.payments.model import NewVoucher, Redemption, Transaction, Voucher, VoucherWithCode
 from control_plane.payments.postgres_balance import find_transaction
+from control_plane.webhooks.model import EventType
+from control_plane.webhooks.postgres_events import emit
 from gateway_core.api_keys import KeyHash, hash_key
 from gateway_core.ids import RandomBytes, new_id
 
@@ -56,6 +58,7 @@ async def create_redemption(call: Call, body: Redemption) -> Transaction:
         call.db, call.org_id, _hash(call, body.code), now=call.services.now(), actor=call.actor
     )
     made = await find_transaction(call.db, call.org_id, transaction_id)
+    await emit(call.db, call.org_id, EventType.VOUCHER_REDEEMED, made)
     await call.audit("voucher.redeem", made.reference or "", after=made)
     return made
 

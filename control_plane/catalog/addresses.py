@@ -1,7 +1,8 @@
-"""Where a provider may be, judged before it is written: the gateway sends requests and credentials there. Pure.
+"""Where a provider or a webhook may be, judged before it is written: we send requests there, to providers with credentials. Pure.
 
-It keeps whoever may write providers from reaching through us what only we can reach. What it cannot see is what a name
-means later: Envoy resolves it again, for itself, as long as the provider exists (README.md, Decisions).
+It keeps whoever may write one from reaching through us what only we can reach. What it cannot see is what a name means later:
+Envoy resolves a provider's again, for itself, as long as it exists (README.md, Decisions). A webhook's is judged once more
+when it is connected to.
 """
 
 import re
@@ -71,16 +72,16 @@ FORBIDDEN_NETWORKS: Final[tuple[IPv4Network | IPv6Network, ...]] = tuple(
         ),
     )
 )
-"""No provider's, whoever allows what. They win over the private ones."""
+"""Nobody's, whoever allows what. They win over the private ones."""
 
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
-"""All that IANA has given out; IPv6 outside of it and of the private networks is no provider's either."""
+"""All that IANA has given out; IPv6 outside of it and of the private networks is nobody's either."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 class RefusedAddressError(InvalidBaseUrlError):
-    """A base URL that can be read, of a place where no provider may be. The message does not quote it."""
+    """A URL that can be read, of a place where nothing of ours may go. The message does not quote it."""
 
 
 async def check_provider_address(url: str, *, private_allowed: bool, resolve: Resolve) -> None:
@@ -96,27 +97,38 @@ async def check_provider_address(url: str, *, private_allowed: bool, resolve: Re
         InvalidBaseUrlError: it is none, or not in the one way we write it.
         RefusedAddressError: no provider may be there.
     """
+    name = check_url(url, private_allowed=private_allowed)
+    if name is not None:
+        for each in await resolve(name):
+            check_address(each, private_allowed=private_allowed)
+
+
+def check_url(url: str, *, private_allowed: bool) -> str | None:
+    """Refuse a URL for what it says; returns the name of its host, which may mean anything, or None for an address.
+
+    Raises:
+        InvalidBaseUrlError, RefusedAddressError: as for `check_provider_address`.
+    """
     check_base_url(url)
     parts = _URL.fullmatch(url)
     if parts is None:
-        raise InvalidBaseUrlError("the base URL must be http(s)://host[:port][/path], in plain characters")
+        raise InvalidBaseUrlError("the URL must be http(s)://host[:port][/path], in plain characters")
     if parts["scheme"] != "https" and not private_allowed:
-        raise RefusedAddressError("the base URL must begin with https://")
+        raise RefusedAddressError("the URL must begin with https://")
     address = _v6(parts["v6"]) if parts["v6"] else _v4(parts["host"])
     if address is not None:
-        addresses: Sequence[Address] = [address]
-    else:
-        _check_name(parts["host"].lower(), private_allowed=private_allowed)
-        addresses = await resolve(parts["host"])
-    for each in addresses:
-        _check_address(each, private_allowed=private_allowed)
+        check_address(address, private_allowed=private_allowed)
+        return None
+    name = parts["host"]
+    _check_name(name.lower(), private_allowed=private_allowed)
+    return name
 
 
 def _v6(text: str) -> IPv6Address:
     try:
         return IPv6Address(text)
     except ValueError:
-        raise InvalidBaseUrlError("the host of the base URL is no IPv6 address") from None
+        raise InvalidBaseUrlError("the host of the URL is no IPv6 address") from None
 
 
 def _v4(host: str) -> IPv4Address | None:
@@ -131,23 +143,26 @@ def _v4(host: str) -> IPv4Address | None:
 
 def _check_name(name: str, *, private_allowed: bool) -> None:
     if len(name) > _NAME_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, name.split("."))):
-        raise InvalidBaseUrlError("the host of the base URL is not a name")
+        raise InvalidBaseUrlError("the host of the URL is not a name")
     if name in _METADATA_NAMES:
-        raise RefusedAddressError("no provider can be where a cloud keeps its metadata")
+        raise RefusedAddressError("nothing may be reached where a cloud keeps its metadata")
     if not private_allowed and ("." not in name or name.endswith(_PRIVATE_SUFFIXES)):
-        raise RefusedAddressError(
-            "the base URL names a host of a private network, which this installation does not allow"
-        )
+        raise RefusedAddressError("the URL names a host of a private network, which this installation does not allow")
 
 
-def _check_address(address: Address, *, private_allowed: bool) -> None:
+def check_address(address: Address, *, private_allowed: bool) -> None:
+    """Refuse an address where nothing of ours may go.
+
+    Raises:
+        RefusedAddressError: it is one.
+    """
     address = _embedded(address)
     is_private = any(address in network for network in PRIVATE_NETWORKS)
     is_assigned = is_private or isinstance(address, IPv4Address) or address in _GLOBAL_UNICAST
     if not is_assigned or any(address in network for network in FORBIDDEN_NETWORKS):
-        raise RefusedAddressError("the base URL leads to an address where no provider can be")
+        raise RefusedAddressError("the URL leads to an address where nothing may be reached")
     if is_private and not private_allowed:
-        raise RefusedAddressError("the base URL leads to a private network, which this installation does not allow")
+        raise RefusedAddressError("the URL leads to a private network, which this installation does not allow")
 
 
 def _embedded(address: Address) -> Address:

@@ -66,7 +66,7 @@ def check_base_url(url: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise InvalidBaseUrlError("the base URL is not one")
+        raise InvalidBaseUrlError("the URL is not one")
 
 
 def is_moved(before: str, after: str) -> bool:

@@ -13,11 +13,15 @@ import asyncpg
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.mail import Mail, MailSender
 from control_plane.accounts.postgres_audit import write_entry
+from control_plane.database import written
 from control_plane.errors import PaymentsUnavailableError
 from control_plane.payments import postgres_settings
+from control_plane.payments.model import TopUp
 from control_plane.payments.postgres_settings import Due
 from control_plane.payments.postgres_topups import find_topup
 from control_plane.payments.stripe_payments import DeclinedError, StripePayments
+from control_plane.webhooks.model import EventType
+from control_plane.webhooks.postgres_events import emit
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes, new_id
 from gateway_core.logs import Logger
@@ -71,7 +75,11 @@ class LowBalance:
         Raises:
             asyncpg.PostgresError, OSError: the rest waits.
         """
-        for org_id in await postgres_settings.take_low_balances(self._pool):
+        async with self._pool.acquire() as db, db.transaction():
+            low = await postgres_settings.take_low_balances(db)
+            for org_id, notice in low:
+                await emit(db, org_id, EventType.BALANCE_LOW, notice)
+        for org_id, _ in low:
             await self._tell(org_id, _LOW)
         if self._payments is None:
             return
@@ -108,11 +116,14 @@ class LowBalance:
         async with self._pool.acquire() as db, db.transaction():
             if not await postgres_settings.fail_topup(db, due.topup_id, failure, now=now, paused_until=now + PAUSE):
                 return
-            await self._audit(db, "topup.fail", due.org_id, due.topup_id)
+            failed = await self._audit(db, "topup.fail", due.org_id, due.topup_id)
+            await emit(db, due.org_id, EventType.TOPUP_FAILED, failed)
         self._log.warning("automatic_topup_failed", org_id=due.org_id, topup_id=due.topup_id, failure=failure)
         await self._tell(due.org_id, _FAILED)
 
-    async def _audit(self, db: asyncpg.pool.PoolConnectionProxy, action: str, org_id: str, topup_id: str) -> None:
+    async def _audit(self, db: asyncpg.pool.PoolConnectionProxy, action: str, org_id: str, topup_id: str) -> TopUp:
+        """Returns the top-up as it is now."""
+        topup = written(await find_topup(db, org_id, topup_id))
         await write_entry(
             db,
             actor=_ACTOR,
@@ -120,9 +131,10 @@ class LowBalance:
             action=action,
             target_id=topup_id,
             before=None,
-            after=await find_topup(db, org_id, topup_id),
+            after=topup,
             request_id=topup_id,
         )
+        return topup
 
     async def _tell(self, org_id: str, subject: str) -> None:
         for address in await postgres_settings.mail_addresses(self._pool, org_id):

@@ -70,6 +70,14 @@ PayableAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(
 SignedAmount = Annotated[str, StringConstraints(max_length=24), AfterValidator(_amount), Field(examples=["25.00"])]
 
 
+class DisputeStatus(StrEnum):
+    """Where the money of a disputed payment is: with the bank, back with us, or with the bank for good."""
+
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+
+
 class TransactionKind(StrEnum):
     """Why money moved."""
 
@@ -109,6 +117,24 @@ class Transaction(Resource):
     actor_kind: str | None
     actor_id: str | None
     created_at: datetime
+
+
+class LowBalanceNotice(Resource):
+    """That a balance has run low, as webhooks are told."""
+
+    currency: Currency = "USD"
+    available: str
+    low_balance: str = Field(description="Below which the organisation wanted to be told.")
+
+
+class Dispute(Resource):
+    """A payment that a bank has taken back, and how that ended, as webhooks are told."""
+
+    id: str = Field(description="At Stripe; the reference of its transactions.")
+    topup_id: str
+    amount: str
+    currency: Currency = "USD"
+    status: DisputeStatus
 
 
 class Credit(Body):

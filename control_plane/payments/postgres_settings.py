@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from control_plane.database import Database, locked, written
-from control_plane.payments.model import AutomaticTopUp, PaymentSettings, PaymentSettingsSpec, from_cents, to_cents
+from control_plane.payments.model import (
+    AutomaticTopUp,
+    LowBalanceNotice,
+    PaymentSettings,
+    PaymentSettingsSpec,
+    from_cents,
+    to_cents,
+)
 from control_plane.payments.stripe_events import PaymentMethod
 from gateway_core.money import format_usd, parse_usd
 
@@ -87,8 +94,8 @@ async def write_settings(db: Database, org_id: str, spec: PaymentSettingsSpec) -
     return await find_settings(db, org_id)
 
 
-async def take_low_balances(db: Database) -> list[str]:
-    """Organisations whose balance has run low and that have not been told; from now on they have."""
+async def take_low_balances(db: Database) -> list[tuple[str, LowBalanceNotice]]:
+    """Organisations whose balance has run low and that have not been told; from now on they have. In a transaction."""
     await db.execute(
         f"""
         UPDATE payments.settings s SET is_low_balance_told = false
@@ -98,10 +105,19 @@ async def take_low_balances(db: Database) -> list[str]:
     rows = await db.fetch(
         f"""
         UPDATE payments.settings s SET is_low_balance_told = true
-        WHERE NOT is_low_balance_told AND {_AVAILABLE} < low_balance_nano_usd RETURNING org_id
+        WHERE NOT is_low_balance_told AND {_AVAILABLE} < low_balance_nano_usd
+        RETURNING org_id, {_AVAILABLE} AS available, low_balance_nano_usd
         """  # noqa: S608 - an expression of ours
     )
-    return [row["org_id"] for row in rows]
+    return [
+        (
+            row["org_id"],
+            LowBalanceNotice(
+                available=format_usd(row["available"]), low_balance=format_usd(row["low_balance_nano_usd"])
+            ),
+        )
+        for row in rows
+    ]
 
 
 async def mail_addresses(db: Database, org_id: str) -> list[str]:

@@ -9,11 +9,11 @@ import asyncpg
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.postgres_audit import write_entry
 from control_plane.database import Connection, locked, written
-from control_plane.payments.model import CURRENCY_AT_STRIPE, TransactionKind, from_cents
+from control_plane.payments.model import CURRENCY_AT_STRIPE, Dispute, DisputeStatus, TransactionKind, from_cents
 from control_plane.payments.postgres_balance import find_transaction
+from control_plane.payments.postgres_topups import find_topup
 from control_plane.payments.stripe_events import (
     Disputed,
-    DisputeStatus,
     Fact,
     Paid,
     Refunded,
@@ -21,8 +21,16 @@ from control_plane.payments.stripe_events import (
     UnreadableEventError,
     fact_of,
 )
+from control_plane.webhooks.model import EventType
+from control_plane.webhooks.postgres_events import emit
+from gateway_core.money import format_usd
 
 _ACCOUNT: Final = "stripe_clearing"
+_TOLD: Final = {
+    TransactionKind.REFUND: EventType.PAYMENT_REFUNDED,
+    TransactionKind.DISPUTE: EventType.PAYMENT_DISPUTED,
+}
+"""As what webhooks are told of a transaction. Top-ups and the ends of disputes they are told for themselves."""
 
 
 class Outcome(StrEnum):
@@ -164,6 +172,8 @@ async def _pay(db: Connection, fact: Paid, event_id: str) -> bool:
         fact.payment_intent,
         transaction_id,
     )
+    paid = written(await find_topup(db, topup["org_id"], fact.topup_id))
+    await emit(db, topup["org_id"], EventType.TOPUP_PAID, paid)
     return True
 
 
@@ -216,6 +226,7 @@ async def _take_back(db: Connection, payment_intent: str, event_id: str) -> bool
     for move in due:
         await _post(db, move, Actor(ActorKind.STRIPE, event_id), event_id)
         await _note_posted(db, move)
+    await _tell_ends(db, topup)
     return bool(due)
 
 
@@ -226,6 +237,24 @@ async def _note_posted(db: Connection, move: "_Move") -> None:
     else:
         statement = "UPDATE payments.disputes SET posted_cents = posted_cents - $2 WHERE dispute_id = $1"
     await db.execute(statement, move.reference, move.cents)
+
+
+async def _tell_ends(db: Connection, topup: asyncpg.Record) -> None:
+    """Tell webhooks of disputes of a payment that have been decided, each once."""
+    for dispute in await db.fetch(
+        """
+        UPDATE payments.disputes SET is_end_told = true
+        WHERE payment_intent = $1 AND status <> 'open' AND NOT is_end_told RETURNING dispute_id, amount_cents, status
+        """,
+        topup["payment_intent"],
+    ):
+        ended = Dispute(
+            id=dispute["dispute_id"],
+            topup_id=topup["topup_id"],
+            amount=format_usd(from_cents(dispute["amount_cents"])),
+            status=dispute["status"],
+        )
+        await emit(db, topup["org_id"], EventType.DISPUTE_CLOSED, ended)
 
 
 async def _find_paid(db: Connection, payment_intent: str) -> asyncpg.Record | None:
@@ -251,6 +280,7 @@ async def _post(db: Connection, move: _Move, actor: Actor, event_id: str) -> int
         actor.kind,
         actor.actor_id,
     )
+    made = await find_transaction(db, move.org_id, transaction_id)
     await write_entry(
         db,
         actor=Actor(ActorKind.STRIPE, event_id),
@@ -258,7 +288,9 @@ async def _post(db: Connection, move: _Move, actor: Actor, event_id: str) -> int
         action=f"payment.{move.kind}",
         target_id=move.reference,
         before=None,
-        after=await find_transaction(db, move.org_id, transaction_id),
+        after=made,
         request_id=event_id,
     )
+    if move.kind in _TOLD:
+        await emit(db, move.org_id, _TOLD[move.kind], made)
     return transaction_id

@@ -8,10 +8,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from control_plane.payments.model import DisputeStatus
 
 TOPUP_ID: Final = "topup_id"
 """In the metadata of what we ask Stripe for. What has none is not ours: the account may be used for other things, too."""
@@ -23,14 +24,6 @@ OFF_SESSION: Final = "off_session"
 
 class UnreadableEventError(ValueError):
     """An event that has not what its type promises."""
-
-
-class DisputeStatus(StrEnum):
-    """Where the money of a disputed payment is: with the bank, back with us, or with the bank for good."""
-
-    OPEN = "open"
-    WON = "won"
-    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """Closes the invoices of months that are over. Every control plane looks; Postgres closes each once."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
 
 from control_plane.statements import postgres_invoices
+from control_plane.statements.postgres_invoices import Open
+from control_plane.webhooks.model import EventType
+from control_plane.webhooks.postgres_events import emit
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes, new_id
 from gateway_core.logs import Logger
@@ -48,8 +51,17 @@ class InvoiceClosing:
         ]
         closed = 0
         for each in due:
-            invoice_id = new_id("ivc", self._random_bytes)
-            if await postgres_invoices.close(self._pool, each, invoice_id, now):
+            last = await postgres_invoices.last_transaction(self._pool, each)
+            if last is not None and await self._close(each, last, now):
                 closed += 1
-                self._log.info("invoice_closed", org_id=each.org_id, month=str(each.month), invoice_id=invoice_id)
         return closed
+
+    async def _close(self, due: Open, last: int, now: datetime) -> bool:
+        invoice_id = new_id("ivc", self._random_bytes)
+        async with self._pool.acquire() as db, db.transaction():
+            invoice = await postgres_invoices.close(db, due, last, invoice_id, now)
+            if invoice is None:
+                return False
+            await emit(db, due.org_id, EventType.INVOICE_CLOSED, invoice)
+        self._log.info("invoice_closed", org_id=due.org_id, month=str(due.month), invoice_id=invoice_id)
+        return True

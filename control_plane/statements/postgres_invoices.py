@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from control_plane.database import Database
+from control_plane.database import Database, written
 from control_plane.statements.calendar import begin_of, first_of_month, next_month
 from control_plane.statements.model import Invoice, InvoiceLine, InvoiceState, InvoiceSummary
 from gateway_core.money import NanoUsd, format_usd
@@ -81,18 +81,22 @@ def _open(row: asyncpg.Record, first_at: datetime) -> Open:
     return Open(row["org_id"], row["time_zone"], month, row["after"], NanoUsd(row["closed"]))
 
 
-async def close(db: Database, due: Open, invoice_id: str, now: datetime) -> bool:
-    """Close an invoice. False if another control plane has."""
-    last = await db.fetchval("SELECT billing.last_transaction($1, $2)", due.org_id, due.ends_at)
-    if last is None or last <= due.after:
-        return False
-    return bool(
-        await db.fetchval(
-            "SELECT billing.close_invoice($1, $2, $3, $4, $5, $6, $7)",
-            *(invoice_id, due.org_id, due.month, due.time_zone, due.ends_at, last, now),
-            timeout=_STATEMENT_TIMEOUT_S,
-        )
-    )
+async def last_transaction(db: Database, due: Open) -> int | None:
+    """The last thing that belongs on an invoice. In a transaction of its own, because it keeps others from the balance."""
+    last: int | None = await db.fetchval("SELECT billing.last_transaction($1, $2)", due.org_id, due.ends_at)
+    return last
+
+
+async def close(db: Database, due: Open, last: int, invoice_id: str, now: datetime) -> InvoiceSummary | None:
+    """Close an invoice; None if another control plane has."""
+    if not await db.fetchval(
+        "SELECT billing.close_invoice($1, $2, $3, $4, $5, $6, $7)",
+        *(invoice_id, due.org_id, due.month, due.time_zone, due.ends_at, last, now),
+        timeout=_STATEMENT_TIMEOUT_S,
+    ):
+        return None
+    row = await db.fetchrow("SELECT * FROM billing.invoices WHERE invoice_id = $1", invoice_id)
+    return InvoiceSummary.model_validate(_summary(written(row)))
 
 
 async def list_invoices(

@@ -1,16 +1,21 @@
-"""Somebody pays: a checkout page of the local stack's stand-in for Stripe, its button, and a request that is paid with it."""
+"""Somebody pays: a checkout page of the local stack's stand-in for Stripe, its button, and a request that is paid with it.
 
+A system of theirs hears of it.
+"""
+
+import asyncio
 import secrets
 
 import aiohttp
 
 from tests.support.stack import Stack
+from tests.support.webhooks import receiving
 
 PASSWORD = "correct horse battery"
 
 
 async def test_who_pays_at_the_checkout_page_can_spend_it_at_once(stack: Stack) -> None:
-    async with aiohttp.ClientSession(stack.endpoints["control_plane_url"]) as session:
+    async with receiving() as receiver, aiohttp.ClientSession(stack.endpoints["control_plane_url"]) as session:
 
         async def post(path: str, body: object, token: str = "") -> dict[str, str]:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -26,6 +31,7 @@ async def test_who_pays_at_the_checkout_page_can_spend_it_at_once(stack: Stack) 
             [org] = (await answer.json())["data"]
         key = (await post(f"/orgs/{org['id']}/keys", {"name": "paid"}, token))["key"]
 
+        hook = await post(f"/orgs/{org['id']}/webhooks", {"url": receiver.url}, token)
         made = await post(f"/orgs/{org['id']}/topups", {"amount": "10", "currency": "USD"}, token)
         # As a browser does it, to the page it is sent back to.
         async with session.post(made["checkout_url"]) as answer:
@@ -38,3 +44,9 @@ async def test_who_pays_at_the_checkout_page_can_spend_it_at_once(stack: Stack) 
             f"{stack.url}/v1/chat/completions", json=chat, headers={"Authorization": f"Bearer {key}"}
         ) as answer:
             assert answer.status == 200
+        async with asyncio.timeout(10):
+            while not receiver.received:  # noqa: ASYNC110 - it is somebody else's process that sends
+                await asyncio.sleep(0.05)
+        [told] = receiver.received
+        assert told.signed_with(hook["secret"])
+        assert (told.document["type"], told.document["data"]["id"]) == ("topup.paid", made["id"])

@@ -10,7 +10,7 @@ import pytest
 
 from control_plane.payments.low_balance import GIVE_UP_AFTER, PAUSE
 from tests.support.api import Account
-from tests.support.stripe import Stripe, balance, books_balance, kinds, running_stripe
+from tests.support.stripe import Stripe, balance, books_balance, kinds, running_stripe, save_method, settle_on
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -24,20 +24,6 @@ async def stripe(pool: asyncpg.Pool) -> AsyncIterator[Stripe]:
 @pytest.fixture
 async def owner(stripe: Stripe) -> Account:
     return await stripe.api.sign_up("owner@example.com")
-
-
-async def save_method(stripe: Stripe, owner: Account, **form: str) -> None:
-    """Pay one dollar with something that may be used again."""
-    body = {"amount": "1", "currency": "USD", "save_payment_method": True}
-    made = await owner.api.post(f"{owner.org}/topups", body)
-    await stripe.pay(made["checkout_url"], **form)
-
-
-async def settle_on(owner: Account, **settings: Any) -> None:
-    path = f"{owner.org}/payment-settings"
-    etag = (await owner.api.get(path)).headers["ETag"]
-    put = await owner.api.call("PUT", path, {"currency": "USD", **settings}, headers={"If-Match": etag})
-    assert put.status == 200, put.text
 
 
 def automatic(below: str = "5", amount: str = "10", month_max: str = "25") -> dict[str, str]:

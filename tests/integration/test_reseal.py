@@ -21,7 +21,7 @@ from control_plane.accounts.postgres_signing import AccessTokens, Claims
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.postgres_reseal import COLUMNS, Pass, reseal
-from control_plane.sealing import Seal, UnreadableSealError, provider_credential
+from control_plane.sealing import Seal, UnreadableSealError, provider_credential, webhook_secret
 from gateway_core.clock import utc_now
 from gateway_core.ids import ProviderName
 from gateway_core.migrate import migrate, read_functions, read_migrations
@@ -83,6 +83,22 @@ async def test_after_a_reseal_the_new_key_alone_opens_everything(pool: asyncpg.P
     assert await credentials(pool, OLD_SEAL) == {}
     # There is nothing left to do.
     assert await reseal(database, BOTH, QUIET) == Pass(resealed=0, unreadable=0)
+
+
+async def test_both_secrets_of_a_webhook_open_after_a_reseal(pool: asyncpg.Pool, database: str) -> None:
+    await pool.execute("INSERT INTO accounts.organizations (org_id, name) VALUES ('org_1', 'Acme')")
+    sealed = [OLD_SEAL.seal(webhook_secret("whk_1"), secret) for secret in (b"newer", b"older")]
+    await pool.execute(
+        """
+        INSERT INTO payments.webhooks (webhook_id, org_id, url, event_types, is_enabled, sealed_secret,
+            sealed_secret_before, secret_before_until) VALUES ('whk_1', 'org_1', 'https://x', '{}', true, $1, $2, now())
+        """,
+        *sealed,
+    )
+    assert await reseal(database, BOTH, QUIET) == Pass(resealed=2, unreadable=0)
+    row = await pool.fetchrow("SELECT sealed_secret, sealed_secret_before FROM payments.webhooks")
+    assert row is not None
+    assert [NEW_SEAL.open(webhook_secret("whk_1"), each) for each in row.values()] == [b"newer", b"older"]
 
 
 async def test_what_is_sealed_under_the_current_key_is_not_touched(pool: asyncpg.Pool, database: str) -> None:
@@ -179,9 +195,9 @@ async def test_every_sealed_column_of_the_schemas_is_resealed(pool: asyncpg.Pool
     rows = await pool.fetch("""
         SELECT concat_ws('.', table_schema, table_name, column_name) AS name
         FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
-        WHERE table_schema IN ('accounts', 'catalog') AND data_type = 'bytea' AND table_type = 'BASE TABLE'
+        WHERE table_schema IN ('accounts', 'catalog', 'payments') AND data_type = 'bytea' AND table_type = 'BASE TABLE'
     """)
-    sealed = {row["name"] for row in rows if not re.search(r"(_hash|\.public_key)$", row["name"])}
+    sealed = {row["name"] for row in rows if not re.search(r"(_hash|\.public_key|\.payload)$", row["name"])}
     assert sealed == {column.column for column in COLUMNS}
 
 

@@ -218,6 +218,7 @@ async def running_api(
     port: int = 0,
     registry: CollectorRegistry | None = None,
     check_settings: Settings | None = None,
+    private_webhooks_allowed: bool = False,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has.
 
@@ -252,6 +253,7 @@ async def running_api(
             has_simulator=has_simulator,
             require_verified_email=require_verified_email,
             private_providers_allowed=False,
+            private_webhooks_allowed=private_webhooks_allowed,
             resolve=_resolve,
             now=clock.now,
             random_bytes=secrets.token_bytes,

@@ -116,6 +116,21 @@ async def top_up(stripe: Stripe, owner: Account, amount: str, *, paid: bool = Tr
     return dict(made.document), await stripe.pay(made["checkout_url"]) if paid else ""
 
 
+async def save_method(stripe: Stripe, owner: Account, **form: str) -> None:
+    """Pay one dollar with something that may be used again."""
+    body = {"amount": "1", "currency": "USD", "save_payment_method": True}
+    made = await owner.api.post(f"{owner.org}/topups", body)
+    await stripe.pay(made["checkout_url"], **form)
+
+
+async def settle_on(owner: Account, **settings: Any) -> None:
+    """Write what is done when the balance runs low."""
+    path = f"{owner.org}/payment-settings"
+    etag = (await owner.api.get(path)).headers["ETag"]
+    put = await owner.api.call("PUT", path, {"currency": "USD", **settings}, headers={"If-Match": etag})
+    assert put.status == 200, put.text
+
+
 async def balance(owner: Account) -> tuple[str, str]:
     """What an organisation has available, and what it owes."""
     found = await owner.api.get(f"{owner.org}/balance")
