@@ -463,15 +463,18 @@ async def test_a_webhook_whose_secret_does_not_open_is_told_nothing_unsigned(
     assert receiver.received == []
 
 
-async def test_an_event_and_a_removal_of_its_webhook_at_once_leave_the_event_or_nothing(
+async def test_what_happens_while_a_webhook_is_disabled_or_removed_leaves_nothing_waiting(
     api: Api, owner: Account
 ) -> None:
-    made = await hook(owner, "http://127.0.0.1:9/")
-    webhook = Webhook.model_validate(made)
+    disabled, removed = [await hook(owner, "http://127.0.0.1:9/") for _ in range(2)]
     async with api.pool.acquire() as db, db.transaction():
-        await emit(db, owner.org_id, EventType.CREDIT_CREATED, webhook)
-        removal = asyncio.create_task(owner.api.delete(f"{owner.org}/webhooks/{made['id']}"))
-        done, _ = await asyncio.wait([removal], timeout=0.3)
+        await emit(db, owner.org_id, EventType.CREDIT_CREATED, Webhook.model_validate(disabled))
+        changes = [
+            asyncio.create_task(owner.api.patch(f"{owner.org}/webhooks/{disabled['id']}", {"enabled": False})),
+            asyncio.create_task(owner.api.delete(f"{owner.org}/webhooks/{removed['id']}")),
+        ]
+        done, _ = await asyncio.wait(changes, timeout=0.5)
         assert not done
-    assert (await removal).status == 204
-    assert await api.pool.fetchval("SELECT count(*) FROM payments.webhook_deliveries") == 0
+    assert [reply.status for reply in await asyncio.gather(*changes)] == [200, 204]
+    assert await told(owner, disabled) == [("failed", 0, None, "disabled")]
+    assert await told(owner, removed) == []
