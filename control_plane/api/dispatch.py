@@ -18,7 +18,16 @@ from control_plane.api.download import Download
 from control_plane.api.errors import REQUEST_ID
 from control_plane.api.operation import Answer, Audit, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
-from control_plane.api.reading import Aside, idempotency_key, if_match, is_dry_run, is_param, read_body, read_query
+from control_plane.api.reading import (
+    Aside,
+    idempotency_key,
+    if_match,
+    is_dry_run,
+    is_param,
+    parse_body,
+    read_body,
+    read_query,
+)
 from control_plane.errors import ClosedOrganizationError, ForbiddenError, NotFoundError, RevisionRequiredError
 from control_plane.resource import Revised
 from gateway_core.ids import OrgId, RequestId
@@ -49,6 +58,9 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
             expected_revision=if_match(request),
             has_precondition="If-Match" in request.headers,
         )
+        if operation.body is not None:
+            # All of it, before a place is taken: nobody keeps one by sending slowly.
+            call.body = await read_body(request, bytes_max=operation.body_bytes_max)
         if operation.is_heavy:
             async with services.workbench.place():
                 kept = await _perform(operation, call, services.workbench.do)
@@ -62,15 +74,13 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
 
 
 async def _perform(operation: Operation, call: Call, aside: Aside) -> KeptAnswer:
-    """From the body to the answer; `aside` is where a large body is read."""
+    """From the query and the body to the answer; `aside` is where a large body is parsed."""
     arguments: dict[str, BaseModel] = {}
     query = read_query(call.request, operation.query, extra=(DRY_RUN,) if operation.in_transaction else ())
     if query is not None:
         arguments["query"] = query
     if operation.body is not None:
-        arguments["body"], call.body = await read_body(
-            call.request, operation.body, bytes_max=operation.body_bytes_max, aside=aside
-        )
+        arguments["body"] = await parse_body(call.body, operation.body, aside)
     if operation.prepare is not None:
         await operation.prepare(call, **arguments)
     return await (_change if operation.in_transaction else _handle)(operation, call, arguments)

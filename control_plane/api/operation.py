@@ -71,7 +71,8 @@ class Operation:
         audit: who sees to it that a change leaves an audit entry.
         needs_revision: whether it must come with `If-Match`; a PUT only if there is something to replace.
         body_bytes_max: larger bodies are 413.
-        is_heavy: whether it works on the whole catalogue: in a place at the workbench, which it takes before anything else.
+        is_heavy: whether it works on the whole catalogue: in a place at the workbench, which it takes before anything else
+            is done for it.
         is_brief: whether fields that are at their default are left out of its answer.
     """
 

@@ -38,19 +38,28 @@ class Aside(Protocol):
         """What it comes to."""
 
 
-async def read_body(request: web.Request, model: type[ModelT], *, bytes_max: int, aside: Aside) -> tuple[ModelT, bytes]:
-    """The body as a value, and as it came; a large one is read aside.
+async def read_body(request: web.Request, *, bytes_max: int) -> bytes:
+    """The body, as it came.
 
     Raises:
-        UnsupportedMediaTypeError, MalformedBodyError, InvalidFieldsError, web.HTTPRequestEntityTooLarge: see there.
+        UnsupportedMediaTypeError, web.HTTPRequestEntityTooLarge: it cannot be what is asked for.
     """
     # A clone, because a request has the application's limit and no other.
     raw = await request.clone(client_max_size=bytes_max).read()
     if request.content_type != "application/json":
         raise UnsupportedMediaTypeError("Send the body as application/json.")
+    return raw
+
+
+async def parse_body(raw: bytes, model: type[ModelT], aside: Aside) -> ModelT:
+    """The body as a value; a large one is parsed aside.
+
+    Raises:
+        MalformedBodyError, InvalidFieldsError: see there.
+    """
     if len(raw) <= _AT_ONCE_BYTES_MAX:
-        return _parse(raw, model), raw
-    return await aside(_parse, raw, model), raw
+        return _parse(raw, model)
+    return await aside(_parse, raw, model)
 
 
 def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
