@@ -70,6 +70,7 @@ def fuzz(url: str, token: str, org_id: str) -> dict[int, int]:
     return seen
 
 
+@pytest.mark.timeout(300)
 async def test_nothing_that_is_sent_makes_it_fail_or_hang(api: Api) -> None:
     user: Account = await api.sign_up("owner@example.com")
     await api.pool.execute("UPDATE accounts.users SET is_operator = true WHERE user_id = $1", user.user_id)
