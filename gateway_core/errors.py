@@ -108,6 +108,12 @@ PROVIDER_CREDENTIAL_UNAVAILABLE: Final = ApiError(
     "The gateway has no credential for this provider.",
     type=ErrorType.SERVER,
 )
+PROVIDER_ADDRESS_REFUSED: Final = ApiError(
+    503,
+    "provider_address_refused",
+    "The model provider is at an address that this gateway may not reach.",
+    type=ErrorType.SERVER,
+)
 
 # The provider's.
 PROVIDER_UNAVAILABLE: Final = ApiError(

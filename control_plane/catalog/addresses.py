@@ -1,18 +1,18 @@
 """Where a provider or a webhook may be, judged before it is written: we send requests there, to providers with credentials. Pure.
 
-It keeps whoever may write one from reaching through us what only we can reach. What it cannot see is what a name means later:
-Envoy resolves a provider's again, for itself, as long as it exists (README.md, Decisions). A webhook's is judged once more
-when it is connected to.
+It keeps whoever may write one from reaching through us what only we can reach. A name may mean something else later, so both are judged
+once more when they are connected to: a webhook here, a provider by Envoy, which has the list (`refused_networks`).
 """
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_network
 from typing import Final
 
 from control_plane.catalog.model import InvalidBaseUrlError, check_base_url
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 """All addresses of a name; none if it cannot be resolved now."""
@@ -78,6 +78,13 @@ _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 """All that IANA has given out; IPv6 outside of it and of the private networks is nobody's either."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+
+ASSIGNED_V6: Final = (
+    *(_GLOBAL_UNICAST, _NAT64, _MAPPED),
+    *(network for network in PRIVATE_NETWORKS if isinstance(network, IPv6Network)),
+)
+"""IPv6 that is somebody's, or stands for IPv4."""
 
 
 class RefusedAddressError(InvalidBaseUrlError):
@@ -163,6 +170,19 @@ def check_address(address: Address, *, private_allowed: bool) -> None:
         raise RefusedAddressError("the URL leads to an address where nothing may be reached")
     if is_private and not private_allowed:
         raise RefusedAddressError("the URL leads to a private network, which this installation does not allow")
+
+
+def refused_networks(*, private_allowed: bool) -> tuple[Network, ...]:
+    """Networks that `check_address` refuses, with those of IPv6 that stand for them. Of IPv6 it refuses what is not in `ASSIGNED_V6` too."""
+    named = (*FORBIDDEN_NETWORKS, *(() if private_allowed else PRIVATE_NETWORKS))
+    v4 = [network for network in named if isinstance(network, IPv4Network)]
+    v6 = [network for network in named if isinstance(network, IPv6Network)]
+    v6 += [
+        IPv6Network((int(prefix[0]) | int(network[0]), prefix.prefixlen + network.prefixlen))
+        for prefix in (_NAT64, _MAPPED)
+        for network in v4
+    ]
+    return (*collapse_addresses(v4), *collapse_addresses(v6))
 
 
 def _embedded(address: Address) -> Address:

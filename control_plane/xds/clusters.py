@@ -15,14 +15,14 @@ _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def provider(provider: Provider) -> JsonObject:
-    """The cluster of a provider."""
+def provider(provider: Provider, *, private_allowed: bool) -> JsonObject:
+    """The cluster of a provider; whether it may lead into private networks is the installation's to say."""
     address = HostPort(provider.host, provider.port)
     return _upstream(
         provider_cluster(provider.name),
         address,
         tls=provider.tls,
-        filters=provider_filters(provider),
+        filters=provider_filters(provider, private_allowed=private_allowed),
         connect_timeout_ms=provider.connect_timeout_ms,
         connections_max=provider.connections_max,
         requests_max=provider.requests_max,

@@ -4,8 +4,11 @@ Filters fail open unless told otherwise; each one here is told.
 """
 
 from collections.abc import Mapping
+from functools import cache
+from ipaddress import IPv6Network
 from typing import Final
 
+from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networks
 from control_plane.catalog.model import Provider
 from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
@@ -16,6 +19,9 @@ from gateway_core.contract import GATEWAY_HEALTH_PATH, Cluster, Header, Metadata
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
 EXT_AUTHZ_TIMEOUT: Final = "4s"
 """Enough for a replica that keeps silent and another one that is asked then."""
+
+_ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
+"""Of the filter that judges addresses; Envoy finds it by its name."""
 
 _CREDENTIAL_HEADERS: Final = (
     "authorization",
@@ -106,10 +112,12 @@ def listener_filters(*, max_body_bytes: int) -> list[Json]:
     ]
 
 
-def provider_filters(provider: Provider) -> list[Json]:
+def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]:
     """The upstream filters of a provider's cluster; they run once per attempt."""
     cluster = provider_cluster(provider.name)
     return [
+        # Where a name leads is asked of DNS again and again, so it is judged whenever a host has been chosen.
+        _filter(_ADDRESSES, _refused_addresses(private_allowed=private_allowed)),
         # Body, model and path for this provider; skipped when the front filter has prepared them.
         _filter(
             upstream_filter(cluster),
@@ -142,6 +150,29 @@ def simulator_filters() -> list[Json]:
         ),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
+
+
+@cache
+def _refused_addresses(*, private_allowed: bool) -> JsonObject:
+    refused = [_upstream_in(network) for network in refused_networks(private_allowed=private_allowed)]
+    assigned = {"or_rules": {"rules": [_upstream_in(network) for network in ASSIGNED_V6]}}
+    unassigned: JsonObject = {"and_rules": {"rules": [_upstream_in(IPv6Network("::/0")), {"not_rule": assigned}]}}
+    policy: JsonObject = {"permissions": [*refused, unassigned], "principals": [{"any": True}]}
+    return typed(
+        "envoy.extensions.filters.http.rbac.v3.RBAC", rules={"action": "DENY", "policies": {"address": policy}}
+    )
+
+
+def _upstream_in(network: Network) -> JsonObject:
+    return {
+        "matcher": {
+            "name": "envoy.rbac.matchers.upstream_ip_port",
+            "typed_config": typed(
+                "envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
+                upstream_ip={"address_prefix": str(network[0]), "prefix_len": network.prefixlen},
+            ),
+        }
+    }
 
 
 def _filter(name: str, config: JsonObject) -> JsonObject:

@@ -31,6 +31,12 @@ def local_reply_config() -> JsonObject:
                 **_mapper(_details("failed_to_inject_credential"), errors.PROVIDER_CREDENTIAL_UNAVAILABLE),
                 "status_code": errors.PROVIDER_CREDENTIAL_UNAVAILABLE.status,
             },
+            {
+                **_mapper(
+                    _cel("response.code_details.startsWith('rbac_access_denied')"), errors.PROVIDER_ADDRESS_REFUSED
+                ),
+                "status_code": errors.PROVIDER_ADDRESS_REFUSED.status,
+            },
             *(
                 _mapper(_status("EQ", error.status), error)
                 for error in (
@@ -48,7 +54,10 @@ def local_reply_config() -> JsonObject:
 
 
 def _details(*details: str) -> JsonObject:
-    expression = " || ".join(f"response.code_details == '{detail}'" for detail in details)
+    return _cel(" || ".join(f"response.code_details == '{detail}'" for detail in details))
+
+
+def _cel(expression: str) -> JsonObject:
     return {
         "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",

@@ -20,7 +20,7 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
 def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
     providers = sorted(catalog.providers.values(), key=lambda provider: provider.name)
     for provider in providers:
-        yield CLUSTER_TYPE, clusters.provider(provider)
+        yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)
     yield CLUSTER_TYPE, clusters.control_plane(settings.control_plane_endpoints)
     if settings.simulator_url is not None:
