@@ -184,3 +184,35 @@ async def test_no_script_failed_and_no_secret_is_in_the_config_dump_the_spool_or
     for place, text in places.items():
         for name, secret in {**secrets, **credentials}.items():
             assert secret not in text, f"{name} is in {place}"
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url"),
+    [
+        ("metadata", "http://169.254.169.254/v1"),
+        ("reserved", "http://240.0.0.1/v1"),
+        # Names that have come to mean something else, as far as Envoy can tell.
+        ("mapped", "http://[::ffff:169.254.169.254]/v1"),
+        ("unassigned", "http://[fe80::1]/v1"),
+    ],
+)
+async def test_a_provider_that_has_moved_to_a_forbidden_address_is_not_connected_to(
+    stack: Stack, name: str, base_url: str
+) -> None:
+    """Written past the API, which refuses it: what a name server could do after the API was asked."""
+    provider = f"moved-{name}"
+    await add_provider(stack, provider, base_url, "secret-of-a-provider")
+    await add_model(stack, provider, [(provider, "m")])
+    await wait_until_routed(stack, provider)
+    body = {"model": provider, "messages": [{"role": "user", "content": "Hello"}]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{stack.url}/v1/chat/completions", json=body, headers=stack.headers) as response,
+    ):
+        answer = await response.json()
+        request_id = response.headers["x-request-id"]
+    assert (response.status, answer["error"]["code"]) == (503, "provider_address_refused")
+    stats = await stack.envoy_stats(f"^cluster.provider_{provider}.(rbac.denied|upstream_cx_total)$")
+    assert sorted(stats.values()) == [0, 1]
+    row = await stack.request_row(request_id)
+    assert (row["outcome"], row["price_nano_usd"]) == ("released", 0)
