@@ -212,7 +212,7 @@ async def test_a_provider_that_has_moved_to_a_forbidden_address_is_not_connected
         answer = await response.json()
         request_id = response.headers["x-request-id"]
     assert (response.status, answer["error"]["code"]) == (503, "provider_address_refused")
-    stats = await stack.envoy_stats(f"^cluster.provider_{provider}.(rbac.denied|upstream_cx_total)$")
+    stats = await stack.envoy_stats(f"^cluster.provider/{provider}.(rbac.denied|upstream_cx_total)$")
     assert sorted(stats.values()) == [0, 1]
     row = await stack.request_row(request_id)
     assert (row["outcome"], row["price_nano_usd"]) == ("released", 0)
