@@ -35,6 +35,8 @@ STATEMENT_TIMEOUT_S = 1.5
 RETRY_S = 0.5
 HEARTBEAT_S = 1.0
 """A process that is not heard from for some of these is taken for gone (`accounts.live_authorizers`)."""
+SILENCE_S = 4.0
+"""Less than until then: from here on what is remembered of keys is doubted."""
 REPORT_GAP_S = 0.01
 USES_S = 5.0
 PUT_AWAY_S = 5.0
@@ -58,6 +60,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             entries_max=settings.key_cache_entries,
             ttl_ms=settings.key_cache_ttl_ms,
             stale_ms=settings.key_cache_stale_ms,
+            silence_s=SILENCE_S,
             trouble=Trouble,
             monotonic=monotonic,
         )
@@ -154,9 +157,12 @@ async def _report(
                     # What was read meanwhile may be older than that.
                     keys.doubt_all()
                 uptake.close_gap(newest)
-            if (taken_up := uptake.taken_up) is not None and not await authorizers.report(taken_up):
-                foreign.inc()
-                uptake.distrust()
+            if (taken_up := uptake.taken_up) is not None:
+                if await authorizers.report(taken_up):
+                    keys.hears()
+                else:
+                    foreign.inc()
+                    uptake.distrust()
         except Trouble as error:
             log.warning("report_failed", error=type(error).__name__)
         # Many changes at once are one report.

@@ -39,6 +39,8 @@ class KeyCache:
 
     Attributes:
         stale_ms: how long ago that may be.
+        silence_s: after so long without `hears`, nobody counts on this process any more, and a change may have been announced as known
+            everywhere without it: it may have stood still.
         trouble: what the store raises while it is away.
     """
 
@@ -49,6 +51,7 @@ class KeyCache:
         entries_max: int,
         ttl_ms: int,
         stale_ms: int,
+        silence_s: float,
         trouble: tuple[type[Exception], ...],
         monotonic: Monotonic,
     ) -> None:
@@ -60,9 +63,20 @@ class KeyCache:
         self._monotonic = monotonic
         self._entries: OrderedDict[KeyHash, _Entry] = OrderedDict()
         self._changes = 0
+        self._silence_s = silence_s
+        self._heard_s = monotonic()
+        self._is_doubting = False
+
+    def hears(self) -> None:
+        """This process is known to run, and has followed every change so far."""
+        self._heard_s = self._monotonic()
+        self._is_doubting = False
 
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
         """The key with this hash, from memory if it is fresh."""
+        if not self._is_doubting and self._monotonic() > self._heard_s + self._silence_s:
+            self._is_doubting = True
+            self.doubt_all()
         entry = self._entries.get(key_hash)
         if entry is not None and entry.fresh_until_s > self._monotonic():
             return entry.key

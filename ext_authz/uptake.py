@@ -22,7 +22,7 @@ class Uptake:
     """What `follow_changes` and `refresh_offers` have done and `report` tells.
 
     Changes of keys are announced in the order of their numbers, so the highest one says it all. After a break some may have been
-    missed: everything remembered is forgotten then, and the newest number has to be looked up.
+    missed: everything remembered is doubted then, and the newest number has to be looked up.
 
     Attributes:
         news: set when there is something to tell or to look up.

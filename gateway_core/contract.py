@@ -35,11 +35,18 @@ class Header:
     """Read by the official SDKs: `false` stops them from repeating a request that cannot succeed."""
 
 
+CREDENTIAL_HEADERS: Final = (
+    *(Header.AUTHORIZATION, Header.API_KEY, "x-goog-api-key", "api-key", "x-amz-security-token"),
+    *("proxy-authorization", "cookie"),
+)
+"""Headers that may hold a credential: never shown, and never handed on from who sent them."""
+
+
 class Metadata:
     """Dynamic metadata: which namespace, and the keys in it."""
 
     NAMESPACE: Final = "tollgate"
-    """Written by `envoy/lua/front.lua`."""
+    """Written by `envoy/lua/request.lua` and `response.lua`."""
     REQUEST: Final = "request"
     """A struct with the fields of `RequestField`."""
     PLAN: Final = "plan"
@@ -56,7 +63,7 @@ class Metadata:
 
 
 class RequestField:
-    """What front.lua read from the request: keys of the struct `Metadata.REQUEST`."""
+    """What request.lua read from the request: keys of the struct `Metadata.REQUEST`."""
 
     ENDPOINT: Final = "endpoint"
     MODEL: Final = "model"

@@ -1,7 +1,7 @@
 """The endpoints a client may call and the dialect each one speaks.
 
 A dialect decides how usage is read and how errors look; an endpoint decides what a provider must offer to serve it.
-front.lua holds the same paths; a test compares them.
+request.lua holds the same paths; a test compares them.
 """
 
 from enum import StrEnum

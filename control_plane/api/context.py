@@ -1,7 +1,8 @@
 """What handlers find in the application, by typed keys."""
 
+import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import asyncpg
@@ -25,6 +26,8 @@ from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
 from gateway_core.logs import Logger
 
+OPERATION_WAITERS_MAX: Final = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -41,6 +44,7 @@ class Services:
         private_providers_allowed: whether a provider may be on loopback or in a private network.
         private_webhooks_allowed: the same for webhooks.
         resolve: asks the DNS.
+        operation_waiters: places for calls that wait for the end of a change; each asks Postgres again and again.
     """
 
     pool: asyncpg.Pool
@@ -68,6 +72,7 @@ class Services:
     current_catalog: Callable[[], Catalog]
     configuration_check: ConfigurationCheck
     workbench: Workbench
+    operation_waiters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPERATION_WAITERS_MAX))
 
 
 SERVICES: Final = web.AppKey("services", Services)

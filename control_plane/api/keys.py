@@ -124,8 +124,14 @@ async def change_key(call: Call, body: KeyChange) -> Key:
 
 @operation("POST", "/orgs/{org_id}/keys/{key_id}/rotate", tag=TAG, access=Permission.KEYS_WRITE)
 async def rotate_key(call: Call, body: Rotation) -> KeyWithSecret:
-    """Give a key a new secret; the old one works until the overlap is over."""
+    """Give a key a new secret; the old one works until the overlap is over. One overlap at a time."""
     before = await _key_to_change(call)
+    runs_until = before.previous_valid_until
+    if body.overlap_s and runs_until is not None and runs_until > call.services.now():
+        raise ConflictError(
+            f"The key before this one still works, until {runs_until:%Y-%m-%dT%H:%M:%SZ}. Wait, or rotate with overlap_s 0: that ends both.",
+            [InvalidField("/overlap_s", "must be 0 while an overlap runs")],
+        )
     secret, key_hash, hint = _secret(call, before.mode)
     after = await postgres_api_keys.rotate_key(
         call.db,

@@ -1,6 +1,7 @@
 """`/operations`: changes of the catalogue, and whether they are in force; `/nodes`: those they have to reach."""
 
 import asyncio
+import itertools
 from typing import Final
 
 from pydantic import Field
@@ -17,7 +18,9 @@ from control_plane.resource import Resource
 TAG: Final = "operations"
 
 WAIT_MS_MAX: Final = 20_000
-_POLL_S: Final = 0.02
+_POLLS_S: Final = (0.02,) * 50
+_POLL_S: Final = 0.2
+"""Most changes are in force within a second; who waits longer is in no hurry."""
 
 
 class WaitQuery(Body):
@@ -51,10 +54,14 @@ async def get_operation(call: Call, query: WaitQuery) -> Operation:
     """One change of the catalogue; waits for its end if asked to."""
     operation_id = call.param("operation_id")
     one = found(await postgres_operations.find_operation(call.db, operation_id))
+    waiters = call.services.operation_waiters
+    if one.state is not OperationState.PENDING or not query.wait_ms or waiters.locked():
+        return one  # of more waiters than there are places for, some ask again by themselves
+    polls = itertools.chain(_POLLS_S, itertools.repeat(_POLL_S))
     try:
-        async with asyncio.timeout(query.wait_ms / 1000):
+        async with waiters, asyncio.timeout(query.wait_ms / 1000):
             while one.state is OperationState.PENDING:
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(next(polls))
                 one = found(await postgres_operations.find_operation(call.db, operation_id))
     except TimeoutError:
         pass  # still pending, and the answer says so

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from control_plane.fields import STARS_MAX, Body, Moment
-from gateway_core.contract import REQUEST_S_MAX, Header
+from gateway_core.contract import CREDENTIAL_HEADERS, REQUEST_S_MAX, Header
 from gateway_core.providers import ProviderKind
 
 PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -26,9 +26,20 @@ MEMBERS_MAX: Final = 16
 _MS_MAX: Final = REQUEST_S_MAX * 1000
 
 _OURS: Final = frozenset(
-    {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "upgrade", "te"}
+    {
+        *(
+            "host",
+            "content-length",
+            "content-type",
+            "transfer-encoding",
+            "connection",
+            "accept-encoding",
+            "upgrade",
+            "te",
+        ),
+        *("expect", "trailer"),
+    }
 )
-_CREDENTIALS: Final = frozenset({Header.AUTHORIZATION, Header.API_KEY, "api-key", "x-goog-api-key", "cookie"})
 
 
 def _matching(pattern: re.Pattern[str], said: str) -> AfterValidator:
@@ -51,7 +62,7 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
         lowered = name.lower()
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise ValueError("a header that HTTP does not know")
-        if lowered in _CREDENTIALS:
+        if lowered in CREDENTIAL_HEADERS:
             raise ValueError("a credential belongs into the field 'credential': headers are shown")
         if lowered in _OURS or lowered.startswith((Header.INTERNAL_PREFIX, "x-envoy-", ":")):
             raise ValueError("a header that the gateway sets itself")

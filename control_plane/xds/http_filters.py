@@ -14,7 +14,7 @@ from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
-from gateway_core.contract import GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
+from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
 EXT_AUTHZ_TIMEOUT: Final = "4s"
@@ -23,22 +23,11 @@ EXT_AUTHZ_TIMEOUT: Final = "4s"
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
 """Of the filter that judges addresses; Envoy finds it by its name."""
 
-_CREDENTIAL_HEADERS: Final = (
-    "authorization",
-    "x-api-key",
-    "x-goog-api-key",
-    "api-key",
-    "x-amz-security-token",
-    "proxy-authorization",
-    "cookie",
-)
-"""Headers that may hold the client's key, or what an earlier attempt put there for another provider."""
-
 _CLIENT_HEADERS: Final = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip")
 """Headers that tell a provider who the client is; `x-forwarded-*` besides."""
 
-_ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "x-goog-user-project")
-"""Headers with which a client would choose among our accounts at a provider."""
+_ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "x-goog-user-project", "idempotency-key")
+"""Headers with which a client would choose among our accounts at a provider, or be given another tenant's answer in one."""
 
 EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     # Nobody outside speaks our internal headers or Envoy's.
@@ -208,7 +197,7 @@ def _header_mutation(mutations: list[Json]) -> JsonObject:
 
 def _scrub() -> list[Json]:
     return [
-        *({"remove": header} for header in (*_CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
+        *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
         *(
             {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
             for prefix in (Header.INTERNAL_PREFIX, "x-envoy-", "x-forwarded-")

@@ -30,12 +30,12 @@ local REQUEST_FIELDS = {
 -- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
 local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 -- Words that bring in what the body's length does not tell: images, files and documents by reference, pages that the provider
--- finds or fetches; and the escapes behind which such a word could hide, which no encoder writes for a letter.
+-- finds or fetches.
 local WEB_SEARCH = '"web_search'
 local SEARCH_TOOL = '"web_search_20'   -- the provider's own search, as Anthropic names it with a date
 local REFERENCES = {
   '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_',
-  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"', "\\u004", "\\u005", "\\u006", "\\u007",
+  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"',
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
 
@@ -123,13 +123,29 @@ local function asked_meters(s, endpoint, first, last)
     if has_word(s, '"input_audio"', 1, #s) then meters[#meters + 1] = "audio_input" end
     local from, to = first.modalities, last.modalities
     if from and byte(s, from) ~= 110 then
-      -- Behind an escape could be either; no encoder writes one for a letter.
-      local hidden = find(sub(s, from, to), "\\", 1, true)
-      if hidden or has_word(s, '"audio"', from, to) then meters[#meters + 1] = "audio_output" end
-      if hidden or has_word(s, '"image"', from, to) then meters[#meters + 1] = "image_output" end
+      if has_word(s, '"audio"', from, to) then meters[#meters + 1] = "audio_output" end
+      if has_word(s, '"image"', from, to) then meters[#meters + 1] = "image_output" end
     end
   end
   return meters[1] and concat(meters, ",") or nil
+end
+
+-- Whether a letter, a digit or an underscore is written as an escape anywhere. No encoder does that, and the words that we look for
+-- could hide behind it.
+local function has_hidden_word(s)
+  local i = find(s, "\\u00", 1, true)
+  while i do
+    local k = i - 1
+    while byte(s, k) == BACKSLASH do k = k - 1 end
+    if (i - k) % 2 == 1 then       -- not itself behind a backslash
+      local code = tonumber(sub(s, i + 4, i + 5), 16)
+      if code and ((code >= 48 and code <= 57) or (code >= 65 and code <= 90) or code == 95 or (code >= 97 and code <= 122)) then
+        return true
+      end
+    end
+    i = find(s, "\\u00", i + 4, true)
+  end
+  return false
 end
 
 -- Whether the body names something that is not in it.
@@ -185,9 +201,13 @@ local function on_request(h)
     -- Metadata takes plain text only.
     if not find(client_request_id, "[^!-~]") then known.client_request_id = client_request_id end
   end
-  local path, query = headers:get(":path"), ""
+  local path = headers:get(":path")
+  -- What a client adds there is for nobody: a provider may take it for a credential or a wish.
   local mark = find(path, "?", 1, true)
-  if mark then path, query = sub(path, 1, mark - 1), sub(path, mark) end
+  if mark then
+    path = sub(path, 1, mark - 1)
+    headers:replace(":path", path)
+  end
   known.endpoint = ENDPOINTS[headers:get(":method") .. " " .. path]
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
   known.mode = mode_of(headers)
@@ -210,6 +230,9 @@ local function on_request(h)
   local first, last = {}, {}
   local close, problem = scan_body(s, first, last)
   if not close then return refuse(h, known, "400", "invalid_json", problem) end
+  if has_hidden_word(s) then
+    return refuse(h, known, "400", "invalid_json", "Letters, digits and underscores must not be written as escapes.")
+  end
   if not first.model then return refuse(h, known, "400", "missing_model", "The field 'model' is required.", "model") end
   local model = model_name(s, first.model, last.model)
   if not model then
@@ -271,7 +294,7 @@ local function on_request(h)
   local upstream_model = model
   if cluster then
     upstream_model = prepared:get("model") or model
-    headers:replace(":path", prepared:get("path") .. query)
+    headers:replace(":path", prepared:get("path"))
     headers:replace("x-tg-prepared", cluster)
   end
 

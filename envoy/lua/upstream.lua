@@ -1,7 +1,7 @@
--- Upstream filter of a provider's cluster: prepares the body for an attempt that front.lua did not prepare (a retry, or a
+-- Upstream filter of a provider's cluster: prepares the body for an attempt that request.lua did not prepare (a retry, or a
 -- chain whose first provider is drawn by weight). Envoy skips it when x-tg-prepared names this cluster.
 --
--- Every attempt is given the body front.lua forwarded, but headers are one map shared by all attempts: so path, length and
+-- Every attempt is given the body request.lua forwarded, but headers are one map shared by all attempts: so path, length and
 -- model are always set anew. The parameters are metadata of the route under this filter's own name, so no header carries
 -- them and none can leak.
 
@@ -18,7 +18,7 @@ local function prepare(h)
   local text = sub(s, 1, tonumber(model_first) - 1) .. '"' .. model .. '"' .. sub(s, tonumber(model_last) + 1)
   local length = body:setBytes(text)
   local headers = h:headers()
-  headers:replace(":path", path .. (match(headers:get(":path"), "%?.*") or ""))
+  headers:replace(":path", path)
   headers:replace("content-length", tostring(length))
 end
 

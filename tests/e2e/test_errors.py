@@ -80,14 +80,14 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o-mini", "max_completion_tokens": 1.5}', "invalid_number"),
         (b'{"model": "gpt-4o-mini", "service_tier": 1}', "invalid_service_tier"),
         (b'{"model": "gpt-4o-mini", "service_tier": ""}', "invalid_service_tier"),
-        (b'{"model": "gpt-4o-mini", "service_tier": "pri\\u006frity"}', "invalid_service_tier"),
+        (b'{"model": "gpt-4o-mini", "service_tier": "pri\\u006frity"}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "service_tier": "Priority"}', "invalid_service_tier"),
         (b'{"model": "gpt-4o-mini", "service_tier": "' + b"x" * 41 + b'"}', "invalid_service_tier"),
         (b'{"model": "gpt-4o-mini", "service_tier": "priority"}', "service_tier_not_offered"),
         (b'{"model": "gpt-4o-mini", "web_search_options": {}}', "feature_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities": ["text", "audio"]}', "feature_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities":["image"]}', "feature_not_offered"),
-        (b'{"model": "gpt-4o-mini", "modalities": ["\\u0061udio"]}', "feature_not_offered"),
+        (b'{"model": "gpt-4o-mini", "modalities": ["\\u0061udio"]}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "messages": [{"content": [{"type": "input_audio"}]}]}', "feature_not_offered"),
     ],
 )
@@ -195,7 +195,7 @@ async def test_a_client_cannot_choose_among_our_accounts_nor_is_it_named(
     assert received["headers"]["anthropic-beta"] == "kept"
 
 
-@pytest.mark.parametrize("word", [b"image_url", b"image\\u005furl", b"mcp_servers", b"container"])
+@pytest.mark.parametrize("word", [b"image_url", b"mcp_servers", b"container"])
 async def test_a_body_that_refers_to_images_holds_the_whole_context(
     stack: Stack, session: aiohttp.ClientSession, word: bytes
 ) -> None:
@@ -204,6 +204,50 @@ async def test_a_body_that_refers_to_images_holds_the_whole_context(
         request_id = response.headers["x-request-id"]
     held = (await stack.request_row(request_id))["hold_nano_usd"]
     assert held == 128_000 * 150 + 1 * 600
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        b"image\\u005furl",
+        b"input\\u005faudio",
+        b"web\\u005fsearch_2025",
+        b"\\u0077eb_search",
+        b"web_search_\\u00320",
+        b"\\\\\\u0061",
+    ],
+)
+async def test_a_word_that_hides_behind_an_escape_is_refused(
+    stack: Stack, session: aiohttp.ClientSession, word: bytes
+) -> None:
+    body = json.dumps(chat(max_tokens=1)).encode().replace(b'"hi"', b'[{"type":"%b"}]' % word)
+    async with session.post(CHAT, data=body, headers=stack.headers) as response:
+        assert response.status == 400
+        assert (await error_of(response))["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "text", ["é ü 日本 😀", "`backticks` @home [x] {y} |z|", "C:\\u0041pps", 'tab\t quote " null\x00']
+)
+async def test_what_encoders_write_as_escapes_is_read(stack: Stack, session: aiohttp.ClientSession, text: str) -> None:
+    escaped = json.dumps(text).replace("`", "\\u0060").replace("@", "\\u0040")
+    body = json.dumps(chat(max_tokens=1)).replace('"hi"', escaped)
+    async with session.post(CHAT, data=body, headers=stack.headers) as response:
+        assert response.status == 200, await response.text()
+
+
+async def test_what_a_client_adds_to_the_path_reaches_no_provider(stack: Stack, session: aiohttp.ClientSession) -> None:
+    await stack.forget_provider_requests()
+    headers = {**stack.headers, "idempotency-key": "tenant-chosen"}
+    for model in ("gpt-4o-mini", "gemini-2.5-flash"):
+        async with session.post(
+            f"{CHAT}?key=other&beta=true", json=chat(max_tokens=1) | {"model": model}, headers=headers
+        ) as response:
+            assert response.status == 200
+    received = await stack.provider_requests()
+    assert len(received) == 2
+    assert not any("key=" in each["path"] or "?" in each["path"] for each in received)
+    assert not any("idempotency-key" in each["headers"] for each in received)
 
 
 @pytest.mark.parametrize(

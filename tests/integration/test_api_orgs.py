@@ -93,6 +93,18 @@ async def test_a_rotated_key_works_beside_its_successor_for_the_overlap(api: Api
     assert new.is_valid(now + timedelta(seconds=61))
 
 
+async def test_one_overlap_at_a_time_and_an_urgent_rotation_ends_both(api: Api, owner: Account) -> None:
+    made = await owner.api.post(f"{owner.org}/keys", {"name": "first"})
+    path = f"{owner.org}/keys/{made['id']}/rotate"
+    second = await owner.api.post(path, {"overlap_s": 60})
+    refused = await owner.api.post(path, {"overlap_s": 60})
+    assert (refused.status, refused.pointers) == (409, ["/overlap_s"])
+    third = await owner.api.post(path, {"overlap_s": 0})
+    keys, now = PostgresKeys(api.pool), api.clock.now()
+    found = [await keys.find(hash_key(each["key"], PEPPER)) for each in (made, second, third)]
+    assert [key is not None and key.is_valid(now + timedelta(seconds=1)) for key in found] == [False, False, True]
+
+
 def heard_changes(payloads: Sequence[str]) -> tuple[list[int], set[str]]:
     """The numbers of announcements and all the hashes in them."""
     parts = [payload.split(":") for payload in payloads]
@@ -248,6 +260,6 @@ async def test_an_organisation_has_a_time_zone_of_the_iana_database(owner: Accou
     assert (changed.status, changed["time_zone"]) == (200, "Europe/Berlin")
     renamed = await owner.api.patch(owner.org, {"name": "Other"})
     assert (renamed["name"], renamed["time_zone"]) == ("Other", "Europe/Berlin")
-    for wrong in ("Mars/Olympus", "", "../UTC"):
+    for wrong in ("Mars/Olympus", "", "../UTC", "localtime", "Factory"):
         refused = await owner.api.patch(owner.org, {"time_zone": wrong})
         assert (refused.status, refused.pointers) == (422, ["/time_zone"])

@@ -43,20 +43,27 @@ def test_the_defaults_in_the_readme_are_those_of_the_code(service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name
+    "path",
+    [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*/README.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
-        if not target.startswith("http"):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", path.read_text()):
+        if target.startswith("http"):
+            continue
+        found = path.parent / target if target else path
+        assert found.exists(), f"{path.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, anchor
 
 
 def test_every_file_the_architecture_names_exists() -> None:
-    """A bare file name in a row of the hop table stands in the folder of the file named before it."""
+    """A bare file name in a row of a hop table stands in the folder of the file named before it."""
     rows = [
         line for line in (ROOT / "docs" / "ARCHITECTURE.md").read_text().splitlines() if re.match(r"\| \d+ \|", line)
     ]
-    assert len(rows) == 10
+    assert len(rows) == 10 + 6 + 3
     for row in rows:
         folder = ROOT
         for name in re.findall(r"`([a-z_/0-9]+\.(?:py|lua|sql|yaml))`", row):

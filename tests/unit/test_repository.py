@@ -45,6 +45,7 @@ def test_no_file_is_large_and_no_test_is_switched_off() -> None:
     switched_off = re.compile(r"pytest\.(skip|mark\.skip|mark\.xfail|importorskip|xfail)\b")
     for path in tracked():
         assert path.stat().st_size < 1_000_000, path
+        assert path.suffix not in {".orig", ".rej"}, path
         if path.suffix == ".py" and path != Path(__file__):
             assert not switched_off.search(path.read_text()), path
 

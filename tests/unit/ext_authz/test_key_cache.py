@@ -1,6 +1,7 @@
 """What the memory of keys remembers, for how long, and what makes it forget."""
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
@@ -35,13 +36,20 @@ class SlowKeys(Keys):
 
 
 def cache(
-    store: Keys, clock: Clock | None = None, *, entries_max: int = 10, ttl_ms: int = 60_000, stale_ms: int = 120_000
+    store: Keys,
+    clock: Clock | None = None,
+    *,
+    entries_max: int = 10,
+    ttl_ms: int = 60_000,
+    stale_ms: int = 120_000,
+    silence_s: float = math.inf,
 ) -> KeyCache:
     return KeyCache(
         store,
         entries_max=entries_max,
         ttl_ms=ttl_ms,
         stale_ms=stale_ms,
+        silence_s=silence_s,
         trouble=(OSError,),
         monotonic=clock or Clock(),
     )
@@ -68,7 +76,7 @@ async def test_what_is_remembered_is_asked_for_again_when_its_time_is_over() -> 
     clock.seconds += 1.499
     assert await keys.find(HASH) == KEY
     assert len(store.asked) == 1
-    del store.keys[HASH]
+    store.keys.clear()
     clock.seconds += 0.001
     assert await keys.find(HASH) is None
     assert len(store.asked) == 2
@@ -120,7 +128,7 @@ async def test_a_key_that_changed_is_asked_for_again_and_only_that_one() -> None
     keys = cache(store)
     await keys.find(HASH)
     await keys.find(OTHER)
-    del store.keys[HASH]
+    store.keys.clear()
     keys.forget(HASH)
     store.asked.clear()
     assert await keys.find(HASH) is None
@@ -134,7 +142,7 @@ async def test_the_keys_of_an_organisation_that_changed_are_asked_for_again_and_
     keys = cache(store)
     for key_hash in (HASH, OTHER, THIRD):
         await keys.find(key_hash)
-    del store.keys[HASH]
+    store.keys.clear()
     keys.forget_org(KEY.org_id)
     store.asked.clear()
     assert [await keys.find(key_hash) for key_hash in (HASH, OTHER, THIRD)] == [None, elsewhere, None]
@@ -167,7 +175,7 @@ async def test_an_answer_that_was_on_its_way_when_the_key_changed_is_not_remembe
     await asyncio.sleep(0)
 
     # The key is revoked, and the announcement overtakes the answer.
-    del store.keys[HASH]
+    store.keys.clear()
     if everything:
         keys.doubt_all()
     else:
@@ -204,7 +212,7 @@ async def test_a_key_that_is_in_doubt_works_while_nobody_can_be_asked_and_is_rea
     keys.doubt_all()
     assert await keys.find(HASH) == KEY
     store.trouble = None
-    del store.keys[HASH]
+    store.keys.clear()
     clock.seconds += ASK_AGAIN_S
     assert await keys.find(HASH) is None
 
@@ -241,3 +249,26 @@ async def test_a_key_that_was_shown_too_long_ago_does_not_work_while_the_store_i
     clock.seconds += 1
     with pytest.raises(OSError, match="gone"):
         await keys.find(HASH)
+
+
+async def test_a_process_that_stood_still_asks_again_before_it_admits_anybody() -> None:
+    store, clock = Keys({HASH: KEY}), Clock()
+    keys = cache(store, clock, silence_s=4)
+    await keys.find(HASH)
+    clock.seconds += 3.9
+    keys.hears()
+    clock.seconds += 3.9
+    assert await keys.find(HASH) == KEY
+    assert store.asked == [HASH]
+    store.keys.clear()
+    clock.seconds += 0.2
+    assert await keys.find(HASH) is None
+
+
+async def test_one_silence_is_one_doubt() -> None:
+    store, clock = Keys({HASH: KEY}), Clock()
+    keys = cache(store, clock, silence_s=4)
+    await keys.find(HASH)
+    clock.seconds += 5
+    assert [await keys.find(HASH) for _ in range(3)] == [KEY] * 3
+    assert store.asked == [HASH] * 2

@@ -1,6 +1,7 @@
 """The one gRPC method, with stores in memory: what is asked, in which order, and that trouble never lets anybody pass."""
 
 import json
+import math
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -85,7 +86,15 @@ class Gate:
         self.uses = KeyUses(keys_max=10)
         self.metrics = CollectorRegistry()
         self.service = Authorization(
-            keys=KeyCache(self.keys, entries_max=10, ttl_ms=1000, stale_ms=0, trouble=Trouble, monotonic=lambda: 0.0),
+            keys=KeyCache(
+                self.keys,
+                entries_max=10,
+                ttl_ms=1000,
+                stale_ms=0,
+                silence_s=math.inf,
+                trouble=Trouble,
+                monotonic=lambda: 0.0,
+            ),
             offers=self.offers,
             slices=Slices(
                 self.slices,
