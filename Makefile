@@ -45,7 +45,7 @@ bench: $(READY)  ## the benchmark; prints one table
 	$(BIN)/python -m bench $(ARGS)
 
 bench-edit: $(READY) ## from an edit of the catalogue to Envoy's ACK
-	$(BIN)/python -m bench.edit_to_ack $(ARGS)
+	$(BIN)/python -m bench.edit_to_applied $(ARGS)
 
 bench-sink: $(READY) ## lines per second of one billing sink
 	$(BIN)/python -m bench.sink_lines $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m bench.edit_to_ack`: how long an operator's edit takes until every Envoy has accepted it.
+"""`python -m bench.edit_to_applied`: how long an operator's edit takes until it is applied: accepted by every Envoy, served by every ext_authz.
 
 Measured on a stack of its own, with more and more models in the catalogue: from sending a PUT of a route to the answer that
 its operation is applied, which is what an operator waits for. The API, Postgres, the translation, discovery and Envoy's ACK
@@ -58,7 +58,7 @@ async def _json(call: Any) -> Any:
 
 async def run(sizes: list[int]) -> None:
     """Grow the catalogue, measure at each size, print."""
-    table = Table(title="From an edit to every Envoy's ACK", title_justify="left")
+    table = Table(title="From an edit to applied everywhere", title_justify="left")
     for column in ("models", "median ms", "slowest ms"):
         table.add_column(column, justify="right")
     async with AsyncExitStack() as running:
@@ -84,7 +84,7 @@ async def run(sizes: list[int]) -> None:
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m bench.edit_to_ack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.edit_to_applied", description=__doc__)
     parser.add_argument("--models", type=int, nargs="+", default=[10, 100, 500, 2000], help="default: 10 100 500 2000")
     asyncio.run(run(parser.parse_args().models))
 
