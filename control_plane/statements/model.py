@@ -112,7 +112,7 @@ class Usage(Resource):
 
 
 class Receipt(Resource):
-    """One finished request and what it cost."""
+    """One request that is over, and what it cost."""
 
     request_id: str
     org_id: str
@@ -122,12 +122,18 @@ class Receipt(Resource):
     endpoint: str | None
     model: str | None
     provider: str | None
-    status: int
-    outcome: str = Field(description="settled, estimated, released, free or refused: the last three cost nothing.")
+    status: int = Field(description="0 where nobody could read it.")
+    outcome: str = Field(
+        description="settled, estimated, released, free or refused: the last three cost nothing. Or quarantined: nobody could "
+        "price it yet. What is held for it is kept for seven days at most, and nothing is charged unless an operator decides so."
+    )
     late: bool = Field(description="Whether it was posted after its hold had expired.")
     service_tier: str | None
     meters: Mapping[str, int]
-    price_version: int | None = Field(description="The revision of the catalogue whose prices it was charged by.")
+    catalog_revision: int | None = Field(description="The revision of the catalogue that it was admitted by.")
+    price_version: int | None = Field(
+        description="The version of the deployment's price that was in force at that revision, as `prices` lists it."
+    )
     currency: Currency = "USD"
     price: str
     absorbed: str = Field(
