@@ -70,8 +70,10 @@ class UsageQuery(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
-    since: Moment = Field(description="Requests that began then or later.")
-    until: Moment = Field(description="And before this; at most a year and a day later.")
+    since: Moment = Field(description="Requests that began then or later.", examples=["2027-01-01T00:00:00Z"])
+    until: Moment = Field(
+        description="And before this; at most a year and a day later.", examples=["2027-02-01T00:00:00Z"]
+    )
     by: str = Field(
         default="day",
         pattern=r"^(day|model|project|key)(,(day|model|project|key)){0,3}$",
