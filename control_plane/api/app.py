@@ -87,6 +87,13 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
     async def docs(_request: web.Request) -> web.Response:
         return web.Response(text=shown, content_type="text/html")
 
+    # Without a slash before them: below whatever path this server is reached at.
+    async def to_docs(_request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": f"{PREFIX.removeprefix('/')}/docs"})
+
+    async def to_docs_without_slash(_request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "../docs"})
+
     async def jwks(_request: web.Request) -> web.Response:
         return web.json_response({"keys": await services.access_tokens.jwks()})
 
@@ -95,6 +102,8 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
             *(_page_route(each) for each in (sign_in_page.PAGE, *mail_pages.PAGES)),
             web.get(f"{PREFIX}/openapi.json", openapi),
             web.get(f"{PREFIX}/docs", docs),
+            web.get(f"{PREFIX}/docs/", to_docs_without_slash),
+            web.get("/", to_docs),
             web.get("/.well-known/jwks.json", jwks),
             *StripeWebhook(services.pool, services.stripe_webhook_secret, registry, services.log).routes(),
             *health_routes(ready, registry),

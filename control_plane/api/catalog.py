@@ -28,6 +28,7 @@ from control_plane.catalog.postgres_operations import begin_revision
 from control_plane.catalog.postgres_providers import read_base_urls, read_credentials
 from control_plane.catalog.postgres_store import read_catalog_within
 from control_plane.catalog.resources import Operation
+from control_plane.catalog.rules import is_credential_required
 from control_plane.catalog.specs import ProviderSpec, silent
 from control_plane.database import Connection, Database
 from control_plane.errors import ConflictError, InvalidField, ThrottledError
@@ -130,9 +131,9 @@ async def get_catalog(call: Call) -> WholeCatalog:
     is_heavy=True,
 )
 async def diff_catalog(call: Call, body: CatalogDocument, query: PruneQuery) -> Difference:
-    """What applying a document would change; changes nothing."""
+    """What applying a document would change; changes nothing. A credential that it lacks is shown as 'required'."""
     async with as_of_one_moment(call) as db:
-        plan = await _plan(call, db, body, prune=query.prune)
+        plan = await _plan(call, db, body, prune=query.prune, may_lack_credentials=True)
         return Difference(revision=await newest_revision(db), changes=list(plan.changes.values()))
 
 
@@ -199,7 +200,9 @@ async def _as_if_applied(call: Call, body: CatalogDocument, query: PruneQuery) -
             await transaction.rollback()
 
 
-async def _plan(call: Call, db: Database, document: CatalogDocument, *, prune: bool) -> _Plan:
+async def _plan(
+    call: Call, db: Database, document: CatalogDocument, *, prune: bool, may_lack_credentials: bool = False
+) -> _Plan:
     """What applying a document does.
 
     Raises:
@@ -214,7 +217,7 @@ async def _plan(call: Call, db: Database, document: CatalogDocument, *, prune: b
         document,
         priced=await read_priced(db),
         orgs=await known_orgs(db, {org_id for route in document.routes.values() for org_id in route.orgs_allowed}),
-        with_credential=sealed.keys(),
+        with_credential=() if may_lack_credentials else sealed.keys(),
         prune=prune,
     )
     catalog_change.pass_if_valid([*call.faults, *found])
@@ -225,7 +228,14 @@ def _compare(
     seal: Seal, current: CatalogDocument, document: CatalogDocument, sealed: Mapping[str, bytes], *, prune: bool
 ) -> _Plan:
     wanted = canonical(_without_known_credentials(seal, document, sealed))
-    return _Plan(current, wanted, changes(current, wanted, has_credential=set(sealed), prune=prune))
+    # By what was sent: in `wanted`, one that was given again is left out as well.
+    required = {
+        name
+        for name in sealed.keys() & document.providers
+        if is_credential_required(document.providers[name], current.providers[name].base_url)
+    }
+    found = changes(current, wanted, has_credential=sealed.keys(), credential_required=required, prune=prune)
+    return _Plan(current, wanted, found)
 
 
 async def _write(call: Call, db: Database, plan: _Plan) -> None:

@@ -16,7 +16,7 @@ from control_plane.accounts.postgres_orgs import Standing, find_standing
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.download import Download
 from control_plane.api.errors import REQUEST_ID
-from control_plane.api.operation import Answer, Audit, Call, Operation, Redirect
+from control_plane.api.operation import DRY_RUN_HEADER, Answer, Audit, Call, Operation, Redirect
 from control_plane.api.postgres_idempotency import Claim, KeptAnswer
 from control_plane.api.reading import (
     Aside,
@@ -145,7 +145,7 @@ async def _change(operation: Operation, call: Call, arguments: dict[str, BaseMod
         if is_rehearsal:
             await transaction.rollback()
             call.after_commit.clear()
-            answer.headers["X-Tollgate-Dry-Run"] = "true"
+            answer.headers[DRY_RUN_HEADER] = "true"
         else:
             await transaction.commit()
     return answer

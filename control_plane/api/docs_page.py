@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from typing import Any, Final
+from urllib.parse import urlencode
 
+from control_plane.accounts.permissions import PERMISSIONS_BY_ROLE, PLATFORM, Permission, Role
 from control_plane.api.json_example import example
 from control_plane.api.openapi import Document
 
@@ -44,16 +46,21 @@ class _Page:
             "<p>Send <code>Authorization: Bearer ...</code> with an access token or a machine token. Refusals are "
             "<code>application/problem+json</code>. Lists take <code>limit</code> and <code>cursor</code>. What can change "
             "has an <code>ETag</code>; send it back as <code>If-Match</code>. A POST with an <code>Idempotency-Key</code> is "
-            "done once in 24 hours. With <code>?dry_run=true</code> nothing is kept. The same for programs: "
-            "<a href=openapi.json>openapi.json</a>. In the examples, <code>$URL</code> is this server and <code>$TOKEN</code> "
-            "what you log in with.</p>"
+            "done once in 24 hours. With <code>?dry_run=true</code> nothing is kept, and the answer has the header "
+            "<code>X-Tollgate-Dry-Run</code>. The same for programs: <a href=openapi.json>openapi.json</a>. In the examples, "
+            "<code>$TOLLGATE_SERVER</code> is this server, as <code>tollgate env</code> sets it, and <code>$TOKEN</code> what you "
+            "log in with.</p>"
         )
         by_tag = sorted(self._operations, key=lambda each: str(each[2]["tags"][0]))
-        for tag, members in groupby(by_tag, lambda each: str(each[2]["tags"][0])):
-            yield f"<h2>{escape(tag)}</h2>"
+        tags = [(tag, [*members]) for tag, members in groupby(by_tag, lambda each: str(each[2]["tags"][0]))]
+        contents = [*((tag, f"tag-{tag}") for tag, _ in tags), ("roles", "roles"), ("shapes", "shapes")]
+        yield f"<nav>{' '.join(f'<a href=#{escape(anchor)}>{escape(name)}</a>' for name, anchor in contents)}</nav>"
+        for tag, members in tags:
+            yield f"<h2 id=tag-{escape(tag)}>{escape(tag)}</h2>"
             for method, path, operation in members:
                 yield from self._operation(method.upper(), path, operation)
-        yield "<h2>Shapes</h2>"
+        yield from _roles()
+        yield "<h2 id=shapes>Shapes</h2>"
         for name, schema in sorted(self._schemas.items()):
             yield f"<details id={_anchor(name)}><summary><code>{escape(name)}</code></summary>"
             yield from self._shape(schema)
@@ -81,7 +88,16 @@ class _Page:
         return found
 
     def _curl(self, method: str, path: str, operation: Schema, body: Schema | None) -> str:
-        parts = ["curl", *(() if method in {"GET", "POST"} else ("-X", method)), f'"$URL{path}"']
+        query = urlencode(
+            {
+                each["name"]: example(each["schema"], self._schemas)
+                for each in operation["parameters"]
+                if each["in"] == "query" and each["required"]
+            },
+            safe=":",
+        )
+        url = f'"$TOLLGATE_SERVER{path}{"?" if query else ""}{query}"'
+        parts = ["curl", *(() if method in {"GET", "POST"} else ("-X", method)), url]
         if "security" in operation:
             parts += ["-H", '"Authorization: Bearer $TOKEN"']
         parts += [
@@ -159,6 +175,19 @@ class _Page:
                 return escape(str(kind))
             case _:
                 return "any JSON"
+
+
+def _roles() -> Iterator[str]:
+    yield (
+        "<h2 id=roles>Roles</h2><p>What a member may in their organisation. A machine token of an organisation may what its scopes "
+        "say, and these are their names; nobody gives a role or a scope beyond their own. Operators may everything, and what begins "
+        f"with <code>platform:</code> only they and tokens of the platform may.</p><table><tr><th>{''.join(f'<th>{role}' for role in Role)}"
+    )
+    for permission in Permission:
+        if permission not in PLATFORM:
+            held = ("yes" if permission in PERMISSIONS_BY_ROLE[role] else "" for role in Role)
+            yield f"<tr><td><code>{permission}</code>{''.join(f'<td>{each}' for each in held)}"
+    yield "</table>"
 
 
 def _bounded(schema: Schema) -> str:

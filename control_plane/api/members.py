@@ -136,9 +136,9 @@ async def revoke_invitation(call: Call) -> None:
 
 @operation("POST", "/invitations/accept", tag=TAG, access=Open.SIGNED_IN)
 async def accept_invitation(call: Call, body: Acceptance) -> Member:
-    """Accept an invitation that was sent to my address."""
+    """Accept an invitation that was sent to my address, which verifies it."""
     services = call.services
-    user = found(await postgres_users.find_user(call.db, call.actor.actor_id))
+    user = found(await postgres_users.find_user(call.db, call.actor.actor_id, lock=True))
     invitation = await postgres_orgs.use_invitation(
         call.db, hash_key(body.token, services.pepper), user.email, services.now()
     )
@@ -147,6 +147,11 @@ async def accept_invitation(call: Call, body: Acceptance) -> Member:
     if found(await postgres_orgs.find_org(call.db, invitation.org_id)).disabled_at is not None:
         raise ClosedOrganizationError
     member = await postgres_orgs.add_member(call.db, invitation.org_id, user.id, invitation.role)
+    if user.email_verified_at is None:
+        # The token came to the user's own address, by a mail like the one for this purpose.
+        await postgres_users.verify_email(call.db, user.id, services.now())
+        verified = await postgres_users.find_user(call.db, user.id)
+        await call.audit("user.verify_email", user.id, before=user, after=verified)
     await call.audit("invitation.accept", invitation.id, before=invitation, after=member, org_id=invitation.org_id)
     return member
 

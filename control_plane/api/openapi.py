@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from control_plane.accounts.permissions import Open
 from control_plane.api.download import Download
-from control_plane.api.operation import PREFIX, Operation, Redirect
+from control_plane.api.operation import DRY_RUN_HEADER, PREFIX, Operation, Redirect
 from control_plane.api.problems import CONTENT_TYPE, FAULTS_MAX
 from control_plane.resource import Revised
 
@@ -59,6 +59,13 @@ _REFUSALS: Final = {
     428: "If-Match is required.",
     429: "Too many attempts; see Retry-After.",
     503: "The database, or the issuer of a log-in, cannot be reached. Try again.",
+}
+
+
+_NEEDS: Final[Mapping[Open, str]] = {
+    Open.ANYONE: "For anyone, without a credential.",
+    Open.KNOWN: "For any user and any machine token; each sees what is theirs.",
+    Open.SIGNED_IN: "For any user, in their own name; not for machine tokens.",
 }
 
 
@@ -112,7 +119,9 @@ def _operation(operation: Operation, references: _References) -> Document:
         "operationId": operation.name,
         "summary": operation.summary,
         "tags": [operation.tag],
-        "description": f"Needs: {operation.access}.",
+        "description": _NEEDS[operation.access]
+        if isinstance(operation.access, Open)
+        else f"Needs: {operation.access}.",
         "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_headers(operation)],
         "responses": {
             str(operation.status): success,
@@ -176,7 +185,8 @@ def _query_parameters(operation: Operation) -> list[Document]:
                 "in": "query",
                 "required": False,
                 "schema": {"type": "boolean", "default": False},
-                "description": "Check and answer, and keep nothing.",
+                "description": "Check and answer as if it were done, and keep nothing: what the answer names is not there. Such an "
+                f"answer has the header {DRY_RUN_HEADER}.",
             }
         )
     return parameters

@@ -28,6 +28,9 @@ from gateway_core.ids import OrgId, RequestId
 
 PREFIX: Final = "/api/v1"
 
+DRY_RUN_HEADER: Final = "X-Tollgate-Dry-Run"
+"""On the answer to a call with `dry_run`."""
+
 BODY_BYTES_MAX: Final = 1024 * 1024
 """Of an operation that does not say otherwise."""
 

@@ -1,6 +1,7 @@
 """What a document would change, in full and without a secret. Pure."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +13,7 @@ from control_plane.fields import Body
 from control_plane.resource import Resource
 
 HIDDEN: Final = "hidden"
+REQUIRED: Final = "required"
 _CREDENTIAL: Final = "credential"
 
 
@@ -28,7 +30,10 @@ class FieldChange(Resource):
 
     field: str
     before: JsonValue = Field(description="Null too if it was not there. A credential is only ever 'hidden'.")
-    after: JsonValue
+    after: JsonValue = Field(
+        description="Of a credential also 'required': it has to be given again for another address, and without it the document is "
+        "refused."
+    )
 
 
 class Change(Resource):
@@ -47,7 +52,12 @@ Changes = Mapping[Thing, Change]
 
 
 def changes(
-    current: CatalogDocument, wanted: CatalogDocument, *, has_credential: frozenset[str] | set[str], prune: bool
+    current: CatalogDocument,
+    wanted: CatalogDocument,
+    *,
+    has_credential: AbstractSet[str],
+    credential_required: AbstractSet[str] = frozenset(),
+    prune: bool,
 ) -> Changes:
     """What applying a document changes, in the order of things; what goes comes last.
 
@@ -55,6 +65,7 @@ def changes(
         current: the catalogue as it is, canonical.
         wanted: canonical as well; a provider has `credential` set only if that is not the one it has.
         has_credential: providers that have one.
+        credential_required: those of them that have to be given it again, and are not.
         prune: whether what the document does not name goes; prices stay, because requests were rated by them.
     """
     before, after = things(current), things(wanted)
@@ -64,6 +75,8 @@ def changes(
         fields = _fields(old, spec)
         if isinstance(spec, ProviderSpec) and _CREDENTIAL in spec.model_fields_set:
             fields.append(_credential(had=thing.label in has_credential, has=spec.credential is not None))
+        elif thing.kind is Kind.PROVIDER and thing.label in credential_required:
+            fields.append(FieldChange(field=_CREDENTIAL, before=HIDDEN, after=REQUIRED))
         if old is None:
             found[thing] = _change(Verb.CREATE, thing, fields)
         elif fields:

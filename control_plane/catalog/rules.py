@@ -43,10 +43,15 @@ class Around:
     orgs: AbstractSet[str]
 
 
+def is_credential_required(spec: ProviderSpec, address: str) -> bool:
+    """Whether a provider that has a credential for an address has to be given it again."""
+    # Else who may write the catalogue could have it sent to an address of theirs.
+    return "credential" not in spec.model_fields_set and is_moved(address, spec.base_url)
+
+
 def provider_faults(spec: ProviderSpec, *, address: str | None) -> Iterator[InvalidField]:
     """Of a provider; `address` is the base URL it has now, if it has a credential."""
-    if address is not None and "credential" not in spec.model_fields_set and is_moved(address, spec.base_url):
-        # Else who may write the catalogue could have it sent to an address of theirs.
+    if address is not None and is_credential_required(spec, address):
         yield InvalidField("/credential", "has to be given again for another address")
 
 

@@ -70,8 +70,10 @@ class UsageQuery(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
-    since: Moment = Field(description="Requests that began then or later.")
-    until: Moment = Field(description="And before this; at most a year and a day later.")
+    since: Moment = Field(description="Requests that began then or later.", examples=["2027-01-01T00:00:00Z"])
+    until: Moment = Field(
+        description="And before this; at most a year and a day later.", examples=["2027-02-01T00:00:00Z"]
+    )
     by: str = Field(
         default="day",
         pattern=r"^(day|model|project|key)(,(day|model|project|key)){0,3}$",
@@ -112,7 +114,7 @@ class Usage(Resource):
 
 
 class Receipt(Resource):
-    """One finished request and what it cost."""
+    """One request that is over, and what it cost."""
 
     request_id: str
     org_id: str
@@ -122,12 +124,18 @@ class Receipt(Resource):
     endpoint: str | None
     model: str | None
     provider: str | None
-    status: int
-    outcome: str = Field(description="settled, estimated, released, free or refused: the last three cost nothing.")
+    status: int = Field(description="0 where nobody could read it.")
+    outcome: str = Field(
+        description="settled, estimated, released, free or refused: the last three cost nothing. Or quarantined: nobody could "
+        "price it yet. What is held for it is kept for seven days at most, and nothing is charged unless an operator decides so."
+    )
     late: bool = Field(description="Whether it was posted after its hold had expired.")
     service_tier: str | None
     meters: Mapping[str, int]
-    price_version: int | None = Field(description="The revision of the catalogue whose prices it was charged by.")
+    catalog_revision: int | None = Field(description="The revision of the catalogue that it was admitted by.")
+    price_version: int | None = Field(
+        description="The version of the deployment's price that was in force at that revision, as `prices` lists it."
+    )
     currency: Currency = "USD"
     price: str
     absorbed: str = Field(

@@ -73,11 +73,34 @@ def _row(row: asyncpg.Record) -> UsageRow:
 
 
 async def find_receipt(db: Database, request_id: str) -> Receipt | None:
-    """One finished request that was admitted, whoever made it."""
+    """One request that was admitted and is over, whoever made it; also one in quarantine, for whoever's money is held for it."""
     row = await db.fetchrow(
         """
-        SELECT r.*, t.transaction_id FROM billing.requests r LEFT JOIN billing.transactions t USING (request_id)
-        WHERE r.request_id = $1 AND r.org_id IS NOT NULL
+        SELECT r.*, t.transaction_id, r.price_version AS catalog_revision,
+               (SELECT max(p.revision) FROM catalog.prices p
+                WHERE p.model = r.model AND p.provider = r.provider AND p.revision <= r.price_version) AS version
+        FROM (
+            SELECT * FROM billing.requests WHERE request_id = $1
+            UNION ALL
+            -- With what a decision would fill in, and without a price: it has a row above once anybody pays for it.
+            SELECT w.* FROM billing.quarantine q
+            LEFT JOIN billing.quarantine_decisions d USING (quarantine_id)
+            LEFT JOIN billing.holds h ON h.request_id = q.request_id
+            LEFT JOIN billing.slices s ON s.slice_id = q.slice_id AND h.request_id IS NULL
+            LEFT JOIN billing.accounts a ON a.account_id = coalesce(h.account_id, s.account_id)
+            CROSS JOIN LATERAL jsonb_populate_record(
+                NULL::billing.requests,
+                jsonb_build_object('status', 0, 'started_at', q.quarantined_at, 'key_id', h.key_id)
+                || coalesce(q.request - 'input_hash', '{}')
+                || jsonb_build_object(
+                    'request_id', q.request_id, 'late', false, 'meters', '{}'::jsonb, 'recorded_at', q.quarantined_at,
+                    'outcome', CASE WHEN d.quarantine_id IS NULL THEN 'quarantined' ELSE 'released' END,
+                    'org_id', coalesce(a.org_id, q.request ->> 'org_id'),
+                    'mode', coalesce(a.mode, q.request ->> 'mode'), 'price_nano_usd', 0, 'absorbed_nano_usd', 0)
+            ) w
+            WHERE q.request_id = $1 AND NOT EXISTS (SELECT FROM billing.requests WHERE request_id = $1)
+        ) r LEFT JOIN billing.transactions t USING (request_id)
+        WHERE r.org_id IS NOT NULL ORDER BY r.recorded_at LIMIT 1
         """,
         request_id,
     )
@@ -86,6 +109,7 @@ async def find_receipt(db: Database, request_id: str) -> Receipt | None:
     return Receipt.model_validate(
         {
             **row,
+            "price_version": row["version"],
             "meters": json.loads(row["meters"]),
             "service_tier": row["service_tier"] or STANDARD,
             "price": format_usd(NanoUsd(row["price_nano_usd"])),

@@ -181,3 +181,9 @@ async def test_the_openapi_document_is_valid_and_the_docs_page_names_every_opera
     # Nothing on it is from elsewhere.
     assert not re.search(r"(src|href|action)=[\"']?(https?:)?//", page)
     assert "<script" not in page
+
+
+async def test_whoever_opens_the_address_of_the_server_comes_to_the_page_about_the_api(api: Api) -> None:
+    for path in ("/", "/api/v1/docs/"):
+        async with api.session.get(f"{api.url}{path}") as response:
+            assert (response.status, response.url.path) == (200, "/api/v1/docs")

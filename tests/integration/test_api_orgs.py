@@ -178,6 +178,20 @@ async def test_members_are_invited_by_mail_and_only_their_own_address_can_accept
     assert again.status == 409
 
 
+async def test_who_accepts_an_invitation_has_shown_that_the_address_is_theirs(api: Api, owner: Account) -> None:
+    guest = await api.sign_up("guest@example.com")
+    assert (await guest.api.get("/me"))["email_verified_at"] is None
+    await owner.api.post(f"{owner.org}/invitations", {"email": "guest@example.com", "role": "viewer"})
+    token = api.mailbox.token("guest@example.com")
+    assert (await guest.api.post("/invitations/accept", {"token": token[::-1]})).status == 422
+    assert (await guest.api.get("/me"))["email_verified_at"] is None
+    assert (await guest.api.post("/invitations/accept", {"token": token})).status == 200
+    assert (await guest.api.get("/me"))["email_verified_at"] is not None
+    operator = api.as_(await api.operator_token())
+    made = [(each["action"], each["target_id"]) for each in (await operator.get("/audit?limit=3"))["data"]]
+    assert ("user.verify_email", guest.user_id) in made
+
+
 async def test_an_invitation_ends_when_it_is_revoked_replaced_or_too_old(api: Api, owner: Account) -> None:
     guest = await api.sign_up("guest@example.com")
 

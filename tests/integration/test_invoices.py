@@ -11,13 +11,16 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 import pytest
 
-from billing_sink.postgres_ledger import _row
+from billing_sink.postgres_ledger import PostgresLedger, _row
+from billing_sink.postings import Batch
+from billing_sink.spool import SpoolId
 from control_plane.statements import postgres_invoices
 from control_plane.statements.closing import InvoiceClosing
 from control_plane.statements.model import Invoice, InvoiceState
 from gateway_core.money import parse_usd
 from tests.support.api import Account, Api, Clock, running_api
-from tests.support.ledger import posting
+from tests.support.catalog_api import add_price, serve
+from tests.support.ledger import FAR, decide, odd_line, posting
 from tests.support.logs import QUIET
 
 
@@ -52,8 +55,8 @@ class Months:
     async def credit(self, amount: int) -> None:
         await self.pool.execute("SELECT billing.credit($1, $2, 'test')", self.org_id, amount)
 
-    async def use(self, request_id: str, price: int) -> None:
-        row = {**_row(posting(request_id, price=price)), "org_id": self.org_id}
+    async def use(self, request_id: str, price: int, **more: object) -> None:
+        row = {**_row(posting(request_id, price=price)), "org_id": self.org_id, **more}
         assert await self.pool.fetch("SELECT billing.settle($1::jsonb)", json.dumps([row])) == []
 
     async def end(self) -> int:
@@ -252,7 +255,7 @@ async def test_a_receipt_is_for_those_who_may_read_the_bills(api: Api, owner: Ac
     await months.use("req_paid", 250)
     receipt = await owner.api.get("/receipts/req_paid")
     assert receipt.status == 200, receipt.text
-    assert (receipt["price"], receipt["absorbed"], receipt["meters"], receipt["price_version"]) == (
+    assert (receipt["price"], receipt["absorbed"], receipt["meters"], receipt["catalog_revision"]) == (
         *("0.00000025", "0.00"),
         *({"input": 1}, 1),
     )
@@ -262,3 +265,50 @@ async def test_a_receipt_is_for_those_who_may_read_the_bills(api: Api, owner: Ac
     assert (await other.api.get("/receipts/req_paid")).status == 404
     assert (await api.as_(await api.operator_token()).get("/receipts/req_paid")).status == 200
     assert (await owner.api.get("/receipts/req_none")).status == 404
+
+
+async def test_a_receipt_names_the_version_of_the_price_that_was_charged(
+    api: Api, owner: Account, months: Months, pool: asyncpg.Pool
+) -> None:
+    operator = api.as_(await api.operator_token())
+    await serve(operator, "m", "p")
+    newest = "SELECT max(revision) FROM catalog.revisions"
+    await add_price(pool, "m", "p")
+    charged = await pool.fetchval(newest)
+    admitted_by = (await serve(operator, "another", "p"))["revision"]
+    await add_price(pool, "m", "p")
+    later = await pool.fetchval(newest)
+    await months.use("req_paid", 250, price_version=admitted_by)
+    receipt = await owner.api.get("/receipts/req_paid")
+    assert (receipt["catalog_revision"], receipt["price_version"]) == (admitted_by, charged)
+    versions = (await operator.get("/prices?history=true&model=m"))["data"]
+    assert [each["version"] for each in versions][:2] == [later, charged]
+
+
+async def test_the_receipt_of_a_quarantined_request_says_so_and_only_to_whom_its_money_is(
+    api: Api, owner: Account, months: Months, pool: asyncpg.Pool
+) -> None:
+    await months.credit(1000)
+    for request_id in ("r1", "r2", "r3"):
+        place = "SELECT billing.place_hold($1, $2, 'key_test', 100, $3, 'live')"
+        assert await pool.fetchval(place, request_id, owner.org_id, FAR)
+    odd = (odd_line("r1"), odd_line("r2", is_read=False), odd_line("r3"), odd_line("r4", is_read=False))
+    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, (), odd))
+
+    receipt = await owner.api.get("/receipts/r1")
+    assert receipt.status == 200, receipt.text
+    shown = ("outcome", "org_id", "key_id", "model", "status", "price", "meters", "transaction_id")
+    assert [receipt[name] for name in shown] == ["quarantined", owner.org_id, "key_test", "m", 200, "0.00", {}, None]
+    assert "odd" not in receipt.text
+    unread = await owner.api.get("/receipts/r2")
+    assert [unread[name] for name in shown] == ["quarantined", owner.org_id, "key_test", None, 0, "0.00", {}, None]
+    # Of this one nobody knows whose it is.
+    assert (await owner.api.get("/receipts/r4")).status == 404
+    other = await api.sign_up("other@example.com")
+    assert (await other.api.get("/receipts/r1")).status == 404
+
+    await decide(pool, "r1", "charge", 60)
+    await decide(pool, "r3", "release")
+    charged, released = [await owner.api.get(f"/receipts/{request_id}") for request_id in ("r1", "r3")]
+    assert (charged["outcome"], charged["price"]) == ("settled", "0.00000006")
+    assert (released["outcome"], released["price"]) == ("released", "0.00")

@@ -34,9 +34,40 @@ def test_every_operation_is_shown_with_a_line_for_a_shell() -> None:
     assert "-d &#x27;{&quot;name&quot;: " in PAGE
 
 
-def test_every_link_to_a_shape_leads_to_one() -> None:
-    linked, there = set(re.findall(r"href=#(shape-[\w-]+)", PAGE)), set(re.findall(r"id=(shape-[\w-]+)", PAGE))
-    assert linked
+def test_every_query_parameter_that_is_required_is_in_the_line() -> None:
+    usage = "?since=2027-01-01T00:00:00Z&amp;until=2027-02-01T00:00:00Z"
+    assert f"$TOLLGATE_SERVER/api/v1/orgs/{{org_id}}/usage{usage}" in PAGE
+    required = [
+        parameter["name"]
+        for methods in DOCUMENT["paths"].values()  # type: ignore[attr-defined] # JSON
+        for operation in methods.values()
+        for parameter in operation["parameters"]
+        if parameter["in"] == "query" and parameter["required"]
+    ]
+    assert required
+    for name in required:
+        assert re.search(rf"\$TOLLGATE_SERVER[^ ]*[?;]{name}=", PAGE), name
+
+
+def test_what_an_example_costs_has_a_price_for_every_meter_of_a_chat() -> None:
+    [prices] = DOCUMENT["components"]["schemas"]["PriceChange"]["properties"]["prices"]["examples"]  # type: ignore[index] # JSON
+    assert [each["meter"] for each in prices] == ["input", "cached_input", "output", "reasoning"]
+
+
+def test_it_says_what_every_role_may_and_who_may_call_what_needs_none() -> None:
+    for row in (
+        "<th><th>owner<th>admin<th>developer<th>billing<th>viewer",
+        "<code>billing:write</code><td>yes<td><td><td>yes<td>",
+        "<code>keys:write</code><td>yes<td>yes<td>yes<td><td>",
+    ):
+        assert row in PAGE
+    assert "<code>platform:read</code><td>" not in PAGE
+    assert not re.search(r"Needs: (anyone|known|signed_in)", PAGE)
+
+
+def test_every_link_leads_to_something_on_it() -> None:
+    linked, there = set(re.findall(r"href=#([\w-]+)", PAGE)), set(re.findall(r" id=([\w-]+)", PAGE))
+    assert {"tag-keys", "roles", "shapes"} <= linked
     assert linked <= there
 
 
