@@ -29,7 +29,7 @@ from control_plane.catalog.postgres_providers import read_base_urls, read_creden
 from control_plane.catalog.postgres_store import read_catalog_within
 from control_plane.catalog.resources import Operation
 from control_plane.catalog.rules import is_credential_required
-from control_plane.catalog.specs import ProviderSpec, silent
+from control_plane.catalog.specs import ProviderSpec, without_credential
 from control_plane.database import Connection, Database
 from control_plane.errors import ConflictError, InvalidField, ThrottledError
 from control_plane.fields import Body
@@ -252,7 +252,7 @@ def _without_known_credentials(seal: Seal, document: CatalogDocument, sealed: Ma
     return document.model_copy(
         update={
             "providers": {
-                name: silent(spec) if _is_known(seal, name, spec, sealed.get(name)) else spec
+                name: without_credential(spec) if _is_known(seal, name, spec, sealed.get(name)) else spec
                 for name, spec in document.providers.items()
             }
         }

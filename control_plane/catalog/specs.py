@@ -116,7 +116,7 @@ class ProviderSpec(Body):
     requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
 
 
-def silent(spec: ProviderSpec) -> ProviderSpec:
+def without_credential(spec: ProviderSpec) -> ProviderSpec:
     """The same, but it leaves the credential as it is."""
     fields = dict(spec) | {"credential": None}
     return ProviderSpec.model_construct(_fields_set=spec.model_fields_set - {"credential"}, **fields)

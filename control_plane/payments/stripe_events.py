@@ -155,7 +155,6 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "charge.dispute.created": "dispute",
     "charge.dispute.closed": "dispute",
 }
-EVENT_TYPES: Final = tuple(_KINDS)
 """What the webhook endpoint at Stripe has to send. Others are taken and mean nothing."""
 
 # An inquiry moves no money, nor does the end of one.

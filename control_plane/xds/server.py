@@ -71,7 +71,9 @@ class AggregatedDiscovery:
             self._registry.disconnected(stream.key)
             for reader in readers:
                 reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            for failure in await asyncio.gather(*readers, return_exceptions=True):
+                if isinstance(failure, Exception):
+                    self._log.warning("xds_stream_failed", node=stream.node_id, error=type(failure).__name__)
 
     async def _forward_snapshots(self, events: "asyncio.Queue[DiscoveryRequest | Snapshot | None]") -> None:
         snapshot: Snapshot | None = None
