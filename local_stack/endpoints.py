@@ -32,6 +32,8 @@ class Endpoints:
     redis_url: str
     clickhouse_url: str
     envoy_admin_url: str
+    simulator_url: str
+    """Where requests to it begin, for the base URL of a provider."""
     spool_dir: str
     pids: Mapping[str, int] = field(default_factory=dict)
 
@@ -75,5 +77,6 @@ def endpoints(directory: DataDirectory, ports: Mapping[str, int], keys: Keys, st
         redis_url=stores.valkey.url,
         clickhouse_url=stores.clickhouse.url,
         envoy_admin_url=f"http://{HOST}:{ports['envoy_admin']}",
+        simulator_url=f"http://{HOST}:{ports['simulator']}/v1",
         spool_dir=str(directory.spool),
     )

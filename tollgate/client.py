@@ -67,6 +67,7 @@ class LogIn:
     server: str
     now: Now
     description: str
+    replicas: tuple[str, ...]
 
     def token(self) -> str:
         """A token that is good for some time yet."""
@@ -79,7 +80,7 @@ class LogIn:
     def _renew(self, session: Session) -> Session:
         body = json.dumps({"refresh_token": session.refresh_token}).encode()
         # Never sent twice: if the answer is lost, a second use would look like theft.
-        reply = exchange(self.server, Request("POST", f"{PREFIX}/auth/refresh", body=body), None)
+        reply = exchange((self.server, *self.replicas), Request("POST", f"{PREFIX}/auth/refresh", body=body), None)
         if reply.status == _UNAUTHENTICATED:
             raise NotLoggedInError(f"the session on {self.server} is over; log in again with `tollgate login`")
         if reply.status >= _FIRST_REFUSAL:
@@ -89,10 +90,11 @@ class LogIn:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A server, and the operator's token if it is that of a local stack."""
+    """A server; if it is that of a local stack, with the operator's token and its other instances."""
 
     server: str
     operator_token: FixedToken | None = None
+    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Client:
     Attributes:
         credential: None for nobody.
         hides_operator: whether beside a local stack somebody is logged in, so that its operator is not meant.
+        replicas: other instances of the server, asked when it cannot be reached.
         sleep: between attempts.
     """
 
@@ -109,6 +112,7 @@ class Client:
     credential: Credential | None
     sessions: Sessions
     hides_operator: bool = False
+    replicas: tuple[str, ...] = ()
     now: Now = utc_now
     sleep: Callable[[float], None] = time.sleep
 
@@ -123,7 +127,7 @@ class Client:
         settings = Settings.load()
         sessions = Sessions(settings.state_directory, utc_now)
         where = find_server(server, data_dir, settings, sessions)
-        client = cls(where.server, where.operator_token, sessions)
+        client = cls(where.server, where.operator_token, sessions, replicas=where.replicas)
         if settings.token is not None:
             return replace(client, credential=FixedToken(settings.token, "TOLLGATE_TOKEN"))
         return client.as_logged_in() if where.server in sessions.read().sessions else client
@@ -137,7 +141,7 @@ class Client:
         session = self.sessions.read().sessions.get(self.server)
         if session is None:
             raise NotLoggedInError(f"not logged in to {self.server}")
-        log_in = LogIn(self.sessions, self.server, self.now, f"session of {session.email}")
+        log_in = LogIn(self.sessions, self.server, self.now, f"session of {session.email}", self.replicas)
         return replace(self, credential=log_in, hides_operator=self.hides_operator or self._is_operator)
 
     def send(self, request: Request, *, place: Place = NOWHERE, repeat: bool = False, public: bool = False) -> Reply:
@@ -188,12 +192,13 @@ class Client:
         )
 
     def _exchange(self, request: Request, token: str | None, *, repeat: bool) -> Reply:
+        servers = (self.server, *self.replicas)
         for pause_s in _REPEAT_AFTER_S if repeat else ():
             try:
-                return exchange(self.server, request, token)
+                return exchange(servers, request, token)
             except BrokenConnectionError:
                 self.sleep(pause_s)
-        return exchange(self.server, request, token)
+        return exchange(servers, request, token)
 
     @property
     def _is_operator(self) -> bool:
@@ -221,8 +226,9 @@ def find_server(server: str | None, data_dir: Path | None, settings: Settings, s
         raise UsageError("--server and --data-dir name two servers; give one of them")
     if data_dir is None and (named := server or settings.server) is not None:
         url = checked_server(named)
-        stack = _stack_at(DEFAULT_DATA_DIR)
+        stack = _stack_at(settings.data_dir or DEFAULT_DATA_DIR)
         return stack if stack is not None and stack.server == url else Where(url)
+    data_dir = data_dir or settings.data_dir
     stack = _stack_at(data_dir or DEFAULT_DATA_DIR)
     if stack is not None:
         return stack
@@ -231,8 +237,8 @@ def find_server(server: str | None, data_dir: Path | None, settings: Settings, s
     last = sessions.read().server
     if last is None:
         raise UnreachableError(
-            "which server? Start a stack here with `tollgate up`, say with --data-dir where one is, or name a server with --server or "
-            "TOLLGATE_SERVER"
+            "which server? Start a stack here with `tollgate up`, say with --data-dir or TOLLGATE_DATA_DIR where one is, or "
+            "name a server with --server or TOLLGATE_SERVER"
         )
     return Where(last)
 
@@ -245,7 +251,8 @@ def _stack_at(path: Path) -> Where | None:
         endpoints = json.loads(directory.endpoints.read_bytes())
     except FileNotFoundError:
         return None
-    return Where(endpoints["control_plane_url"], FixedToken(endpoints["operator_token"], _LOCAL_OPERATOR))
+    server, *replicas = endpoints["control_plane_urls"]
+    return Where(server, FixedToken(endpoints["operator_token"], _LOCAL_OPERATOR), tuple(replicas))
 
 
 def quoted(path: str, values: Mapping[str, str]) -> str:

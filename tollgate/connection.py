@@ -79,37 +79,52 @@ def checked_server(text: str) -> str:
     return url
 
 
-def exchange(server: str, request: Request, token: str | None) -> Reply:
+def exchange(servers: Sequence[str], request: Request, token: str | None) -> Reply:
     """Send one request and read the answer, whatever it is.
+
+    Args:
+        servers: instances of the same. The first that can be reached is asked; no other one is when the connection is lost later.
+        request: what is asked.
+        token: the credential, if any.
 
     Raises:
         UnreachableError: nothing listens there, so nothing was sent.
         BrokenConnectionError: it was lost, or the answer did not come in time.
     """
-    parts = urlsplit(server)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=_CONNECT_TIMEOUT_S)
     headers = {"Accept": "application/json", **request.headers}
     if request.body is not None:
         headers["Content-Type"] = "application/json"
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     query = f"?{urlencode(request.query, doseq=True)}" if request.query else ""
+    server, connection = _connected(servers)
     try:
+        connection.sock.settimeout(request.timeout_s)
+        target = f"{urlsplit(server).path}{request.path}{query}"
+        connection.request(request.method, target, request.body, headers)
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, HTTPException) as error:
+        raise BrokenConnectionError(f"the connection to {server} was lost ({_reason(error)})") from None
+    finally:
+        connection.close()
+    return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+
+
+def _connected(servers: Sequence[str]) -> tuple[str, HTTPConnection]:
+    faults = []
+    for server in servers:
+        parts = urlsplit(server)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=_CONNECT_TIMEOUT_S)
         try:
             connection.connect()
         except OSError as error:
-            raise UnreachableError(f"{server} cannot be reached ({_reason(error)})") from None
-        connection.sock.settimeout(request.timeout_s)
-        try:
-            connection.request(request.method, f"{parts.path}{request.path}{query}", request.body, headers)
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, HTTPException) as error:
-            raise BrokenConnectionError(f"the connection to {server} was lost ({_reason(error)})") from None
-        return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
-    finally:
-        connection.close()
+            connection.close()
+            faults.append(f"{server} cannot be reached ({_reason(error)})")
+        else:
+            return server, connection
+    raise UnreachableError("; ".join(faults))
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_DATA_DIR = Path(".tollgate")
+DATA_DIR_VARIABLE = "TOLLGATE_DATA_DIR"
+"""Names another directory in its place, for every command of a shell."""
 
 
 @dataclass(frozen=True, slots=True)

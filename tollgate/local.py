@@ -28,7 +28,7 @@ from local_stack.state import ServiceStatus, State
 from local_stack.tollgate_services import SERVICES, TASKS, service_names
 from local_stack.wheels import NotInstalledError
 from tollgate.errors import CommandError, ExitCode
-from tollgate.invocation import Invocation
+from tollgate.invocation import DATA_DIR_VARIABLE, Invocation
 from tollgate.log_tail import follow
 from tollgate.progress import Lines
 
@@ -47,6 +47,7 @@ EXIT_CODE_BY_ERROR: Final[Mapping[type[Exception], ExitCode]] = {
 """What is the caller's to mend is one line on standard error. Anything else is ours, and a traceback."""
 
 _POLL_S = 0.05
+_ELSEWHERE: Final = f"--data-dir or {DATA_DIR_VARIABLE} says where a stack is"
 
 
 def exit_code_of(error: Exception) -> ExitCode | None:
@@ -69,7 +70,7 @@ def status(data_dir: Path, *, as_json: bool) -> None:
         found = {"running": pid is not None, "pid": pid, "data_dir": str(directory.path)}
         typer.echo(json.dumps({**found, "services": [_public(service) for service in services]}, indent=2))
     elif pid is None:
-        typer.echo(f"No stack is running in {directory.path}.")
+        typer.echo(_nothing_in(directory))
     else:
         Console().print(_table(services))
     if pid is None:
@@ -80,12 +81,15 @@ def status(data_dir: Path, *, as_json: bool) -> None:
 
 def env(data_dir: Path) -> None:
     """Print what the examples in the README need, as exports of a shell."""
-    found = endpoints.of_running(DataDirectory.at(data_dir))
+    directory = DataDirectory.at(data_dir)
+    found = endpoints.of_running(directory)
     variables = {
+        DATA_DIR_VARIABLE: str(directory.path),
         "TOLLGATE_SERVER": found.control_plane_url,
         "TOLLGATE_GATEWAY": found.anthropic_base_url,
         "TOLLGATE_KEY": found.api_key,
         "TOLLGATE_OPERATOR": found.operator_token,
+        "TOLLGATE_SIMULATOR": found.simulator_url,
     }
     for name, value in variables.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
@@ -96,7 +100,7 @@ def down(data_dir: Path) -> None:
     directory = DataDirectory.at(data_dir)
     pid = directory.holder()
     if pid is None:
-        typer.echo(f"No stack is running in {directory.path}.")
+        typer.echo(_nothing_in(directory))
         return
     os.kill(pid, signal.SIGTERM)
     deadline_s = monotonic() + DOWN_DEADLINE_S
@@ -114,7 +118,7 @@ def logs(data_dir: Path, service: str, lines: int, *, is_followed: bool) -> None
     if service not in (*service_names(REPLICAS_MAX), *TASKS):
         raise CommandError(f"no service is named {service!r}; there are {', '.join((*SERVICES, *TASKS))}")
     if not log.exists():
-        raise CommandError(f"{service} has not run in {directory.path}")
+        raise CommandError(f"{service} has not run in {directory.path}; {_ELSEWHERE}")
     if log.stat().st_size == 0:
         elsewhere = f"; requests are in {directory.spool / 'access.jsonl'}" if service == "envoy" else ""
         typer.echo(f"the log of {service} is empty{elsewhere}", err=True)
@@ -140,6 +144,10 @@ def clickhouse(data_dir: Path, query: str, answer_format: str) -> None:
     """Send one query to the ClickHouse of a stack."""
     url = endpoints.of_running(DataDirectory.at(data_dir)).clickhouse_url
     sys.stdout.buffer.write(clickhouse_client.ask(url, query, answer_format))
+
+
+def _nothing_in(directory: DataDirectory) -> str:
+    return f"No stack is running in {directory.path}; {_ELSEWHERE}."
 
 
 def _public(service: ServiceStatus) -> dict[str, object]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tollgate.invocation import DATA_DIR_VARIABLE
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -12,11 +14,13 @@ class Settings:
 
     Attributes:
         server: TOLLGATE_SERVER; None if it is not set.
+        data_dir: TOLLGATE_DATA_DIR; None if it is not set.
         token: TOLLGATE_TOKEN. Only here: arguments are shown by `ps` and kept by shells.
         state_directory: where sessions are kept.
     """
 
     server: str | None
+    data_dir: Path | None
     token: str | None = field(repr=False)
     state_directory: Path
 
@@ -31,8 +35,12 @@ class Settings:
         # The XDG specification has paths that are not absolute ignored.
         given = Path(variables.get("XDG_STATE_HOME", ""))
         state = given if given.is_absolute() else Path.home() / ".local" / "state"
+        data_dir = variables.get(DATA_DIR_VARIABLE)
         return cls(
-            variables.get("TOLLGATE_SERVER") or None, variables.get("TOLLGATE_TOKEN") or None, state / "tollgate"
+            server=variables.get("TOLLGATE_SERVER") or None,
+            data_dir=Path(data_dir) if data_dir else None,
+            token=variables.get("TOLLGATE_TOKEN") or None,
+            state_directory=state / "tollgate",
         )
 
 

@@ -9,11 +9,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tollgate.invocation import DEFAULT_DATA_DIR
+from tollgate.invocation import DATA_DIR_VARIABLE, DEFAULT_DATA_DIR
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the stack keeps its data.", metavar="DIR")]
+DataDir = Annotated[
+    Path,
+    typer.Option("--data-dir", help="Where the stack keeps its data.", metavar="DIR", envvar=DATA_DIR_VARIABLE),
+]
 
 
 def _names_of_logs() -> list[str]:

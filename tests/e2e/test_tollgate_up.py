@@ -63,7 +63,7 @@ async def test_endpoints_json_has_everything_a_program_needs(stack: Stack) -> No
     endpoints = stack.endpoints
     assert {
         *("openai_base_url", "anthropic_base_url", "api_key", "control_plane_url", "operator_token", "postgres_dsn"),
-        *("redis_url", "clickhouse_url", "envoy_admin_url", "spool_dir", "pids"),
+        *("redis_url", "clickhouse_url", "envoy_admin_url", "simulator_url", "spool_dir", "pids"),
     } <= set(endpoints)
     assert {
         *("postgres", "valkey", "clickhouse", "envoy"),

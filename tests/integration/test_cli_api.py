@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from local_stack.data_directory import DataDirectory
+from local_stack.ports import free_port
 from tests.support.api import PASSWORD, Account, Api, running_api
 from tests.support.command_line import CommandLine
 
@@ -280,7 +281,7 @@ async def test_a_stack_in_the_working_directory_is_meant_with_its_operator_token
     cli = CommandLine(tmp_path)
     directory = DataDirectory.at(tmp_path / ".tollgate")
     directory.create()
-    endpoints = {"control_plane_url": api.url, "operator_token": await api.operator_token()}
+    endpoints = {"control_plane_urls": [api.url], "operator_token": await api.operator_token()}
     directory.endpoints.write_text(json.dumps(endpoints))
     assert (await cli.run("platform-tokens", "list")).code == 3
     with directory.locked():
@@ -289,6 +290,11 @@ async def test_a_stack_in_the_working_directory_is_meant_with_its_operator_token
         elsewhere = CommandLine(tmp_path / "state")
         elsewhere.directory.mkdir()
         assert "test" in (await elsewhere.done("platform-tokens", "list", "--data-dir", str(directory.path))).out
+        of_the_shell = elsewhere.with_(TOLLGATE_DATA_DIR=str(directory.path), TOLLGATE_SERVER=api.url)
+        assert "test" in (await of_the_shell.done("platform-tokens", "list")).out
+        assert (
+            "test" in (await elsewhere.with_(TOLLGATE_DATA_DIR=str(directory.path)).done("platform-tokens", "list")).out
+        )
         for _ in ("the first time", "again"):
             logged_in = await cli.done("login", "--email", ada.email, stdin=f"{PASSWORD}\n")
             assert "not the local operator's until `tollgate logout`" in logged_in.err
@@ -298,6 +304,24 @@ async def test_a_stack_in_the_working_directory_is_meant_with_its_operator_token
         assert (await cli.done("whoami", "--json")).json["user"]["email"] == ada.email
         await cli.done("logout")
         assert "test" in (await cli.done("platform-tokens", "list")).out
+
+
+async def test_another_control_plane_of_the_stack_is_asked_when_the_first_cannot_be_reached(
+    api: Api, ada: Account, tmp_path: Path
+) -> None:
+    directory = DataDirectory.at(tmp_path / ".tollgate")
+    directory.create()
+    first = f"http://127.0.0.1:{free_port()}"
+    endpoints = {"control_plane_urls": [first, api.url], "operator_token": await api.operator_token()}
+    directory.endpoints.write_text(json.dumps(endpoints))
+    cli = CommandLine(tmp_path)
+    with directory.locked():
+        assert "test" in (await cli.done("platform-tokens", "list")).out
+        await cli.done("login", "--email", ada.email, stdin=f"{PASSWORD}\n")
+        kept = json.loads(cli.state_file.read_text())
+        kept["sessions"][first]["expires_at"] = datetime.now(UTC).isoformat()
+        cli.state_file.write_text(json.dumps(kept))
+        assert (await cli.done("whoami", "--json")).json["user"]["email"] == ada.email
 
 
 async def test_names_that_look_like_markup_or_move_the_cursor_are_shown_as_text(ada: Account, cli: CommandLine) -> None:

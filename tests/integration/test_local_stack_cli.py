@@ -19,6 +19,7 @@ from local_stack.data_directory import DataDirectory
 from local_stack.tollgate_services import SERVICES, TASKS
 
 WAIT_S = 20
+ELSEWHERE = "--data-dir or TOLLGATE_DATA_DIR says where a stack is"
 
 
 def tollgate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,7 +68,7 @@ def test_status_of_nothing_has_its_own_exit_code(tmp_path: Path) -> None:
 
 def test_down_says_so_when_nothing_runs(tmp_path: Path) -> None:
     down = tollgate("down", "--data-dir", str(tmp_path))
-    assert (down.returncode, down.stdout) == (0, f"No stack is running in {tmp_path}.\n")
+    assert (down.returncode, down.stdout) == (0, f"No stack is running in {tmp_path}; {ELSEWHERE}.\n")
 
 
 def test_a_second_stack_on_a_directory_is_refused(directory: DataDirectory) -> None:
@@ -118,7 +119,7 @@ def test_logs_of_an_unknown_service_names_the_known_ones(directory: DataDirector
 
 def test_logs_of_what_has_not_run_says_so(directory: DataDirectory) -> None:
     logs = tollgate("logs", "seed_demo", "--data-dir", str(directory.path))
-    assert (logs.returncode, logs.stderr) == (1, f"Error: seed_demo has not run in {directory.path}\n")
+    assert (logs.returncode, logs.stderr) == (1, f"Error: seed_demo has not run in {directory.path}; {ELSEWHERE}\n")
 
 
 def test_logs_knows_further_instances_and_no_more_than_there_can_be(directory: DataDirectory) -> None:

@@ -20,6 +20,7 @@ ENDPOINTS = Endpoints(
     redis_url="redis://:hidden@127.0.0.1:2/0",
     clickhouse_url="http://tollgate:hidden@127.0.0.1:3/tollgate",
     envoy_admin_url="http://127.0.0.1:9901",
+    simulator_url="http://127.0.0.1:9902/v1",
     spool_dir="/data/spool",
 )
 PROVIDERS = [Provider("openai", is_real=True), Provider("gemini", is_real=False)]
