@@ -16,8 +16,8 @@ RECONNECT_DELAY_S: Final = 0.25
 KEEPALIVE_S: Final = 5.0
 STATEMENT_TIMEOUT_S: Final = 30.0
 
-Trouble = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""What a Postgres that is down, restarting or overloaded raises."""
+Trouble = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""What a Postgres that is down, restarting or overloaded raises; the third where a connection is cut while it is handed out."""
 
 
 @dataclass(frozen=True, slots=True)
