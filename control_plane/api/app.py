@@ -96,7 +96,9 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
             web.get(f"{PREFIX}/openapi.json", openapi),
             web.get(f"{PREFIX}/docs", docs),
             web.get("/.well-known/jwks.json", jwks),
-            *StripeWebhook(services.pool, services.stripe_webhook_secret, registry, services.log).routes(),
+            *StripeWebhook(
+                *(services.pool, services.stripe_webhook_secret, registry, services.log), body_s=services.body_s
+            ).routes(),
             *health_routes(ready, registry),
         ]
     )

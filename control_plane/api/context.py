@@ -41,6 +41,7 @@ class Services:
         private_providers_allowed: whether a provider may be on loopback or in a private network.
         private_webhooks_allowed: the same for webhooks.
         resolve: asks the DNS.
+        body_s: how long a body may take to arrive.
     """
 
     pool: asyncpg.Pool
@@ -62,6 +63,7 @@ class Services:
     private_providers_allowed: bool
     private_webhooks_allowed: bool
     resolve: Resolve
+    body_s: float
     now: Now
     random_bytes: RandomBytes
     log: Logger
