@@ -60,6 +60,7 @@ CATALOG_POOL_SIZE_MAX = 6
 """Connections for operations about the catalogue, which change it one at a time and may wait for each other: nobody else waits
 for one of these."""
 HOUSEKEEPING_S = 600
+BODY_S = 30.0
 
 
 async def serve(settings: Settings, log: Logger) -> None:
@@ -124,6 +125,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             private_providers_allowed=settings.private_providers_allowed,
             private_webhooks_allowed=settings.private_webhooks_allowed,
             resolve=resolve_host,
+            body_s=BODY_S,
             now=utc_now,
             random_bytes=secrets.token_bytes,
             log=log,

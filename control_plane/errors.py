@@ -46,6 +46,13 @@ class InvalidFieldsError(RefusedError):
         super().__init__("Some fields are not valid.", fields)
 
 
+class BodyTooSlowError(RefusedError):
+    """The body does not arrive."""
+
+    def __init__(self) -> None:
+        super().__init__("The body was not complete in time. Send it without a pause.")
+
+
 class UnauthenticatedError(RefusedError):
     """No credential, or none that is valid."""
 

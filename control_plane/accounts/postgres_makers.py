@@ -6,13 +6,13 @@ from datetime import datetime
 from control_plane.accounts.model import MachineToken
 from control_plane.accounts.permissions import Permission, Role
 from control_plane.accounts.postgres_tokens import token_of
-from control_plane.database import Database, locked
+from control_plane.database import Database, Hold, locked
 
 
 async def with_what_they_made(db: Database, makers: Collection[str], *, org_id: str | None = None) -> list[str]:
     """Some users or tokens, and every token that those have made, and these, and so on.
 
-    None of the tokens makes another one until the transaction ends: whoever makes one locks the one it is made with.
+    None of the tokens makes another one until the transaction ends: whatever is made with one keeps it.
 
     Args:
         db: a transaction, in which the makers are locked.
@@ -25,7 +25,7 @@ async def with_what_they_made(db: Database, makers: Collection[str], *, org_id: 
         rows = await db.fetch(
             f"""
             SELECT token_id FROM accounts.machine_tokens
-            WHERE created_by = ANY($1) AND ($2::text IS NULL OR org_id = $2) ORDER BY token_id {locked()}
+            WHERE created_by = ANY($1) AND ($2::text IS NULL OR org_id = $2) ORDER BY token_id {Hold.TAKEN}
             """,  # noqa: S608 - words of ours
             made,
             org_id,
@@ -40,7 +40,7 @@ async def tokens_beyond(db: Database, org_id: str, user_id: str, held: Collectio
     rows = await db.fetch(
         f"""
         SELECT token_id FROM accounts.machine_tokens
-        WHERE org_id = $1 AND created_by = $2 AND NOT scopes <@ $3::text[] ORDER BY token_id {locked()}
+        WHERE org_id = $1 AND created_by = $2 AND NOT scopes <@ $3::text[] ORDER BY token_id {Hold.TAKEN}
         """,  # noqa: S608 - words of ours
         org_id,
         user_id,
@@ -50,7 +50,7 @@ async def tokens_beyond(db: Database, org_id: str, user_id: str, held: Collectio
 
 
 async def end_tokens(db: Database, token_ids: Collection[str], now: datetime) -> list[MachineToken]:
-    """End tokens for good; those that had not ended before."""
+    """End tokens that have been taken, for good; those that had not ended before."""
     rows = await db.fetch(
         """
         UPDATE accounts.machine_tokens SET disabled_at = $2

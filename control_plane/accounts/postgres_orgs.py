@@ -6,7 +6,7 @@ from typing import Final
 
 from control_plane.accounts.model import Invitation, Member, Organization, OrganizationOfUser, Project
 from control_plane.accounts.permissions import Role
-from control_plane.database import Database, locked, written
+from control_plane.database import Database, Hold, locked, written
 from gateway_core.api_keys import KeyHash
 
 _ORG: Final = "o.org_id AS id, o.name, o.time_zone, o.disabled_at, o.created_at, o.revision"
@@ -55,19 +55,23 @@ async def find_org(
     return None if row is None else OrganizationOfUser.model_validate({**row})
 
 
-async def find_standing(db: Database, org_id: str, user_id: str | None) -> Standing | None:
-    """How an organisation stands, and what a user is in it; None if there is no such organisation."""
+async def find_standing(db: Database, org_id: str, user_id: str | None, *, hold: Hold = Hold.NONE) -> Standing | None:
+    """How an organisation stands, and what a user is in it; None if there is no such organisation.
+
+    Held, neither is less before the end of the transaction.
+    """
     row = await db.fetchrow(
-        """
-        SELECT m.role, o.disabled_at IS NOT NULL AS is_closed FROM accounts.organizations o
-        LEFT JOIN accounts.memberships m ON m.org_id = o.org_id AND m.user_id = $2 WHERE o.org_id = $1
-        """,
+        f"SELECT disabled_at IS NOT NULL AS is_closed FROM accounts.organizations WHERE org_id = $1 {hold}",  # noqa: S608 - words of ours
         org_id,
-        user_id,
     )
     if row is None:
         return None
-    return Standing(is_closed=row["is_closed"], role=None if row["role"] is None else Role(row["role"]))
+    role = await db.fetchval(
+        f"SELECT role FROM accounts.memberships WHERE org_id = $1 AND user_id = $2 {hold}",  # noqa: S608 - words of ours
+        org_id,
+        user_id,
+    )
+    return Standing(is_closed=row["is_closed"], role=None if role is None else Role(role))
 
 
 async def list_orgs(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.database import Connection, Database
+from control_plane.database import Connection, Database, Hold
 from control_plane.errors import StolenSessionError, UnauthenticatedError
 from gateway_core.api_keys import KeyHash
 
@@ -17,13 +17,14 @@ class Session:
     user_id: str
 
 
-async def find_actor(db: Database, session: Session) -> Actor | None:
-    """The user of a session that is neither over nor too old, or None."""
+async def find_actor(db: Database, session: Session, *, hold: Hold = Hold.NONE) -> Actor | None:
+    """The user of a session that is neither over nor too old, or None. Held, it does not end before the transaction."""
     row = await db.fetchrow(
-        """
+        f"""
         SELECT u.is_operator FROM accounts.sessions s JOIN accounts.users u USING (user_id)
         WHERE s.session_id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND u.disabled_at IS NULL
-        """,
+        {hold.of("s")}
+        """,  # noqa: S608 - words of ours
         session.session_id,
         session.user_id,
     )
@@ -92,6 +93,10 @@ async def end_session(db: Database, session_id: str, reason: str) -> None:
 
 async def end_sessions_of(db: Database, user_id: str) -> None:
     """End every session of a user whose password has changed."""
+    await db.execute(
+        f"SELECT FROM accounts.sessions WHERE user_id = $1 AND revoked_at IS NULL ORDER BY session_id {Hold.TAKEN}",
+        user_id,
+    )
     await db.execute(
         """
         UPDATE accounts.sessions SET revoked_at = now(), revoked_by = 'password'

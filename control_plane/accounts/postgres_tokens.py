@@ -7,22 +7,23 @@ import asyncpg
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.model import MachineToken
 from control_plane.accounts.permissions import Permission
-from control_plane.database import Database, locked, written
+from control_plane.database import Database, Hold, written
 from gateway_core.api_keys import KeyHash
 from gateway_core.ids import OrgId
 
 _PERMISSIONS = {permission.value: permission for permission in Permission}
 
 
-async def find_actor(db: Database, token_hash: KeyHash, now: datetime) -> Actor | None:
-    """Who a token stands for, or None if it opens nothing."""
+async def find_actor(db: Database, token_hash: KeyHash, now: datetime, *, hold: Hold = Hold.NONE) -> Actor | None:
+    """Who a token stands for, or None if it opens nothing. Held, it does not end before the transaction."""
     row = await db.fetchrow(
-        """
+        f"""
         SELECT token_id, role, t.org_id, scopes, expires_at FROM accounts.machine_tokens t
         LEFT JOIN accounts.organizations o USING (org_id)
         WHERE token_hash = $1 AND t.disabled_at IS NULL AND o.disabled_at IS NULL
           AND (expires_at IS NULL OR expires_at > $2)
-        """,
+        {hold.of("t")}
+        """,  # noqa: S608 - words of ours
         token_hash,
         now,
     )
@@ -40,10 +41,10 @@ async def find_actor(db: Database, token_hash: KeyHash, now: datetime) -> Actor 
     )
 
 
-async def lock_token(db: Database, token_id: str) -> MachineToken | None:
-    """A token that has not ended. It stays as it is, and makes no other, until the end of the transaction."""
+async def take_token(db: Database, token_id: str) -> MachineToken | None:
+    """A token that has not ended, to end it. It does nothing more, nor makes another, until the end of the transaction."""
     row = await db.fetchrow(
-        f"SELECT * FROM accounts.machine_tokens WHERE token_id = $1 AND disabled_at IS NULL {locked()}",  # noqa: S608 - words of ours
+        f"SELECT * FROM accounts.machine_tokens WHERE token_id = $1 AND disabled_at IS NULL {Hold.TAKEN}",  # noqa: S608 - words of ours
         token_id,
     )
     return None if row is None else token_of(row)

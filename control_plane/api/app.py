@@ -105,7 +105,9 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
             web.get(f"{PREFIX}/docs/", to_docs_without_slash),
             web.get("/", to_docs),
             web.get("/.well-known/jwks.json", jwks),
-            *StripeWebhook(services.pool, services.stripe_webhook_secret, registry, services.log).routes(),
+            *StripeWebhook(
+                *(services.pool, services.stripe_webhook_secret, registry, services.log), body_s=services.body_s
+            ).routes(),
             *health_routes(ready, registry),
         ]
     )

@@ -199,7 +199,7 @@ async def refresh(call: Call, body: RefreshToken) -> Tokens:
     return await issue_tokens(call, session, new)
 
 
-@operation("POST", "/auth/logout", tag=TAG, access=Open.SIGNED_IN)
+@operation("POST", "/auth/logout", tag=TAG, access=Open.SIGNED_IN, takes_rights=True)
 async def logout(call: Call) -> None:
     """End the session of the access token, at once."""
     session_id = found(call.actor.session_id)
@@ -263,13 +263,14 @@ async def reset_password(call: Call, body: NewPassword) -> None:
     if user_id is None:
         raise InvalidFieldsError(InvalidField("/token", "unknown, used or too old"))
     user = found(await postgres_users.find_user(call.db, user_id, lock=True))
+    # First, so that nothing is made any more of what is voided next.
+    await postgres_sessions.end_sessions_of(call.db, user_id)
     if user.email_verified_at is None:
         # Somebody else may have registered with this address: what they made with it does not outlive them.
         await postgres_users.void_credentials(call.db, user_id, services.now())
     await postgres_users.set_password(call.db, user_id, call.password_hash)
     # Whoever reads the mailbox has shown that it is theirs.
     await postgres_users.verify_email(call.db, user_id, services.now())
-    await postgres_sessions.end_sessions_of(call.db, user_id)
     await call.audit("user.reset_password", user_id, actor=Actor(ActorKind.USER, user_id))
 
 

@@ -8,12 +8,16 @@ from control_plane.accounts import postgres_sessions, postgres_tokens
 from control_plane.accounts.actor import Actor
 from control_plane.accounts.postgres_sessions import Session
 from control_plane.accounts.postgres_signing import AccessTokens
+from control_plane.database import Database, Hold
 from control_plane.errors import UnauthenticatedError
-from gateway_core.api_keys import ApiKey, credential_of, hash_key, is_well_formed
+from gateway_core.api_keys import ApiKey, KeyHash, credential_of, hash_key, is_well_formed
 from gateway_core.clock import Now
 from gateway_core.postgres_keys import PostgresKeys
 
 _JWT_DOTS = 2
+
+Credential = Session | KeyHash
+"""What a caller is looked up by: the session of an access token, or the hash of a machine token."""
 
 
 class Authenticator:
@@ -40,21 +44,32 @@ class Authenticator:
             raise UnauthenticatedError
         return key
 
-    async def actor(self, request: web.Request) -> Actor:
-        """The user or machine token behind the request.
+    async def credential(self, request: web.Request) -> Credential:
+        """The credential in the request, of which is known by now that it is one of ours.
 
         Raises:
-            UnauthenticatedError: no credential, or not a valid one.
+            UnauthenticatedError: there is none, or nobody here has made it.
         """
         credential = credential_of(request.headers)
-        actor = None
         if credential is not None and is_well_formed(credential):
-            token_hash = hash_key(credential, self._pepper)
-            actor = await postgres_tokens.find_actor(self._pool, token_hash, self._now())
-        elif credential is not None and credential.count(".") == _JWT_DOTS:
+            return hash_key(credential, self._pepper)
+        claims = None
+        if credential is not None and credential.count(".") == _JWT_DOTS:
             claims = await self._access_tokens.check(credential)
-            if claims is not None:
-                actor = await postgres_sessions.find_actor(self._pool, Session(claims.session_id, claims.user_id))
+        if claims is None:
+            raise UnauthenticatedError
+        return Session(claims.session_id, claims.user_id)
+
+    async def actor(self, credential: Credential, db: Database, *, hold: Hold = Hold.NONE) -> Actor:
+        """The user or machine token behind a credential. Held, they are until the end of the transaction.
+
+        Raises:
+            UnauthenticatedError: it is over.
+        """
+        if isinstance(credential, Session):
+            actor = await postgres_sessions.find_actor(db, credential, hold=hold)
+        else:
+            actor = await postgres_tokens.find_actor(db, credential, self._now(), hold=hold)
         if actor is None:
             raise UnauthenticatedError
         return actor

@@ -45,6 +45,7 @@ class Services:
         private_webhooks_allowed: the same for webhooks.
         resolve: asks the DNS.
         operation_waiters: places for calls that wait for the end of a change; each asks Postgres again and again.
+        body_s: how long a body may take to arrive.
     """
 
     pool: asyncpg.Pool
@@ -66,6 +67,7 @@ class Services:
     private_providers_allowed: bool
     private_webhooks_allowed: bool
     resolve: Resolve
+    body_s: float
     now: Now
     random_bytes: RandomBytes
     log: Logger

@@ -5,14 +5,16 @@ The one place that asks the permission table, opens transactions, and keeps answ
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor, ActorKind
-from control_plane.accounts.permissions import Open, Permission
+from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_orgs import Standing, find_standing
+from control_plane.api.authentication import Credential
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.download import Download
 from control_plane.api.errors import REQUEST_ID
@@ -28,6 +30,7 @@ from control_plane.api.reading import (
     read_body,
     read_query,
 )
+from control_plane.database import Database, Hold
 from control_plane.errors import ClosedOrganizationError, ForbiddenError, NotFoundError, RevisionRequiredError
 from control_plane.resource import Revised
 from gateway_core.ids import OrgId, RequestId
@@ -40,10 +43,11 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
 
     async def handle(request: web.Request) -> web.Response:
         services = request.app[SERVICES]
-        actor = await _authenticate(operation, request, services)
+        credential = None if operation.access is Open.ANYONE else await services.authenticator.credential(request)
         if not all(is_param(value) for value in request.match_info.values()):
             raise NotFoundError
-        await authorise(operation, actor, request, services)
+        caller = Caller(operation, request, services, credential)
+        actor, role = await caller.admitted(services.pool)
         # A PUT may be about something that is not there yet; its handler knows.
         if operation.needs_revision and operation.method != "PUT" and "If-Match" not in request.headers:
             raise RevisionRequiredError
@@ -55,17 +59,18 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
             RequestId(request[REQUEST_ID]),
             pool,
             pool,
+            role=role,
             expected_revision=if_match(request),
             has_precondition="If-Match" in request.headers,
         )
         if operation.body is not None:
             # All of it, before a place is taken: nobody keeps one by sending slowly.
-            call.body = await read_body(request, bytes_max=operation.body_bytes_max)
+            call.body = await read_body(request, bytes_max=operation.body_bytes_max, within_s=services.body_s)
         if operation.is_heavy:
             async with services.workbench.place():
-                kept = await _perform(operation, call, services.workbench.do)
+                kept = await _perform(caller, call, services.workbench.do)
         else:
-            kept = await _perform(operation, call, asyncio.to_thread)
+            kept = await _perform(caller, call, asyncio.to_thread)
         for action in call.after_commit:
             await action()
         return web.Response(status=kept.status, headers=kept.headers, body=kept.body or None)
@@ -73,8 +78,72 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
     return handle
 
 
-async def _perform(operation: Operation, call: Call, aside: Aside) -> KeptAnswer:
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks for an operation: asked again whenever time has passed in which their right may have been taken away.
+
+    Attributes:
+        credential: None where none is needed.
+    """
+
+    operation: Operation
+    request: web.Request
+    services: Services
+    credential: Credential | None
+
+    async def admitted(self, db: Database, *, hold: Hold = Hold.NONE) -> tuple[Actor, Role | None]:
+        """Who it is, and what they are in the organisation of the path; only if they may do this, by the permission table.
+
+        Held, all of it is so until the end of the transaction.
+
+        Raises:
+            UnauthenticatedError: nobody, or nobody any more.
+            NotFoundError: the path names an organisation that the caller has nothing to do with, or that is none.
+            ForbiddenError: the caller may not do this here.
+            ClosedOrganizationError: only an operator may, because the organisation is closed.
+        """
+        if self.credential is None:
+            return Actor(ActorKind.ANONYMOUS, self.request.remote or "unknown"), None
+        actor = await self.services.authenticator.actor(self.credential, db, hold=hold)
+        match self.operation.access:
+            case Open.SIGNED_IN:
+                if actor.kind is not ActorKind.USER:
+                    raise ForbiddenError("This is for users; a machine token is not one.")
+                return actor, None
+            case Permission() as permission:
+                return actor, await self._role(actor, permission, db, hold=hold)
+            case Open.KNOWN | Open.ANYONE:
+                return actor, None
+
+    async def _role(self, actor: Actor, permission: Permission, db: Database, *, hold: Hold) -> Role | None:
+        org_id = self.request.match_info.get("org_id")
+        standing = None if org_id is None else await standing_in(OrgId(org_id), actor, db, hold=hold)
+        role = None if standing is None else standing.role
+        if not actor.may(permission, role):
+            raise ForbiddenError(f"This needs the permission {permission}.")
+        if standing is not None and standing.is_closed and not (self.operation.is_read or actor.is_operator):
+            raise ClosedOrganizationError
+        return role
+
+
+async def standing_in(org_id: OrgId, actor: Actor, db: Database, *, hold: Hold = Hold.NONE) -> Standing:
+    """What a caller is in an organisation.
+
+    Raises:
+        NotFoundError: they have nothing to do with it, or there is none.
+    """
+    user_id = actor.actor_id if actor.kind is ActorKind.USER else None
+    standing = await find_standing(db, org_id, user_id, hold=hold)
+    if standing is None or not (actor.is_operator or standing.role is not None or actor.org_id == org_id):
+        raise NotFoundError
+    return standing
+
+
+async def _perform(caller: Caller, call: Call, aside: Aside) -> KeptAnswer:
     """From the query and the body to the answer; `aside` is where a large body is parsed."""
+    operation = caller.operation
+    if operation.body is not None:
+        call.actor, call.role = await caller.admitted(call.pool)
     arguments: dict[str, BaseModel] = {}
     query = read_query(call.request, operation.query, extra=(DRY_RUN,) if operation.in_transaction else ())
     if query is not None:
@@ -83,54 +152,13 @@ async def _perform(operation: Operation, call: Call, aside: Aside) -> KeptAnswer
         arguments["body"] = await parse_body(call.body, operation.body, aside)
     if operation.prepare is not None:
         await operation.prepare(call, **arguments)
-    return await (_change if operation.in_transaction else _handle)(operation, call, arguments)
+    if operation.in_transaction:
+        return await _change(caller, call, arguments)
+    return await _handle(operation, call, arguments)
 
 
-async def _authenticate(operation: Operation, request: web.Request, services: Services) -> Actor:
-    if operation.access is Open.ANYONE:
-        return Actor(ActorKind.ANONYMOUS, request.remote or "unknown")
-    return await services.authenticator.actor(request)
-
-
-async def authorise(operation: Operation, actor: Actor, request: web.Request, services: Services) -> None:
-    """Pass only who may do this, by the permission table.
-
-    Raises:
-        NotFoundError: the path names an organisation that the caller has nothing to do with, or that is none.
-        ForbiddenError: the caller may not do this here.
-        ClosedOrganizationError: only an operator may, because the organisation is closed.
-    """
-    match operation.access:
-        case Open.ANYONE:
-            return
-        case Open.KNOWN:
-            return
-        case Open.SIGNED_IN:
-            if actor.kind is not ActorKind.USER:
-                raise ForbiddenError("This is for users; a machine token is not one.")
-        case Permission() as permission:
-            org_id = request.match_info.get("org_id")
-            standing = None if org_id is None else await standing_in(OrgId(org_id), actor, services)
-            if not actor.may(permission, None if standing is None else standing.role):
-                raise ForbiddenError(f"This needs the permission {permission}.")
-            if standing is not None and standing.is_closed and not (operation.is_read or actor.is_operator):
-                raise ClosedOrganizationError
-
-
-async def standing_in(org_id: OrgId, actor: Actor, services: Services) -> Standing:
-    """What a caller is in an organisation.
-
-    Raises:
-        NotFoundError: they have nothing to do with it, or there is none.
-    """
-    user_id = actor.actor_id if actor.kind is ActorKind.USER else None
-    standing = await find_standing(services.pool, org_id, user_id)
-    if standing is None or not (actor.is_operator or standing.role is not None or actor.org_id == org_id):
-        raise NotFoundError
-    return standing
-
-
-async def _change(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
+async def _change(caller: Caller, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
+    operation = caller.operation
     is_rehearsal = is_dry_run(call.request)
     key = idempotency_key(call.request) if operation.method == "POST" and not is_rehearsal else None
     async with call.pool.acquire() as connection:
@@ -138,6 +166,8 @@ async def _change(operation: Operation, call: Call, arguments: dict[str, BaseMod
         transaction = connection.transaction()
         await transaction.start()
         try:
+            hold = Hold.TAKEN if operation.takes_rights else Hold.KEPT
+            call.actor, call.role = await caller.admitted(connection, hold=hold)
             answer = await _once(operation, call, arguments, key)
         except BaseException:
             await transaction.rollback()

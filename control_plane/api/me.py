@@ -43,7 +43,7 @@ async def change_me(call: Call, body: Profile) -> User:
     return after
 
 
-@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN)
+@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN, takes_rights=True)
 async def change_password(call: Call, body: PasswordChange) -> None:
     """Change my password. Every session ends, this one too."""
     services = call.services

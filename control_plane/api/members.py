@@ -59,7 +59,14 @@ async def get_member(call: Call) -> Member:
     return found(await postgres_orgs.find_member(call.db, call.org_id, call.param("user_id")))
 
 
-@operation("PATCH", "/orgs/{org_id}/members/{user_id}", tag=TAG, access=Permission.MEMBERS_WRITE, needs_revision=True)
+@operation(
+    "PATCH",
+    "/orgs/{org_id}/members/{user_id}",
+    tag=TAG,
+    access=Permission.MEMBERS_WRITE,
+    needs_revision=True,
+    takes_rights=True,
+)
 async def change_member(call: Call, body: RoleChange) -> Member:
     """Change a member's role. Nobody gives or takes more than they have; the last owner stays."""
     before = await _member_to_change(call, body.role)
@@ -73,14 +80,14 @@ async def change_member(call: Call, body: RoleChange) -> Member:
     return after
 
 
-@operation("DELETE", "/orgs/{org_id}/members/{user_id}", tag=TAG, access=Permission.MEMBERS_WRITE)
+@operation("DELETE", "/orgs/{org_id}/members/{user_id}", tag=TAG, access=Permission.MEMBERS_WRITE, takes_rights=True)
 async def remove_member(call: Call) -> None:
     """Remove a member, with the machine tokens and invitations that are theirs. The last owner stays."""
     before = await _member_to_change(call)
     await _leave(call, before)
 
 
-@operation("DELETE", "/orgs/{org_id}/membership", tag=TAG, access=Permission.ORG_READ)
+@operation("DELETE", "/orgs/{org_id}/membership", tag=TAG, access=Permission.ORG_READ, takes_rights=True)
 async def leave_org(call: Call) -> None:
     """Leave an organisation, which ends the machine tokens and invitations that are one's own. The last owner stays."""
     found(await postgres_orgs.find_org(call.db, call.org_id, lock=True))
@@ -105,7 +112,7 @@ async def invite(call: Call, body: NewInvitation) -> Invitation:
     """Invite somebody by mail. An earlier invitation to the address ends."""
     services = call.services
     await services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.org_id)
-    await pass_if_grantable(call, body.role)
+    pass_if_grantable(call, body.role)
     user = await postgres_users.find_user_by_email(call.db, body.email)
     if user is not None and await postgres_orgs.find_member(call.db, call.org_id, user.id) is not None:
         raise ConflictError("This person is a member.", [InvalidField("/email", "is a member")])
@@ -160,7 +167,7 @@ async def _member_to_change(call: Call, *to_give: Role) -> Member:
     # Locked in this order by everybody who changes members, so that two owners cannot remove each other.
     found(await postgres_orgs.find_org(call.db, call.org_id, lock=True))
     member = found(await postgres_orgs.find_member(call.db, call.org_id, call.param("user_id"), lock=True))
-    await pass_if_grantable(call, member.role, *to_give)
+    pass_if_grantable(call, member.role, *to_give)
     return member
 
 

@@ -240,8 +240,8 @@ async def _sign_up(call: Call, email: str, name: str) -> User:
 
 async def _take_over(call: Call, user: User) -> User:
     now = call.services.now()
-    await postgres_users.void_credentials(call.db, user.id, now)
     await postgres_sessions.end_sessions_of(call.db, user.id)
+    await postgres_users.void_credentials(call.db, user.id, now)
     await postgres_users.verify_email(call.db, user.id, now)
     after = found(await postgres_users.find_user(call.db, user.id))
     await call.audit("user.take_over", user.id, before=user, after=after, actor=Actor(ActorKind.USER, user.id))

@@ -51,6 +51,7 @@ _REFUSALS: Final = {
     401: "No credential, or none that is valid.",
     403: "The caller may not do this.",
     404: "Nothing here, or nothing the caller may see.",
+    408: "The body did not come in time.",
     409: "It contradicts what is there.",
     412: "It has changed since it was read.",
     413: "The body is larger than {body_mib} MiB.",
@@ -153,7 +154,7 @@ def _can_happen(operation: Operation, status: int) -> bool:
             return operation.access is not Open.ANYONE or operation.tag == "auth"
         case 404:
             return "{" in operation.path or operation.access is Open.SIGNED_IN
-        case 413 | 415:
+        case 408 | 413 | 415:
             return operation.body is not None
         case 409 | 429:
             return not operation.is_read

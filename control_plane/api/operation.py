@@ -17,7 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor
-from control_plane.accounts.permissions import Open, Permission
+from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_audit import Entry, write_entries, write_entry
 from control_plane.api.context import Services
 from control_plane.database import Database
@@ -76,6 +76,8 @@ class Operation:
         body_bytes_max: larger bodies are 413.
         is_heavy: whether it works on the whole catalogue: in a place at the workbench, which it takes before anything else
             is done for it.
+        takes_rights: whether it may end what its own right, or that of others in the organisation, hangs on. Calls that have
+            such a right are done before, and whoever comes meanwhile waits.
         is_brief: whether fields that are at their default are left out of its answer.
     """
 
@@ -97,6 +99,7 @@ class Operation:
     body_bytes_max: int
     is_heavy: bool
     is_brief: bool
+    takes_rights: bool
 
     @property
     def is_read(self) -> bool:
@@ -127,6 +130,7 @@ def operation(
     body_bytes_max: int = BODY_BYTES_MAX,
     is_heavy: bool = False,
     is_brief: bool = False,
+    takes_rights: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler as an operation. The first line of its docstring is the summary.
 
@@ -161,6 +165,7 @@ def operation(
                 body_bytes_max=body_bytes_max,
                 is_heavy=is_heavy,
                 is_brief=is_brief,
+                takes_rights=takes_rights,
             )
         )
         return handler
@@ -175,6 +180,8 @@ class Call:
     Attributes:
         pool: the connections of its operation.
         db: a transaction, or the pool for operations that only read.
+        role: what the caller is in the organisation of the path, if they are a member of it. In a transaction they are
+            no less until it ends.
         expected_revision: what `If-Match` names; None for `*`.
         after_commit: what to do once everything is kept, such as sending a mail.
         audited: how many audit entries it has written.
@@ -190,6 +197,7 @@ class Call:
     request_id: RequestId
     pool: asyncpg.Pool
     db: Database
+    role: Role | None = None
     expected_revision: int | None = None
     has_precondition: bool = False
     after_commit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

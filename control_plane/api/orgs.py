@@ -81,7 +81,7 @@ async def get_org(call: Call) -> OrganizationOfUser:
     return found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call)))
 
 
-@operation("PATCH", "/orgs/{org_id}", tag=TAG, access=Permission.ORG_WRITE, needs_revision=True)
+@operation("PATCH", "/orgs/{org_id}", tag=TAG, access=Permission.ORG_WRITE, needs_revision=True, takes_rights=True)
 async def change_org(call: Call, body: OrganizationChange) -> OrganizationOfUser:
     """Change name and time zone of an organisation; operators can close it too."""
     before = found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call), lock=True))

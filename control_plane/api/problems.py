@@ -38,6 +38,7 @@ PROBLEM_BY_ERROR: Final[Mapping[type[Exception], Problem]] = {
     errors.StolenSessionError: Problem(401, "session_revoked", "The session is over"),
     errors.ForbiddenError: Problem(403, "forbidden", "Not allowed"),
     errors.NotFoundError: _NOT_FOUND,
+    errors.BodyTooSlowError: Problem(408, "body_too_slow", "The body did not come in time"),
     errors.ConflictError: Problem(409, "conflict", "It contradicts what is there"),
     errors.ClosedOrganizationError: Problem(409, "organization_closed", "The organisation is closed"),
     errors.InsufficientBalanceError: Problem(409, "insufficient_balance", "The balance does not cover it"),

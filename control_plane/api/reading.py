@@ -1,5 +1,6 @@
 """From a request to values: body, query, `If-Match`, `Idempotency-Key`. Every fault is reported, each with its pointer."""
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, Protocol, TypeVar
@@ -10,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from control_plane.api import strict_json
 from control_plane.errors import (
+    BodyTooSlowError,
     InvalidField,
     InvalidFieldsError,
     StaleRevisionError,
@@ -38,14 +40,28 @@ class Aside(Protocol):
         """What it comes to."""
 
 
-async def read_body(request: web.Request, *, bytes_max: int) -> bytes:
+async def read_raw_body(request: web.Request, *, bytes_max: int, within_s: float) -> bytes:
+    """The body, as it came, whatever it is.
+
+    Raises:
+        BodyTooSlowError: not all of it comes in time.
+        web.HTTPRequestEntityTooLarge: there is more of it.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            # A clone, because a request has the application's limit and no other.
+            return await request.clone(client_max_size=bytes_max).read()
+    except TimeoutError as error:
+        raise BodyTooSlowError from error
+
+
+async def read_body(request: web.Request, *, bytes_max: int, within_s: float) -> bytes:
     """The body, as it came.
 
     Raises:
-        UnsupportedMediaTypeError, web.HTTPRequestEntityTooLarge: it cannot be what is asked for.
+        UnsupportedMediaTypeError, BodyTooSlowError, web.HTTPRequestEntityTooLarge: it cannot be what is asked for.
     """
-    # A clone, because a request has the application's limit and no other.
-    raw = await request.clone(client_max_size=bytes_max).read()
+    raw = await read_raw_body(request, bytes_max=bytes_max, within_s=within_s)
     if request.content_type != "application/json":
         raise UnsupportedMediaTypeError("Send the body as application/json.")
     return raw

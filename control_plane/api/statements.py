@@ -65,7 +65,7 @@ async def download_invoice_pdf(call: Call) -> Pdf:
 async def get_receipt(call: Call) -> Receipt:
     """What a finished request used and cost, by its `x-request-id`; for those who may read the bills of its organisation."""
     receipt = found(await postgres_usage.find_receipt(call.db, call.param("request_id")))
-    standing = await standing_in(OrgId(receipt.org_id), call.actor, call.services)
+    standing = await standing_in(OrgId(receipt.org_id), call.actor, call.db)
     if not call.actor.may(Permission.BILLING_READ, standing.role):
         raise NotFoundError
     return receipt

@@ -12,6 +12,9 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import SecretStr
 from stripe import SignatureVerificationError, WebhookSignature
 
+from control_plane.api.operation import BODY_BYTES_MAX
+from control_plane.api.reading import read_raw_body
+from control_plane.errors import BodyTooSlowError
 from control_plane.payments.postgres_stripe_events import Outcome, take_event
 from control_plane.payments.stripe_events import StripeEvent, UnreadableEventError
 from control_plane.payments.stripe_payments import RETURN_PATH
@@ -31,9 +34,18 @@ _PAGE: Final = (
 class StripeWebhook:
     """The endpoint. Without a secret it takes nothing."""
 
-    def __init__(self, pool: asyncpg.Pool, secret: SecretStr | None, registry: CollectorRegistry, log: Logger) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        secret: SecretStr | None,
+        registry: CollectorRegistry,
+        log: Logger,
+        *,
+        body_s: float,
+    ) -> None:
         self._pool = pool
         self._secret = secret
+        self._body_s = body_s
         self._log = log
         self._events = Counter(
             "tollgate_control_plane_stripe_events",
@@ -53,7 +65,9 @@ class StripeWebhook:
         if self._secret is None:
             return web.Response(status=503, text="No secret for this webhook is set.\n")
         try:
-            raw = await request.read()
+            raw = await read_raw_body(request, bytes_max=BODY_BYTES_MAX, within_s=self._body_s)
+        except BodyTooSlowError:
+            return web.Response(status=408, text="Too slow.\n")
         except web.HTTPRequestEntityTooLarge:
             return web.Response(status=413, text="Too large.\n")
         if not self._is_signed(raw, request.headers.get("Stripe-Signature"), self._secret):

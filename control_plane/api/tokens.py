@@ -47,7 +47,7 @@ async def create_token(call: Call, body: NewToken) -> TokenWithSecret:
     return await _create(call, body, None)
 
 
-@operation("DELETE", "/tokens/{token_id}", tag=TAG, access=Permission.PLATFORM_WRITE)
+@operation("DELETE", "/tokens/{token_id}", tag=TAG, access=Permission.PLATFORM_WRITE, takes_rights=True)
 async def revoke_token(call: Call) -> None:
     """Revoke a machine token of the platform, and those that were made with it."""
     await _revoke(call, None)
@@ -71,7 +71,7 @@ async def create_token_of_org(call: Call, body: NewToken) -> TokenWithSecret:
     return await _create(call, body, call.org_id)
 
 
-@operation("DELETE", "/orgs/{org_id}/tokens/{token_id}", tag=TAG, access=Permission.TOKENS_WRITE)
+@operation("DELETE", "/orgs/{org_id}/tokens/{token_id}", tag=TAG, access=Permission.TOKENS_WRITE, takes_rights=True)
 async def revoke_token_of_org(call: Call) -> None:
     """Revoke a machine token of an organisation, and those that were made with it."""
     await _revoke(call, call.org_id)
@@ -88,7 +88,7 @@ async def _list(call: Call, query: PageQuery, org_id: str | None) -> Page[Machin
 
 async def _create(call: Call, body: NewToken, org_id: str | None) -> TokenWithSecret:
     services = call.services
-    await pass_if_held(call, org_id, body.scopes)
+    pass_if_held(call, body.scopes)
     token = new_key(OPERATOR_PREFIX if org_id is None else MACHINE_PREFIX, services.random_bytes).get_secret_value()
     stored = await postgres_tokens.add_token(
         call.db,
@@ -105,7 +105,7 @@ async def _create(call: Call, body: NewToken, org_id: str | None) -> TokenWithSe
 
 
 async def _revoke(call: Call, org_id: str | None) -> None:
-    token = found(await postgres_tokens.lock_token(call.db, call.param("token_id")))
+    token = found(await postgres_tokens.take_token(call.db, call.param("token_id")))
     if token.org_id != org_id:
         raise NotFoundError
     makers = await postgres_makers.with_what_they_made(call.db, [token.id])

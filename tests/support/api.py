@@ -219,6 +219,7 @@ async def running_api(
     registry: CollectorRegistry | None = None,
     check_settings: Settings | None = None,
     private_webhooks_allowed: bool = False,
+    body_s: float = 30.0,
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has.
 
@@ -255,6 +256,7 @@ async def running_api(
             private_providers_allowed=False,
             private_webhooks_allowed=private_webhooks_allowed,
             resolve=_resolve,
+            body_s=body_s,
             now=clock.now,
             random_bytes=secrets.token_bytes,
             log=QUIET,
