@@ -1,7 +1,9 @@
 """The small HTTP server of a service that has no other: liveness, readiness, metrics."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,6 +25,19 @@ def just_ok() -> str:
 
 def always_ready() -> None:
     """For a service that serves its health only once it is ready."""
+
+
+KEEPALIVE_S: Final = 75.0
+"""How long a connection may wait for its next request; aiohttp's own is an hour."""
+
+
+CONNECTIONS_MAX: Final = 4096
+"""At once; far below the files that a process may have open, of which Postgres needs some. More are hung up on."""
+
+
+class _TurnedAway(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_ok) -> list[web.RouteDef]:
@@ -54,11 +69,26 @@ async def serving(
         drain_s: how long open requests may go on at the end, and after that how long their clients have to take note.
         handler_cancellation: whether a handler ends when its client leaves.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=drain_s, handler_cancellation=handler_cancellation)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=drain_s,
+        handler_cancellation=handler_cancellation,
+        keepalive_timeout=KEEPALIVE_S,
+    )
     await runner.setup()
+    handlers = runner.server
+    assert handlers is not None  # noqa: S101 - it has been set up
+
+    def door() -> asyncio.Protocol:
+        return _TurnedAway() if len(handlers.connections) >= CONNECTIONS_MAX else handlers()
+
     try:
-        await web.TCPSite(runner, host, port).start()
-        yield HostPort(*runner.addresses[0][:2])
+        listener = await asyncio.get_running_loop().create_server(door, host, port)
+        try:
+            yield HostPort(*listener.sockets[0].getsockname()[:2])
+        finally:
+            listener.close()
     finally:
         await runner.cleanup()
 

@@ -1,13 +1,23 @@
 """Passwords: argon2id, two at a time and in threads of their own, because each takes memory and a core on purpose."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Final
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from control_plane.errors import ThrottledError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 AT_ONCE_MAX: Final = 2
+WAITING_MAX: Final = 64
+"""Beyond that many, some seconds of work, another one is turned away."""
+RETRY_AFTER_S: Final = 5
 
 
 class Passwords:
@@ -21,16 +31,33 @@ class Passwords:
         self._hasher = hasher
         self._threads = threads
         self._nobody = hasher.hash("nobody has this password")
+        self._present = 0
 
     async def hash(self, password: str) -> str:
-        """What is stored: parameters, salt and digest."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._hasher.hash, password)
+        """What is stored: parameters, salt and digest.
+
+        Raises:
+            ThrottledError: too many are waiting.
+        """
+        return await self._do(self._hasher.hash, password)
 
     async def is_right(self, password: str, stored: str | None) -> bool:
-        """Whether a password fits. For a user that does not exist (None) it takes as long to say no."""
-        loop = asyncio.get_running_loop()
-        fits = await loop.run_in_executor(self._threads, self._verify, stored or self._nobody, password)
+        """Whether a password fits. For a user that does not exist (None) it takes as long to say no.
+
+        Raises:
+            ThrottledError: too many are waiting.
+        """
+        fits = await self._do(self._verify, stored or self._nobody, password)
         return fits and stored is not None
+
+    async def _do(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._present >= AT_ONCE_MAX + WAITING_MAX:
+            raise ThrottledError(RETRY_AFTER_S)
+        self._present += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+        finally:
+            self._present -= 1
 
     def _verify(self, stored: str, password: str) -> bool:
         try:

@@ -24,8 +24,18 @@ class Limit:
     window_s: int
 
 
-LOGIN_PER_ACCOUNT: Final = Limit("login_account", 10, 900)
-"""Wrong passwords for one address; a right one forgets them."""
+LOGIN_PER_ACCOUNT_AND_SOURCE: Final = Limit("login_account_source", 10, 900)
+"""Wrong passwords for one account from one address of the network; a right one forgets them."""
+LOGIN_PER_ACCOUNT: Final = Limit("login_account", 100, 900)
+"""The same from wherever; many more, or a stranger could keep the owner out. A right one and a reset forget them."""
+PASSWORD_PER_USER: Final = Limit("password_user", 10, 900)
+"""Wrong old passwords of somebody who wants another one."""
+ISSUER_PER_SOURCE: Final = Limit("issuer_source", 300, 900)
+"""Log-ins that were begun or ended at an issuer, from one address of the network."""
+RESET_PER_SOURCE: Final = Limit("reset_source", 300, 900)
+"""Passwords that were set by mail, from one address of the network."""
+MAILS_PER_RECIPIENT: Final = Limit("mails_recipient", 5, 3600)
+"""Mails that anybody can have sent to an address."""
 LOGIN_PER_SOURCE: Final = Limit("login_source", 300, 900)
 """Attempts from one address of the network, right or wrong."""
 SIGN_UP_PER_SOURCE: Final = Limit("sign_up_source", 600, 3600)

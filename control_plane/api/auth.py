@@ -15,7 +15,14 @@ from control_plane.accounts.postgres_signing import LIFETIME, Claims
 from control_plane.api import mail_pages
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Audit, Call, found, operation
-from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
+from control_plane.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidField,
+    InvalidFieldsError,
+    ThrottledError,
+    UnauthenticatedError,
+)
 from control_plane.fields import SECRET, Body, Email, MailToken, Name, Password
 from control_plane.resource import Resource
 from gateway_core.api_keys import hash_key
@@ -105,7 +112,7 @@ async def _hash_new_users_password(call: Call, body: Registration) -> None:
 
 
 async def _hash_new_password(call: Call, body: NewPassword) -> None:
-    await call.services.throttle.attempt(throttle.LOGIN_PER_SOURCE, call.actor.actor_id)
+    await call.services.throttle.attempt(throttle.RESET_PER_SOURCE, call.actor.actor_id)
     call.password_hash = await call.services.passwords.hash(body.password)
 
 
@@ -153,11 +160,14 @@ async def login(call: Call, body: Credentials) -> Tokens:
     """Log in with e-mail address and password."""
     services = call.services
     await services.throttle.attempt(throttle.LOGIN_PER_SOURCE, call.actor.actor_id)
+    here = f"{body.email} {call.actor.actor_id}"
+    await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, here)
     await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT, body.email)
     user = await postgres_users.find_user_by_email(call.db, body.email)
     stored = None if user is None else await postgres_users.password_hash(call.db, user.id)
     if not await services.passwords.is_right(body.password, stored) or user is None:
         raise UnauthenticatedError(_WRONG)
+    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, here)
     await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, body.email)
     if services.require_verified_email and user.email_verified_at is None:
         raise ForbiddenError("Verify your e-mail address first: follow the link in the mail.")
@@ -240,6 +250,10 @@ async def send_password_reset(call: Call, body: EmailAddress) -> None:
     user = await postgres_users.find_user_by_email(call.db, body.email)
     if user is None:
         return
+    try:
+        await services.throttle.attempt(throttle.MAILS_PER_RECIPIENT, user.email)
+    except ThrottledError:
+        return  # the answer is the same, and the links that were sent stay good
     token, token_hash = new_secret(services)
     await postgres_users.add_mail_token(
         call.db,
@@ -272,6 +286,8 @@ async def reset_password(call: Call, body: NewPassword) -> None:
     # Whoever reads the mailbox has shown that it is theirs.
     await postgres_users.verify_email(call.db, user_id, services.now())
     await call.audit("user.reset_password", user_id, actor=Actor(ActorKind.USER, user_id))
+    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, f"{user.email} {call.actor.actor_id}")
+    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, user.email)
 
 
 @operation("POST", "/auth/signing-keys", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)

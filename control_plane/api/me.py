@@ -43,16 +43,29 @@ async def change_me(call: Call, body: Profile) -> User:
     return after
 
 
-@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN, takes_rights=True)
-async def change_password(call: Call, body: PasswordChange) -> None:
-    """Change my password. Every session ends, this one too."""
+async def _check_password(call: Call, body: PasswordChange) -> None:
+    """Check the old password and hash the new one, while no connection is held."""
     services = call.services
+    user_id = call.actor.actor_id
+    await services.throttle.attempt(throttle.PASSWORD_PER_USER, user_id)
+    call.checked_hash = await postgres_users.password_hash(call.db, user_id)
+    if not await services.passwords.is_right(body.current_password, call.checked_hash):
+        raise InvalidFieldsError(_wrong())
+    await services.throttle.forgive(throttle.PASSWORD_PER_USER, user_id)
+    call.password_hash = await services.passwords.hash(body.new_password)
+
+
+@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN, prepare=_check_password, takes_rights=True)
+async def change_password(call: Call, body: PasswordChange) -> None:  # noqa: ARG001 - read before
+    """Change my password. Every session ends, this one too."""
     user = found(await postgres_users.find_user(call.db, call.actor.actor_id, lock=True))
-    await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT, user.email)
-    stored = await postgres_users.password_hash(call.db, user.id)
-    if not await services.passwords.is_right(body.current_password, stored):
-        raise InvalidFieldsError(InvalidField("/current_password", "wrong"))
-    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, user.email)
-    await postgres_users.set_password(call.db, user.id, await services.passwords.hash(body.new_password))
+    # Somebody else has changed it while it was being checked.
+    if await postgres_users.password_hash(call.db, user.id) != call.checked_hash:
+        raise InvalidFieldsError(_wrong())
+    await postgres_users.set_password(call.db, user.id, call.password_hash)
     await postgres_sessions.end_sessions_of(call.db, user.id)
     await call.audit("user.change_password", user.id)
+
+
+def _wrong() -> InvalidField:
+    return InvalidField("/current_password", "wrong")

@@ -33,6 +33,8 @@ DRY_RUN_HEADER: Final = "X-Tollgate-Dry-Run"
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 """Of an operation that does not say otherwise."""
+STRANGERS_BODY_BYTES_MAX: Final = 16 * 1024
+"""Of one that anybody may call: reading JSON takes time, and nobody has shown yet that they may take it."""
 
 T = TypeVar("T")
 
@@ -127,7 +129,7 @@ def operation(
     prepare: Callable[..., Awaitable[None]] | None = None,
     audit: Audit = Audit.REQUIRED,
     needs_revision: bool = False,
-    body_bytes_max: int = BODY_BYTES_MAX,
+    body_bytes_max: int | None = None,
     is_heavy: bool = False,
     is_brief: bool = False,
     takes_rights: bool = False,
@@ -162,7 +164,8 @@ def operation(
                 prepare=prepare,
                 audit=Audit.NONE if is_read else audit,
                 needs_revision=needs_revision,
-                body_bytes_max=body_bytes_max,
+                body_bytes_max=body_bytes_max
+                or (STRANGERS_BODY_BYTES_MAX if access is Open.ANYONE else BODY_BYTES_MAX),
                 is_heavy=is_heavy,
                 is_brief=is_brief,
                 takes_rights=takes_rights,
@@ -186,6 +189,7 @@ class Call:
         after_commit: what to do once everything is kept, such as sending a mail.
         audited: how many audit entries it has written.
         password_hash: of the password in the body, where `prepare` makes it.
+        checked_hash: what was stored when `prepare` checked a password.
         checkout: the page at Stripe, where `prepare` has asked for one.
         body: as it came.
         faults: what `prepare` has found, for the handler to report with what it finds.
@@ -203,6 +207,7 @@ class Call:
     after_commit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     audited: int = 0
     password_hash: str = field(default="", repr=False)
+    checked_hash: str | None = field(default=None, repr=False)
     checkout: Checkout | None = None
     body: bytes = field(default=b"", repr=False)
     faults: list[InvalidField] = field(default_factory=list)

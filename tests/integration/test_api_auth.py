@@ -314,3 +314,43 @@ async def test_without_redis_a_log_in_works_and_each_process_throttles_for_itsel
             assert (await api.log_in("ada@example.com", "wrong")).status == 401
         assert (await api.log_in("ada@example.com")).status == 429
     await counters.close()
+
+
+async def test_whoever_is_kept_out_by_a_strangers_guesses_resets_the_password_and_is_in(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    for _ in range(11):
+        await api.log_in(account.email, "a wrong password")
+    assert (await api.log_in(account.email, PASSWORD)).status == 429
+    await api.post("/auth/password-reset-mails", {"email": account.email})
+    await api.post("/auth/password-resets", {"token": api.mailbox.token(account.email), "password": "another battery"})
+    assert (await api.log_in(account.email, "another battery")).status == 200
+
+
+async def test_nobody_is_flooded_with_mails_to_reset_a_password_and_the_first_links_stay_good(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    before = len(api.mailbox.mails)
+    for _ in range(8):
+        assert (await api.post("/auth/password-reset-mails", {"email": account.email})).status == 202
+    assert len(api.mailbox.mails) == before + 5
+    body = {"token": api.mailbox.token(account.email), "password": "another battery"}
+    assert (await api.post("/auth/password-resets", body)).status == 204
+
+
+async def test_a_log_in_at_no_issuer_counts_for_nobody(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    for _ in range(305):
+        assert (await api.post("/auth/oidc/log-ins", {"issuer": "nope"})).status == 422
+    assert (await api.log_in(account.email, PASSWORD)).status == 200
+
+
+async def test_a_stranger_sends_little(api: Api) -> None:
+    body = {"email": "ada@example.com", "password": "x" * 20_000}
+    assert (await api.post("/auth/login", body)).status == 413
+
+
+async def test_a_password_that_is_changed_while_it_is_being_checked_is_not_changed_again(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    bodies = [{"current_password": PASSWORD, "new_password": f"another battery {n}"} for n in range(2)]
+    replies = await asyncio.gather(*(account.api.post("/me/password", body) for body in bodies))
+    assert min(reply.status for reply in replies) == 204
+    assert [reply.status for reply in replies].count(204) == 1
