@@ -55,6 +55,11 @@ async def find_org(
     return None if row is None else OrganizationOfUser.model_validate({**row})
 
 
+async def hold_org(db: Database, org_id: str, hold: Hold) -> None:
+    """Hold an organisation before anything in it: whoever takes rights away in it has it first, and then they are."""
+    await db.execute(f"SELECT FROM accounts.organizations WHERE org_id = $1 {hold}", org_id)
+
+
 async def find_standing(db: Database, org_id: str, user_id: str | None, *, hold: Hold = Hold.NONE) -> Standing | None:
     """How an organisation stands, and what a user is in it; None if there is no such organisation.
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.permissions import Open, Permission, Role
-from control_plane.accounts.postgres_orgs import Standing, find_standing
+from control_plane.accounts.postgres_orgs import Standing, find_standing, hold_org
 from control_plane.api.authentication import Credential
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.download import Download
@@ -104,6 +104,9 @@ class Caller:
         """
         if self.credential is None:
             return Actor(ActorKind.ANONYMOUS, self.request.remote or "unknown"), None
+        org_id = self.request.match_info.get("org_id")
+        if hold and org_id is not None:
+            await hold_org(db, org_id, hold)
         actor = await self.services.authenticator.actor(self.credential, db, hold=hold)
         match self.operation.access:
             case Open.SIGNED_IN:
