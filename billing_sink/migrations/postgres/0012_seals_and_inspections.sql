@@ -20,6 +20,3 @@ CREATE TABLE billing.inspections (
     example      text,
     PRIMARY KEY (inspected_at, name)
 );
-
--- A part of billing.check_books, which says it all by itself again.
-DROP FUNCTION billing.check_ledger();
