@@ -5,26 +5,18 @@ import base64
 import json
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import asyncpg
 import jwt
-import pytest
 from pydantic import SecretStr
 
 from control_plane.accounts.redis_counters import RedisCounters
 from control_plane.api.mail_pages import RESET_PASSWORD, VERIFY_EMAIL
 from local_stack.valkey import running_valkey
 from tests.support.api import PASSWORD, Api, running_api
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
 
 
 async def test_a_new_user_owns_an_organisation_with_a_project_and_an_empty_balance(api: Api) -> None:

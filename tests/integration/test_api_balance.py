@@ -1,24 +1,11 @@
 """Balances, manual credits and their history, through the API on a real Postgres."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
-from tests.support.api import Account, Api, running_api
+from tests.support.api import Account, Api
 from tests.support.ledger import FAR
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 @pytest.fixture

@@ -2,27 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from io import BytesIO
 
-import asyncpg
 import jsonschema
-import pytest
 
-from tests.support.api import PASSWORD, Account, Api, running_api
+from tests.support.api import PASSWORD, Account, Api
 
 REGISTRATION = {"email": "ada@example.com", "password": PASSWORD, "organization": "Acme"}
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 async def register(api: Api, body: bytes, content_type: str = "application/json") -> tuple[int, str]:

@@ -6,23 +6,11 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
-import pytest
 
 from gateway_core.api_keys import hash_key
 from tests.support.api import PASSWORD, PEPPER, Account, Api, Reply, running_api
 
 Take = Callable[[], Awaitable[object]]
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 async def held(api: Api, path: str, body: object, meanwhile: Take) -> Reply:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import asyncpg
@@ -11,18 +11,7 @@ import pytest
 from gateway_core.api_keys import hash_key, is_well_formed
 from gateway_core.contract import Channel
 from gateway_core.postgres_keys import PostgresKeys
-from tests.support.api import PEPPER, Account, Api, running_api
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
+from tests.support.api import PEPPER, Account, Api
 
 
 async def test_a_key_is_shown_once_and_only_its_hash_is_kept(api: Api, owner: Account) -> None:

@@ -2,15 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from control_plane.accounts.permissions import PERMISSIONS_BY_ROLE, PLATFORM, Permission, Role
 from control_plane.api.app import OPERATION_MODULES
 from control_plane.api.operation import OPERATIONS, PREFIX
-from tests.support.api import Api, running_api
+from tests.support.api import Api
 
 ANYONE, KNOWN, SIGNED_IN, OPERATOR = "anyone", "known", "signed in", ""
 
@@ -136,12 +134,6 @@ ROLES = {role.value[0]: role for role in Role}
 def declared() -> list[str]:
     modules = {module.__name__ for module in OPERATION_MODULES}
     return [f"{each.method} {each.path}" for each in OPERATIONS if each.handler.__module__ in modules]
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
 
 
 async def status(api: Api, operation: str, org_id: str) -> int:

@@ -1,7 +1,6 @@
 """Test keys and the play money that pays for them, through the API on a real Postgres."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import asyncpg
@@ -11,17 +10,6 @@ from gateway_core.api_keys import TEST_PREFIX, hash_key, is_well_formed
 from gateway_core.mode import Mode
 from gateway_core.postgres_keys import PostgresKeys
 from tests.support.api import PEPPER, Account, Api, running_api
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 async def test_a_key_is_live_unless_a_test_key_is_asked_for(api: Api, owner: Account) -> None:

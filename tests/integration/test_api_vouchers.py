@@ -1,26 +1,13 @@
 """Vouchers through the API on a real Postgres: what a code gives, to whom, and how often."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 
 from gateway_core.clock import utc_now
-from tests.support.api import Account, Api, Reply, running_api
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
+from tests.support.api import Account, Api, Reply
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Webhooks as their organisation manages them, through the API on a real Postgres."""
 
-from collections.abc import AsyncIterator
-
 import asyncpg
 import pytest
 
@@ -12,17 +10,6 @@ from tests.support.api import Account, Api, running_api
 from tests.support.webhooks import deliveries, give, hook
 
 URL = "https://hooks.example.com/tollgate"
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 async def test_a_webhook_is_made_changed_with_its_etag_and_removed(owner: Account) -> None:

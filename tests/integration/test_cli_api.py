@@ -6,23 +6,15 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from local_stack.data_directory import DataDirectory
 from local_stack.ports import free_port
-from tests.support.api import PASSWORD, Account, Api, running_api
+from tests.support.api import PASSWORD, Account, Api
 from tests.support.command_line import CommandLine
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
@@ -18,21 +17,10 @@ from control_plane.statements import postgres_invoices
 from control_plane.statements.closing import InvoiceClosing
 from control_plane.statements.model import Invoice, InvoiceState
 from gateway_core.money import parse_usd
-from tests.support.api import Account, Api, Clock, running_api
+from tests.support.api import Account, Api, Clock
 from tests.support.catalog_api import add_price, serve
 from tests.support.ledger import FAR, decide, odd_line, posting
 from tests.support.logs import QUIET
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 class Months:

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from gateway_core.contract import Channel
-from tests.support.api import Account, Api, running_api
+from tests.support.api import Account, Api
 
 USED = "last_used_at = clock_timestamp()"
 
@@ -33,23 +33,12 @@ class Heard:
 
 
 @pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
 async def heard(pool: asyncpg.Pool) -> AsyncIterator[Heard]:
     async with pool.acquire() as connection:
         heard = Heard(connection)
         await connection.add_listener(Channel.API_KEY, heard.hear)
         yield heard
         await connection.remove_listener(Channel.API_KEY, heard.hear)
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 async def made(owner: Account, heard: Heard) -> tuple[str, int]:

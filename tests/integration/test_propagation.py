@@ -8,13 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from gateway_core.contract import Channel, Header, Peer
 from local_stack.ports import free_port
 from tests.support.admission import check_request
-from tests.support.api import PEPPER, Account, Api, Reply, running_api
+from tests.support.api import PEPPER, Account, Api, Reply
 from tests.support.catalog_api import PROVIDER, put
 from tests.support.planes import Certificates
 from tests.support.processes import running_python
@@ -65,17 +64,6 @@ async def authorizer(dsn: str, certificates: Certificates) -> AsyncIterator[Auth
             return answer
 
         yield Authorizer(process, ask)
-
-
-@pytest.fixture
-async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
-    async with running_api(pool) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def owner(api: Api) -> Account:
-    return await api.sign_up("owner@example.com")
-
-
-@pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     async with receiving() as running:
         yield running
