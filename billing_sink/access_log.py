@@ -57,6 +57,7 @@ class Grant:
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
     tokens_max: Count | None = None
+    max_tokens: Count | None = None
     slice_id: Id | None = None
     mode: Mode = Mode.LIVE
     rated_as: ProviderName | None = None

@@ -6,7 +6,7 @@ The rules, in order:
 3. Answered with 2xx and something delivered, but no usage or only its beginning (the client left, the provider broke off):
    `estimated` - what was reported, and where nothing was: a token per 4 bytes of input; for the output a token per event
    of a stream, or per 4 bytes of what is left when 400 bytes of framing are taken off each event, whichever is more; never
-   more output than the client asked for, and never more money than was held.
+   more output than the client asked for or was cut down to, and never more money than was held.
 4. Everything else: `released`, nothing charged.
 
 It is priced at the service tier that the answer names. One that names none was served at the tier that was asked for, and
@@ -159,8 +159,9 @@ def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, Us
         if not (dialect is Dialect.ANTHROPIC and asked.stream and line.usage_last is None):
             return usage, UsageSource.PROVIDER
     output = max(reported.get(Meter.OUTPUT, 0), delivered)
-    if asked.max_output_tokens is not None:
-        output = min(output, asked.max_output_tokens * max(1, asked.choices or 1))
+    for bound in (asked.max_output_tokens, line.grant.max_tokens if line.grant else None):
+        if bound is not None:
+            output = min(output, bound * max(1, asked.choices or 1))
     estimated = {**reported, Meter.OUTPUT: output}
     return Usage({meter: count for meter, count in estimated.items() if count}, served_at), UsageSource.ESTIMATED
 

@@ -29,6 +29,7 @@ class Attempt:
         has_references: whether the body names images, files or documents that are not in it.
         max_output_tokens: what the client asked for per choice, or None.
         choices: how many answers it asked for, at least 1.
+        least_output_tokens: below which no provider takes it; 0 if it says nothing of that.
         service_tier: what it asked for; None if it leaves the choice to the provider.
         may_search: whether the provider may make searches for it.
         meters: those that the provider will count, whatever the model makes of it.
@@ -45,6 +46,7 @@ class Attempt:
     has_references: bool
     max_output_tokens: int | None
     choices: int
+    least_output_tokens: int = 0
     service_tier: ServiceTier | None = None
     may_search: bool = False
     meters: frozenset[Meter] = frozenset()
@@ -84,6 +86,7 @@ def parse_check(request: CheckRequest) -> Attempt:
             else None
         ),
         choices=max(1, int(fields[RequestField.CHOICES].number_value)),
+        least_output_tokens=int(fields[RequestField.LEAST_OUTPUT_TOKENS].number_value),
         service_tier=_service_tier(fields[RequestField.SERVICE_TIER].string_value),
         may_search=fields[RequestField.WEB_SEARCH].bool_value,
         meters=_meters(fields[RequestField.METERS].string_value),

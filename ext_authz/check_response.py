@@ -5,7 +5,7 @@ from google.protobuf.struct_pb2 import Struct
 from ext_authz.decision import Admitted, Refused
 from gateway_core.api_keys import ApiKey
 from gateway_core.contract import GrantField, Header
-from wire.ext_authz_pb2 import CheckResponse, RpcStatus
+from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption, RpcStatus
 
 _OK = 0
 _PERMISSION_DENIED = 7
@@ -30,6 +30,8 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
                 response.dynamic_metadata[GrantField.HOLD_NANO_USD] = str(decision.hold_nano_usd)
             if decision.tokens_max is not None:
                 response.dynamic_metadata[GrantField.TOKENS_MAX] = str(decision.tokens_max)
+            if decision.max_tokens is not None:
+                _cut_down(response, decision.max_tokens)
             if decision.slice_id is not None:
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:
@@ -50,6 +52,16 @@ def _write_key(metadata: Struct, key: ApiKey) -> None:
     metadata[GrantField.PROJECT_ID] = key.project_id
     metadata[GrantField.KEY_ID] = key.key_id
     metadata[GrantField.MODE] = key.mode
+
+
+def _cut_down(response: CheckResponse, max_tokens: int) -> None:
+    """Have the script in the provider's cluster write the number into the body, and the client told of it."""
+    response.dynamic_metadata[GrantField.MAX_TOKENS] = str(max_tokens)
+    # What the front filter has prepared is longer than that, so for no cluster it counts as prepared.
+    response.ok_response.headers_to_remove.append(Header.PREPARED)
+    option = response.ok_response.response_headers_to_add.add()
+    option.header.key, option.header.value = Header.MAX_TOKENS, str(max_tokens)
+    option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
 def _add_header(response: CheckResponse, key: str, value: str) -> None:

@@ -1,9 +1,9 @@
 """May this request pass, and what has to be held for it. Pure: everything it depends on is an argument."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 
 from ext_authz.check_request import Attempt
 from ext_authz.offers import Offers
@@ -24,11 +24,14 @@ from gateway_core.errors import (
 from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from gateway_core.pricing import UnpricedTierError, worst_case_nano_usd
+from gateway_core.pricing import UnpricedTierError, WorstCase, worst_case
 from gateway_core.usage import Meter
 
 SEARCHES_HELD: Final = 10
 """A request that may search can do so without a bound of ours: so many are held for, and those beyond pay from what is free."""
+
+FLOOR_TOKENS: Final = 256
+"""An answer shorter than this is worth nothing to most who did not ask for so short a one."""
 
 
 FEATURES: Final[Mapping[Meter, str]] = {
@@ -49,6 +52,40 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a request may cost by the length of its answers, and between which bounds that is ours to choose.
+
+    Attributes:
+        worst: with as much output in all answers together.
+        choices: how many answers it asks for.
+        tokens: of each answer, where there is the money.
+        least_tokens: of each answer, below which it is refused.
+    """
+
+    worst: WorstCase
+    choices: int
+    tokens: int
+    least_tokens: int
+
+    @property
+    def nano_usd(self) -> NanoUsd:
+        """What has to be held for it."""
+        return self._nano_usd(self.tokens)
+
+    @property
+    def least_nano_usd(self) -> NanoUsd:
+        """What has to be held for the shortest answers it is worth having."""
+        return self._nano_usd(self.least_tokens)
+
+    def covered_by(self, held: NanoUsd) -> int:
+        """The most tokens of each answer for which an amount is enough that is not below the least."""
+        return self.worst.output_tokens(held, at_most=self.tokens * self.choices) // self.choices
+
+    def _nano_usd(self, tokens: int) -> NanoUsd:
+        return NanoUsd(min(self.worst.nano_usd(tokens * self.choices), MAX_NANO_USD))
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """It may, once `hold_nano_usd` is held. All but the key are None on endpoints that cost nothing.
 
@@ -56,6 +93,8 @@ class Admitted:
         rated_as: of a test request: the provider whose prices it will be charged by.
         slice_id: what the amount is held by, once it is; None if by a hold of its own.
         tokens_max: what the model can read and write at once, whatever the request asks for.
+        output: how it can be admitted for less than that.
+        max_tokens: what each answer is cut down to, once less is held; None if it is not.
     """
 
     key: ApiKey
@@ -65,6 +104,14 @@ class Admitted:
     rated_as: ProviderName | None = None
     slice_id: SliceId | None = None
     tokens_max: int | None = None
+    output: Output | None = None
+    max_tokens: int | None = None
+
+    def holding(self, held: NanoUsd) -> Self:
+        """The same once an amount is held for it, which may be less than was asked for, but not less than the least."""
+        if self.output is None or held >= self.output.nano_usd:
+            return replace(self, hold_nano_usd=held)
+        return replace(self, hold_nano_usd=held, max_tokens=self.output.covered_by(held))
 
 
 def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
@@ -72,7 +119,7 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
     the model's whole context; if the body refers to something outside it, the whole context. It counts the full output of
-    the model unless the client asked for less. The price is that of the organisation, at the dearest of all deployments that
+    the model unless the client asked for less; where that is more than can be held, answers are made shorter. The price is that of the organisation, at the dearest of all deployments that
     may serve it and of all service tiers it may be served at.
 
     Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
@@ -106,19 +153,18 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if not prices:
         return Refused(endpoint_not_supported(attempt.model, (PATH_BY_ENDPOINT[each] for each in offer.prices)), key)
     input_tokens = offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
-    output = offer.max_output_tokens
+    tokens = offer.max_output_tokens
     if attempt.max_output_tokens is not None:
-        output = min(output, attempt.max_output_tokens)
+        tokens = min(tokens, attempt.max_output_tokens)
     try:
         for meter in sorted(attempt.meters):
             if not all(each.price.covers(meter, attempt.service_tier) for each in prices):
                 return Refused(feature_not_offered(attempt.model, FEATURES[meter]), key)
-        worst = max(
-            worst_case_nano_usd(
+        worst = WorstCase.of_any(
+            worst_case(
                 each.price,
                 offers.terms(key.org_id, offer.model, each.provider),
                 input_tokens_max=input_tokens,
-                output_tokens_max=output * attempt.choices,
                 searches_max=SEARCHES_HELD if attempt.may_search else 0,
                 asked_tier=attempt.service_tier,
             )
@@ -126,12 +172,14 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         )
     except UnpricedTierError:
         return Refused(service_tier_not_offered(attempt.model), key)
+    output = Output(worst, attempt.choices, tokens, min(tokens, max(FLOOR_TOKENS, attempt.least_output_tokens)))
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
     return Admitted(
         key,
         offer.model,
         offers.version,
-        NanoUsd(min(worst, MAX_NANO_USD)),
+        output.nano_usd,
         rated_as,
         tokens_max=offer.context_tokens + offer.max_output_tokens * attempt.choices,
+        output=output,
     )

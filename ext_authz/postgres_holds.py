@@ -19,17 +19,26 @@ class PostgresHolds:
         self._now = now
 
     async def place(
-        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, mode: Mode, amount: NanoUsd, ttl: timedelta
-    ) -> bool:
-        """Hold an amount for a request; False if the balance of that mode does not cover it."""
-        held: bool = await self._pool.fetchval(
-            "SELECT billing.place_hold($1, $2, $3, $4, $5, $6)",
+        self,
+        request_id: RequestId,
+        *,
+        org_id: OrgId,
+        key_id: KeyId,
+        mode: Mode,
+        amount: NanoUsd,
+        least: NanoUsd,
+        ttl: timedelta,
+    ) -> NanoUsd | None:
+        """Hold an amount for a request, or as much of it as the balance of that mode covers; None if that is below the least."""
+        held: NanoUsd | None = await self._pool.fetchval(
+            "SELECT billing.place_hold($1, $2, $3, $4, $5, $6, $7)",
             request_id,
             org_id,
             key_id,
             amount,
             self._now() + ttl,
             mode,
+            least,
         )
         return held
 

@@ -52,9 +52,17 @@ class Holds(Protocol):
     """Where money is set aside."""
 
     async def place(
-        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, mode: Mode, amount: NanoUsd, ttl: timedelta
-    ) -> bool:
-        """Hold an amount for a request; False if the balance of that mode does not cover it.
+        self,
+        request_id: RequestId,
+        *,
+        org_id: OrgId,
+        key_id: KeyId,
+        mode: Mode,
+        amount: NanoUsd,
+        least: NanoUsd,
+        ttl: timedelta,
+    ) -> NanoUsd | None:
+        """Hold an amount for a request, or as much of it as the balance of that mode covers; None if that is below the least.
 
         Raises:
             asyncpg.PostgresError, OSError: nothing is held, or nobody knows; the request must not pass.
@@ -117,9 +125,10 @@ class Authorization:
         if isinstance(decision, Refused):
             return decision
         self._uses.note(decision.key.key_id, self._now())
-        if decision.hold_nano_usd is None:
+        if decision.output is None:
             return decision
-        slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), decision.hold_nano_usd)
+        amount = decision.output.nano_usd
+        slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
         if slice_id is not None:
             return replace(decision, slice_id=slice_id)
         held = await self._holds.place(
@@ -127,10 +136,11 @@ class Authorization:
             org_id=decision.key.org_id,
             key_id=decision.key.key_id,
             mode=decision.key.mode,
-            amount=decision.hold_nano_usd,
+            amount=amount,
+            least=decision.output.least_nano_usd,
             ttl=self._hold_ttl,
         )
-        return decision if held else Refused(INSUFFICIENT_QUOTA, decision.key)
+        return Refused(INSUFFICIENT_QUOTA, decision.key) if held is None else decision.holding(held)
 
     async def _decide_but_for_the_balance(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""

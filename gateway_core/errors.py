@@ -46,7 +46,8 @@ API_KEY_ENDED: Final = ApiError(401, "invalid_api_key", "This API key is disable
 INSUFFICIENT_QUOTA: Final = ApiError(
     402,
     "insufficient_quota",
-    "The balance of your organisation does not cover this request. Add credit, or lower max_tokens.",
+    "What is left in the balance of your organisation does not cover even a short answer. "
+    "Add credit, shorten the request, or lower max_tokens.",
     type=ErrorType.INSUFFICIENT_QUOTA,
 )
 ADDRESS_NOT_ALLOWED: Final = ApiError(

@@ -4,7 +4,7 @@ Rating and admission both price through `Terms.price`, so what is held is always
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
@@ -328,25 +328,49 @@ def charge(usage: Usage, row: PriceRow, terms: Terms) -> Charge:
     )
 
 
-def worst_case_nano_usd(
+@dataclass(frozen=True, slots=True)
+class WorstCase:
+    """The most a request can cost the tenant, by how many tokens it makes: every token at the dearest rate of its side.
+
+    Attributes:
+        ways: how it may be priced; the dearest counts. Of each, what it costs without any output and what a token of output does,
+            exactly: in nano-USD per `UNITS_PER_PRICE * PPM`.
+    """
+
+    ways: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of_any(cls, cases: Iterable["WorstCase"]) -> "WorstCase":
+        """Of a request that any of several may become."""
+        return cls(tuple(way for each in cases for way in each.ways))
+
+    def nano_usd(self, output_tokens_max: int) -> NanoUsd:
+        """With as much output, rounded up."""
+        exact = max(fixed + output_tokens_max * per_token for fixed, per_token in self.ways)
+        return NanoUsd(-(-exact // (UNITS_PER_PRICE * PPM)))
+
+    def output_tokens(self, nano_usd: NanoUsd, *, at_most: int) -> int:
+        """The most output for which an amount is enough that is enough for a request without any."""
+        exact = nano_usd * UNITS_PER_PRICE * PPM
+        return min([at_most, *((exact - fixed) // per_token for fixed, per_token in self.ways if per_token)])
+
+
+def worst_case(
     row: PriceRow,
     terms: Terms,
     *,
     input_tokens_max: int,
-    output_tokens_max: int,
     searches_max: int = 0,
     asked_tier: ServiceTier | None = STANDARD,
-) -> NanoUsd:
-    """The most a request can cost the tenant: every token at the dearest rate of its side, rounded up.
+) -> WorstCase:
+    """What a request can cost in each of the service tiers it can be served at, and of the tiers that its input can reach.
 
-    In the dearest of the service tiers it can be served at, and of the tiers that its input can reach; the dearest need not be
-    the highest.
+    The dearest need not be the highest.
 
     Args:
         row: the version that it would be charged by.
         terms: of the same version.
         input_tokens_max: the most tokens it can read.
-        output_tokens_max: the most it can make.
         searches_max: the most searches of the provider's.
         asked_tier: see `PriceRow.rates_up_to`.
 
@@ -358,11 +382,14 @@ def worst_case_nano_usd(
     def dearest(meters: Sequence[Meter], rates: Mapping[Meter, Rate]) -> int:
         return max((terms.price(meter, rates[meter]) for meter in meters if meter in rates), default=0)
 
-    exact = max(
-        input_tokens_max * dearest(INPUT_METERS, rates)
-        + output_tokens_max * dearest(OUTPUT_METERS, rates)
-        + searches_max * dearest((Meter.WEB_SEARCH,), rates)
-        + dearest((Meter.REQUEST,), rates)
-        for rates in row.rates_up_to(input_tokens_max, asked_tier)
+    return WorstCase(
+        tuple(
+            (
+                input_tokens_max * dearest(INPUT_METERS, rates)
+                + searches_max * dearest((Meter.WEB_SEARCH,), rates)
+                + dearest((Meter.REQUEST,), rates),
+                dearest(OUTPUT_METERS, rates),
+            )
+            for rates in row.rates_up_to(input_tokens_max, asked_tier)
+        )
     )
-    return NanoUsd(-(-exact // (UNITS_PER_PRICE * PPM)))

@@ -107,15 +107,7 @@ def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]
     return [
         # Where a name leads is asked of DNS again and again, so it is judged whenever a host has been chosen.
         _filter(_ADDRESSES, _refused_addresses(private_allowed=private_allowed)),
-        # Body, model and path for this provider; skipped when the front filter has prepared them.
-        _filter(
-            upstream_filter(cluster),
-            typed(
-                "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-                extension_config={"name": upstream_filter(cluster), "typed_config": lua_config("upstream")},
-                xds_matcher=_skip_when(Header.PREPARED, cluster),
-            ),
-        ),
+        _preparation(cluster),
         # Headers are shared by all attempts, so each one begins by forgetting what the client or the last one sent.
         _filter("scrub", _header_mutation(_scrub())),
         *_headers("default_headers", provider.template.default_headers, "ADD_IF_ABSENT"),
@@ -126,11 +118,12 @@ def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]
 
 
 def simulator_filters() -> list[Json]:
-    """The upstream filters of the simulator's cluster. The front filter has prepared what it is sent, for every attempt.
+    """The upstream filters of the simulator's cluster.
 
     Like a provider it demands a credential and takes any: this one is nobody's.
     """
     return [
+        _preparation(Cluster.SIMULATOR),
         _filter("scrub", _header_mutation(_scrub())),
         *_headers(
             "default_headers",
@@ -166,6 +159,18 @@ def _upstream_in(network: Network) -> JsonObject:
 
 def _filter(name: str, config: JsonObject) -> JsonObject:
     return {"name": name, "typed_config": config}
+
+
+def _preparation(cluster: str) -> JsonObject:
+    """Body, model and path as a cluster is to be sent them; skipped when the front filter has prepared them."""
+    return _filter(
+        upstream_filter(cluster),
+        typed(
+            "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+            extension_config={"name": upstream_filter(cluster), "typed_config": lua_config("upstream")},
+            xds_matcher=_skip_when(Header.PREPARED, cluster),
+        ),
+    )
 
 
 def _skip_when(header: str, value: str) -> JsonObject:

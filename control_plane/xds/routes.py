@@ -165,7 +165,10 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
         "name": simulator_route_key(endpoint),
         "match": {"prefix": "/"},
         "metadata": {
-            "filter_metadata": {FRONT_FILTER: {RouteField.CLUSTER: Cluster.SIMULATOR, RouteField.PATH: path}},
+            "filter_metadata": {
+                FRONT_FILTER: {RouteField.CLUSTER: Cluster.SIMULATOR, RouteField.PATH: path},
+                upstream_filter(Cluster.SIMULATOR): {RouteField.PATH: path},
+            },
         },
         "route": {
             "cluster": Cluster.SIMULATOR,

@@ -2,11 +2,12 @@
 -- model (for a test key: the endpoint's test route, whatever the model), asks the provider for usage, and prepares the body for
 -- the first provider of the chain.
 
-local json = require("json")
+local json, edits_of_text = require("json"), require("edits")
 
 local find, sub, byte, format, lower = string.find, string.sub, string.byte, string.format, string.lower
 local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math.floor
 local skip_space, scan_object = json.skip_space, json.scan_object
+local apply, moved = edits_of_text.apply, edits_of_text.moved
 
 local NAMESPACE = "tollgate"
 local QUOTE, BACKSLASH, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.CLOSE_BRACE
@@ -25,7 +26,7 @@ local ENDPOINTS = {
 local REQUEST_FIELDS = {
   model = true, stream = true, stream_options = true, max_tokens = true, max_completion_tokens = true, n = true,
   service_tier = true, speed = true, models = true, tools = true, web_search_options = true, modalities = true,
-  inference_geo = true,
+  inference_geo = true, thinking = true,
 }
 -- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
 local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
@@ -38,6 +39,9 @@ local REFERENCES = {
   '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"',
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
+local THINKING_FIELDS = { budget_tokens = true }
+-- What bounds the output where the client bounds it by nothing.
+local OUTPUT_BOUND = { chat = "max_completion_tokens", messages = "max_tokens" }
 
 -- The body as a whole: one object and nothing behind it. Returns the index of its closing brace, or nil and what is wrong.
 local function scan_body(s, first, last)
@@ -176,20 +180,30 @@ local function ask_for_usage(s, close, first, last)
   return { flag, inner_last.include_usage, "true" }, true
 end
 
--- Applies the edit `mark` and, unless it is nil, `edit`, whose span is another one. Returns the new text and the span at which
--- the text of `mark` stands in it.
-local function apply_edits(s, edit, mark)
-  local a, b = mark, edit
-  if edit and edit[1] < mark[1] then a, b = edit, mark end
-  local text, shift
-  if b == nil then
-    text = concat({ sub(s, 1, a[1] - 1), a[3], sub(s, a[2] + 1) })
-    shift = 0
-  else
-    text = concat({ sub(s, 1, a[1] - 1), a[3], sub(s, a[2] + 1, b[1] - 1), b[3], sub(s, b[2] + 1) })
-    shift = b == mark and #a[3] - (a[2] - a[1] + 1) or 0
+-- The fewest tokens that a provider takes for a bound beside what it is told to think, or nil: it has to be more than that.
+local function least_output_tokens(s, first, last)
+  if not first.thinking then return nil end
+  local inner_first, inner_last = {}, {}
+  scan_object(s, first.thinking, THINKING_FIELDS, inner_first, inner_last)
+  local budget = whole_number(s, inner_first.budget_tokens, inner_last.budget_tokens)
+  return budget and budget + 1 or nil
+end
+
+-- What upstream.lua needs to write over the model and the bounds on the output, as `plan` in the metadata. `mark` is the edit of the
+-- model. A null is as good as a field that is not there.
+local function plan_of(endpoint, numbers, first, last, mark, edits)
+  local from = moved(mark[1], edits)
+  local parts = { from .. "," .. from + #mark[3] - 1 }
+  local function add(name)
+    parts[#parts + 1] = moved(first[name], edits) .. "," .. moved(last[name], edits)
   end
-  return text, mark[1] + shift, mark[1] + shift + #mark[3] - 1
+  if numbers.max_tokens then add("max_tokens") end
+  if numbers.max_completion_tokens then add("max_completion_tokens") end
+  if not parts[2] then
+    local name = OUTPUT_BOUND[endpoint]
+    if first[name] then add(name) else parts[2] = "+" .. name end
+  end
+  return concat(parts, " ")
 end
 
 local function on_request(h)
@@ -298,11 +312,10 @@ local function on_request(h)
     headers:replace("x-tg-prepared", cluster)
   end
 
-  local model_first, model_last = first.model, last.model
+  local mark = { first.model, last.model, '"' .. upstream_model .. '"' }
+  local edits = { mark, edit }
   if edit or upstream_model ~= model then
-    local text
-    text, model_first, model_last = apply_edits(s, edit, { model_first, model_last, '"' .. upstream_model .. '"' })
-    length = body:setBytes(text)
+    length = body:setBytes(apply(s, edits))
     headers:replace("content-length", tostring(length))
   end
 
@@ -315,9 +328,10 @@ local function on_request(h)
   known.meters = asked_meters(s, known.endpoint, first, last)
   known.max_output_tokens = requested
   known.choices = numbers.n
+  known.least_output_tokens = known.endpoint == "messages" and least_output_tokens(s, first, last) or nil
   local metadata = h:streamInfo():dynamicMetadata()
   metadata:set(NAMESPACE, "request", known)
-  metadata:set(NAMESPACE, "plan", model_first .. "," .. model_last)
+  metadata:set(NAMESPACE, "plan", plan_of(known.endpoint, numbers, first, last, mark, edits))
 end
 
 return { on_request = on_request, refuse = refuse }

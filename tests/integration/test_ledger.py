@@ -90,7 +90,7 @@ async def test_an_offset_that_has_moved_writes_nothing(pool: asyncpg.Pool) -> No
 async def test_a_thousand_concurrent_holds_on_a_balance_for_forty_admit_exactly_forty(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=4000)
     admitted = await asyncio.gather(*(hold(pool, f"r{n}", 100) for n in range(1000)))
-    assert sum(admitted) == 40
+    assert sum(each is not None for each in admitted) == 40
     assert await read_books(pool) == Books(balance=4000, held=4000, revenue=0, absorbed=0, funding=-4000)
 
 
@@ -138,6 +138,26 @@ async def test_another_question_under_the_id_of_a_hold_is_refused_and_changes_no
     assert await pool.fetchval("SELECT sum(held_nano_usd) FROM billing.accounts") == 400
 
 
+async def test_a_hold_is_as_much_of_the_amount_as_is_free_and_not_less_than_the_least(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    assert await hold(pool, "r1", 700, least=100) == 700
+    assert await hold(pool, "r2", 700, least=301) is None
+    assert await hold(pool, "r2", 700, least=300) == 300
+    assert await hold(pool, "r3", 700, least=1) is None
+    assert (await read_books(pool)).held == 1000
+    # Asked again, with nothing free: what it holds, and for whoever needs more than that a fault.
+    assert await hold(pool, "r2", 700, least=300) == 300
+    with pytest.raises(asyncpg.UniqueViolationError, match="r2 has another hold"):
+        await hold(pool, "r2", 700, least=301)
+
+
+async def test_many_holds_of_whatever_is_free_share_a_balance_without_going_below_it(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=4050)
+    held = await asyncio.gather(*(hold(pool, f"r{n}", 100, least=50) for n in range(1000)))
+    assert sorted(each for each in held if each is not None) == [50] + [100] * 40
+    assert (await read_books(pool)).held == 4050
+
+
 async def test_no_hold_is_placed_again_for_a_request_that_has_ended(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=1000)
     assert await hold(pool, "r1", 400)
@@ -150,7 +170,7 @@ async def test_no_hold_is_placed_again_for_a_request_that_has_ended(pool: asyncp
 async def test_an_empty_balance_admits_nothing_not_even_for_free(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=100)
     await PostgresLedger(pool).post(batch(posting("r1", price=100)))
-    assert not await hold(pool, "r2", 0)
+    assert await hold(pool, "r2", 0) is None
 
 
 async def test_an_expired_hold_gives_its_money_back_and_a_late_line_is_marked(pool: asyncpg.Pool) -> None:

@@ -113,13 +113,18 @@ class Histories(RuleBasedStateMachine):
         self.run(self.world.pool.execute("SELECT billing.credit($1, $2, 'more')", ORG, amount))
         self.world.credited += amount
 
-    @rule(target=held, amount=MONEY)
-    def place_hold(self, amount: int) -> str | None:
-        request_id = f"r{next(self.numbers)}"
-        placed = self.run(
-            hold(self.world.pool, request_id, amount, expires_at=self.world.now + timedelta(seconds=HOLD_S))
-        )
-        return request_id if placed else None
+    @rule(target=held, amount=MONEY, least=MONEY)
+    def place_hold(self, amount: int, least: int) -> str | None:
+        request_id, least = f"r{next(self.numbers)}", min(least, amount)
+        expires_at = self.world.now + timedelta(seconds=HOLD_S)
+        books = self.run(read_books(self.world.pool))
+        placed = self.run(hold(self.world.pool, request_id, amount, least=least, expires_at=expires_at))
+        free = books.balance - books.held
+        assert placed == (min(amount, free) if books.balance > 0 and free >= least else None)
+        if placed is None:
+            return None
+        assert self.run(hold(self.world.pool, request_id, amount, least=least, expires_at=expires_at)) == placed
+        return request_id
 
     @rule(target=slices, share_ppm=st.integers(1000, 500_000))
     def cut_slice(self, share_ppm: int) -> Slice | None:

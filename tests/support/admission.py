@@ -138,15 +138,24 @@ class Purse:
         self.trouble: Exception | None = None
 
     async def place(
-        self, request_id: RequestId, *, org_id: OrgId, key_id: KeyId, mode: Mode, amount: NanoUsd, ttl: timedelta
-    ) -> bool:
-        """Hold an amount if the balance still covers it."""
+        self,
+        request_id: RequestId,
+        *,
+        org_id: OrgId,
+        key_id: KeyId,
+        mode: Mode,
+        amount: NanoUsd,
+        least: NanoUsd,
+        ttl: timedelta,
+    ) -> NanoUsd | None:
+        """Hold as much of an amount as the balance still covers."""
         assert (org_id, key_id) == (KEY.org_id, KEY.key_id)
         if self.trouble is not None:
             raise self.trouble
-        if sum(self.held.values()) + amount > self.balance:
-            return False
-        self.held[request_id] = amount
+        held = min(amount, self.balance - sum(self.held.values()))
+        if held < least:
+            return None
+        self.held[request_id] = held
         self.modes.append(mode)
         self.ttls.append(ttl)
-        return True
+        return NanoUsd(held)

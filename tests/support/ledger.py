@@ -42,13 +42,20 @@ async def open_org(pool: asyncpg.Pool, *, balance: int, org_id: str = ORG) -> No
 
 
 async def hold(
-    pool: asyncpg.Pool, request_id: str, amount: int, *, expires_at: datetime = FAR, mode: Mode = Mode.LIVE
-) -> bool:
-    """Place a hold."""
-    placed: bool = await pool.fetchval(
-        "SELECT billing.place_hold($1, $2, 'key_test', $3, $4, $5)", request_id, ORG, amount, expires_at, mode
+    pool: asyncpg.Pool,
+    request_id: str,
+    amount: int,
+    *,
+    least: int | None = None,
+    expires_at: datetime = FAR,
+    mode: Mode = Mode.LIVE,
+) -> int | None:
+    """Place a hold; returns how much it holds."""
+    held: int | None = await pool.fetchval(
+        "SELECT billing.place_hold($1, $2, 'key_test', $3, $4, $5, $6)",
+        *(request_id, ORG, amount, expires_at, mode, least),
     )
-    return placed
+    return held
 
 
 async def open_slice(

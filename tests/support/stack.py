@@ -19,8 +19,9 @@ import clickhouse_connect
 from pydantic import SecretStr
 
 from control_plane.sealing import Seal, provider_credential
-from gateway_core.api_keys import LIVE_PREFIX, hash_key, new_key
+from gateway_core.api_keys import PREFIX_BY_MODE, hash_key, new_key
 from gateway_core.ids import ProviderName
+from gateway_core.mode import Mode
 from gateway_core.money import parse_usd
 from local_stack import running
 
@@ -87,17 +88,17 @@ class Stack:
         finally:
             await connection.close()
 
-    async def make_key(self, name: str, *, balance: str) -> str:
+    async def make_key(self, name: str, *, balance: str, mode: Mode = Mode.LIVE) -> str:
         """An organisation `org_<name>` with a balance in USD and the key `key_<name>`; returns the key."""
-        key = new_key(LIVE_PREFIX, secrets.token_bytes).get_secret_value()
+        key = new_key(PREFIX_BY_MODE[mode], secrets.token_bytes).get_secret_value()
         key_hash = hash_key(key, SecretStr(self.secret("tollgate_api_key_pepper")))
         org_id, project_id = f"org_{name}", f"prj_{name}"
         async with self.database() as connection, connection.transaction():
             await connection.execute("INSERT INTO accounts.organizations (org_id, name) VALUES ($1, $1)", org_id)
             await connection.execute("INSERT INTO accounts.projects VALUES ($1, $2, 'Default')", project_id, org_id)
             await connection.execute(
-                "INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash) VALUES ($1, $2, $3, $4, $5)",
-                *(f"key_{name}", org_id, project_id, name, key_hash),
+                "INSERT INTO accounts.api_keys (key_id, org_id, project_id, name, key_hash, mode) VALUES ($1, $2, $3, $4, $5, $6)",
+                *(f"key_{name}", org_id, project_id, name, key_hash, mode),
             )
             await connection.execute("SELECT billing.open_balance($1)", org_id)
             await connection.execute("SELECT billing.credit($1, $2, 'test')", org_id, parse_usd(balance))

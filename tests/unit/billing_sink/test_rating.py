@@ -160,6 +160,11 @@ def test_a_complete_answer_is_settled_by_the_providers_own_figures(
             id="no output was asked for",
         ),
         pytest.param(
+            chat_stream(usage_first=None, request=STREAMED, grant={**GRANT, "max_tokens": "9"}),
+            {Meter.INPUT: 17, Meter.OUTPUT: 9},
+            id="never more output than was held for",
+        ),
+        pytest.param(
             line(usage_first=None, bytes_sent=41),
             {Meter.INPUT: 17, Meter.OUTPUT: 11},
             id="not streamed: a token per 4 bytes of the answer",

@@ -12,7 +12,7 @@ from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from tests.support.admission import KEY, MODEL, VERSION
-from wire.ext_authz_pb2 import CheckResponse
+from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption
 
 WHOSE = {
     GrantField.ORG_ID: "org_1",
@@ -35,6 +35,20 @@ def test_an_admission_carries_the_grant() -> None:
         GrantField.HOLD_NANO_USD: "9840450",
         GrantField.TOKENS_MAX: "10000000",
     }
+
+
+def test_an_answer_that_is_cut_down_is_prepared_anew_and_the_client_told() -> None:
+    response = render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(1), max_tokens=300))
+    assert response.dynamic_metadata[GrantField.MAX_TOKENS] == "300"
+    assert list(response.ok_response.headers_to_remove) == [Header.PREPARED]
+    [option] = response.ok_response.response_headers_to_add
+    assert (option.header.key, option.header.value) == ("x-tollgate-max-tokens", "300")
+    # The provider may have a header of that name: it does not count.
+    assert option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    as_it_is = render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(1)))
+    assert GrantField.MAX_TOKENS not in as_it_is.dynamic_metadata
+    assert not as_it_is.ok_response.headers_to_remove
+    assert not as_it_is.ok_response.response_headers_to_add
 
 
 def test_an_admission_of_a_test_key_says_so_and_by_whose_prices_it_is_rated() -> None:

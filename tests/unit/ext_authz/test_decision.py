@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_authz.check_request import Attempt
-from ext_authz.decision import SEARCHES_HELD, Admitted, Refused, decide
+from ext_authz.decision import FLOOR_TOKENS, SEARCHES_HELD, Admitted, Output, Refused, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
@@ -47,6 +47,12 @@ def decided(
     return (decision.error.status, decision.error.code) if isinstance(decision, Refused) else decision
 
 
+def without_output(decision: tuple[int, str] | Admitted) -> Admitted:
+    """An admission, but for how its answer may be cut down."""
+    assert isinstance(decision, Admitted)
+    return replace(decision, output=None)
+
+
 def held(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> NanoUsd:
     decision = decided(attempt, offered=offered)
     assert isinstance(decision, Admitted)
@@ -55,7 +61,7 @@ def held(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> NanoUsd:
 
 
 def test_a_good_key_and_a_model_on_offer_is_admitted_at_the_version_of_the_offers() -> None:
-    assert decided() == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
+    assert without_output(decided()) == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +185,7 @@ def test_a_hold_is_never_more_than_a_bigint() -> None:
 
 
 def test_a_model_that_is_free_is_held_at_nothing_and_still_held() -> None:
-    assert decided(offered=offers(chat=(price(),))) == Admitted(
+    assert without_output(decided(offered=offers(chat=(price(),)))) == Admitted(
         KEY, MODEL, VERSION, held(offered=offers(chat=(price(),))), tokens_max=TOKENS_MAX
     )
     assert held(offered=offers(chat=(price(),))) == 0
@@ -208,6 +214,87 @@ def test_no_answer_within_what_was_asked_for_costs_more_than_was_held(
     assert charge(usage, served_by, LIST_TERMS).price_nano_usd <= held(attempt, offers(chat=rows))
 
 
+FULL, FLOOR = 100 + 1000 * 4, 100 + FLOOR_TOKENS * 4
+
+
+def output_of(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> Output:
+    decision = decided(attempt, offered=offered)
+    assert isinstance(decision, Admitted)
+    assert decision.output is not None
+    return decision.output
+
+
+def test_an_answer_may_be_cut_down_to_the_floor_and_one_that_is_asked_for_shorter_not_at_all() -> None:
+    assert (output_of().nano_usd, output_of().least_nano_usd) == (FULL, FLOOR)
+    short = output_of(replace(ATTEMPT, max_output_tokens=10))
+    assert short.nano_usd == short.least_nano_usd == 100 + 10 * 4
+    three = output_of(replace(ATTEMPT, choices=3))
+    assert (three.nano_usd, three.least_nano_usd) == (100 + 3 * 1000 * 4, 100 + 3 * FLOOR_TOKENS * 4)
+
+
+def test_the_floor_is_what_the_provider_takes_where_that_is_more() -> None:
+    assert output_of(replace(ATTEMPT, least_output_tokens=701)).least_nano_usd == 100 + 701 * 4
+    assert output_of(replace(ATTEMPT, least_output_tokens=10)).least_nano_usd == FLOOR
+    assert output_of(replace(ATTEMPT, least_output_tokens=10**9)).least_nano_usd == FULL
+
+
+@pytest.mark.parametrize(
+    ("amount", "max_tokens"), [(FULL + 1, None), (FULL, None), (FULL - 1, 999), (FLOOR + 3, 256), (FLOOR, 256)]
+)
+def test_what_is_held_says_what_the_answer_is_cut_down_to(amount: int, max_tokens: int | None) -> None:
+    decision = decided()
+    assert isinstance(decision, Admitted)
+    holding = decision.holding(NanoUsd(amount))
+    assert (holding.hold_nano_usd, holding.max_tokens) == (amount, max_tokens)
+    assert replace(holding, hold_nano_usd=decision.hold_nano_usd, max_tokens=None) == decision
+
+
+@given(
+    body_bytes=st.integers(1, 10**6),
+    choices=st.integers(1, 8),
+    asked=st.none() | st.integers(1, 5000),
+    least=st.integers(0, 1500),
+    data=st.data(),
+)
+def test_nothing_that_a_cut_down_request_can_get_costs_more_than_is_held(
+    body_bytes: int, choices: int, asked: int | None, least: int, data: st.DataObject
+) -> None:
+    rates = st.integers(0, 1000)
+    rows = tuple(
+        replace(
+            price(input_=data.draw(rates), output=data.draw(rates)),
+            service_tiers={PRIORITY: Rates(price(input_=data.draw(rates), output=data.draw(rates)).rates)},
+        )
+        for _ in range(data.draw(st.integers(1, 3)))
+    )
+    tier = data.draw(st.sampled_from([None, STANDARD, PRIORITY]))
+    attempt = replace(
+        ATTEMPT,
+        body_bytes=body_bytes,
+        choices=choices,
+        max_output_tokens=asked,
+        least_output_tokens=least,
+        service_tier=tier,
+    )
+    decision = decided(attempt, offered=offers(chat=rows))
+    assert isinstance(decision, Admitted)
+    assert decision.output is not None
+    full = min(1000, 1000 if asked is None else asked)
+    held_ = NanoUsd(data.draw(st.integers(decision.output.least_nano_usd, decision.output.nano_usd)))
+    cut = decision.holding(held_).max_tokens
+    assert (cut is None) == (held_ == decision.output.nano_usd)
+    tokens = full if cut is None else cut
+    assert min(full, max(FLOOR_TOKENS, least)) <= tokens <= full
+    usage = Usage(
+        {
+            Meter.INPUT: data.draw(st.integers(0, min(body_bytes, 128_000))),
+            Meter.OUTPUT: data.draw(st.integers(0, choices * tokens)),
+        },
+        data.draw(st.sampled_from([STANDARD, tier or PRIORITY])),
+    )
+    assert charge(usage, data.draw(st.sampled_from(rows)), LIST_TERMS).price_nano_usd <= held_
+
+
 def test_a_key_with_networks_is_refused_from_elsewhere_before_anything_is_said_about_models() -> None:
     key = replace(KEY, ip_allowed=(ip_network("192.0.2.0/24"),))
     assert isinstance(decided(key=key), Admitted)
@@ -226,7 +313,9 @@ def test_a_key_whose_route_was_chosen_for_the_other_mode_is_refused_everywhere(
 
 def test_a_test_request_is_held_like_a_live_one_and_rated_by_who_would_be_asked_first() -> None:
     key, attempt = replace(KEY, mode=Mode.TEST), replace(ATTEMPT, mode=Mode.TEST)
-    assert decided(attempt, key) == Admitted(key, MODEL, VERSION, held(), PROVIDER, tokens_max=TOKENS_MAX)
+    assert without_output(decided(attempt, key)) == Admitted(
+        key, MODEL, VERSION, held(), PROVIDER, tokens_max=TOKENS_MAX
+    )
     assert decided(replace(attempt, model=ModelName("gpt-99")), key) == (404, "model_not_found")
     assert decided(attempt, replace(key, models_allowed=("claude-*",))) == (403, "model_not_allowed")
     assert decided(replace(attempt, endpoint=Endpoint.MESSAGES), key) == (400, "endpoint_not_supported")
@@ -297,9 +386,11 @@ MOVED = Offers(NEWER, {ALIAS: DEARER_MODEL}, {}).after(replace(OFFERS, by_model=
 
 def test_what_is_held_and_priced_is_what_the_route_stands_for_whichever_revision_is_newer() -> None:
     attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
-    assert decided(attempt, offered=MOVED) == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
+    assert without_output(decided(attempt, offered=MOVED)) == Admitted(
+        KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX
+    )
     attempt = replace(attempt, offering=Offering(DEARER_MODEL.model, {PROVIDER: "up/0"}))
-    assert decided(attempt, offered=MOVED) == Admitted(
+    assert without_output(decided(attempt, offered=MOVED)) == Admitted(
         KEY, DEARER_MODEL.model, NEWER, held(offered=offers(chat=(DEAR,))), tokens_max=TOKENS_MAX
     )
 

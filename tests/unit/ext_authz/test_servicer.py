@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from ext_authz.decision import FLOOR_TOKENS
 from ext_authz.keys import KeyCache
 from ext_authz.offers import Offers
 from ext_authz.servicer import Authorization
@@ -153,8 +154,17 @@ async def test_a_good_key_with_enough_balance_passes_with_its_worst_case_held(ga
     assert gate.decisions("admitted") == 1
 
 
-async def test_a_balance_that_does_not_cover_the_worst_case_is_refused_with_402() -> None:
-    gate = Gate(balance=1066)
+async def test_a_balance_that_covers_less_than_all_of_the_answer_passes_with_a_shorter_one() -> None:
+    gate = Gate(balance=67 + 300)
+    response = await gate.ask(from_client())
+    assert gate.purse.held == {REQUEST_ID: 367}
+    assert response.dynamic_metadata[GrantField.HOLD_NANO_USD] == "367"
+    assert response.dynamic_metadata[GrantField.MAX_TOKENS] == "300"
+    assert list(response.ok_response.headers_to_remove) == [Header.PREPARED]
+
+
+async def test_a_balance_that_does_not_even_cover_a_short_answer_is_refused_with_402() -> None:
+    gate = Gate(balance=67 + FLOOR_TOKENS - 1)
     response = await gate.ask(from_client())
     assert response.denied_response.status.code == 402
     assert json.loads(response.denied_response.body)["error"]["code"] == "insufficient_quota"
@@ -170,7 +180,7 @@ async def test_asking_for_less_output_may_fit_where_all_of_it_did_not() -> None:
 
 
 async def test_the_same_balance_is_not_given_twice() -> None:
-    gate = Gate(balance=1500)
+    gate = Gate(balance=1067 + 67 + FLOOR_TOKENS - 1)
     await gate.ask(from_client())
     other = from_client()
     other.attributes.request.http.headers[Header.REQUEST_ID] = "another"

@@ -21,7 +21,7 @@ from gateway_core.pricing import (
     UnusablePriceError,
     billable,
     charge,
-    worst_case_nano_usd,
+    worst_case,
 )
 from gateway_core.usage import (
     INPUT_METERS,
@@ -168,7 +168,7 @@ def test_a_free_version_rates_every_token_at_nothing() -> None:
     every = Usage(dict.fromkeys(TOKEN_METERS, 1000))
     assert billable(every, prices) == every
     assert charge(every, prices, Terms(markup_ppm=500_000)) == Charge(NanoUsd(0), NanoUsd(0))
-    assert worst_case_nano_usd(prices, LIST_TERMS, input_tokens_max=10**9, output_tokens_max=10**9) == 0
+    assert worst_case(prices, LIST_TERMS, input_tokens_max=10**9).nano_usd(10**9) == 0
     assert charge(every, prices, Terms(prices={Meter.OUTPUT: 5_000_000})).price_nano_usd == 5000
 
 
@@ -193,7 +193,7 @@ def test_a_version_with_a_condition_that_is_not_known_here_is_of_no_use_for_anyt
     with pytest.raises(UnusablePriceError):
         charge(usage(), prices, LIST_TERMS)
     with pytest.raises(UnusablePriceError):
-        worst_case_nano_usd(prices, LIST_TERMS, input_tokens_max=1, output_tokens_max=1)
+        worst_case(prices, LIST_TERMS, input_tokens_max=1)
 
 
 def test_a_markup_is_on_every_meter_and_leaves_our_cost_alone() -> None:
@@ -232,15 +232,15 @@ def test_a_price_for_one_provider_beats_the_one_for_all_meter_by_meter() -> None
 
 def test_the_worst_case_takes_the_dearest_rate_of_each_side_and_rounds_up() -> None:
     prices = row(input=3_000_000, cache_write_1h=6_000_000, output=15_000_001)
-    assert worst_case_nano_usd(prices, LIST_TERMS, input_tokens_max=10, output_tokens_max=1) == 60 + 16
+    assert worst_case(prices, LIST_TERMS, input_tokens_max=10).nano_usd(1) == 60 + 16
 
 
 def test_the_worst_case_counts_the_request_itself() -> None:
-    assert worst_case_nano_usd(row(request=7_000_000), LIST_TERMS, input_tokens_max=9, output_tokens_max=9) == 7
+    assert worst_case(row(request=7_000_000), LIST_TERMS, input_tokens_max=9).nano_usd(9) == 7
 
 
 def test_the_worst_case_of_a_side_without_rates_is_nothing() -> None:
-    assert worst_case_nano_usd(row(input=1_000_000), LIST_TERMS, input_tokens_max=2, output_tokens_max=10**9) == 2
+    assert worst_case(row(input=1_000_000), LIST_TERMS, input_tokens_max=2).nano_usd(10**9) == 2
 
 
 def test_the_worst_case_is_in_the_dearest_tier_the_input_can_reach_even_if_a_higher_one_is_cheaper() -> None:
@@ -248,7 +248,7 @@ def test_the_worst_case_is_in_the_dearest_tier_the_input_can_reach_even_if_a_hig
     prices = PriceRow(PriceVersion(1), rates(input=2_000_000), tiers)
 
     def worst(input_tokens_max: int) -> int:
-        return worst_case_nano_usd(prices, LIST_TERMS, input_tokens_max=input_tokens_max, output_tokens_max=0)
+        return worst_case(prices, LIST_TERMS, input_tokens_max=input_tokens_max).nano_usd(0)
 
     assert [worst(10), worst(11), worst(30)] == [20, 55, 150]
 
@@ -263,14 +263,13 @@ def test_no_usage_within_the_bounds_costs_more_than_the_worst_case(
     slack_in: int,
     slack_out: int,
 ) -> None:
-    worst = worst_case_nano_usd(
+    worst = worst_case(
         prices,
         terms,
         searches_max=counts.get(Meter.WEB_SEARCH, 0),
         asked_tier=asked,
         input_tokens_max=sum(counts.get(meter, 0) for meter in INPUT_METERS) + slack_in,
-        output_tokens_max=sum(counts.get(meter, 0) for meter in OUTPUT_METERS) + slack_out,
-    )
+    ).nano_usd(sum(counts.get(meter, 0) for meter in OUTPUT_METERS) + slack_out)
     served = asked if served_as_asked else STANDARD
     assert charge(Usage(counts, served), prices, terms).price_nano_usd <= worst
 
@@ -285,8 +284,20 @@ def test_the_worst_case_within_a_tier_is_reached_by_some_usage(
         return {max(side, key=lambda meter: terms.price(meter, reached.rates[meter])): tokens} if tokens else {}
 
     used = Usage(dearest(INPUT_METERS, tokens_in) | dearest(OUTPUT_METERS, tokens_out))
-    worst = worst_case_nano_usd(reached, terms, input_tokens_max=tokens_in, output_tokens_max=tokens_out)
+    worst = worst_case(reached, terms, input_tokens_max=tokens_in).nano_usd(tokens_out)
     assert worst - charge(used, reached, terms).price_nano_usd in {0, 1}
+
+
+@given(rows(), TERMS, st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**12))
+def test_the_output_that_an_amount_is_enough_for_is_the_most_whose_worst_case_it_covers(
+    prices: PriceRow, terms: Terms, tokens_in: int, tokens_out: int, more: int
+) -> None:
+    worst = worst_case(prices, terms, input_tokens_max=tokens_in)
+    amount = NanoUsd(worst.nano_usd(0) + more)
+    covered = worst.output_tokens(amount, at_most=tokens_out)
+    assert 0 <= covered <= tokens_out
+    assert worst.nano_usd(covered) <= amount
+    assert covered == tokens_out or worst.nano_usd(covered + 1) > amount
 
 
 @given(rows(), TERMS, COUNTS, SERVICE_TIERS)
@@ -364,9 +375,7 @@ def test_a_tier_without_a_price_is_never_charged_at_another_ones() -> None:
     with pytest.raises(UnpricedTierError, match="no price for service tier batch"):
         charge(Usage({Meter.INPUT: 1}, ServiceTier("batch")), TIERED, LIST_TERMS)
     with pytest.raises(UnpricedTierError):
-        worst_case_nano_usd(
-            TIERED, LIST_TERMS, input_tokens_max=1, output_tokens_max=1, asked_tier=ServiceTier("batch")
-        )
+        worst_case(TIERED, LIST_TERMS, input_tokens_max=1, asked_tier=ServiceTier("batch"))
 
 
 def test_a_free_version_is_free_at_every_tier() -> None:
@@ -386,12 +395,12 @@ def test_a_free_version_is_free_at_every_tier() -> None:
 def test_the_worst_case_is_in_the_dearest_service_tier_it_may_be_served_at(
     asked: ServiceTier | None, expected: int
 ) -> None:
-    worst = worst_case_nano_usd(TIERED, LIST_TERMS, input_tokens_max=10, output_tokens_max=1, asked_tier=asked)
+    worst = worst_case(TIERED, LIST_TERMS, input_tokens_max=10, asked_tier=asked).nano_usd(1)
     assert worst == expected
 
 
 def test_the_worst_case_counts_the_searches_it_may_make() -> None:
-    assert worst_case_nano_usd(TIERED, LIST_TERMS, input_tokens_max=0, output_tokens_max=0, searches_max=3) == 300
+    assert worst_case(TIERED, LIST_TERMS, input_tokens_max=0, searches_max=3).nano_usd(0) == 300
 
 
 @given(row=rows(), count=st.integers(1, 10), tier=SERVICE_TIERS, meter=st.sampled_from(PROVIDER_METERS))

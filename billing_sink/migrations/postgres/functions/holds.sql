@@ -1,41 +1,43 @@
--- Sets money aside for a request. True if the balance covers it; false, and nothing changed, if not. Asked again about a
--- request whose hold is open: true, and that hold stays the only one.
+-- Sets money aside for a request: the amount, or as much of it as is free, which is returned. NULL, and nothing changed, if that is
+-- below the least there has to be (the whole amount where nothing is said). Asked again about a request whose hold is open: what
+-- that holds, and it stays the only one.
 --
 -- Two questions about one request may be here at once: a connection whose client is gone still finishes its statement. The
 -- second then waits for the first at the account, and finds its hold.
 CREATE OR REPLACE FUNCTION billing.place_hold(
     p_request_id text, p_org_id text, p_key_id text, p_amount_nano_usd bigint, p_expires_at timestamptz,
-    p_mode text DEFAULT 'live'
-) RETURNS boolean LANGUAGE plpgsql AS $$
+    p_mode text DEFAULT 'live', p_least_nano_usd bigint DEFAULT NULL
+) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
+    v_least   bigint := coalesce(p_least_nano_usd, p_amount_nano_usd);
     v_account bigint;
-    v_open billing.holds;
+    v_amount  bigint;
+    v_open    billing.holds;
 BEGIN
-    UPDATE billing.accounts SET held_nano_usd = held_nano_usd + p_amount_nano_usd
-    WHERE kind = 'balance' AND org_id = p_org_id AND mode = p_mode AND posted_nano_usd > 0
-      AND posted_nano_usd - held_nano_usd >= p_amount_nano_usd
-    RETURNING account_id INTO v_account;
-    IF FOUND THEN
+    SELECT account_id, least(p_amount_nano_usd, posted_nano_usd - held_nano_usd) INTO v_account, v_amount
+    FROM billing.accounts WHERE kind = 'balance' AND org_id = p_org_id AND mode = p_mode AND posted_nano_usd > 0
+    FOR UPDATE;
+    IF v_amount >= v_least THEN
         INSERT INTO billing.holds (request_id, account_id, key_id, amount_nano_usd, expires_at)
-        VALUES (p_request_id, v_account, p_key_id, p_amount_nano_usd, p_expires_at)
+        VALUES (p_request_id, v_account, p_key_id, v_amount, p_expires_at)
         ON CONFLICT (request_id) DO NOTHING;
         IF FOUND THEN
-            RETURN true;
+            UPDATE billing.accounts SET held_nano_usd = held_nano_usd + v_amount WHERE account_id = v_account;
+            RETURN v_amount;
         END IF;
-        UPDATE billing.accounts SET held_nano_usd = held_nano_usd - p_amount_nano_usd WHERE account_id = v_account;
     END IF;
     -- Also when the balance does not cover it: what it lacks may be what the first question has set aside.
     SELECT * INTO v_open FROM billing.holds WHERE request_id = p_request_id;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN NULL;
     END IF;
-    IF v_open.state <> 'held' OR v_open.key_id <> p_key_id OR v_open.amount_nano_usd < p_amount_nano_usd
+    IF v_open.state <> 'held' OR v_open.key_id <> p_key_id OR v_open.amount_nano_usd < v_least
         OR NOT EXISTS (SELECT FROM billing.accounts
                        WHERE account_id = v_open.account_id AND org_id = p_org_id AND mode = p_mode) THEN
         -- Another question under the same id, or the request has ended: whoever asks must not let it pass.
         RAISE unique_violation USING MESSAGE = 'request ' || p_request_id || ' has another hold';
     END IF;
-    RETURN true;
+    RETURN v_open.amount_nano_usd;
 END $$;
 
 -- Ends holds whose time is over and of whose request nothing was heard, or nothing that anybody could price and has decided
