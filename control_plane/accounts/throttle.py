@@ -28,6 +28,8 @@ LOGIN_PER_ACCOUNT: Final = Limit("login_account", 10, 900)
 """Wrong passwords for one address; a right one forgets them."""
 LOGIN_PER_SOURCE: Final = Limit("login_source", 300, 900)
 """Attempts from one address of the network, right or wrong."""
+PASSWORD_CHANGE: Final = Limit("password_change", 10, 900)
+"""Wrong passwords of one user who is logged in; a right one forgets them. Nobody else can use it up."""
 SIGN_UP_PER_SOURCE: Final = Limit("sign_up_source", 600, 3600)
 """Registrations and requests for mails."""
 

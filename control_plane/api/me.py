@@ -43,16 +43,27 @@ async def change_me(call: Call, body: Profile) -> User:
     return after
 
 
-@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN, takes_rights=True)
-async def change_password(call: Call, body: PasswordChange) -> None:
-    """Change my password. Every session ends, this one too."""
-    services = call.services
-    user = found(await postgres_users.find_user(call.db, call.actor.actor_id, lock=True))
-    await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT, user.email)
-    stored = await postgres_users.password_hash(call.db, user.id)
+async def _check_and_hash(call: Call, body: PasswordChange) -> None:
+    services, user_id = call.services, call.actor.actor_id
+    await services.throttle.attempt(throttle.PASSWORD_CHANGE, user_id)
+    stored = await postgres_users.password_hash(call.db, user_id)
     if not await services.passwords.is_right(body.current_password, stored):
-        raise InvalidFieldsError(InvalidField("/current_password", "wrong"))
-    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, user.email)
-    await postgres_users.set_password(call.db, user.id, await services.passwords.hash(body.new_password))
-    await postgres_sessions.end_sessions_of(call.db, user.id)
-    await call.audit("user.change_password", user.id)
+        raise _wrong()
+    await services.throttle.forgive(throttle.PASSWORD_CHANGE, user_id)
+    call.checked_hash = stored
+    call.password_hash = await services.passwords.hash(body.new_password)
+
+
+@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN, prepare=_check_and_hash, takes_rights=True)
+async def change_password(call: Call, body: PasswordChange) -> None:  # noqa: ARG001 - read by what prepares it
+    """Change my password. Every session ends, this one too."""
+    user_id = call.actor.actor_id
+    if await postgres_users.password_hash(call.db, user_id, lock=True) != call.checked_hash:
+        raise _wrong()
+    await postgres_users.set_password(call.db, user_id, call.password_hash)
+    await postgres_sessions.end_sessions_of(call.db, user_id)
+    await call.audit("user.change_password", user_id)
+
+
+def _wrong() -> InvalidFieldsError:
+    return InvalidFieldsError(InvalidField("/current_password", "wrong"))

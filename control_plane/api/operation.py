@@ -182,7 +182,8 @@ class Call:
         expected_revision: what `If-Match` names; None for `*`.
         after_commit: what to do once everything is kept, such as sending a mail.
         audited: how many audit entries it has written.
-        password_hash: of the password in the body, where `prepare` makes it.
+        password_hash: of the new password in the body, where `prepare` makes it.
+        checked_hash: what is stored of the old one, where `prepare` has found that it fits.
         checkout: the page at Stripe, where `prepare` has asked for one.
         body: as it came.
         faults: what `prepare` has found, for the handler to report with what it finds.
@@ -200,6 +201,7 @@ class Call:
     after_commit: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     audited: int = 0
     password_hash: str = field(default="", repr=False)
+    checked_hash: str | None = field(default=None, repr=False)
     checkout: Checkout | None = None
     body: bytes = field(default=b"", repr=False)
     faults: list[InvalidField] = field(default_factory=list)

@@ -314,3 +314,26 @@ async def test_without_redis_a_log_in_works_and_each_process_throttles_for_itsel
             assert (await api.log_in("ada@example.com", "wrong")).status == 401
         assert (await api.log_in("ada@example.com")).status == 429
     await counters.close()
+
+
+async def test_more_password_changes_than_the_database_has_connections_keep_nobody_else_waiting(database: str) -> None:
+    async with (
+        asyncpg.create_pool(database, min_size=1, max_size=3) as pool,
+        # A quarter of a second each, two at a time.
+        running_api(pool, hash_rounds=40_000) as api,
+    ):
+        accounts = [await api.sign_up(f"{name}@example.com") for name in ("ada", "bob", "eve", "kim")]
+        wrong = {"current_password": "x", "new_password": "a new password"}
+        changing = [asyncio.create_task(each.api.post("/me/password", wrong)) for each in accounts]
+        await asyncio.sleep(0.1)
+        assert (await accounts[0].api.get("/me")).status == 200
+        assert not any(each.done() for each in changing[2:])
+        assert [(await each).status for each in changing] == [422] * 4
+
+
+async def test_who_would_wait_behind_too_many_passwords_is_sent_away(pool: asyncpg.Pool) -> None:
+    async with running_api(pool, hash_rounds=5_000) as api:
+        replies = await asyncio.gather(*(api.log_in(f"{number}@example.com") for number in range(90)))
+        assert {each.status for each in replies} == {401, 429}
+        assert sum(each.status == 401 for each in replies) >= 66
+        assert (await api.log_in("ada@example.com")).status == 401

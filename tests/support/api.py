@@ -220,8 +220,9 @@ async def running_api(
     check_settings: Settings | None = None,
     private_webhooks_allowed: bool = False,
     body_s: float = 30.0,
+    hash_rounds: int = 1,
 ) -> AsyncIterator[Api]:
-    """The API on a database until the block ends; argon2id with the cheapest parameters it has.
+    """The API on a database until the block ends; argon2id with the cheapest parameters it has, unless rounds are asked for.
 
     Payments are made at a stand-in for Stripe, if there is one.
     """
@@ -239,7 +240,7 @@ async def running_api(
             catalog_pool=catalog_pool or pool,
             authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
             access_tokens=access_tokens,
-            passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1), password_threads),
+            passwords=Passwords(PasswordHasher(time_cost=hash_rounds, memory_cost=8, parallelism=1), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
             mail=mailbox,
             issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
