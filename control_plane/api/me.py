@@ -61,6 +61,7 @@ async def change_password(call: Call, body: PasswordChange) -> None:  # noqa: AR
     if await postgres_users.password_hash(call.db, user_id, lock=True) != call.checked_hash:
         raise _wrong()
     await postgres_users.set_password(call.db, user_id, call.password_hash)
+    await postgres_users.void_resets(call.db, user_id, call.services.now())
     await postgres_sessions.end_sessions_of(call.db, user_id)
     await call.audit("user.change_password", user_id)
 

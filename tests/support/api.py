@@ -122,6 +122,13 @@ class Api:
         assert (reply.headers.get("content-type") == "application/problem+json; charset=utf-8") == (reply.status >= 400)
         return reply
 
+    @asynccontextmanager
+    async def from_elsewhere(self, address: str) -> AsyncIterator["Api"]:
+        """The same, from another address of loopback and without a credential."""
+        connector = aiohttp.TCPConnector(local_addr=(address, 0))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield replace(self, session=session, token=None)
+
     async def get(self, path: str, **options: Any) -> Reply:
         return await self.call("GET", path, **options)
 
