@@ -54,7 +54,7 @@ _REFUSALS: Final = {
     408: "The body did not come in time.",
     409: "It contradicts what is there.",
     412: "It has changed since it was read.",
-    413: "The body is larger than {body_mib} MiB.",
+    413: "The body is larger than {body_max}.",
     415: "The body is not declared as JSON.",
     422: "Some fields are not valid; each is named.",
     428: "If-Match is required.",
@@ -119,7 +119,7 @@ def _operation(operation: Operation, references: _References) -> Document:
             str(operation.status): success,
             **{
                 str(status): {
-                    "description": text.format(body_mib=operation.body_bytes_max // 2**20),
+                    "description": text.format(body_max=_size(operation.body_bytes_max)),
                     "content": problem,
                 }
                 for status, text in _REFUSALS.items()
@@ -135,6 +135,10 @@ def _operation(operation: Operation, references: _References) -> Document:
             "content": {"application/json": {"schema": references[operation.body, "validation"]}},
         }
     return described
+
+
+def _size(number: int) -> str:
+    return f"{number // 2**20} MiB" if number >= 2**20 else f"{number // 2**10} KiB"
 
 
 def _can_happen(operation: Operation, status: int) -> bool:

@@ -30,6 +30,8 @@ PREFIX: Final = "/api/v1"
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 """Of an operation that does not say otherwise."""
+ANONYMOUS_BODY_BYTES_MAX: Final = 16 * 1024
+"""The same where nobody has to say who they are."""
 
 T = TypeVar("T")
 
@@ -124,7 +126,7 @@ def operation(
     prepare: Callable[..., Awaitable[None]] | None = None,
     audit: Audit = Audit.REQUIRED,
     needs_revision: bool = False,
-    body_bytes_max: int = BODY_BYTES_MAX,
+    body_bytes_max: int | None = None,
     is_heavy: bool = False,
     is_brief: bool = False,
     takes_rights: bool = False,
@@ -159,7 +161,8 @@ def operation(
                 prepare=prepare,
                 audit=Audit.NONE if is_read else audit,
                 needs_revision=needs_revision,
-                body_bytes_max=body_bytes_max,
+                body_bytes_max=body_bytes_max
+                or (ANONYMOUS_BODY_BYTES_MAX if access is Open.ANYONE else BODY_BYTES_MAX),
                 is_heavy=is_heavy,
                 is_brief=is_brief,
                 takes_rights=takes_rights,
