@@ -1,12 +1,18 @@
 """The small HTTP server of a service that has no other: liveness, readiness, metrics."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway_core.connections import Bounds, Door
 from gateway_core.settings import HostPort
+
+_BOUNDS: Final = Bounds()
+_BACKLOG: Final = 128
 
 Ready = Callable[[], str | None]
 """Returns what is still missing, or None when the service can do its work."""
@@ -43,7 +49,14 @@ def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_o
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, host: str, port: int, *, drain_s: float = 1.0, handler_cancellation: bool = False
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    registry: CollectorRegistry | None = None,
+    bounds: Bounds = _BOUNDS,
+    drain_s: float = 1.0,
+    handler_cancellation: bool = False,
 ) -> AsyncIterator[HostPort]:
     """Serve an application while the block runs; yields where, which for port 0 only the kernel knew before.
 
@@ -51,14 +64,27 @@ async def serving(
         app: the application.
         host: address to listen on.
         port: port to listen on; 0 takes any free one.
+        registry: where connections are counted; None for a server without metrics.
+        bounds: how many connections there may be, and how long they may be silent.
         drain_s: how long open requests may go on at the end, and after that how long their clients have to take note.
         handler_cancellation: whether a handler ends when its client leaves.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=drain_s, handler_cancellation=handler_cancellation)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=drain_s,
+        handler_cancellation=handler_cancellation,
+        keepalive_timeout=bounds.idle_s,
+    )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
-        yield HostPort(*runner.addresses[0][:2])
+        assert runner.server is not None  # noqa: S101 - it has been set up
+        door = Door(runner.server, bounds, registry)
+        listening = await asyncio.get_running_loop().create_server(door.connection, host, port, backlog=_BACKLOG)
+        try:
+            yield HostPort(*listening.sockets[0].getsockname()[:2])
+        finally:
+            listening.close()
     finally:
         await runner.cleanup()
 
@@ -70,5 +96,5 @@ async def serving_health(
     """Serve only the health routes while the block runs."""
     app = web.Application()
     app.add_routes(health_routes(ready, registry, role))
-    async with serving(app, host, port):
+    async with serving(app, host, port, registry=registry):
         yield

@@ -272,6 +272,7 @@ async def running_api(
             configuration_check=ConfigurationCheck(check_settings or settings(certificates=certificates.directory)),
             workbench=Workbench(workbench_threads),
         )
-        app = make_app(services, ready=lambda: None, registry=registry or CollectorRegistry())
-        async with serving(app, "127.0.0.1", port) as address, aiohttp.ClientSession() as session:
+        registry = registry or CollectorRegistry()
+        app = make_app(services, ready=lambda: None, registry=registry)
+        async with serving(app, "127.0.0.1", port, registry=registry) as address, aiohttp.ClientSession() as session:
             yield Api(f"http://{address.host}:{address.port}", session, pool, mailbox, clock)
