@@ -141,7 +141,7 @@ async def serve(settings: Settings, log: Logger) -> None:
 
         try:
             async with (
-                serving(app, settings.control_plane_host, settings.control_plane_port),
+                serving(app, settings.control_plane_host, settings.control_plane_port, registry=registry),
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(watcher.listen(), name="catalog_listener")

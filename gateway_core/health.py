@@ -8,7 +8,11 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway_core.connections import Bounds, Door
 from gateway_core.settings import HostPort
+
+_BOUNDS: Final = Bounds()
+_BACKLOG: Final = 128
 
 Ready = Callable[[], str | None]
 """Returns what is still missing, or None when the service can do its work."""
@@ -25,19 +29,6 @@ def just_ok() -> str:
 
 def always_ready() -> None:
     """For a service that serves its health only once it is ready."""
-
-
-KEEPALIVE_S: Final = 75.0
-"""How long a connection may wait for its next request; aiohttp's own is an hour."""
-
-
-CONNECTIONS_MAX: Final = 4096
-"""At once; far below the files that a process may have open, of which Postgres needs some. More are hung up on."""
-
-
-class _TurnedAway(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_ok) -> list[web.RouteDef]:
@@ -58,7 +49,14 @@ def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_o
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, host: str, port: int, *, drain_s: float = 1.0, handler_cancellation: bool = False
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    registry: CollectorRegistry | None = None,
+    bounds: Bounds = _BOUNDS,
+    drain_s: float = 1.0,
+    handler_cancellation: bool = False,
 ) -> AsyncIterator[HostPort]:
     """Serve an application while the block runs; yields where, which for port 0 only the kernel knew before.
 
@@ -66,6 +64,8 @@ async def serving(
         app: the application.
         host: address to listen on.
         port: port to listen on; 0 takes any free one.
+        registry: where connections are counted; None for a server without metrics.
+        bounds: how many connections there may be, and how long they may be silent.
         drain_s: how long open requests may go on at the end, and after that how long their clients have to take note.
         handler_cancellation: whether a handler ends when its client leaves.
     """
@@ -74,21 +74,17 @@ async def serving(
         access_log=None,
         shutdown_timeout=drain_s,
         handler_cancellation=handler_cancellation,
-        keepalive_timeout=KEEPALIVE_S,
+        keepalive_timeout=bounds.idle_s,
     )
     await runner.setup()
-    handlers = runner.server
-    assert handlers is not None  # noqa: S101 - it has been set up
-
-    def door() -> asyncio.Protocol:
-        return _TurnedAway() if len(handlers.connections) >= CONNECTIONS_MAX else handlers()
-
     try:
-        listener = await asyncio.get_running_loop().create_server(door, host, port)
+        assert runner.server is not None  # noqa: S101 - it has been set up
+        door = Door(runner.server, bounds, registry)
+        listening = await asyncio.get_running_loop().create_server(door.connection, host, port, backlog=_BACKLOG)
         try:
-            yield HostPort(*listener.sockets[0].getsockname()[:2])
+            yield HostPort(*listening.sockets[0].getsockname()[:2])
         finally:
-            listener.close()
+            listening.close()
     finally:
         await runner.cleanup()
 
@@ -100,5 +96,5 @@ async def serving_health(
     """Serve only the health routes while the block runs."""
     app = web.Application()
     app.add_routes(health_routes(ready, registry, role))
-    async with serving(app, host, port):
+    async with serving(app, host, port, registry=registry):
         yield

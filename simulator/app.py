@@ -6,6 +6,7 @@ from dataclasses import asdict
 from aiohttp import web
 
 from gateway_core.clock import Now, utc_now
+from gateway_core.connections import Bounds
 from gateway_core.health import serving
 from gateway_core.logs import Logger
 from simulator.anthropic_messages import AnthropicMessages
@@ -20,6 +21,8 @@ EXCHANGE = web.AppKey("exchange", Exchange)
 RECORDER = web.AppKey("recorder", Recorder)
 
 _DRAIN_S = 0.1
+_BOUNDS = Bounds(connections_max=20_000, idle_s=3630.0)
+"""It stands in for providers: every stream that Envoy has open is a connection, which Envoy keeps for an hour."""
 
 
 def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> web.Application:
@@ -53,6 +56,7 @@ async def serve(settings: SimulatorSettings, log: Logger) -> None:
             build_app(settings, log),
             settings.simulator_host,
             settings.simulator_port,
+            bounds=_BOUNDS,
             drain_s=_DRAIN_S,
             # Handlers end with their client, or every abandoned timeout would be held for ten minutes.
             handler_cancellation=True,

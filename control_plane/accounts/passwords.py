@@ -1,4 +1,7 @@
-"""Passwords: argon2id, two at a time and in threads of their own, because each takes memory and a core on purpose."""
+"""Passwords: argon2id, two at a time and in threads of their own, because each takes memory and a core on purpose.
+
+Who comes while both threads work waits, holding no connection; who would have to wait behind many is sent away at once.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -11,13 +14,13 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from control_plane.errors import ThrottledError
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 AT_ONCE_MAX: Final = 2
 WAITING_MAX: Final = 64
-"""Beyond that many, some seconds of work, another one is turned away."""
+"""Some two seconds of work."""
 RETRY_AFTER_S: Final = 5
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Passwords:
@@ -30,8 +33,8 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher, threads: Executor) -> None:
         self._hasher = hasher
         self._threads = threads
-        self._nobody = hasher.hash("nobody has this password")
         self._present = 0
+        self._nobody = hasher.hash("nobody has this password")
 
     async def hash(self, password: str) -> str:
         """What is stored: parameters, salt and digest.

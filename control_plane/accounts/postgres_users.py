@@ -71,6 +71,18 @@ async def set_password(db: Database, user_id: str, hashed: str) -> None:
     )
 
 
+async def void_resets(db: Database, user_id: str, now: datetime) -> None:
+    """Void what was mailed to reset a password that has been changed since."""
+    await db.execute(
+        """
+        UPDATE accounts.mail_tokens SET used_at = $2
+        WHERE user_id = $1 AND purpose = 'reset_password' AND used_at IS NULL
+        """,
+        user_id,
+        now,
+    )
+
+
 async def void_credentials(db: Database, user_id: str, now: datetime) -> None:
     """Void whatever may open a user's account, or act for them: nobody knows who chose it.
 

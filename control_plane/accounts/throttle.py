@@ -25,19 +25,19 @@ class Limit:
 
 
 LOGIN_PER_ACCOUNT_AND_SOURCE: Final = Limit("login_account_source", 10, 900)
-"""Wrong passwords for one account from one address of the network; a right one forgets them."""
-LOGIN_PER_ACCOUNT: Final = Limit("login_account", 100, 900)
-"""The same from wherever; many more, or a stranger could keep the owner out. A right one and a reset forget them."""
-PASSWORD_PER_USER: Final = Limit("password_user", 10, 900)
-"""Wrong old passwords of somebody who wants another one."""
-ISSUER_PER_SOURCE: Final = Limit("issuer_source", 300, 900)
-"""Log-ins that were begun or ended at an issuer, from one address of the network."""
-RESET_PER_SOURCE: Final = Limit("reset_source", 300, 900)
-"""Passwords that were set by mail, from one address of the network."""
-MAILS_PER_RECIPIENT: Final = Limit("mails_recipient", 5, 3600)
-"""Mails that anybody can have sent to an address."""
+"""Wrong passwords for one address of a person from one of the network; a right one forgets them."""
+LOGIN_PER_ACCOUNT: Final = Limit("login_account", 300, 900)
+"""The same from everywhere. Much more, because whoever uses it up keeps the owner out as well."""
 LOGIN_PER_SOURCE: Final = Limit("login_source", 300, 900)
-"""Attempts from one address of the network, right or wrong."""
+"""Attempts with a password from one address of the network, right or wrong."""
+PASSWORD_CHANGE: Final = Limit("password_change", 10, 900)
+"""Wrong passwords of one user who is logged in; a right one forgets them. Nobody else can use it up."""
+OIDC_PER_SOURCE: Final = Limit("oidc_source", 600, 900)
+"""Log-ins at an issuer; each counts when it begins and when it ends."""
+RESET_PER_SOURCE: Final = Limit("reset_source", 300, 900)
+"""Passwords set with the token of a mail."""
+MAILS_PER_RECIPIENT: Final = Limit("mails_recipient", 5, 3600)
+"""Mails of one purpose to one address. The window is as long as a reset is good for, so the last one that was sent still is."""
 SIGN_UP_PER_SOURCE: Final = Limit("sign_up_source", 600, 3600)
 """Registrations and requests for mails."""
 
@@ -104,6 +104,11 @@ class Throttle:
         count, left_s = await self._add(_key(limit, subject), limit.window_s)
         if count > limit.attempts_max:
             raise ThrottledError(left_s)
+
+    async def admits(self, limit: Limit, subject: str) -> bool:
+        """Count an attempt whose caller is told nothing, and say whether it passes."""
+        count, _ = await self._add(_key(limit, subject), limit.window_s)
+        return count <= limit.attempts_max
 
     async def forgive(self, limit: Limit, subject: str) -> None:
         """Forget the attempts of a subject that has shown who it is."""

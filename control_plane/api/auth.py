@@ -15,14 +15,7 @@ from control_plane.accounts.postgres_signing import LIFETIME, Claims
 from control_plane.api import mail_pages
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import Audit, Call, found, operation
-from control_plane.errors import (
-    ConflictError,
-    ForbiddenError,
-    InvalidField,
-    InvalidFieldsError,
-    ThrottledError,
-    UnauthenticatedError,
-)
+from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
 from control_plane.fields import SECRET, Body, Email, MailToken, Name, Password
 from control_plane.resource import Resource
 from gateway_core.api_keys import hash_key
@@ -160,15 +153,14 @@ async def login(call: Call, body: Credentials) -> Tokens:
     """Log in with e-mail address and password."""
     services = call.services
     await services.throttle.attempt(throttle.LOGIN_PER_SOURCE, call.actor.actor_id)
-    here = f"{body.email} {call.actor.actor_id}"
-    await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, here)
+    # First what one source may: it does not use up what all of them may together.
+    await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, _from_here(call, body.email))
     await services.throttle.attempt(throttle.LOGIN_PER_ACCOUNT, body.email)
     user = await postgres_users.find_user_by_email(call.db, body.email)
     stored = None if user is None else await postgres_users.password_hash(call.db, user.id)
     if not await services.passwords.is_right(body.password, stored) or user is None:
         raise UnauthenticatedError(_WRONG)
-    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, here)
-    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, body.email)
+    await _forgive_wrong_passwords(call, body.email)
     if services.require_verified_email and user.email_verified_at is None:
         raise ForbiddenError("Verify your e-mail address first: follow the link in the mail.")
     async with services.pool.acquire() as connection, connection.transaction():
@@ -178,6 +170,15 @@ async def login(call: Call, body: Credentials) -> Tokens:
             raise UnauthenticatedError(_WRONG)
         session, refresh_token = await open_session(call, user.id)
     return await issue_tokens(call, session, refresh_token)
+
+
+def _from_here(call: Call, email: str) -> str:
+    return f"{email} {call.actor.actor_id}"
+
+
+async def _forgive_wrong_passwords(call: Call, email: str) -> None:
+    await call.services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, _from_here(call, email))
+    await call.services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, email)
 
 
 async def open_session(call: Call, user_id: str) -> tuple[Session, str]:
@@ -238,7 +239,8 @@ async def send_verification(call: Call) -> None:
     """Send the mail with the verification link once more."""
     await call.services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
     user = found(await postgres_users.find_user(call.db, call.actor.actor_id))
-    if user.email_verified_at is None:
+    wanted = user.email_verified_at is None
+    if wanted and await call.services.throttle.admits(throttle.MAILS_PER_RECIPIENT, f"verify {user.email}"):
         await _mail_verification(call, user)
 
 
@@ -248,12 +250,8 @@ async def send_password_reset(call: Call, body: EmailAddress) -> None:
     services = call.services
     await services.throttle.attempt(throttle.SIGN_UP_PER_SOURCE, call.actor.actor_id)
     user = await postgres_users.find_user_by_email(call.db, body.email)
-    if user is None:
+    if user is None or not await services.throttle.admits(throttle.MAILS_PER_RECIPIENT, f"reset {user.email}"):
         return
-    try:
-        await services.throttle.attempt(throttle.MAILS_PER_RECIPIENT, user.email)
-    except ThrottledError:
-        return  # the answer is the same, and the links that were sent stay good
     token, token_hash = new_secret(services)
     await postgres_users.add_mail_token(
         call.db,
@@ -283,11 +281,11 @@ async def reset_password(call: Call, body: NewPassword) -> None:
         # Somebody else may have registered with this address: what they made with it does not outlive them.
         await postgres_users.void_credentials(call.db, user_id, services.now())
     await postgres_users.set_password(call.db, user_id, call.password_hash)
+    await postgres_users.void_resets(call.db, user_id, services.now())
     # Whoever reads the mailbox has shown that it is theirs.
     await postgres_users.verify_email(call.db, user_id, services.now())
     await call.audit("user.reset_password", user_id, actor=Actor(ActorKind.USER, user_id))
-    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT_AND_SOURCE, f"{user.email} {call.actor.actor_id}")
-    await services.throttle.forgive(throttle.LOGIN_PER_ACCOUNT, user.email)
+    call.after_commit.append(lambda: _forgive_wrong_passwords(call, user.email))
 
 
 @operation("POST", "/auth/signing-keys", tag=TAG, access=Permission.PLATFORM_WRITE, status=201)

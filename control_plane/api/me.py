@@ -43,29 +43,28 @@ async def change_me(call: Call, body: Profile) -> User:
     return after
 
 
-async def _check_password(call: Call, body: PasswordChange) -> None:
-    """Check the old password and hash the new one, while no connection is held."""
-    services = call.services
-    user_id = call.actor.actor_id
-    await services.throttle.attempt(throttle.PASSWORD_PER_USER, user_id)
-    call.checked_hash = await postgres_users.password_hash(call.db, user_id)
-    if not await services.passwords.is_right(body.current_password, call.checked_hash):
-        raise InvalidFieldsError(_wrong())
-    await services.throttle.forgive(throttle.PASSWORD_PER_USER, user_id)
+async def _check_and_hash(call: Call, body: PasswordChange) -> None:
+    services, user_id = call.services, call.actor.actor_id
+    await services.throttle.attempt(throttle.PASSWORD_CHANGE, user_id)
+    stored = await postgres_users.password_hash(call.db, user_id)
+    if not await services.passwords.is_right(body.current_password, stored):
+        raise _wrong()
+    await services.throttle.forgive(throttle.PASSWORD_CHANGE, user_id)
+    call.checked_hash = stored
     call.password_hash = await services.passwords.hash(body.new_password)
 
 
-@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN, prepare=_check_password, takes_rights=True)
-async def change_password(call: Call, body: PasswordChange) -> None:  # noqa: ARG001 - read before
+@operation("POST", "/me/password", tag=TAG, access=Open.SIGNED_IN, prepare=_check_and_hash, takes_rights=True)
+async def change_password(call: Call, body: PasswordChange) -> None:  # noqa: ARG001 - read by what prepares it
     """Change my password. Every session ends, this one too."""
-    user = found(await postgres_users.find_user(call.db, call.actor.actor_id, lock=True))
-    # Somebody else has changed it while it was being checked.
-    if await postgres_users.password_hash(call.db, user.id) != call.checked_hash:
-        raise InvalidFieldsError(_wrong())
-    await postgres_users.set_password(call.db, user.id, call.password_hash)
-    await postgres_sessions.end_sessions_of(call.db, user.id)
-    await call.audit("user.change_password", user.id)
+    user_id = call.actor.actor_id
+    if await postgres_users.password_hash(call.db, user_id, lock=True) != call.checked_hash:
+        raise _wrong()
+    await postgres_users.set_password(call.db, user_id, call.password_hash)
+    await postgres_users.void_resets(call.db, user_id, call.services.now())
+    await postgres_sessions.end_sessions_of(call.db, user_id)
+    await call.audit("user.change_password", user_id)
 
 
-def _wrong() -> InvalidField:
-    return InvalidField("/current_password", "wrong")
+def _wrong() -> InvalidFieldsError:
+    return InvalidFieldsError(InvalidField("/current_password", "wrong"))

@@ -122,7 +122,7 @@ async def begin_log_in(call: Call, body: LogInRequest) -> LogInBegun:
     issuer = services.issuers.get(body.issuer)
     if issuer is None:
         raise InvalidFieldsError(InvalidField("/issuer", "not an issuer of this installation"))
-    await services.throttle.attempt(throttle.ISSUER_PER_SOURCE, call.actor.actor_id)
+    await services.throttle.attempt(throttle.OIDC_PER_SOURCE, call.actor.actor_id)
     secret, secret_hash = new_secret(services)
     state, state_hash = new_secret(services)
     challenge = Challenge(
@@ -165,7 +165,7 @@ async def come_back(call: Call, query: AuthorizationAnswer) -> Redirect:
 async def exchange_code(call: Call, body: CodeExchange) -> Tokens:
     """Log in with what the issuer sent the browser back with, and the secret from the beginning."""
     services = call.services
-    await services.throttle.attempt(throttle.ISSUER_PER_SOURCE, call.actor.actor_id)
+    await services.throttle.attempt(throttle.OIDC_PER_SOURCE, call.actor.actor_id)
     # Used from here on, whatever comes of it.
     log_in = await postgres_identities.use_log_in(
         call.db,

@@ -146,8 +146,8 @@ def _operation(operation: Operation, references: _References) -> Document:
     return described
 
 
-def _size(size: int) -> str:
-    return f"{size // 2**20} MiB" if size >= 2**20 else f"{size // 2**10} KiB"
+def _size(number: int) -> str:
+    return f"{number // 2**20} MiB" if number >= 2**20 else f"{number // 2**10} KiB"
 
 
 def _can_happen(operation: Operation, status: int) -> bool:

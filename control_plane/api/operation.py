@@ -33,8 +33,8 @@ DRY_RUN_HEADER: Final = "X-Tollgate-Dry-Run"
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 """Of an operation that does not say otherwise."""
-STRANGERS_BODY_BYTES_MAX: Final = 16 * 1024
-"""Of one that anybody may call: reading JSON takes time, and nobody has shown yet that they may take it."""
+ANONYMOUS_BODY_BYTES_MAX: Final = 16 * 1024
+"""The same where nobody has to say who they are."""
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ def operation(
                 audit=Audit.NONE if is_read else audit,
                 needs_revision=needs_revision,
                 body_bytes_max=body_bytes_max
-                or (STRANGERS_BODY_BYTES_MAX if access is Open.ANYONE else BODY_BYTES_MAX),
+                or (ANONYMOUS_BODY_BYTES_MAX if access is Open.ANYONE else BODY_BYTES_MAX),
                 is_heavy=is_heavy,
                 is_brief=is_brief,
                 takes_rights=takes_rights,
@@ -188,8 +188,8 @@ class Call:
         expected_revision: what `If-Match` names; None for `*`.
         after_commit: what to do once everything is kept, such as sending a mail.
         audited: how many audit entries it has written.
-        password_hash: of the password in the body, where `prepare` makes it.
-        checked_hash: what was stored when `prepare` checked a password.
+        password_hash: of the new password in the body, where `prepare` makes it.
+        checked_hash: what is stored of the old one, where `prepare` has found that it fits.
         checkout: the page at Stripe, where `prepare` has asked for one.
         body: as it came.
         faults: what `prepare` has found, for the handler to report with what it finds.

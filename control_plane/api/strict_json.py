@@ -6,13 +6,15 @@ cannot keep (NUL, halves of surrogate pairs).
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from control_plane.errors import InvalidField, InvalidFieldsError, MalformedBodyError, pointer
 
 DEPTH_MAX: Final = 32
+_UNSTORABLE: Final = re.compile("[\\0\\ud800-\\udfff]")
 _INTEGER_MAX: Final = 2**63 - 1
 _DIGITS_MAX: Final = 40
 _DECIMAL_CHARACTERS_MAX: Final = 100
@@ -39,32 +41,34 @@ def parse_object(body: bytes) -> dict[str, object]:
         raise MalformedBodyError("The body is not valid JSON.") from error
     if not isinstance(value, dict):
         raise MalformedBodyError("The body is not a JSON object.")
-    if unstorable := [InvalidField(pointer, "text with characters that cannot be stored") for pointer in _bad(value)]:
+    if unstorable := [
+        InvalidField(pointer, "text with characters that cannot be stored") for pointer in _bad(value, [])
+    ]:
         raise InvalidFieldsError(*unstorable)
     return value
 
 
 def is_storable(text: str) -> bool:
     """Whether Postgres can keep a text: no NUL, no half of a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return _UNSTORABLE.search(text) is None
 
 
-def _bad(root: object) -> Iterator[str]:
-    waiting: list[tuple[tuple[str | int, ...], object]] = [((), root)]
-    while waiting:
-        path, value = waiting.pop()
-        if len(path) > DEPTH_MAX:
-            raise MalformedBodyError(f"The body is nested deeper than {DEPTH_MAX} levels.")
-        if isinstance(value, str) and not is_storable(value):
+def _bad(container: dict[str, object] | list[object], path: list[str | int]) -> Iterator[str]:
+    """Pointers to what cannot be stored. Of the path only the last step is written anew: large bodies have many elements."""
+    if container and len(path) >= DEPTH_MAX:
+        raise MalformedBodyError(f"The body is nested deeper than {DEPTH_MAX} levels.")
+    steps: Iterable[tuple[str | int, object]]
+    steps = container.items() if isinstance(container, dict) else enumerate(container)
+    for step, value in steps:
+        if isinstance(step, str) and not is_storable(step):
             yield pointer(path)
-        elif isinstance(value, dict):
-            for name, nested in value.items():
-                if is_storable(name):
-                    waiting.append(((*path, name), nested))
-                else:
-                    yield pointer(path)
-        elif isinstance(value, list):
-            waiting.extend(((*path, index), nested) for index, nested in enumerate(value))
+        elif isinstance(value, str):
+            if not is_storable(value):
+                yield pointer([*path, step])
+        elif isinstance(value, dict | list):
+            path.append(step)
+            yield from _bad(value, path)
+            path.pop()
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -13,6 +13,7 @@ import asyncpg
 import jwt
 from pydantic import SecretStr
 
+from control_plane.accounts.mail import Mail
 from control_plane.accounts.redis_counters import RedisCounters
 from control_plane.api.mail_pages import RESET_PASSWORD, VERIFY_EMAIL
 from local_stack.valkey import running_valkey
@@ -308,31 +309,91 @@ async def test_without_redis_a_log_in_works_and_each_process_throttles_for_itsel
     await counters.close()
 
 
-async def test_whoever_is_kept_out_by_a_strangers_guesses_resets_the_password_and_is_in(api: Api) -> None:
-    account = await api.sign_up("ada@example.com")
-    for _ in range(11):
-        await api.log_in(account.email, "a wrong password")
-    assert (await api.log_in(account.email, PASSWORD)).status == 429
-    await api.post("/auth/password-reset-mails", {"email": account.email})
-    await api.post("/auth/password-resets", {"token": api.mailbox.token(account.email), "password": "another battery"})
-    assert (await api.log_in(account.email, "another battery")).status == 200
+async def test_more_password_changes_than_the_database_has_connections_keep_nobody_else_waiting(database: str) -> None:
+    async with (
+        asyncpg.create_pool(database, min_size=1, max_size=3) as pool,
+        # A quarter of a second each, two at a time.
+        running_api(pool, hash_rounds=40_000) as api,
+    ):
+        accounts = [await api.sign_up(f"{name}@example.com") for name in ("ada", "bob", "eve", "kim")]
+        wrong = {"current_password": "x", "new_password": "a new password"}
+        changing = [asyncio.create_task(each.api.post("/me/password", wrong)) for each in accounts]
+        await asyncio.sleep(0.1)
+        assert (await accounts[0].api.get("/me")).status == 200
+        assert not any(each.done() for each in changing[2:])
+        assert [(await each).status for each in changing] == [422] * 4
 
 
-async def test_nobody_is_flooded_with_mails_to_reset_a_password_and_the_first_links_stay_good(api: Api) -> None:
-    account = await api.sign_up("ada@example.com")
-    before = len(api.mailbox.mails)
-    for _ in range(8):
-        assert (await api.post("/auth/password-reset-mails", {"email": account.email})).status == 202
-    assert len(api.mailbox.mails) == before + 5
-    body = {"token": api.mailbox.token(account.email), "password": "another battery"}
-    assert (await api.post("/auth/password-resets", body)).status == 204
+async def test_who_would_wait_behind_too_many_passwords_is_sent_away(pool: asyncpg.Pool) -> None:
+    async with running_api(pool, hash_rounds=5_000) as api:
+        replies = await asyncio.gather(*(api.log_in(f"{number}@example.com") for number in range(90)))
+        assert {each.status for each in replies} == {401, 429}
+        assert sum(each.status == 401 for each in replies) >= 66
+        assert (await api.log_in("ada@example.com")).status == 401
 
 
-async def test_a_log_in_at_no_issuer_counts_for_nobody(api: Api) -> None:
-    account = await api.sign_up("ada@example.com")
-    for _ in range(305):
+async def test_a_stranger_who_guesses_passwords_keeps_the_owner_out_of_nothing(api: Api) -> None:
+    await api.sign_up("ada@example.com")
+    async with api.from_elsewhere("127.0.0.2") as stranger:
+        for _ in range(10):
+            assert (await stranger.log_in("ada@example.com", "wrong")).status == 401
+        assert (await stranger.log_in("ada@example.com", "wrong")).status == 429
+        assert (await api.log_in("ada@example.com")).status == 200
+        # What the owner does forgives the stranger nothing.
+        assert (await stranger.log_in("ada@example.com", "wrong")).status == 429
+
+
+async def test_guesses_from_very_many_addresses_are_throttled_and_a_reset_lets_the_owner_in(api: Api) -> None:
+    await api.sign_up("ada@example.com")
+    for number in range(30):
+        async with api.from_elsewhere(f"127.0.1.{number + 1}") as stranger:
+            replies = await asyncio.gather(*(stranger.log_in("ada@example.com", "wrong") for _ in range(10)))
+            assert {each.status for each in replies} == {401}
+    assert (await api.log_in("ada@example.com")).status == 429
+    assert (await api.post("/auth/password-reset-mails", {"email": "ada@example.com"})).status == 202
+    reset = {"token": api.mailbox.token("ada@example.com"), "password": "a new password"}
+    assert (await api.post("/auth/password-resets", reset)).status == 204
+    assert (await api.log_in("ada@example.com", "a new password")).status == 200
+
+
+async def test_log_ins_at_issuers_and_resets_use_up_no_log_in_with_a_password(api: Api) -> None:
+    await api.sign_up("ada@example.com")
+    nobody = {"token": "x" * 43, "password": "a new password"}
+    resets = []
+    for _ in range(301):
         assert (await api.post("/auth/oidc/log-ins", {"issuer": "nope"})).status == 422
-    assert (await api.log_in(account.email, PASSWORD)).status == 200
+        resets.append(await api.post("/auth/password-resets", nobody))
+    assert resets[-1].status == 429
+    assert (await api.log_in("ada@example.com")).status == 200
+
+
+async def test_one_address_gets_five_mails_an_hour_and_nobody_is_told(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    sent = len(api.mailbox.mails)
+    replies = [await api.post("/auth/password-reset-mails", {"email": "ADA@example.com"}) for _ in range(9)]
+    assert {(each.status, each.text) for each in replies} == {(202, "")}
+    assert len(api.mailbox.mails) - sent == 5
+    for _ in range(9):
+        assert (await account.api.post("/auth/verification-mails")).status == 202
+    assert len(api.mailbox.mails) - sent == 10
+    # The last link that was sent is still good.
+    reset = {
+        "token": next(_token(mail) for mail in reversed(api.mailbox.mails) if mail.subject == "Reset your password")
+    }
+    assert (await api.post("/auth/password-resets", {**reset, "password": "a new password"})).status == 204
+
+
+async def test_a_changed_password_voids_the_reset_that_was_mailed_before(api: Api) -> None:
+    account = await api.sign_up("ada@example.com")
+    await api.post("/auth/password-reset-mails", {"email": "ada@example.com"})
+    reset = {"token": api.mailbox.token("ada@example.com"), "password": "of a thief"}
+    change = {"current_password": PASSWORD, "new_password": "a new password"}
+    assert (await account.api.post("/me/password", change)).status == 204
+    assert (await api.post("/auth/password-resets", reset)).pointers == ["/token"]
+
+
+def _token(mail: Mail) -> str:
+    return mail.link.rpartition("token=")[2]
 
 
 async def test_a_stranger_sends_little(api: Api) -> None:

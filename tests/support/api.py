@@ -122,6 +122,13 @@ class Api:
         assert (reply.headers.get("content-type") == "application/problem+json; charset=utf-8") == (reply.status >= 400)
         return reply
 
+    @asynccontextmanager
+    async def from_elsewhere(self, address: str) -> AsyncIterator["Api"]:
+        """The same, from another address of loopback and without a credential."""
+        connector = aiohttp.TCPConnector(local_addr=(address, 0))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield replace(self, session=session, token=None)
+
     async def get(self, path: str, **options: Any) -> Reply:
         return await self.call("GET", path, **options)
 
@@ -220,8 +227,9 @@ async def running_api(
     check_settings: Settings | None = None,
     private_webhooks_allowed: bool = False,
     body_s: float = 30.0,
+    hash_rounds: int = 1,
 ) -> AsyncIterator[Api]:
-    """The API on a database until the block ends; argon2id with the cheapest parameters it has.
+    """The API on a database until the block ends; argon2id with the cheapest parameters it has, unless rounds are asked for.
 
     Payments are made at a stand-in for Stripe, if there is one.
     """
@@ -239,7 +247,7 @@ async def running_api(
             catalog_pool=catalog_pool or pool,
             authenticator=Authenticator(pool, access_tokens, PEPPER, clock.now),
             access_tokens=access_tokens,
-            passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1), password_threads),
+            passwords=Passwords(PasswordHasher(time_cost=hash_rounds, memory_cost=8, parallelism=1), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
             mail=mailbox,
             issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
@@ -264,6 +272,7 @@ async def running_api(
             configuration_check=ConfigurationCheck(check_settings or settings(certificates=certificates.directory)),
             workbench=Workbench(workbench_threads),
         )
-        app = make_app(services, ready=lambda: None, registry=registry or CollectorRegistry())
-        async with serving(app, "127.0.0.1", port) as address, aiohttp.ClientSession() as session:
+        registry = registry or CollectorRegistry()
+        app = make_app(services, ready=lambda: None, registry=registry)
+        async with serving(app, "127.0.0.1", port, registry=registry) as address, aiohttp.ClientSession() as session:
             yield Api(f"http://{address.host}:{address.port}", session, pool, mailbox, clock)
