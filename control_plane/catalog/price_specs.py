@@ -188,7 +188,9 @@ class PriceSpec(Body):
         examples=[
             [
                 {"meter": "input", "unit": "1M tokens", "cost": "0.15", "price": "0.18"},
+                {"meter": "cached_input", "unit": "1M tokens", "cost": "0.075", "price": "0.09"},
                 {"meter": "output", "unit": "1M tokens", "cost": "0.60", "price": "0.72"},
+                {"meter": "reasoning", "unit": "1M tokens", "cost": "0.60", "price": "0.72"},
             ]
         ],
     )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import Stack
+from tests.support.stack import SETTLE_DEADLINE_S, Stack
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-PLACE_OF_VALUE = {"TOKEN": "access_token", "KEY": "key", "ORG": "organization.id"}
+PLACE_OF_VALUE = {"TOKEN": "access_token", "KEY": "key", "ORG": "organization.id", "CHECKOUT": "checkout_url"}
 """Where each variable that the reader fills in is found in the answers above it."""
 
 
@@ -58,7 +58,7 @@ class Shell:
         )
         out, err = await process.communicate()
         assert process.returncode == 0, (command, out, err)
-        if command.startswith("curl"):
+        if command.startswith("curl") and out:
             answer = json.loads(out)
             assert "error" not in answer, (command, answer)
             assert "status" not in answer, (command, answer)
@@ -105,16 +105,18 @@ async def test_a_user_of_ones_own(tmp_path: Path, shell: Shell) -> None:
         await shell.run(command.replace("KEY_ID", made["id"]))
 
 
-async def test_a_provider_and_a_model_of_ones_own(stack: Stack, tmp_path: Path, shell: Shell) -> None:
+async def test_a_provider_and_a_model_of_ones_own(tmp_path: Path, shell: Shell) -> None:
     variables = await exported(shell)
     shell = Shell(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "state"), **variables})
-    (tmp_path / "key.txt").write_text("a-credential\n")
     by_hand, as_file = blocks("A provider and a model of your own")
     for command in statements(by_hand):
-        await shell.run(command.replace("https://api.example.com/v1", f"{stack.simulator_url}/v1"))
-    body = json.dumps({"model": "small", "messages": [{"role": "user", "content": "Hello"}]})
-    headers = f"-H 'authorization: Bearer {variables['TOLLGATE_KEY']}' -H 'content-type: application/json'"
-    await shell.run(f"curl -sS {variables['TOLLGATE_GATEWAY']}/v1/chat/completions {headers} -d '{body}'")
+        await shell.run(command.replace("Hello", "Hello [[sim cached_tokens=1 reasoning_tokens=2]]"))
+    assert shell.answers[-1]["choices"][0]["message"]["content"]
+    request = "SELECT outcome FROM billing.requests WHERE model = 'small'"
+    async with asyncio.timeout(SETTLE_DEADLINE_S):
+        while (outcome := (await shell.run(f'tollgate psql -Atc "{request}"')).strip()) == "":
+            await asyncio.sleep(0.2)
+    assert outcome == "settled"
 
     export, diff, *_ = statements(as_file)
     await shell.run(export)

@@ -100,7 +100,8 @@ def import_list(
     found = reply.document()
     _show(found["changes"], err=True)
     for skipped in found["skipped"]:
-        typer.echo(output.printable(f"skipped {listed.entry(skipped['pointer'])}: {skipped['reason']}"), err=True)
+        reason = price_list_file.in_words_of_options(skipped["reason"])
+        typer.echo(output.printable(f"skipped {listed.entry(skipped['pointer'])}: {reason}"), err=True)
     text = _json_text(reply) if as_json else document_file.as_yaml(found["document"])
     document_file.write(text, out, force=force)
 

@@ -4,6 +4,7 @@ The list is sent as it stands in the file: read and written again, its numbers w
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,3 +71,8 @@ def read(file: Path) -> PriceListFile:
     if not isinstance(content, dict):
         raise UsageError(f"{name_of(file)} does not hold a JSON object")
     return PriceListFile(name_of(file), text, content)
+
+
+def in_words_of_options(reason: str) -> str:
+    """Why something was skipped; where the API says which field helps, the option that it is."""
+    return re.sub(r"\bprovider_base_urls\b", _OPTIONS["provider_base_urls"], reason)
