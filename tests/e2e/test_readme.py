@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import SETTLE_DEADLINE_S, Stack
+from tests.support.stack import Stack, eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PLACE_OF_VALUE = {"TOKEN": "access_token", "KEY": "key", "ORG": "organization.id", "CHECKOUT": "checkout_url"}
@@ -112,11 +112,12 @@ async def test_a_provider_and_a_model_of_ones_own(tmp_path: Path, shell: Shell) 
     for command in statements(by_hand):
         await shell.run(command.replace("Hello", "Hello [[sim cached_tokens=1 reasoning_tokens=2]]"))
     assert shell.answers[-1]["choices"][0]["message"]["content"]
-    request = "SELECT outcome FROM billing.requests WHERE model = 'small'"
-    async with asyncio.timeout(SETTLE_DEADLINE_S):
-        while (outcome := (await shell.run(f'tollgate psql -Atc "{request}"')).strip()) == "":
-            await asyncio.sleep(0.2)
-    assert outcome == "settled"
+
+    async def outcome() -> str | None:
+        found = await shell.run("""tollgate psql -Atc "SELECT outcome FROM billing.requests WHERE model = 'small'" """)
+        return found.strip() or None
+
+    assert await eventually(outcome) == "settled"
 
     export, diff, *_ = statements(as_file)
     await shell.run(export)
