@@ -106,7 +106,9 @@ def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Seque
         try:
             value = model.model_validate(values)
         except ValidationError as error:
-            faults += [InvalidField("?" + ".".join(map(str, each["loc"])), in_our_words(each)) for each in _faults(error)]
+            faults += [
+                InvalidField("?" + ".".join(map(str, each["loc"])), in_our_words(each)) for each in _faults(error)
+            ]
     if faults:
         raise InvalidFieldsError(*faults)
     return value

@@ -28,6 +28,7 @@ from control_plane.catalog.specs import (
     RouteSpec,
 )
 from control_plane.errors import pointer
+from control_plane.fault_words import in_our_words
 
 
 class ImportFormat(StrEnum):

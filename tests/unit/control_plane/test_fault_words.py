@@ -14,11 +14,11 @@ class Part(Body):
 
 
 class Whole(Body):
-    groups: list[list[Part]] = []
+    groups: Annotated[list[list[Part]], Field(default_factory=list)]
     email: Email = "ada@example.com"
     kind: Literal["a", "b"] = "a"
     name: Annotated[str, StringConstraints(min_length=2)] = "name"
-    few: Annotated[list[int], Field(max_length=1)] = []
+    few: Annotated[list[int], Field(default_factory=list, max_length=1)]
     part: Part | None = None
     yes: bool = True
     at: AwareDatetime | None = None
