@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway_core.money import NanoUsd, format_usd
+from tollgate.errors import UsageError
 
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "AuditEntry": ("at", "action", "target_id", "actor_kind", "actor_id"),
@@ -21,12 +23,16 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "MachineToken": ("id", "name", "scopes", "expires_at", "disabled_at"),
     "Member": ("user_id", "email", "name", "role"),
     "Model": ("name", "owned_by", "context_tokens", "max_output_tokens", "aliases", "deprecated_at"),
-    "Node": ("id", "control_plane", "connected_at", "accepted_revision", "refused_revision", "refusal"),
+    "Node": ("id", "control_plane", "connected_at", "accepted_revision", "refused_revision", "refusal", "silent"),
     "Operation": ("id", "state", "action", "target", "created_at", "finished_at", "error"),
     "OrganizationOfUser": ("id", "name", "role", "disabled_at", "created_at"),
+    "Price": ("model", "provider", "version", "effective_from", "free", "prices"),
     "Project": ("id", "name", "archived_at", "created_at"),
     "Provider": ("name", "kind", "base_url", "has_credential"),
+    "QuarantinedLine": ("id", "quarantined_at", "reason", "request_id", "org_id", "model", "held", "decision"),
     "Route": ("name", "match", "groups", "published", "orgs_allowed"),
+    "ScheduledPrice": ("id", "state", "model", "provider", "effective_from", "free", "prices"),
+    "Transaction": ("id", "created_at", "kind", "amount", "currency", "reason", "reference", "actor_kind", "actor_id"),
 }
 """Of lists, by the schema of what is in them. Other things show their first columns that fit in a line."""
 
@@ -67,6 +73,32 @@ def print_json(document: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def require_readable(media_type: str) -> None:
+    """Keep what is no text from a terminal.
+
+    Raises:
+        UsageError: it would go there.
+    """
+    if sys.stdout.isatty() and not media_type.startswith("text/"):
+        raise UsageError(f"{media_type} is not for a terminal; name a file with --out")
+
+
+def write_file(content: bytes, file: Path | None) -> None:
+    """A file as it came, to its place or to standard output.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    if file is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+
+
 def columns(schema: str, things: Sequence[Mapping[str, Any]]) -> Sequence[str]:
     """The columns of a table."""
     if schema in COLUMNS:
@@ -76,7 +108,7 @@ def columns(schema: str, things: Sequence[Mapping[str, Any]]) -> Sequence[str]:
     return simple[:_COLUMNS_MAX] or list(things[0])[:_COLUMNS_MAX]
 
 
-def readable(name: str, value: object, *, short: bool) -> str:
+def readable(name: str, value: Any, *, short: bool) -> str:
     """A value as people write it.
 
     Args:
@@ -101,6 +133,14 @@ def readable(name: str, value: object, *, short: bool) -> str:
             return printable(str(value))
         case list() if all(isinstance(item, str | int) for item in value):
             return printable(", ".join(map(str, value)))
+        case [{"meter": _}, *_] if short:
+            return ", ".join(map(_price, value))
+        case {"decision": str() as decision} if short:
+            return printable(decision)
+        case list() if all(isinstance(item, dict) for item in value):
+            return ("; " if short else "\n").join(map(_line, value))
+        case dict():
+            return _line(value)
         case _:
             return printable(json.dumps(value, ensure_ascii=False, indent=None if short else 2))
 
@@ -110,6 +150,18 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
     )
+
+
+def _line(thing: Mapping[str, Any]) -> str:
+    """Something with parts, within a line; what it has nothing in is left out."""
+    parts = ((name, readable(name, value, short=True)) for name, value in thing.items())
+    return ", ".join(f"{printable(name)} {said}" for name, said in parts if said != _NOTHING) or _NOTHING
+
+
+def _price(price: Mapping[str, Any]) -> str:
+    """What a tenant pays for a meter."""
+    said = printable(f"{price['meter']} ${price['price'] or price['cost']} per {price['unit']}")
+    return f"{said} ({_line(price['condition'])})" if price["condition"] else said
 
 
 def _moment(text: str, *, short: bool) -> str:

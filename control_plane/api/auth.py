@@ -84,7 +84,7 @@ class NewPassword(Body):
 class TokenOfMail(Body):
     """The token of the mail."""
 
-    token: MailToken = Field(json_schema_extra=SECRET)
+    token: MailToken
 
 
 class Verified(Resource):

@@ -79,6 +79,8 @@ async def create_key(call: Call, body: NewKey) -> KeyWithSecret:
     services = call.services
     if body.mode is Mode.TEST and not services.has_simulator:
         raise NoTestModeError([InvalidField("/mode", "no test keys here")])
+    if body.expires_at is not None and body.expires_at <= services.now():
+        raise InvalidFieldsError(InvalidField("/expires_at", "is past"))
     if not await postgres_api_keys.has_room(call.db, call.org_id):
         raise ConflictError(f"The organisation has {postgres_api_keys.KEYS_PER_ORG_MAX} keys. Revoke some first.")
     project_id = body.project_id

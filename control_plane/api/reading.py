@@ -18,6 +18,7 @@ from control_plane.errors import (
     UnsupportedMediaTypeError,
     pointer,
 )
+from control_plane.fault_words import in_our_words
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
         return model.model_validate_json(raw, strict=True)
     except ValidationError as error:
         raise InvalidFieldsError(
-            *(InvalidField(pointer(_place(each["loc"])), each["msg"]) for each in _faults(error))
+            *(InvalidField(pointer(_place(each["loc"])), in_our_words(each)) for each in _faults(error))
         ) from error
 
 
@@ -121,7 +122,9 @@ def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Seque
         try:
             value = model.model_validate(values)
         except ValidationError as error:
-            faults += [InvalidField("?" + ".".join(map(str, each["loc"])), each["msg"]) for each in _faults(error)]
+            faults += [
+                InvalidField("?" + ".".join(map(str, each["loc"])), in_our_words(each)) for each in _faults(error)
+            ]
     if faults:
         raise InvalidFieldsError(*faults)
     return value

@@ -28,6 +28,7 @@ from control_plane.catalog.specs import (
     RouteSpec,
 )
 from control_plane.errors import pointer
+from control_plane.fault_words import in_our_words
 
 
 class ImportFormat(StrEnum):
@@ -130,7 +131,7 @@ class _Draft:
             price_spec = self._price(names, listing)
         except ValidationError as error:
             [first, *_] = error.errors()
-            raise SkipError(entry.steps, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise SkipError(entry.steps, f"{'.'.join(map(str, first['loc']))}: {in_our_words(first)}") from error
         if provider_spec is not None:
             self._providers[provider] = provider_spec
         self._models[entry.model] = model_spec

@@ -67,7 +67,10 @@ class Fault(StrEnum):
 Url = Annotated[
     str,
     StringConstraints(min_length=1, max_length=2000),
-    Field(description="`https` only. Redirects are not followed.", examples=["https://example.com/hooks/tollgate"]),
+    Field(
+        description="`https` only, unless the operator allows private addresses, as a local stack does. Redirects are not followed.",
+        examples=["https://example.com/hooks/tollgate"],
+    ),
 ]
 
 

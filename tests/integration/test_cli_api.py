@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import stat
 import subprocess
@@ -314,6 +316,31 @@ async def test_another_control_plane_of_the_stack_is_asked_when_the_first_cannot
         kept["sessions"][first]["expires_at"] = datetime.now(UTC).isoformat()
         cli.state_file.write_text(json.dumps(kept))
         assert (await cli.done("whoami", "--json")).json["user"]["email"] == ada.email
+
+
+async def test_a_file_goes_where_it_is_wanted_and_nothing_binary_to_a_terminal(ada: Account, cli: CommandLine) -> None:
+    period = ("--since", "2026-01-01", "--until", "2026-01-31")
+    printed = await cli.done("usage", "download", *period)
+    kept = await cli.done("usage", "download", *period, "--out", "usage.csv")
+    assert (kept.out, kept.err) == ("", "")
+    assert (cli.directory / "usage.csv").read_bytes() == printed.out.encode() != b""
+    unwritable = await cli.run("usage", "download", *period, "--out", "missing/usage.csv")
+    assert (unwritable.code, unwritable.err) == (
+        2,
+        "Error: cannot write missing/usage.csv: No such file or directory\n",
+    )
+    controller, terminal = pty.openpty()
+    try:
+        refused = await cli.run("invoices", "download-pdf", "inv_1", "--org", ada.org_id, stdout=terminal)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert (refused.code, refused.err) == (2, "Error: application/pdf is not for a terminal; name a file with --out\n")
+
+
+async def test_a_key_does_not_begin_after_its_end(cli: CommandLine) -> None:
+    refused = await cli.run("keys", "create", "--name", "late", "--expires-at", "2020-01-01")
+    assert (refused.code, refused.err) == (1, "Error: Some fields are not valid.\n  --expires-at: is past\n")
 
 
 async def test_names_that_look_like_markup_or_move_the_cursor_are_shown_as_text(ada: Account, cli: CommandLine) -> None:

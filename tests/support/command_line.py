@@ -43,9 +43,10 @@ class CommandLine:
         """Where sessions are kept."""
         return self.directory / "state" / "tollgate" / "sessions.json"
 
-    async def run(self, *arguments: str, stdin: str = "") -> Outcome:
-        """One command, with its standard input."""
-        return await _ended(await self._started(arguments, asyncio.subprocess.PIPE), stdin.encode())
+    async def run(self, *arguments: str, stdin: str = "", stdout: int = asyncio.subprocess.PIPE) -> Outcome:
+        """One command, with its standard input; standard output is empty here if it goes elsewhere."""
+        started = await self._started(arguments, asyncio.subprocess.PIPE, stdout)
+        return await _ended(started, stdin.encode())
 
     async def done(self, *arguments: str, stdin: str = "") -> Outcome:
         """One command that must succeed."""
@@ -68,12 +69,14 @@ class CommandLine:
             os.close(terminal)
         return replace(outcome, err=before.decode() + outcome.err)
 
-    async def _started(self, arguments: Sequence[str], stdin: int) -> asyncio.subprocess.Process:
+    async def _started(
+        self, arguments: Sequence[str], stdin: int, stdout: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             Path(sys.executable).with_name("tollgate"),
             *arguments,
             stdin=stdin,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=stdout,
             stderr=asyncio.subprocess.PIPE,
             cwd=self.directory,
             env={
@@ -93,4 +96,4 @@ async def _ended(process: asyncio.subprocess.Process, stdin: bytes | None) -> Ou
         raise
     assert process.returncode is not None
     assert "Traceback" not in err.decode(), err.decode()
-    return Outcome(process.returncode, out.decode(), err.decode())
+    return Outcome(process.returncode, (out or b"").decode(), err.decode())

@@ -2,10 +2,10 @@
 
 import json
 import secrets
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -37,6 +37,7 @@ class Call:
         idempotency_key: None for a new one.
         everything: whether to read every page.
         as_json: whether to print the answer as it comes.
+        out: where a file goes; None for standard output.
         wait: whether to wait for the end of a change.
     """
 
@@ -47,6 +48,7 @@ class Call:
     idempotency_key: str | None
     everything: bool
     as_json: bool
+    out: Path | None
     wait: bool
 
 
@@ -56,6 +58,8 @@ def run(document: Document, operation: Operation, call: Call, client: Client) ->
     Raises:
         CommandError: it was refused, could not be made, or its change was not applied.
     """
+    if operation.file_type is not None and call.out is None:
+        output.require_readable(operation.file_type)
     flags = {field.name: flag(field) for field in (*operation.query, *(operation.body or ()))}.get
     request = _request(document, operation, call, client)
     repeat = operation.outline.method == "GET" or IDEMPOTENCY_KEY in request.headers
@@ -140,8 +144,8 @@ def _show(operation: Operation, call: Call, reply: Reply) -> None:
     answer = operation.answer
     if not reply.body:
         typer.echo("Done.", err=True)
-    elif not reply.is_json:
-        sys.stdout.buffer.write(reply.body)  # a file
+    elif operation.file_type is not None:
+        output.write_file(reply.body, call.out)
     elif call.as_json or answer is None:
         output.print_json(reply.body)
     elif answer.is_list:

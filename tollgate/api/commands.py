@@ -107,12 +107,16 @@ def _parameters(operation: Operation) -> Iterator[Parameter]:
     if operation.goes_on:
         text = "Do not wait until the change is live."
         yield options.option("no_wait", bool, False, "--no-wait", help=text)
-    yield from standard_options()
+    if operation.file_type is None:
+        yield options.option("as_json", bool, False, "--json", help="The answer as it comes, for programs.")
+    else:
+        text = "Where the answer goes; what is there is replaced. [default: standard output]"
+        yield options.option("out", Path, None, "--out", metavar="FILE", help=text)
+    yield from server_options()
 
 
-def standard_options() -> Iterator[Parameter]:
-    """What every command that calls the API has."""
-    yield options.option("as_json", bool, False, "--json", help="The answer as it comes, for programs.")
+def server_options() -> Iterator[Parameter]:
+    """Which server every command that calls the API asks."""
     yield options.option(
         "server",
         str,
@@ -149,7 +153,8 @@ def _run(document: Document, operation: Operation, given: Mapping[str, Any]) -> 
         if_match=given.get("if_match"),
         idempotency_key=given.get("idempotency_key"),
         everything=given.get("everything", False),
-        as_json=given["as_json"],
+        as_json=given.get("as_json", False),
+        out=given.get("out"),
         wait=not given.get("no_wait", False),
     )
     calls.run(document, operation, call, client)

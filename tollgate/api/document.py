@@ -101,6 +101,7 @@ class Operation:
         body: the fields of the body; None if it reads none.
         headers: the names of those it reads.
         is_public: whether it works without a credential.
+        file_type: the media type of what it answers with, if that is a file and not JSON.
     """
 
     outline: Outline
@@ -111,6 +112,7 @@ class Operation:
     body: tuple[Field, ...] | None
     answer: Answer | None
     is_public: bool
+    file_type: str | None
 
     @property
     def changes_part(self) -> bool:
@@ -160,6 +162,7 @@ class Document:
             body=self._body(item, described=self._answered(item)),
             answer=self._answer(item),
             is_public=not item.get("security", self._content.get("security")),
+            file_type=_file_type(item),
         )
 
     def reader_of(self, outline: Outline) -> Outline | None:
@@ -252,9 +255,17 @@ def _name(schema: Schema) -> str:
     return str(schema.get("$ref", "")).rpartition("/")[2]
 
 
+def _success(item: Schema) -> Schema:
+    found: Schema = next(response for status, response in item["responses"].items() if _is_success(status))
+    return found
+
+
+def _file_type(item: Schema) -> str | None:
+    return next((each for each in _success(item).get("content", {}) if each != "application/json"), None)
+
+
 def _answer_schema(item: Schema) -> Schema | None:
-    success = next(response for status, response in item["responses"].items() if _is_success(status))
-    found: Schema | None = success.get("content", {}).get("application/json", {}).get("schema")
+    found: Schema | None = _success(item).get("content", {}).get("application/json", {}).get("schema")
     return found
 
 

@@ -17,7 +17,7 @@ import typer
 from tollgate.api.document import Field, Kind
 
 RESERVED: Final = frozenset({
-    *("all", "body", "data-dir", "help", "idempotency-key", "if-match", "json", "no-wait", "org", "server"),
+    *("all", "body", "data-dir", "help", "idempotency-key", "if-match", "json", "no-wait", "org", "out", "server"),
 })  # fmt: skip
 """Options that every command may have. A field of such a name is an option with `field-` before it."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tollgate.output import columns, print_list, readable
+from tollgate.output import columns, print_list, print_one, readable
 
 
 @pytest.fixture
@@ -28,7 +28,29 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("expires_at", None, "-"),
         ("models_allowed", [], "-"),
         ("models_allowed", ["gpt-*", "o3"], "gpt-*, o3"),
-        ("types", {"a": [1]}, '{"a": [1]}'),
+        ("types", {"a": [1], "b": None}, "a 1"),
+        (
+            "checks",
+            [{"name": "sums", "wrong": 0}, {"name": "holds", "wrong": 1}],
+            "name sums, wrong 0; name holds, wrong 1",
+        ),
+        ("groups", [[{"provider": "one"}]], '[[{"provider": "one"}]]'),
+        ("decision", {"decision": "charge", "amount": "0.10"}, "charge"),
+        ("decision", None, "-"),
+        (
+            "prices",
+            [
+                {"meter": "input", "unit": "1M tokens", "condition": {}, "cost": "0.15", "price": "0.18"},
+                {
+                    "meter": "input",
+                    "unit": "1M tokens",
+                    "condition": {"service_tier": "flex"},
+                    "cost": "0.07",
+                    "price": None,
+                },
+            ],
+            "input $0.18 per 1M tokens, input $0.07 per 1M tokens (service_tier flex)",
+        ),
         ("name", "a\x1b[31mb\r", "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}"),
         ("seen_at", "not a time", "not a time"),
     ],
@@ -43,6 +65,15 @@ def test_a_list_of_keys_tells_test_keys_from_live_ones(capsys: pytest.CaptureFix
     head, *rows = capsys.readouterr().out.splitlines()
     at = head.split().index("mode")
     assert [row.split()[at] for row in rows] == ["live", "test"]
+
+
+def test_many_parts_of_one_thing_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    print_one({"ok": True, "checks": [{"name": "sums", "wrong": 0, "example": None}, {"name": "holds", "wrong": 0}]})
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["ok", "yes"],
+        ["checks", "name", "sums,", "wrong", "0"],
+        ["name", "holds,", "wrong", "0"],
+    ]
 
 
 @pytest.mark.usefixtures("in_berlin")
