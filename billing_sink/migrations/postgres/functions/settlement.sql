@@ -10,92 +10,97 @@
 -- at all is posted.
 CREATE OR REPLACE FUNCTION billing.settle(p_requests jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
-    -- Another shape needs another name: a session that called the function of before still has the table of before.
-    CREATE TEMPORARY TABLE IF NOT EXISTS settling_with_slices (
-        position          bigint,
+    -- What is decided about each request. What is merely kept of it is read from p_requests when it is written, so that the rows that
+    -- are updated are narrow. Another shape needs another name: a session that called the function of before still has the table of before.
+    CREATE TEMPORARY TABLE IF NOT EXISTS settling_narrow (
+        position          bigint NOT NULL,
         request_id        text PRIMARY KEY,
-        request           jsonb,
-        mode              text,
-        outcome           text,
-        price_nano_usd    bigint,
+        org_id            text,
+        mode              text NOT NULL,
+        outcome           text NOT NULL,
+        price_nano_usd    bigint NOT NULL,
         account_id        bigint,
         slice_id          text,
+        share_nano_usd    bigint,
         held_nano_usd     bigint NOT NULL DEFAULT 0,
         late              boolean NOT NULL DEFAULT false,
-        absorbed_nano_usd bigint NOT NULL DEFAULT 0,
-        transaction_id    bigint
+        absorbed_nano_usd bigint NOT NULL DEFAULT 0
     ) ON COMMIT DELETE ROWS;
-    DELETE FROM settling_with_slices;
-
-    INSERT INTO settling_with_slices (position, request_id, request, mode, outcome, price_nano_usd, slice_id)
-    SELECT position, value ->> 'request_id', value, coalesce(value ->> 'mode', 'live'), value ->> 'outcome',
-        (value ->> 'price_nano_usd')::bigint, value ->> 'slice_id'
-    FROM jsonb_array_elements(p_requests) WITH ORDINALITY AS input (value, position);
+    DELETE FROM settling_narrow;
 
     -- Two sinks may be given the same request; the second waits here and then sees it recorded.
     PERFORM pg_advisory_xact_lock(hashtext('billing.settle'));
 
     RETURN QUERY
-        SELECT s.request_id FROM settling_with_slices s JOIN billing.requests r USING (request_id)
-        WHERE r.input_hash <> decode(s.request ->> 'input_hash', 'hex');
-    DELETE FROM settling_with_slices s USING billing.requests r WHERE r.request_id = s.request_id;
+        SELECT n.request_id FROM jsonb_to_recordset(p_requests) AS n (request_id text, input_hash text)
+        JOIN billing.requests r USING (request_id)
+        WHERE r.input_hash <> decode(n.input_hash, 'hex');
+
+    INSERT INTO settling_narrow
+        (position, request_id, org_id, mode, outcome, price_nano_usd, account_id, slice_id, share_nano_usd)
+    SELECT n.position, n.request_id, n.org_id, n.mode, n.outcome, n.price_nano_usd, a.account_id, n.slice_id,
+        CASE WHEN n.slice_id IS NOT NULL THEN n.hold_nano_usd END
+    FROM (
+        SELECT position, request_id, org_id, coalesce(mode, 'live') AS mode, outcome, price_nano_usd, slice_id, hold_nano_usd
+        FROM ROWS FROM (jsonb_to_recordset(p_requests) AS (
+            request_id text, org_id text, mode text, outcome text, price_nano_usd bigint, slice_id text,
+            hold_nano_usd bigint)) WITH ORDINALITY
+            AS input (request_id, org_id, mode, outcome, price_nano_usd, slice_id, hold_nano_usd, position)
+    ) n
+    LEFT JOIN billing.accounts a ON a.kind = 'balance' AND a.org_id = n.org_id AND a.mode = n.mode
+    WHERE NOT EXISTS (SELECT FROM billing.requests r WHERE r.request_id = n.request_id);
 
     IF EXISTS (
-        SELECT FROM settling_with_slices s
+        SELECT FROM settling_narrow s
         JOIN billing.holds h USING (request_id) JOIN billing.accounts a ON a.account_id = h.account_id
-        WHERE a.mode <> s.mode OR a.org_id <> s.request ->> 'org_id'
+        WHERE a.mode <> s.mode OR a.org_id IS DISTINCT FROM s.org_id
         UNION ALL
-        SELECT FROM settling_with_slices s
+        SELECT FROM settling_narrow s
         LEFT JOIN billing.slices l USING (slice_id) LEFT JOIN billing.accounts a ON a.account_id = l.account_id
-        WHERE s.slice_id IS NOT NULL
-          AND (a.mode, a.org_id) IS DISTINCT FROM (s.mode, s.request ->> 'org_id')
+        WHERE s.slice_id IS NOT NULL AND (a.mode, a.org_id) IS DISTINCT FROM (s.mode, s.org_id)
     ) THEN
         RAISE integrity_constraint_violation USING MESSAGE = 'what pays for a request is not its organisation''s, or of another mode';
     END IF;
 
     -- Balances first and in one order, like every other writer, so that nobody waits in a circle. Only in the books that
     -- are written: who pays with real money does not wait for play money.
-    UPDATE settling_with_slices s SET account_id = a.account_id
-    FROM billing.accounts a WHERE a.kind = 'balance' AND a.org_id = s.request ->> 'org_id' AND a.mode = s.mode;
     PERFORM FROM billing.accounts
-        WHERE account_id IN (SELECT account_id FROM settling_with_slices)
-           OR (org_id IS NULL AND mode IN (SELECT mode FROM settling_with_slices))
+        WHERE account_id IN (SELECT account_id FROM settling_narrow)
+           OR (org_id IS NULL AND mode IN (SELECT mode FROM settling_narrow))
         ORDER BY account_id FOR UPDATE;
 
-    UPDATE billing.holds h
+    WITH ended AS (
+        UPDATE billing.holds h
         SET state = CASE s.outcome WHEN 'refused' THEN 'released' WHEN 'free' THEN 'released' ELSE s.outcome END,
             finished_at = now()
-        FROM settling_with_slices s WHERE h.request_id = s.request_id AND h.state = 'held';
-    -- A hold that had expired before its line came gave its money back: the line is late and pays from what is free.
-    UPDATE settling_with_slices s SET
-        account_id = h.account_id,
-        held_nano_usd = CASE WHEN h.state = 'expired' THEN 0 ELSE h.amount_nano_usd END,
-        late = h.state = 'expired'
-        FROM billing.holds h WHERE h.request_id = s.request_id;
-
-    WITH share AS (
-        SELECT position, slice_id, (request ->> 'hold_nano_usd')::bigint AS amount
-        FROM settling_with_slices WHERE slice_id IS NOT NULL
-    ), running AS (
-        SELECT position, slice_id, amount,
-               sum(amount) OVER (PARTITION BY slice_id ORDER BY position) - amount AS taken_before
-        FROM share
+        FROM settling_narrow s WHERE h.request_id = s.request_id AND h.state = 'held'
+        RETURNING h.request_id, h.amount_nano_usd
     )
-    UPDATE settling_with_slices s SET
-        held_nano_usd = greatest(least(r.amount, l.open_nano_usd - r.taken_before), 0),
+    UPDATE settling_narrow s SET held_nano_usd = e.amount_nano_usd FROM ended e WHERE e.request_id = s.request_id;
+    -- A hold that had expired before its line came gave its money back: the line is late and pays from what is free.
+    UPDATE settling_narrow s SET late = true
+    FROM billing.holds h WHERE h.request_id = s.request_id AND h.state = 'expired';
+
+    WITH running AS (
+        SELECT position, slice_id, share_nano_usd,
+               sum(share_nano_usd) OVER (PARTITION BY slice_id ORDER BY position) - share_nano_usd AS taken_before
+        FROM settling_narrow WHERE slice_id IS NOT NULL
+    )
+    UPDATE settling_narrow s SET
+        held_nano_usd = greatest(least(r.share_nano_usd, l.open_nano_usd - r.taken_before), 0),
         late = l.closed_at IS NOT NULL
         FROM running r JOIN billing.slices l USING (slice_id) WHERE r.position = s.position;
     UPDATE billing.slices l SET settled_nano_usd = l.settled_nano_usd + s.amount,
         requests_settled = l.requests_settled + s.requests
         FROM (SELECT slice_id, sum(held_nano_usd)::bigint AS amount, count(*) AS requests
-              FROM settling_with_slices WHERE slice_id IS NOT NULL GROUP BY slice_id) s
+              FROM settling_narrow WHERE slice_id IS NOT NULL GROUP BY slice_id) s
         WHERE l.slice_id = s.slice_id;
 
     WITH need AS (
         SELECT position, account_id,
                greatest(price_nano_usd - held_nano_usd, 0) AS beyond_hold,
                greatest(held_nano_usd - price_nano_usd, 0) AS left_of_hold
-        FROM settling_with_slices
+        FROM settling_narrow
     ), running AS (
         SELECT n.position, n.beyond_hold,
                sum(n.beyond_hold) OVER (PARTITION BY n.account_id ORDER BY n.position) - n.beyond_hold AS taken_before,
@@ -103,7 +108,7 @@ BEGIN
                    + sum(n.left_of_hold) OVER (PARTITION BY n.account_id) AS free
         FROM need n LEFT JOIN billing.accounts a USING (account_id)
     )
-    UPDATE settling_with_slices s
+    UPDATE settling_narrow s
     SET absorbed_nano_usd = r.beyond_hold - greatest(least(r.beyond_hold, r.free - r.taken_before), 0)
     FROM running r WHERE r.position = s.position AND r.beyond_hold > 0;
 
@@ -112,41 +117,40 @@ BEGIN
         price_version, stream, status, error_code, response_flags, response_details, attempts, client_request_id,
         user_agent, started_at, duration_ms, first_byte_ms, bytes_received, bytes_sent, sse_events, meters,
         cost_nano_usd, price_nano_usd, absorbed_nano_usd, usage_raw, hold_nano_usd, slice_id)
-    SELECT s.request_id, decode(r.input_hash, 'hex'), s.mode, s.outcome, s.late, r.usage_source, r.org_id, r.project_id,
+    SELECT s.request_id, decode(r.input_hash, 'hex'), s.mode, s.outcome, s.late, r.usage_source, s.org_id, r.project_id,
         r.key_id, r.endpoint, r.model, r.provider, r.price_version, r.stream, r.status, r.error_code, r.response_flags,
         r.response_details, r.attempts, r.client_request_id, r.user_agent, r.started_at, r.duration_ms,
         r.first_byte_ms, r.bytes_received, r.bytes_sent, r.sse_events, r.meters, r.cost_nano_usd, s.price_nano_usd,
         s.absorbed_nano_usd, r.usage_raw, r.hold_nano_usd, s.slice_id
-    FROM settling_with_slices s, jsonb_to_record(s.request) AS r (
-        input_hash text, usage_source text, org_id text, project_id text, key_id text, endpoint text, model text,
+    FROM jsonb_to_recordset(p_requests) AS r (
+        request_id text, input_hash text, usage_source text, project_id text, key_id text, endpoint text, model text,
         provider text, price_version bigint, stream boolean, status integer, error_code text, response_flags text,
         response_details text, attempts integer, client_request_id text, user_agent text, started_at timestamptz,
         duration_ms bigint, first_byte_ms bigint, bytes_received bigint, bytes_sent bigint, sse_events integer,
         meters jsonb, cost_nano_usd bigint, usage_raw jsonb, hold_nano_usd bigint)
+    JOIN settling_narrow s USING (request_id)
     ORDER BY s.position;
 
     UPDATE billing.accounts a SET held_nano_usd = a.held_nano_usd - h.amount
-    FROM (SELECT account_id, sum(held_nano_usd)::bigint AS amount FROM settling_with_slices GROUP BY account_id) h
+    FROM (SELECT account_id, sum(held_nano_usd)::bigint AS amount FROM settling_narrow GROUP BY account_id) h
     WHERE a.account_id = h.account_id AND h.amount > 0;
 
     WITH posted AS (
         INSERT INTO billing.transactions (kind, request_id, mode)
-        SELECT 'usage', request_id, mode FROM settling_with_slices WHERE price_nano_usd > 0 ORDER BY position
+        SELECT 'usage', request_id, mode FROM settling_narrow WHERE price_nano_usd > 0 ORDER BY position
         RETURNING transaction_id, request_id
     )
-    UPDATE settling_with_slices s SET transaction_id = p.transaction_id FROM posted p WHERE p.request_id = s.request_id;
-
     INSERT INTO billing.entries (transaction_id, account_id, amount_nano_usd, mode)
-    SELECT transaction_id, account_id, amount, mode FROM (
-        SELECT transaction_id, account_id, absorbed_nano_usd - price_nano_usd AS amount, mode FROM settling_with_slices
-        UNION ALL
-        SELECT s.transaction_id, a.account_id, -s.absorbed_nano_usd, s.mode
-            FROM settling_with_slices s JOIN billing.accounts a ON a.kind = 'platform_absorbed' AND a.mode = s.mode
-        UNION ALL
-        SELECT s.transaction_id, a.account_id, s.price_nano_usd, s.mode
-            FROM settling_with_slices s JOIN billing.accounts a ON a.kind = 'revenue' AND a.mode = s.mode
-    ) entry
-    WHERE transaction_id IS NOT NULL AND amount <> 0;
+    SELECT p.transaction_id, side.account_id, side.amount_nano_usd, s.mode
+    FROM posted p
+    JOIN settling_narrow s USING (request_id)
+    JOIN billing.accounts revenue ON revenue.kind = 'revenue' AND revenue.mode = s.mode
+    JOIN billing.accounts absorbed ON absorbed.kind = 'platform_absorbed' AND absorbed.mode = s.mode
+    CROSS JOIN LATERAL (VALUES
+        (s.account_id, s.absorbed_nano_usd - s.price_nano_usd),
+        (absorbed.account_id, -s.absorbed_nano_usd),
+        (revenue.account_id, s.price_nano_usd)) side (account_id, amount_nano_usd)
+    WHERE side.amount_nano_usd <> 0;
 END $$;
 
 -- Moves a spool's offset; false, and nothing changed, if it is not where the caller thinks.
