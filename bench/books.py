@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ CHAT_MODELS: Final = 12
 MESSAGES_MODELS: Final = 4
 _BALANCE: Final = 10**13
 _HOLD: Final = 9_840_450
+_SLICE_PPM: Final = 20_000
 _AT_ONCE: Final = 100
 """More updates of one row in a transaction get slower and slower: none of its versions can be cleaned up."""
 _ROWS_AT_ONCE: Final = 500_000
@@ -39,6 +41,13 @@ _FILL = """
     FROM posted p JOIN filling f ON f.id = p.request_id
     CROSS JOIN LATERAL (VALUES (f.account_id, -2), (f.revenue_id, 2)) side (account_id, amount);
 """
+
+
+class PaidBy(StrEnum):
+    """What money is set aside in: a slice for many requests, as usual, or a hold for each, as near the end of the money."""
+
+    SLICE = "a slice"
+    HOLD = "a hold each"
 
 
 async def open_books(database: asyncpg.Connection, *, orgs: int) -> None:
@@ -139,13 +148,21 @@ def finished(request_id: str, rng: random.Random, *, orgs: int, price_version: i
     return refused(request_id)
 
 
-async def place_holds(database: asyncpg.Connection, lines: Sequence[Json]) -> None:
-    """A hold for each request that was admitted."""
-    admitted = [
-        (each["request_id"], each["grant"]["org_id"], _HOLD)
-        for each in lines
-        if isinstance(each["grant"], dict) and "hold_nano_usd" in each["grant"]
-    ]
+async def set_aside(database: asyncpg.Connection, lines: Sequence[Json], paid_by: PaidBy, *, seed: int) -> None:
+    """What pays for each request that was admitted; where that is a slice, its grant says so."""
+    grants = [(line, line["grant"]) for line in lines]
+    paying = [(line, grant) for line, grant in grants if isinstance(grant, dict) and "hold_nano_usd" in grant]
+    if paid_by is PaidBy.SLICE:
+        for _, grant in paying:
+            grant["slice_id"] = f"slice_{seed}_{grant['org_id']}"
+        opened = sorted({(grant["slice_id"], grant["org_id"], _SLICE_PPM) for _, grant in paying})
+        for first in range(0, len(opened), _AT_ONCE):
+            await database.executemany(
+                "SELECT billing.open_slice($1, $2, 'live', 'bench', $3, 1, 'infinity')",
+                opened[first : first + _AT_ONCE],
+            )
+        return
+    admitted = [(line["request_id"], grant["org_id"], _HOLD) for line, grant in paying]
     for first in range(0, len(admitted), _AT_ONCE):
         await database.executemany(
             "SELECT billing.place_hold($1, $2, 'key_demo', $3, 'infinity')", admitted[first : first + _AT_ONCE]

@@ -1,8 +1,9 @@
 """`python -m bench.sink_lines`: how many lines of the spool a second one billing sink rates and posts, and what that costs.
 
 The real process on a Postgres of its own. The spool is full before it starts, with a mix of models, dialects and outcomes, and
-every admitted request has a hold; ClickHouse is not there, so nothing is exported meanwhile. Measured from the first batch that
-is in the ledger to the last, so that starting up is not in it. Rounds alternate between the numbers of organisations.
+money is set aside for every admitted request; ClickHouse is not there, so nothing is exported meanwhile. Measured from the first
+batch that is in the ledger to the last, so that starting up is not in it. Rounds alternate between the numbers of organisations
+and between what pays.
 """
 
 import argparse
@@ -21,9 +22,10 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from bench.books import fill, finished, open_books, place_holds
+from bench.books import PaidBy, fill, finished, open_books, set_aside
 from bench.processes import cpu_s
 from billing_sink.spool import spool_id
 from gateway_core.contract import SPOOL_FILE
@@ -90,15 +92,17 @@ async def read_spool(dsn: str, directory: Path, postgres_pid: int, lines: int) -
         await database.close()
 
 
-async def measure(dsn: str, spool: Path, postgres_pid: int, *, orgs: int, lines: int, seed: int) -> Round:
-    """One round: a new spool, its holds, and a sink that reads it."""
+async def measure(
+    dsn: str, spool: Path, postgres_pid: int, *, orgs: int, paid_by: PaidBy, lines: int, seed: int
+) -> Round:
+    """One round: a new spool, what pays for it, and a sink that reads it."""
     rng = random.Random(seed)  # noqa: S311 - repeatable
     database = await asyncpg.connect(dsn)
     version = await database.fetchval("SELECT max(revision) FROM catalog.revisions")
     written = [
         finished(f"{seed:08x}-{rng.getrandbits(96):024x}", rng, orgs=orgs, price_version=version) for _ in range(lines)
     ]
-    await place_holds(database, written)
+    await set_aside(database, written, paid_by, seed=seed)
     await database.close()
     spool.mkdir()  # noqa: ASYNC240 - nothing else runs in this process
     (spool / SPOOL_FILE).write_bytes(b"".join(render(each) + b"\n" for each in written))
@@ -127,19 +131,24 @@ async def run(orgs: Sequence[int], ledger_rows: int, lines: int, rounds: int) ->
         async with running_postgres(directory / "postgres") as dsn:
             pid = int((directory / "postgres" / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
             dsns = {count: await filled(dsn, orgs=count, ledger_rows=ledger_rows) for count in orgs}
-            found: dict[int, list[Round]] = {count: [] for count in orgs}
-            for number in range(rounds):
-                for count, own_dsn in dsns.items():
-                    spool = directory / f"spool-{count}-{number}"
-                    found[count].append(await measure(own_dsn, spool, pid, orgs=count, lines=lines, seed=number))
+            found: dict[tuple[int, PaidBy], list[Round]] = {
+                (count, paid_by): [] for count in orgs for paid_by in PaidBy
+            }
+            turns = [each for _ in range(rounds) for each in found]
+            for seed, (count, paid_by) in enumerate(track(turns, "Rounds", console=console)):
+                spool = directory / f"spool-{seed}"
+                found[count, paid_by].append(
+                    await measure(dsns[count], spool, pid, orgs=count, paid_by=paid_by, lines=lines, seed=seed)
+                )
     table = Table(
         title=f"A ledger of {ledger_rows:,} requests, load average {os.getloadavg()[0]:.1f}", title_justify="left"
     )
-    for column in ("organisations", "lines/s", "sink CPU µs/line", "Postgres CPU µs/line"):
+    for column in ("organisations", "paid by", "lines/s", "sink CPU µs/line", "Postgres CPU µs/line"):
         table.add_column(column, justify="right")
-    for count, results in found.items():
+    for (count, paid_by), results in found.items():
         table.add_row(
             f"{count:,}",
+            paid_by,
             *(
                 f"{statistics.median(values):,.0f}"
                 for values in (
