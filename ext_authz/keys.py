@@ -2,14 +2,19 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.clock import Monotonic
 from gateway_core.ids import OrgId
 
+T = TypeVar("T")
+
 ASK_AGAIN_S: Final = 0.5
 """How often a store that is away is asked about one key."""
+
+ENTRIES_PER_ABSENT: Final = 10
+"""For so many keys one is remembered that does not exist. Anybody can invent some, and pushes out only others by that."""
 
 
 class KeyStore(Protocol):
@@ -25,13 +30,13 @@ class KeyStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    key: ApiKey | None
+    key: ApiKey
     read_s: float
     fresh_until_s: float
 
 
 class KeyCache:
-    """Remembers keys and the absence of keys, for a time and up to a number.
+    """Remembers keys and the absence of keys, for a time and up to a number; what was used longest ago is forgotten first.
 
     A change is pushed by `forget` or `forget_org`; the time to live bounds what a lost push could do. While the store is away, a key that it
     has shown not long ago is still good, unless it is known to have changed: who cannot be asked cannot have revoked it
@@ -57,11 +62,13 @@ class KeyCache:
     ) -> None:
         self._store = store
         self._entries_max = entries_max
+        self._absent_max = max(1, entries_max // ENTRIES_PER_ABSENT)
         self._ttl_s = ttl_ms / 1000
         self._stale_s = stale_ms / 1000
         self._trouble = trouble
         self._monotonic = monotonic
         self._entries: OrderedDict[KeyHash, _Entry] = OrderedDict()
+        self._absent: OrderedDict[KeyHash, float] = OrderedDict()
         self._changes = 0
         self._silence_s = silence_s
         self._heard_s = monotonic()
@@ -77,42 +84,60 @@ class KeyCache:
         if not self._is_doubting and self._monotonic() > self._heard_s + self._silence_s:
             self._is_doubting = True
             self.doubt_all()
+        now_s = self._monotonic()
         entry = self._entries.get(key_hash)
-        if entry is not None and entry.fresh_until_s > self._monotonic():
+        if entry is not None and entry.fresh_until_s > now_s:
+            self._entries.move_to_end(key_hash)
             return entry.key
+        if self._absent.get(key_hash, now_s) > now_s:
+            return None
         changes = self._changes
         try:
             key = await self._store.find(key_hash)
         except self._trouble:
             # Looked up again: it may have been forgotten meanwhile.
             entry = self._entries.get(key_hash)
-            if entry is None or entry.key is None or self._monotonic() >= entry.read_s + self._stale_s:
+            if entry is None or self._monotonic() >= entry.read_s + self._stale_s:
                 raise
             self._entries[key_hash] = replace(entry, fresh_until_s=self._monotonic() + ASK_AGAIN_S)
             return entry.key
         # A change announced while the store was being asked may be newer than its answer: do not keep that.
         if changes == self._changes:
-            now_s = self._monotonic()
-            self._entries[key_hash] = _Entry(key, now_s, now_s + self._ttl_s)
-            self._entries.move_to_end(key_hash)
-            if len(self._entries) > self._entries_max:
-                self._entries.popitem(last=False)
+            self._remember(key_hash, key)
         return key
+
+    def _remember(self, key_hash: KeyHash, key: ApiKey | None) -> None:
+        now_s = self._monotonic()
+        if key is None:
+            self._entries.pop(key_hash, None)
+            _put(self._absent, key_hash, now_s + self._ttl_s, self._absent_max)
+        else:
+            self._absent.pop(key_hash, None)
+            _put(self._entries, key_hash, _Entry(key, now_s, now_s + self._ttl_s), self._entries_max)
 
     def forget(self, key_hash: KeyHash) -> None:
         """This key has changed."""
         self._changes += 1
         self._entries.pop(key_hash, None)
+        self._absent.pop(key_hash, None)
 
     def forget_org(self, org_id: OrgId) -> None:
         """Every key of this organisation has changed."""
         self._changes += 1
-        gone = [key_hash for key_hash, entry in self._entries.items() if entry.key and entry.key.org_id == org_id]
+        gone = [key_hash for key_hash, entry in self._entries.items() if entry.key.org_id == org_id]
         for key_hash in gone:
             del self._entries[key_hash]
 
     def doubt_all(self) -> None:
         """Changes may have been missed: each key is read again before it is used, if the store can be asked."""
         self._changes += 1
+        self._absent.clear()
         for key_hash, entry in self._entries.items():
             self._entries[key_hash] = replace(entry, fresh_until_s=float("-inf"))
+
+
+def _put(memory: OrderedDict[KeyHash, T], key_hash: KeyHash, value: T, most: int) -> None:
+    memory[key_hash] = value
+    memory.move_to_end(key_hash)
+    if len(memory) > most:
+        memory.popitem(last=False)

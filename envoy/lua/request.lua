@@ -14,6 +14,7 @@ local QUOTE, BACKSLASH, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.CLOSE_BRA
 -- By the beginning of a key; gateway_core/api_keys.py.
 local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
 local KEY_LENGTH, KEY_PREFIX_LENGTH = 60, 11
+local QUOTES_MAX = 2 ^ 21        -- in a body; 10,000 messages have some 80,000
 
 -- Paths and methods we serve; gateway_core/endpoints.py holds the same table.
 local ENDPOINTS = {
@@ -43,8 +44,19 @@ local THINKING_FIELDS = { budget_tokens = true }
 -- What bounds the output where the client bounds it by nothing.
 local OUTPUT_BOUND = { chat = "max_completion_tokens", messages = "max_tokens" }
 
+-- Whether there are so many quotation marks that it would take long to look for words: each of those begins with one.
+local function has_too_many_quotes(s)
+  local i = 0
+  for _ = 0, QUOTES_MAX do
+    i = find(s, '"', i + 1, true)
+    if not i then return false end
+  end
+  return true
+end
+
 -- The body as a whole: one object and nothing behind it. Returns the index of its closing brace, or nil and what is wrong.
 local function scan_body(s, first, last)
+  if has_too_many_quotes(s) then return nil, "The body has more than 2,097,152 quotation marks." end
   local close, problem = scan_object(s, 1, REQUEST_FIELDS, first, last)
   if not close then return nil, problem end
   local _, rest = skip_space(s, close + 1)

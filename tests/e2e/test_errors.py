@@ -69,6 +69,7 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o-mini", "x": {"y": 1,}}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": {1: 1}}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": [[], {}, [}]}', "invalid_json"),
+        pytest.param(b'{"model": "gpt-4o-mini", "x": "' + b'\\"' * 2**21 + b'"}', "invalid_json", id="quotes"),
         (b'{"model": "gpt-4o-mini", "x": -+1}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": 1.e5}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": NaN}', "invalid_json"),
@@ -94,7 +95,7 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
 async def test_a_malformed_body_is_refused_with_400(
     stack: Stack, session: aiohttp.ClientSession, body: bytes, code: str
 ) -> None:
-    async with session.post(CHAT, data=body, headers=stack.headers) as response:
+    async with session.post(CHAT, data=BytesIO(body), headers=stack.headers) as response:
         assert response.status == 400
         assert (await error_of(response))["code"] == code
 

@@ -39,7 +39,7 @@ def cache(
     store: Keys,
     clock: Clock | None = None,
     *,
-    entries_max: int = 10,
+    entries_max: int = 100,
     ttl_ms: int = 60_000,
     stale_ms: int = 120_000,
     silence_s: float = math.inf,
@@ -90,19 +90,19 @@ async def test_a_time_to_live_of_zero_remembers_nothing() -> None:
     assert len(store.asked) == 2
 
 
-async def test_the_oldest_entry_makes_room_for_a_new_one() -> None:
-    store = Keys()
+async def test_the_key_that_was_used_longest_ago_makes_room_for_a_new_one() -> None:
+    store = Keys({HASH: KEY, OTHER: KEY, THIRD: KEY})
     keys = cache(store, entries_max=2)
-    for key_hash in (HASH, OTHER, THIRD):
+    for key_hash in (HASH, OTHER, HASH, THIRD):
         await keys.find(key_hash)
     store.asked.clear()
-    for key_hash in (OTHER, THIRD, HASH):
+    for key_hash in (HASH, THIRD, OTHER):
         await keys.find(key_hash)
-    assert store.asked == [HASH]
+    assert store.asked == [OTHER]
 
 
-async def test_an_entry_that_was_read_again_counts_as_new() -> None:
-    store, clock = Keys(), Clock()
+async def test_a_key_that_was_read_again_counts_as_new() -> None:
+    store, clock = Keys({HASH: KEY, OTHER: KEY, THIRD: KEY}), Clock()
     keys = cache(store, clock, entries_max=2, ttl_ms=1000)
     await keys.find(HASH)
     clock.seconds += 0.6
@@ -116,11 +116,28 @@ async def test_an_entry_that_was_read_again_counts_as_new() -> None:
     assert store.asked == [OTHER]
 
 
-async def test_made_up_keys_never_take_more_room_than_there_is() -> None:
-    keys = cache(Keys(), entries_max=5)
-    for n in range(100):
-        await keys.find(KeyHash(n.to_bytes(32)))
-    assert len(keys._entries) == 5
+async def test_made_up_keys_take_little_room_and_no_keys_place() -> None:
+    store = Keys({HASH: KEY, OTHER: KEY})
+    keys = cache(store, entries_max=50)
+    await keys.find(HASH)
+    await keys.find(OTHER)
+    made_up = [KeyHash(n.to_bytes(32)) for n in range(1000)]
+    for key_hash in made_up:
+        await keys.find(key_hash)
+    store.asked.clear()
+    for key_hash in (HASH, OTHER, *reversed(made_up)):
+        await keys.find(key_hash)
+    # The last five were remembered; while the others are asked for, those are still the newest.
+    assert store.asked == list(reversed(made_up))[5:]
+
+
+async def test_a_key_that_comes_to_be_is_found_once_it_is_announced() -> None:
+    store = Keys()
+    keys = cache(store)
+    assert await keys.find(HASH) is None
+    store.keys[HASH] = KEY
+    keys.forget(HASH)
+    assert await keys.find(HASH) == KEY
 
 
 async def test_a_key_that_changed_is_asked_for_again_and_only_that_one() -> None:
