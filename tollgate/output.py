@@ -16,7 +16,7 @@ from gateway_core.money import NanoUsd, format_usd
 from tollgate.errors import UsageError
 
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
-    "AuditEntry": ("at", "action", "target_id", "actor_kind", "actor_id"),
+    "AuditEntry": ("at", "action", "target_id", "actor_kind", "actor", "actor_id"),
     "Deployment": ("model", "provider", "upstream_model"),
     "Invitation": ("id", "email", "role", "expires_at"),
     "Key": ("id", "name", "mode", "hint", "project_id", "disabled", "last_used_at", "expires_at"),

@@ -126,6 +126,10 @@ class AuditEntry(Resource):
     org_id: str | None
     actor_kind: str
     actor_id: str
+    actor: str | None = Field(
+        description="Who that is, for people: the address of a user, the name of a machine token; null where there is neither, and for who "
+        "runs the installation in the log of an organisation."
+    )
     action: str
     target_id: str
     before: dict[str, object] | None

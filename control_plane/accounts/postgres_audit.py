@@ -74,9 +74,13 @@ async def list_entries(
     """Entries of an organisation (None: of all and of the platform), newest first, each with its position."""
     rows = await db.fetch(
         """
-        SELECT * FROM accounts.audit_log
-        WHERE ($1::text IS NULL OR org_id = $1) AND ($2::bigint IS NULL OR seq < $2)
-        ORDER BY seq DESC LIMIT $3
+        SELECT l.*, coalesce(u.email, t.name) AS actor FROM accounts.audit_log l
+        LEFT JOIN accounts.users u
+            ON l.actor_kind = 'user' AND u.user_id = l.actor_id AND ($1::text IS NULL OR NOT u.is_operator)
+        LEFT JOIN accounts.machine_tokens t
+            ON l.actor_kind = 'token' AND t.token_id = l.actor_id AND ($1::text IS NULL OR t.org_id = $1)
+        WHERE ($1::text IS NULL OR l.org_id = $1) AND ($2::bigint IS NULL OR l.seq < $2)
+        ORDER BY l.seq DESC LIMIT $3
         """,
         org_id,
         before_seq,

@@ -238,10 +238,16 @@ async def test_every_change_is_in_the_audit_log_with_who_what_before_and_after(a
     assert [entry["action"] for entry in entries] == ["key.change", "key.create", "user.register", "org.create"]
     newest = entries[0]
     assert (newest["actor_kind"], newest["actor_id"], newest["target_id"]) == ("user", owner.user_id, made["id"])
+    assert newest["actor"] == owner.email
     assert (newest["before"]["name"], newest["after"]["name"]) == ("first", "second")
     assert newest["request_id"] == changed.headers["x-request-id"]
     assert made["key"] not in json.dumps(entries)
-    everything = await api.as_(await api.operator_token()).get("/audit")
+    operator = api.as_(await api.operator_token())
+    await operator.patch(f"{owner.org}/keys/{made['id']}", {"name": "third"}, match=2)
+    # Tenants are not told who runs the installation.
+    assert (await owner.api.get(f"{owner.org}/audit"))["data"][0]["actor"] is None
+    everything = await operator.get("/audit")
+    assert everything["data"][0]["actor"]
     assert "session.open" in {entry["action"] for entry in everything["data"]}
     for statement in ("UPDATE accounts.audit_log SET action = 'x'", "DELETE FROM accounts.audit_log"):
         with pytest.raises(asyncpg.RaiseError, match="append-only"):
