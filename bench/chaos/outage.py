@@ -37,17 +37,20 @@ class Outage:
     Attributes:
         seconds: how long there was no Postgres at all.
         served: requests answered during it, from slices.
-        refused: requests refused during it, by their status.
-        unmetered: served requests of whom no slice can have covered; always 0.
+        refused: requests refused during it.
+        refused_of_plenty: of those, to organisations whose slices last.
+        unmetered: served to an organisation that has no slice.
         served_s: from its end until everybody was served again.
         newcomer_exit: how a process of ext_authz ended that was started meanwhile.
         is_configuration_kept: whether Envoy has what it had.
         api: what the API answered: status, content type, Retry-After.
+        stranger: what a key was answered that had never been used before.
     """
 
     seconds: float
     served: int
     refused: int
+    refused_of_plenty: int
     unmetered: int
     served_s: float
     newcomer_exit: int
@@ -93,6 +96,9 @@ async def outage(stack: Stack, load: Load, customers: Customers, seconds: float)
         seconds=ended_s - began_s,
         served=sum(each.status == _OK for each in during),
         refused=sum(each.is_refused for each in during),
+        refused_of_plenty=sum(
+            each.is_refused and each.org_id in (customers.wealthy.org_id, customers.playing.org_id) for each in during
+        ),
         unmetered=sum(each.status == _OK and each.org_id == customers.scarce.org_id for each in during),
         served_s=served_again_s(seen, ended_s),
         newcomer_exit=newcomer_exit,

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from bench.chaos.books import Returned, Watch
 from bench.chaos.outage import Outage
-from bench.chaos.rounds import PROCESSES, Round, Settlement
+from bench.chaos.rounds import VICTIMS, Round, Settlement
 from bench.chaos.run import Findings
 from gateway_core.money import format_usd
 
@@ -16,14 +16,14 @@ WRONG = ("lost", "doubled", "unmetered", "mistaken")
 
 
 def print_rounds(console: Console, rounds: Sequence[Round]) -> None:
-    """A row for each process, and one for all."""
+    """A row for each victim, and one for all rounds."""
     table = Table(title="kill -9 under load", title_justify="left")
-    table.add_column("process")
+    table.add_column("killed")
     for column in (*COLUMNS, *WRONG, "cut or 503", "served again s (median, slowest)", "back s (slowest)"):
         table.add_column(column, justify="right")
-    for process in PROCESSES:
-        table.add_row(process, *_row([each for each in rounds if each.process == process]))
-    table.add_row("all", *_row(rounds), style="bold")
+    for victim in VICTIMS:
+        table.add_row(victim, *_row([each for each in rounds if each.victim == victim]))
+    table.add_row("sum", *_row(rounds), style="bold")
     console.print(table)
 
 
@@ -53,7 +53,8 @@ def print_outage(console: Console, found: Outage) -> None:
     status, content_type, retry_after = found.api
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found.verdict.outcomes.items()))
     console.print(
-        f"Postgres away for {found.seconds:.0f} s: {found.served} requests served from slices, {found.refused} refused,"
+        f"Postgres away for {found.seconds:.0f} s: {found.served} requests served from slices, {found.refused} refused"
+        f" ({found.refused_of_plenty} of them to who has plenty),"
         f" {found.unmetered} let through unmetered; a key never seen before: {found.stranger}; the API: {status} {content_type},"
         f" Retry-After {retry_after}; an ext_authz started meanwhile ended with {found.newcomer_exit}; Envoy"
         f" {'kept' if found.is_configuration_kept else 'LOST'} its configuration. Everybody served again after"

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -15,6 +15,9 @@ from gateway_core.mode import Mode
 from tests.support.stack import Stack, eventually
 
 PROCESSES: Final = ("billing_sink", "ext_authz", "postgres", "envoy", "clickhouse", "valkey", "control_plane")
+ALL: Final = "all at once"
+VICTIMS: Final[Mapping[str, Sequence[str]]] = {**{name: (name,) for name in PROCESSES}, ALL: PROCESSES}
+"""What is killed in one round, by what it is called."""
 BEFORE_S: Final = (0.3, 2.0)
 AFTER_S: Final = (0.3, 1.0)
 BACK_S_MAX: Final = 60.0
@@ -31,26 +34,31 @@ class Customers:
     """Who asks.
 
     Attributes:
-        with_slices: one with plenty, one whose slices are used up quickly, one that spends play money.
+        wealthy: spends slices that last.
+        playing: the same with play money.
+        modest: spends slices that are used up quickly.
         scarce: near the end of its money; each of its requests has a hold of its own.
     """
 
-    with_slices: Sequence[Customer]
+    wealthy: Customer
+    playing: Customer
+    modest: Customer
     scarce: Customer
 
     @property
     def all(self) -> Sequence[Customer]:
         """Every one of them."""
-        return (*self.with_slices, self.scarce)
+        return (self.wealthy, self.playing, self.modest, self.scarce)
 
     @classmethod
     async def made(cls, stack: Stack) -> "Customers":
         """In a stack that has just been started."""
-        wealthy = Customer("org_wealthy", await stack.make_key("wealthy", balance="1000"))
-        modest = Customer("org_modest", await stack.make_key("modest", balance="2"))
-        playing = Customer("org_playing", await stack.make_key("playing", balance="1", mode=Mode.TEST))
-        scarce = Customer("org_scarce", await stack.make_key("scarce", balance=SCARCE_USD))
-        return cls((wealthy, modest, playing), scarce)
+        return cls(
+            wealthy=Customer("org_wealthy", await stack.make_key("wealthy", balance="1000")),
+            playing=Customer("org_playing", await stack.make_key("playing", balance="1", mode=Mode.TEST)),
+            modest=Customer("org_modest", await stack.make_key("modest", balance="2")),
+            scarce=Customer("org_scarce", await stack.make_key("scarce", balance=SCARCE_USD)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +66,13 @@ class Round:
     """What came of one.
 
     Attributes:
-        process: that was killed.
+        victim: a name in `VICTIMS`.
         back_s: until it was there again and ready.
         served_s: until everybody who was refused was served again; 0 if nobody was.
         refused: requests that were refused or cut off by it.
     """
 
-    process: str
+    victim: str
     back_s: float
     served_s: float
     refused: int
@@ -72,27 +80,29 @@ class Round:
 
 
 def order(rounds: int, rng: random.Random) -> Iterator[str]:
-    """Every process once in each round, in an order of its own."""
+    """Every name in `VICTIMS` once in each round, in an order of its own."""
     for _ in range(rounds):
-        yield from rng.sample(PROCESSES, len(PROCESSES))
+        yield from rng.sample(list(VICTIMS), len(VICTIMS))
 
 
-async def kill_round(stack: Stack, load: Load, customers: Customers, process: str, rng: random.Random) -> Round:
-    """Kill one process under load, wait until it is back, and look everything through.
+async def kill_round(stack: Stack, load: Load, customers: Customers, victim: str, rng: random.Random) -> Round:
+    """Kill under load, wait until what was killed is back, and look everything through.
 
     Raises:
         KilledTooManyError: something else ended as well.
         WrongBooksError: as it says.
     """
     await books.fill_up(stack, customers.scarce.org_id, SCARCE_USD)
-    before, begin = stack.endpoints["pids"], len(load.seen)
+    before, begin, killed = stack.endpoints["pids"], len(load.seen), VICTIMS[victim]
     async with load.running():
         await asyncio.sleep(rng.uniform(*BEFORE_S))
-        pid = stack.kill(process)
+        for process in killed:
+            stack.kill(process)
         killed_s = monotonic()
 
         async def is_back() -> bool:
-            return bool(stack.endpoints["pids"].get(process, pid) != pid)
+            pids = stack.endpoints["pids"]
+            return all(pids.get(process, before[process]) != before[process] for process in killed)
 
         await eventually(is_back, deadline_s=BACK_S_MAX)
         back_s = monotonic() - killed_s
@@ -102,14 +112,14 @@ async def kill_round(stack: Stack, load: Load, customers: Customers, process: st
             return all(_is_served(load.seen[begin:], customer, killed_s + back_s) for customer in customers.all)
 
         await eventually(is_served, deadline_s=BACK_S_MAX)
-    _require_unharmed(stack, before, but=process)
+    _require_unharmed(stack, before, but=victim)
     seen = load.seen[begin:]
     return Round(
-        process=process,
+        victim=victim,
         back_s=back_s,
         served_s=served_again_s(seen, killed_s),
         refused=sum(each.is_refused for each in seen),
-        verdict=await account_for(stack, seen, envoy_killed_s=killed_s if process == "envoy" else None),
+        verdict=await account_for(stack, seen, envoy_killed_s=killed_s if "envoy" in killed else None),
     )
 
 
@@ -130,7 +140,7 @@ def _is_served(seen: Sequence[Seen], customer: Customer, since_s: float) -> bool
 
 def _require_unharmed(stack: Stack, before: dict[str, int], *, but: str) -> None:
     after = stack.endpoints["pids"]
-    if ended := [name for name, pid in before.items() if name != but and after.get(name) != pid]:
+    if ended := [name for name, pid in before.items() if name not in VICTIMS[but] and after.get(name) != pid]:
         raise KilledTooManyError(f"{but} was killed, and these ended too: {ended}")
 
 
@@ -158,11 +168,7 @@ async def settlement(stack: Stack, load: Load, customers: Customers, watch: Watc
     verdict = await account_for(stack, seen)
     assert verdict.is_good, verdict
     # A client may hear of the end of its answer after the ledger does.
-    waited_s = sorted(
-        max(0.0, watch.first_seen_s[each.client_request_id] - each.ended_s)
-        for each in seen
-        if each.client_request_id in watch.first_seen_s
-    )
+    waited_s = sorted(max(0.0, watch.first_seen_s[each.client_request_id] - each.ended_s) for each in seen)
     return Settlement(
         requests=len(waited_s),
         p50_s=waited_s[len(waited_s) // 2],

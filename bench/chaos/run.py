@@ -1,4 +1,4 @@
-"""The whole of it on one stack: a calm stretch, every process killed so many times, an outage of Postgres, and the end."""
+"""The whole of it on one stack: a calm stretch, everything killed so many times, an outage of Postgres, and the end."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ async def run(
     Args:
         stack: fresh.
         seed: of the load, of the order and of the moments.
-        rounds: how often each process is killed.
+        rounds: how often each is killed.
         outage_s: how long Postgres is away.
         calm_s: how long settlement is measured.
         say: told how far it is.
@@ -53,11 +53,11 @@ async def run(
     async with books.watching(stack) as watch:
         calm = await settlement(stack, load, customers, watch, calm_s)
         killed: list[Round] = []
-        for process in order(rounds, rng):
-            found = await kill_round(stack, load, customers, process, rng)
+        for victim in order(rounds, rng):
+            found = await kill_round(stack, load, customers, victim, rng)
             killed.append(found)
             say(
-                f"{len(killed)}: {process} killed under {found.verdict.requests} requests, back after {found.back_s:.1f} s"
+                f"{len(killed)}: {victim} killed under {found.verdict.requests} requests, back after {found.back_s:.1f} s"
                 f"{'' if found.verdict.is_good else f': {found.verdict}'}"
             )
         away = await outage(stack, load, customers, outage_s)

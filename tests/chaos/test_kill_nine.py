@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from bench.chaos.rounds import PROCESSES
+from bench.chaos.rounds import ALL, VICTIMS
 from bench.chaos.run import Findings, run
 from tests.support.stack import running_stack
 
@@ -25,12 +25,12 @@ async def findings(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fi
 
 
 async def test_whatever_is_killed_nothing_is_lost_doubled_or_let_through_unmetered(findings: Findings) -> None:
-    assert sorted(each.process for each in findings.rounds) == sorted(PROCESSES)
+    assert sorted(each.victim for each in findings.rounds) == sorted(VICTIMS)
     for each in findings.rounds:
-        assert each.verdict.is_good, (each.process, each.verdict)
+        assert each.verdict.is_good, (each.victim, each.verdict)
         assert each.verdict.outcomes["settled"] > 0
         # Nobody else's death takes a line along.
-        assert each.process == "envoy" or not each.verdict.expired
+        assert "envoy" in VICTIMS[each.victim] or not each.verdict.expired
 
 
 async def test_no_balance_is_ever_below_zero(findings: Findings) -> None:
@@ -40,8 +40,8 @@ async def test_no_balance_is_ever_below_zero(findings: Findings) -> None:
 
 async def test_only_who_needs_what_was_killed_notices_and_only_until_it_is_back(findings: Findings) -> None:
     for each in findings.rounds:
-        assert each.process in ("ext_authz", "postgres", "envoy") or each.refused == 0, each.process
-        assert each.served_s < 20
+        assert each.victim in ("ext_authz", "postgres", "envoy", ALL) or each.refused == 0, each.victim
+        assert each.served_s < 60
 
 
 async def test_requests_settle_within_two_seconds_of_their_end(findings: Findings) -> None:
@@ -52,6 +52,7 @@ async def test_requests_settle_within_two_seconds_of_their_end(findings: Finding
 async def test_while_postgres_is_away_who_is_known_is_served_from_slices_and_nobody_else(findings: Findings) -> None:
     away = findings.outage
     assert away.served > 50
+    assert away.refused_of_plenty == 0
     assert away.unmetered == 0
     assert away.stranger == 503
     assert away.verdict.is_good, away.verdict
