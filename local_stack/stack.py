@@ -160,7 +160,9 @@ class _Board:
             self._progress.ready(self._reachable_at, self._providers)
 
     def _write_endpoints(self) -> None:
-        pids = {status.name: status.pid for status in self._statuses.values() if status.pid is not None}
+        # One that is starting at the same moment is named once it is ready itself.
+        up = (status for status in self._statuses.values() if status.state is State.UP)
+        pids = {status.name: status.pid for status in up if status.pid is not None}
         self._reachable_at = dataclasses.replace(self._reachable_at, pids={**self._reachable_at.pids, **pids})
         self._reachable_at.write(self._directory.endpoints)
 

@@ -59,7 +59,7 @@ _REFUSALS: Final = {
     422: "Some fields are not valid; each is named.",
     428: "If-Match is required.",
     429: "Too many attempts; see Retry-After.",
-    503: "The database, or the issuer of a log-in, cannot be reached. Try again.",
+    503: "The database, or the issuer of a log-in, cannot be reached. Try again; see Retry-After.",
 }
 
 

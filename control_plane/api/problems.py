@@ -18,6 +18,9 @@ FAULTS_MAX: Final = 100
 POINTER_CHARACTERS_MAX: Final = 1000
 """A pointer quotes the names of fields, which the caller may have made as long as a body. No field of ours is as deep."""
 
+RETRY_AFTER_S: Final = 2
+"""A database that starts again, or the standby that takes over, needs about as long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -64,6 +67,8 @@ PROBLEM_BY_ERROR: Final[Mapping[type[Exception], Problem]] = {
     asyncpg.OperatorInterventionError: _UNAVAILABLE,
     asyncpg.InsufficientResourcesError: _UNAVAILABLE,
     asyncpg.InterfaceError: _UNAVAILABLE,
+    # A connection that is cut while it is handed out.
+    asyncpg.InternalClientError: _UNAVAILABLE,
     OSError: _UNAVAILABLE,
     TimeoutError: _UNAVAILABLE,
 }
@@ -96,6 +101,8 @@ def render_problem(problem: Problem, error: Exception, request_id: RequestId) ->
             document["errors_left_out"] = len(error.fields) - FAULTS_MAX
     if isinstance(error, errors.ThrottledError):
         headers["Retry-After"] = str(error.retry_after_s)
+    if problem.status == 503:  # noqa: PLR2004 - what is away comes back
+        headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, web.HTTPMethodNotAllowed):
         headers["Allow"] = ", ".join(sorted(error.allowed_methods))
     if problem.status == 401:  # noqa: PLR2004 - the status that needs it

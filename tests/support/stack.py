@@ -24,6 +24,7 @@ from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import parse_usd
 from local_stack import running
+from local_stack.data_directory import DataDirectory
 
 SETTLE_DEADLINE_S = 15
 CONTEXT_TOKENS = 10_000_000
@@ -56,6 +57,12 @@ class Stack:
         return found
 
     @property
+    def ports(self) -> Mapping[str, int]:
+        """Where each server listens."""
+        found: dict[str, int] = json.loads((self.data_dir / "ports.json").read_text())
+        return found
+
+    @property
     def url(self) -> str:
         """The gateway, without a path."""
         return str(self.endpoints["anthropic_base_url"])
@@ -73,6 +80,13 @@ class Stack:
         """kill -9; returns the pid that is gone."""
         pid = int(self.endpoints["pids"][service])
         os.kill(pid, signal.SIGKILL)
+        return pid
+
+    @property
+    def supervisor(self) -> int:
+        """The pid of `tollgate up`."""
+        pid = DataDirectory.at(self.data_dir).holder()
+        assert pid is not None
         return pid
 
     def log(self, service: str) -> str:
@@ -167,36 +181,52 @@ class Stack:
             rows = client.query(f"SELECT count() FROM requests FINAL WHERE {condition}").result_rows
         return int(rows[0][0])
 
+    async def spool_read(self) -> None:
+        """Wait until the sink is at the end of the spool, and has been for longer than Envoy keeps lines back."""
+        await self._quiet(_nothing_is_held_back)
+
     async def settled(self) -> None:
         """Wait until every request so far has its outcome: the sink is at the end of the spool, and no hold is open.
 
         But for those in quarantine, whose holds wait for a person. Of a request that spends from a slice nothing is open, so
         it has to be like that for longer than Envoy keeps lines back.
         """
+        await self._quiet(_no_hold_is_open)
+
+    async def _quiet(self, is_done: Callable[[asyncpg.Connection], Awaitable[bool]]) -> None:
         spool = Path(self.endpoints["spool_dir"]) / "access.jsonl"
 
         seen: Quiet | None = None
 
-        async def is_settled() -> bool:
+        async def is_quiet() -> bool:
             async with self.database() as connection:
-                open_holds: int = await connection.fetchval(
-                    """
-                    SELECT count(*) FROM billing.holds h WHERE state = 'held'
-                    AND NOT EXISTS (SELECT FROM billing.quarantine q WHERE q.request_id = h.request_id)
-                    """
-                )
+                done = await is_done(connection)
                 offset: int = await connection.fetchval(
                     "SELECT coalesce(max(byte_offset), 0) FROM billing.spool_offsets"
                 )
             nonlocal seen
             size = spool.stat().st_size
-            if open_holds or offset != size:
+            if not done or offset != size:
                 seen = None
             elif seen is None or seen.size != size:
                 seen = Quiet(size, time.monotonic())
             return seen is not None and time.monotonic() - seen.since_s > FLUSHED_S
 
-        await eventually(is_settled)
+        await eventually(is_quiet)
+
+
+async def _nothing_is_held_back(_: asyncpg.Connection) -> bool:
+    return True
+
+
+async def _no_hold_is_open(connection: asyncpg.Connection) -> bool:
+    found: bool = await connection.fetchval(
+        """
+        SELECT NOT EXISTS (SELECT FROM billing.holds h WHERE state = 'held'
+                           AND NOT EXISTS (SELECT FROM billing.quarantine q WHERE q.request_id = h.request_id))
+        """
+    )
+    return found
 
 
 async def eventually(find: Callable[[], Awaitable[T | None]], *, deadline_s: float = SETTLE_DEADLINE_S) -> T:

@@ -1,0 +1,71 @@
+"""The whole of it on one stack: a calm stretch, everything killed so many times, an outage of Postgres, and the end."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.chaos import books
+from bench.chaos.books import Returned, Watch
+from bench.chaos.load import Load
+from bench.chaos.outage import Outage, outage
+from bench.chaos.rounds import Customers, Round, Settlement, kill_round, order, settlement
+from bench.chaos.verdict import judge
+from tests.support.stack import Stack
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What came of it all."""
+
+    settlement: Settlement
+    rounds: Sequence[Round]
+    outage: Outage
+    returned: Returned
+    watch: Watch
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is lost, doubled, below zero or passed unmetered. Wrong books have ended the run before."""
+        verdicts = (self.outage.verdict, *(each.verdict for each in self.rounds))
+        return all(each.is_good for each in verdicts) and not self.watch.below_zero and not self.outage.unmetered
+
+
+async def run(
+    stack: Stack, *, seed: int, rounds: int, outage_s: float, calm_s: float, say: Callable[[str], None]
+) -> Findings:
+    """Do it.
+
+    Args:
+        stack: fresh.
+        seed: of the load, of the order and of the moments.
+        rounds: how often each is killed.
+        outage_s: how long Postgres is away.
+        calm_s: how long settlement is measured.
+        say: told how far it is.
+
+    Raises:
+        WrongBooksError: something is in the books that must not be.
+        KilledTooManyError: something ended that was not killed.
+    """
+    rng = random.Random(seed)  # noqa: S311 - to be repeated
+    customers = await Customers.made(stack)
+    load = Load(stack.url, customers.all, seed=seed)
+    async with books.watching(stack) as watch:
+        calm = await settlement(stack, load, customers, watch, calm_s)
+        killed: list[Round] = []
+        for victim in order(rounds, rng):
+            found = await kill_round(stack, load, customers, victim, rng)
+            killed.append(found)
+            say(
+                f"{len(killed)}: {victim} killed under {found.verdict.requests} requests, back after {found.back_s:.1f} s"
+                f"{'' if found.verdict.is_good else f': {found.verdict}'}"
+            )
+        away = await outage(stack, load, customers, outage_s)
+        expired = [seen for each in killed for seen in each.verdict.expired]
+        returned = await books.end_all_waiting(stack, expired)
+        await books.check(stack)
+        # Once more, all of them: what was accounted for stays so.
+        again = judge(load.seen, await books.recorded(stack, load.seen))
+        assert set(again.lost) == {seen.client_request_id for seen in expired}, again.lost
+        assert not again.doubled, again.doubled
+    return Findings(calm, killed, away, returned, watch)
