@@ -15,6 +15,7 @@ from gateway_core.money import NanoUsd, format_usd
 
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "AuditEntry": ("at", "action", "target_id", "actor_kind", "actor_id"),
+    "BudgetState": ("kind", "id", "name", "period", "limit", "spent", "held", "left", "renews_at"),
     "Deployment": ("model", "provider", "upstream_model"),
     "Invitation": ("id", "email", "role", "expires_at"),
     "Key": ("id", "name", "mode", "hint", "project_id", "disabled", "last_used_at", "expires_at"),
@@ -24,7 +25,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "Node": ("id", "control_plane", "connected_at", "accepted_revision", "refused_revision", "refusal"),
     "Operation": ("id", "state", "action", "target", "created_at", "finished_at", "error"),
     "OrganizationOfUser": ("id", "name", "role", "disabled_at", "created_at"),
-    "Project": ("id", "name", "archived_at", "created_at"),
+    "Project": ("id", "name", "budget_per_day_usd", "budget_per_month_usd", "archived_at", "created_at"),
     "Provider": ("name", "kind", "base_url", "has_credential"),
     "Route": ("name", "match", "groups", "published", "orgs_allowed"),
 }

@@ -1,5 +1,4 @@
--- what: what each key and each project was charged, by quarters of an hour and by days; the moment is an argument of billing.settle
---     and billing.decide_quarantine
+-- what: what each key and project has paid, by quarters and days; when, is an argument of billing.settle and decide_quarantine
 -- why: budgets by the day and by the month, in whichever time zone, without summing up requests
 -- running version survives it: yes, its requests are counted by the trigger, whoever writes them
 

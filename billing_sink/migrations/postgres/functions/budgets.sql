@@ -80,16 +80,16 @@ BEGIN
     SELECT * INTO v_project FROM billing.spent(v_account, p_project_id, NULL, p_time_zone, v_now)
         WHERE coalesce(p_project_per_day, p_project_per_month) IS NOT NULL;
     -- What costs nothing fits into every budget, also into one that was lowered below what is spent.
-    SELECT greatest(min(b.rest), 0), (array_agg(b.name ORDER BY b.ends_at DESC, b.name) FILTER (WHERE b.is_in_the_way))[1],
+    SELECT min(b.rest), (array_agg(b.name ORDER BY b.ends_at DESC, b.name) FILTER (WHERE b.is_in_the_way))[1],
            max(b.ends_at) FILTER (WHERE b.is_in_the_way)
     INTO v_rest, budget, renews_at FROM (
-        SELECT v.name, v.rest, v.ends_at, greatest(v.rest, 0) < p_least_nano_usd AS is_in_the_way FROM (VALUES
+        SELECT v.name, v.ends_at, greatest(v.rest, 0) AS rest, greatest(v.rest, 0) < p_least_nano_usd AS is_in_the_way FROM (VALUES
             ('key_per_day', p_key_per_day - v_key.in_day_nano_usd - v_key.held_nano_usd, v_key.day_ends_at),
             ('key_per_month', p_key_per_month - v_key.in_month_nano_usd - v_key.held_nano_usd, v_key.month_ends_at),
             ('project_per_day', p_project_per_day - v_project.in_day_nano_usd - v_project.held_nano_usd, v_project.day_ends_at),
             ('project_per_month', p_project_per_month - v_project.in_month_nano_usd - v_project.held_nano_usd,
              v_project.month_ends_at)
-        ) AS v (name, rest, ends_at)
+        ) AS v (name, rest, ends_at) WHERE v.rest IS NOT NULL
     ) b;
     -- A request that holds something already is answered by what it holds, which may be what is lacking.
     IF budget IS NULL OR EXISTS (SELECT FROM billing.holds WHERE request_id = p_request_id) THEN
