@@ -30,7 +30,7 @@ async def list_budgets(
                 FROM accounts.api_keys WHERE org_id = $1 AND mode = $2 AND revoked_at IS NULL
             ) owner
             CROSS JOIN LATERAL (VALUES ('day', per_day, 0), ('month', per_month, 1)) AS period (name, limit_nano_usd, place)
-            WHERE period.limit_nano_usd IS NOT NULL AND owner.place + period.place > coalesce($4, 0)
+            WHERE period.limit_nano_usd IS NOT NULL AND owner.place + period.place > coalesce($4::bigint, 0)
             ORDER BY position LIMIT $5
         ) b
         JOIN accounts.organizations o ON o.org_id = $1
