@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, Counter
 
-from ext_authz.announcement import KeyChanged, OrgChanged, read_announcement
+from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
 from ext_authz.keys import KeyCache
 from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
@@ -131,6 +131,9 @@ async def _follow_changes(
                         uptake.take_up(number)
                     case OrgChanged(number, org_id):
                         keys.forget_org(org_id)
+                        uptake.take_up(number)
+                    case ProjectChanged(number, project_id):
+                        keys.forget_project(project_id)
                         uptake.take_up(number)
                     case None:
                         foreign.inc()

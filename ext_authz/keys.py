@@ -1,12 +1,13 @@
 """A bounded memory of API keys."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.clock import Monotonic
-from gateway_core.ids import OrgId
+from gateway_core.ids import OrgId, ProjectId
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class _Entry:
 class KeyCache:
     """Remembers keys and the absence of keys, for a time and up to a number; what was used longest ago is forgotten first.
 
-    A change is pushed by `forget` or `forget_org`; the time to live bounds what a lost push could do. While the store is away, a key that it
+    A change is pushed by `forget`, `forget_org` or `forget_project`; the time to live bounds what a lost push could do. While the store is away, a key that it
     has shown not long ago is still good, unless it is known to have changed: who cannot be asked cannot have revoked it
     either, but for a network that is cut between.
 
@@ -123,8 +124,15 @@ class KeyCache:
 
     def forget_org(self, org_id: OrgId) -> None:
         """Every key of this organisation has changed."""
+        self._forget_all(lambda key: key.org_id == org_id)
+
+    def forget_project(self, project_id: ProjectId) -> None:
+        """Every key of this project has changed."""
+        self._forget_all(lambda key: key.project_id == project_id)
+
+    def _forget_all(self, is_meant: Callable[[ApiKey], bool]) -> None:
         self._changes += 1
-        gone = [key_hash for key_hash, entry in self._entries.items() if entry.key.org_id == org_id]
+        gone = [key_hash for key_hash, entry in self._entries.items() if is_meant(entry.key)]
         for key_hash in gone:
             del self._entries[key_hash]
 

@@ -1,13 +1,14 @@
 """Holds and slices in Postgres, placed by the functions of schema `billing`, which billing_sink owns."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
 from ext_authz.slices import Payer
+from gateway_core.api_keys import ApiKey
+from gateway_core.budgets import Budget, Budgets, Exhausted
 from gateway_core.clock import Now
-from gateway_core.ids import KeyId, OrgId, RequestId, SliceId
-from gateway_core.mode import Mode
+from gateway_core.ids import RequestId, SliceId
 from gateway_core.money import NanoUsd
 
 
@@ -19,27 +20,56 @@ class PostgresHolds:
         self._now = now
 
     async def place(
+        self, request_id: RequestId, key: ApiKey, *, amount: NanoUsd, least: NanoUsd, ttl: timedelta
+    ) -> NanoUsd | Exhausted | None:
+        """Hold an amount for a request, or as much of it as the balance of the key's mode covers and its budgets allow.
+
+        None if the balance covers less than the least; a budget that allows less than that is named.
+        """
+        expires_at = self._now() + ttl
+        if key.budgets is not None:
+            return await self._place_within(key.budgets, request_id, key, amount, least, expires_at)
+        held: NanoUsd | None = await self._pool.fetchval(
+            "SELECT billing.place_hold($1, $2, $3, $4, $5, $6, $7, $8)",
+            request_id,
+            key.org_id,
+            key.key_id,
+            amount,
+            expires_at,
+            key.mode,
+            least,
+            key.project_id,
+        )
+        return held
+
+    async def _place_within(
         self,
+        budgets: Budgets,
         request_id: RequestId,
-        *,
-        org_id: OrgId,
-        key_id: KeyId,
-        mode: Mode,
+        key: ApiKey,
         amount: NanoUsd,
         least: NanoUsd,
-        ttl: timedelta,
-    ) -> NanoUsd | None:
-        """Hold an amount for a request, or as much of it as the balance of that mode covers; None if that is below the least."""
-        held: NanoUsd | None = await self._pool.fetchval(
-            "SELECT billing.place_hold($1, $2, $3, $4, $5, $6, $7)",
+        expires_at: datetime,
+    ) -> NanoUsd | Exhausted | None:
+        [row] = await self._pool.fetch(
+            "SELECT * FROM billing.place_hold_within_budgets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             request_id,
-            org_id,
-            key_id,
+            key.org_id,
+            key.project_id,
+            key.key_id,
             amount,
-            self._now() + ttl,
-            mode,
             least,
+            expires_at,
+            key.mode,
+            budgets.time_zone,
+            budgets.key_per_day,
+            budgets.key_per_month,
+            budgets.project_per_day,
+            budgets.project_per_month,
         )
+        if row["budget"] is not None:
+            return Exhausted(Budget(row["budget"]), row["renews_at"])
+        held: NanoUsd | None = row["held_nano_usd"]
         return held
 
 

@@ -19,12 +19,12 @@ from ext_authz.offers import Offers
 from ext_authz.slices import Payer, Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
+from gateway_core.budgets import Exhausted
 from gateway_core.clock import Monotonic, Now
 from gateway_core.contract import Peer
-from gateway_core.errors import INSUFFICIENT_QUOTA, MODEL_CHANGING
-from gateway_core.ids import KeyId, OrgId, RequestId
+from gateway_core.errors import INSUFFICIENT_QUOTA, MODEL_CHANGING, budget_exceeded
+from gateway_core.ids import RequestId
 from gateway_core.logs import Logger
-from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.mutual_tls import only_for, server_credentials
 from gateway_core.postgres import Trouble
@@ -52,17 +52,11 @@ class Holds(Protocol):
     """Where money is set aside."""
 
     async def place(
-        self,
-        request_id: RequestId,
-        *,
-        org_id: OrgId,
-        key_id: KeyId,
-        mode: Mode,
-        amount: NanoUsd,
-        least: NanoUsd,
-        ttl: timedelta,
-    ) -> NanoUsd | None:
-        """Hold an amount for a request, or as much of it as the balance of that mode covers; None if that is below the least.
+        self, request_id: RequestId, key: ApiKey, *, amount: NanoUsd, least: NanoUsd, ttl: timedelta
+    ) -> NanoUsd | Exhausted | None:
+        """Hold an amount for a request, or as much of it as the balance of the key's mode covers and its budgets allow.
+
+        None if the balance covers less than the least; a budget that allows less than that is named.
 
         Raises:
             asyncpg.PostgresError, OSError: nothing is held, or nobody knows; the request must not pass.
@@ -128,19 +122,25 @@ class Authorization:
         if decision.output is None:
             return decision
         amount = decision.output.nano_usd
-        slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
-        if slice_id is not None:
-            return replace(decision, slice_id=slice_id)
+        # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
+        if decision.key.budgets is None:
+            slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
+            if slice_id is not None:
+                return replace(decision, slice_id=slice_id)
         held = await self._holds.place(
             attempt.request_id,
-            org_id=decision.key.org_id,
-            key_id=decision.key.key_id,
-            mode=decision.key.mode,
+            decision.key,
             amount=amount,
             least=decision.output.least_nano_usd,
             ttl=self._hold_ttl,
         )
-        return Refused(INSUFFICIENT_QUOTA, decision.key) if held is None else decision.holding(held)
+        match held:
+            case None:
+                return Refused(INSUFFICIENT_QUOTA, decision.key)
+            case Exhausted():
+                return Refused(budget_exceeded(held), decision.key)
+            case _:
+                return decision.holding(held)
 
     async def _decide_but_for_the_balance(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""

@@ -16,6 +16,7 @@ from typing import Final, NewType
 
 from pydantic import SecretStr
 
+from gateway_core.budgets import Budgets
 from gateway_core.contract import Header
 from gateway_core.ids import KeyId, ModelName, OrgId, ProjectId, RandomBytes
 from gateway_core.mode import Mode
@@ -100,6 +101,7 @@ class ApiKey:
         is_disabled: the key itself, or the organisation behind it.
         ip_allowed: the networks it may be used from; none means from everywhere.
         mode: which of the two ledgers pays; what its prefix says.
+        budgets: its own and its project's; None if there are none.
     """
 
     key_id: KeyId
@@ -110,6 +112,7 @@ class ApiKey:
     expires_at: datetime | None
     ip_allowed: tuple[IpNetwork, ...] = ()
     mode: Mode = Mode.LIVE
+    budgets: Budgets | None = None
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it opens anything at this moment."""

@@ -167,7 +167,7 @@ class Channel:
     """Payload: the new catalogue revision."""
     API_KEY: Final = "api_key_changed"
     """Payload: the number of the change, a colon, and what has changed: the hex of every hash a key has or had, with commas
-    between, or the id of an organisation for all of its keys.
+    between, or the id of an organisation or a project for all of its keys.
 
     Numbers are committed, and so heard, in their order; what one transaction changes has one number.
     """

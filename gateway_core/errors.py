@@ -4,10 +4,12 @@ request.lua, response.lua and upstream.lua hold their own texts, because Lua can
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from gateway_core.budgets import Budget, Exhausted
 
 
 class ErrorType(StrEnum):
@@ -133,6 +135,25 @@ def model_not_found(model: str) -> ApiError:
 def model_not_allowed(model: str) -> ApiError:
     """The organisation can see the model, but this key may not use it."""
     return ApiError(403, "model_not_allowed", f"This API key may not use the model '{model}'.", param="model")
+
+
+_BUDGETS: Final[Mapping[Budget, str]] = {
+    Budget.KEY_PER_DAY: "the daily budget of this API key",
+    Budget.KEY_PER_MONTH: "the monthly budget of this API key",
+    Budget.PROJECT_PER_DAY: "the daily budget of this API key's project",
+    Budget.PROJECT_PER_MONTH: "the monthly budget of this API key's project",
+}
+
+
+def budget_exceeded(exhausted: Exhausted) -> ApiError:
+    """A limit that the organisation has set itself, whatever there is in its balance."""
+    return ApiError(
+        402,
+        "budget_exceeded",
+        f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer. It renews at {exhausted.renewal}. "
+        "Raise it, shorten the request, or lower max_tokens.",
+        type=ErrorType.INSUFFICIENT_QUOTA,
+    )
 
 
 def service_tier_not_offered(model: str) -> ApiError:

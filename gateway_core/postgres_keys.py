@@ -5,6 +5,7 @@ from ipaddress import ip_network
 import asyncpg
 
 from gateway_core.api_keys import ApiKey, KeyHash
+from gateway_core.budgets import Budgets
 from gateway_core.ids import KeyId, OrgId, ProjectId
 from gateway_core.mode import Mode
 
@@ -33,4 +34,16 @@ class PostgresKeys:
             expires_at=row["expires_at"],
             ip_allowed=tuple(ip_network(text) for text in row["ip_allowed"]),
             mode=Mode(row["mode"]),
+            budgets=_budgets(row),
         )
+
+
+def _budgets(row: asyncpg.Record) -> Budgets | None:
+    limits = {
+        f"{whose}_per_{period}": row[f"{whose}_per_{period}_nano_usd"]
+        for whose in ("key", "project")
+        for period in ("day", "month")
+    }
+    if all(limit is None for limit in limits.values()):
+        return None
+    return Budgets(row["time_zone"], **limits)

@@ -17,6 +17,7 @@ from tollgate.errors import UsageError
 
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "AuditEntry": ("at", "action", "target_id", "actor_kind", "actor", "actor_id"),
+    "BudgetState": ("kind", "id", "name", "period", "limit", "spent", "held", "left", "renews_at"),
     "Deployment": ("model", "provider", "upstream_model"),
     "Invitation": ("id", "email", "role", "expires_at"),
     "Key": ("id", "name", "mode", "hint", "project_id", "disabled", "last_used_at", "expires_at"),
@@ -27,7 +28,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "Operation": ("id", "state", "action", "target", "created_at", "finished_at", "error"),
     "OrganizationOfUser": ("id", "name", "role", "disabled_at", "created_at"),
     "Price": ("model", "provider", "version", "effective_from", "free", "prices"),
-    "Project": ("id", "name", "archived_at", "created_at"),
+    "Project": ("id", "name", "budget_per_day_usd", "budget_per_month_usd", "archived_at", "created_at"),
     "Provider": ("name", "kind", "base_url", "has_credential"),
     "QuarantinedLine": ("id", "quarantined_at", "reason", "request_id", "org_id", "model", "held", "decision"),
     "Route": ("name", "match", "groups", "published", "orgs_allowed"),

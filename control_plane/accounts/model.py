@@ -5,6 +5,7 @@ from typing import Final
 
 from pydantic import Field
 
+from control_plane.accounts.budgets import PER_DAY, PER_MONTH
 from control_plane.accounts.permissions import Permission, Role
 from control_plane.resource import Resource, Revised
 from gateway_core.mode import Mode
@@ -49,6 +50,8 @@ class Project(Revised):
     id: str
     org_id: str
     name: str
+    budget_per_day_usd: str | None = Field(description=PER_DAY)
+    budget_per_month_usd: str | None = Field(description=PER_MONTH)
     archived_at: datetime | None
     created_at: datetime
 
@@ -94,8 +97,8 @@ class Key(Revised):
     ip_allowed: list[str] = Field(
         description="Networks in CIDR notation it may be used from; none admits every address."
     )
-    budget_per_day_usd: str | None = Field(description=NOT_ENFORCED)
-    budget_per_month_usd: str | None = Field(description=NOT_ENFORCED)
+    budget_per_day_usd: str | None = Field(description=PER_DAY)
+    budget_per_month_usd: str | None = Field(description=PER_MONTH)
     requests_per_minute_max: int | None = Field(description=NOT_ENFORCED)
     tokens_per_minute_max: int | None = Field(description=NOT_ENFORCED)
     concurrency_max: int | None = Field(description=NOT_ENFORCED)

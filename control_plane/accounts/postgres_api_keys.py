@@ -6,11 +6,12 @@ from typing import Final
 
 import asyncpg
 
+from control_plane.accounts.budgets import budgets_shown
 from control_plane.accounts.model import Key
 from control_plane.database import Database, locked, written
 from gateway_core.api_keys import KeyHash
 from gateway_core.mode import Mode
-from gateway_core.money import NanoUsd, format_usd
+from gateway_core.money import NanoUsd
 
 _COLUMNS: Final = """key_id AS id, org_id, project_id, name, mode, hint, models_allowed, ip_allowed::text[] AS ip_allowed,
     budget_per_day_nano_usd, budget_per_month_nano_usd, requests_per_minute_max, tokens_per_minute_max, concurrency_max,
@@ -154,10 +155,4 @@ async def revoke_key(db: Database, key_id: str) -> None:
 
 
 def _key(row: asyncpg.Record) -> Key:
-    budgets = {
-        f"budget_per_{period}_usd": None
-        if (amount := row[f"budget_per_{period}_nano_usd"]) is None
-        else format_usd(NanoUsd(amount))
-        for period in ("day", "month")
-    }
-    return Key.model_validate({**row, **budgets})
+    return Key.model_validate({**row, **budgets_shown(row)})

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import asyncpg
+
+from control_plane.accounts.budgets import budgets_shown
 from control_plane.accounts.model import Invitation, Member, Organization, OrganizationOfUser, Project
 from control_plane.accounts.permissions import Role
 from control_plane.database import Database, Hold, locked, written
 from gateway_core.api_keys import KeyHash
+from gateway_core.money import NanoUsd
 
 _ORG: Final = "o.org_id AS id, o.name, o.time_zone, o.disabled_at, o.created_at, o.revision"
-_PROJECT: Final = "project_id AS id, org_id, name, archived_at, created_at, revision"
+_PROJECT: Final = """project_id AS id, org_id, name, budget_per_day_nano_usd, budget_per_month_nano_usd, archived_at, created_at,
+    revision"""
 _MEMBER: Final = "u.user_id, u.email, u.name, m.role, m.created_at, m.revision"
 _INVITATION: Final = "invitation_id AS id, org_id, email, role, invited_by, created_at, expires_at"
 
@@ -120,18 +125,30 @@ async def set_org_disabled(db: Database, org_id: str, *, disabled: bool) -> None
     )
 
 
-async def add_project(db: Database, *, project_id: str, org_id: str, name: str) -> Project | None:
+@dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """What its organisation decides about a project."""
+
+    name: str
+    budget_per_day_nano_usd: NanoUsd | None = None
+    budget_per_month_nano_usd: NanoUsd | None = None
+    archived: bool = False
+
+
+async def add_project(db: Database, *, project_id: str, org_id: str, settings: ProjectSettings) -> Project | None:
     """Write a new project; None if the organisation has one of that name."""
     row = await db.fetchrow(
         f"""
-        INSERT INTO accounts.projects (project_id, org_id, name) VALUES ($1, $2, $3)
-        ON CONFLICT DO NOTHING RETURNING {_PROJECT}
+        INSERT INTO accounts.projects (project_id, org_id, name, budget_per_day_nano_usd, budget_per_month_nano_usd)
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING {_PROJECT}
         """,  # noqa: S608 - a list of columns of ours
         project_id,
         org_id,
-        name,
+        settings.name,
+        settings.budget_per_day_nano_usd,
+        settings.budget_per_month_nano_usd,
     )
-    return None if row is None else Project.model_validate({**row})
+    return None if row is None else _project(row)
 
 
 async def find_project(db: Database, org_id: str, project_id: str, *, lock: bool = False) -> Project | None:
@@ -141,7 +158,7 @@ async def find_project(db: Database, org_id: str, project_id: str, *, lock: bool
         org_id,
         project_id,
     )
-    return None if row is None else Project.model_validate({**row})
+    return None if row is None else _project(row)
 
 
 async def first_project(db: Database, org_id: str) -> str | None:
@@ -164,25 +181,32 @@ async def list_projects(db: Database, org_id: str, *, after: int | None, limit: 
         after,
         limit,
     )
-    return [(row["seq"], Project.model_validate({**row})) for row in rows]
+    return [(row["seq"], _project(row)) for row in rows]
 
 
-async def change_project(db: Database, project_id: str, *, name: str, archived: bool) -> Project | None:
-    """Write a project's name and whether it takes new keys; None if another one has the name."""
+async def change_project(db: Database, project_id: str, settings: ProjectSettings) -> Project | None:
+    """Write a project's settings; None if another one has the name. All its keys are under its budgets within a second."""
     row = await db.fetchrow(
         f"""
         UPDATE accounts.projects p SET name = $2, revision = revision + 1,
-            archived_at = CASE WHEN $3 THEN coalesce(archived_at, now()) END
+            archived_at = CASE WHEN $3 THEN coalesce(archived_at, now()) END,
+            budget_per_day_nano_usd = $4, budget_per_month_nano_usd = $5
         WHERE project_id = $1
           AND NOT EXISTS (SELECT FROM accounts.projects o
                           WHERE o.org_id = p.org_id AND o.name = $2 AND o.project_id <> $1)
         RETURNING {_PROJECT}
         """,  # noqa: S608 - a list of columns of ours
         project_id,
-        name,
-        archived,
+        settings.name,
+        settings.archived,
+        settings.budget_per_day_nano_usd,
+        settings.budget_per_month_nano_usd,
     )
-    return None if row is None else Project.model_validate({**row})
+    return None if row is None else _project(row)
+
+
+def _project(row: asyncpg.Record) -> Project:
+    return Project.model_validate({**row, **budgets_shown(row)})
 
 
 async def add_member(db: Database, org_id: str, user_id: str, role: Role) -> Member:

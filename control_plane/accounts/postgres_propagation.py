@@ -34,7 +34,7 @@ class Propagation(Resource):
 
 
 async def find_propagation(db: Database, org_id: str, key_id: str) -> Propagation | None:
-    """How far the latest change of a key, or of its organisation, has got; None if there was never such a key."""
+    """How far the latest change of a key, of its project or of its organisation, has got; None if there was never such a key."""
     # One statement, so that the change and what is known of it are of one moment.
     rows = await db.fetch(
         """
@@ -45,8 +45,11 @@ async def find_propagation(db: Database, org_id: str, key_id: str) -> Propagatio
                   AND latest.at > greatest(a.started_at, now() - $3::interval))::bigint AS took_ms
         FROM (
             SELECT change.number, change.at
-            FROM accounts.api_keys k JOIN accounts.organizations o USING (org_id) CROSS JOIN LATERAL (
-                VALUES (k.change_number, k.changed_at), (o.keys_change_number, o.keys_changed_at)
+            FROM accounts.api_keys k
+            JOIN accounts.organizations o USING (org_id) JOIN accounts.projects p USING (project_id)
+            CROSS JOIN LATERAL (
+                VALUES (k.change_number, k.changed_at), (o.keys_change_number, o.keys_changed_at),
+                       (p.keys_change_number, p.keys_changed_at)
             ) AS change (number, at)
             WHERE k.org_id = $1 AND k.key_id = $2 ORDER BY change.number DESC LIMIT 1
         ) AS latest LEFT JOIN accounts.live_authorizers a ON true

@@ -140,7 +140,7 @@ async def make_org(call: Call, owner_id: str, name: str, actor: Actor) -> tuple[
             call.db,
             project_id=new_id("prj", call.services.random_bytes),
             org_id=organization.id,
-            name=DEFAULT_PROJECT,
+            settings=postgres_orgs.ProjectSettings(DEFAULT_PROJECT),
         )
     )
     await postgres_orgs.add_member(call.db, organization.id, owner_id, Role.OWNER)

@@ -6,6 +6,7 @@ from typing import Final
 from pydantic import Field
 
 from control_plane.accounts import postgres_api_keys, postgres_orgs, postgres_propagation
+from control_plane.accounts.budgets import PER_DAY, PER_MONTH, limit_nano_usd
 from control_plane.accounts.model import NOT_ENFORCED, Key
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_api_keys import KeySettings
@@ -18,7 +19,6 @@ from control_plane.fields import SHOWN_ONCE, Body, Count, ModelPattern, Moment, 
 from gateway_core.api_keys import PREFIX_BY_MODE, KeyHash, hash_key, hint, new_key
 from gateway_core.ids import new_id
 from gateway_core.mode import Mode
-from gateway_core.money import NanoUsd, parse_usd
 
 TAG: Final = "keys"
 
@@ -33,8 +33,8 @@ class KeyChange(Body):
     ip_allowed: list[Network] = Field(
         default=[], max_length=100, description="Where it may come from; none means anywhere."
     )
-    budget_per_day_usd: Usd | None = Field(default=None, description=NOT_ENFORCED)
-    budget_per_month_usd: Usd | None = Field(default=None, description=NOT_ENFORCED)
+    budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
+    budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
     requests_per_minute_max: Count | None = Field(default=None, description=NOT_ENFORCED)
     tokens_per_minute_max: Count | None = Field(default=None, description=NOT_ENFORCED)
     concurrency_max: Count | None = Field(default=None, description=NOT_ENFORCED)
@@ -183,15 +183,11 @@ def _settings(before: Key | None, body: KeyChange) -> KeySettings:
         name=merged.name,
         models_allowed=merged.models_allowed,
         ip_allowed=merged.ip_allowed,
-        budget_per_day_nano_usd=_nano_usd(merged.budget_per_day_usd),
-        budget_per_month_nano_usd=_nano_usd(merged.budget_per_month_usd),
+        budget_per_day_nano_usd=limit_nano_usd(merged.budget_per_day_usd),
+        budget_per_month_nano_usd=limit_nano_usd(merged.budget_per_month_usd),
         requests_per_minute_max=merged.requests_per_minute_max,
         tokens_per_minute_max=merged.tokens_per_minute_max,
         concurrency_max=merged.concurrency_max,
         disabled=merged.disabled,
         expires_at=merged.expires_at,
     )
-
-
-def _nano_usd(amount: str | None) -> NanoUsd | None:
-    return None if amount is None else parse_usd(amount)

@@ -6,14 +6,16 @@ from pydantic import Field
 
 from control_plane.accounts import postgres_audit, postgres_orgs
 from control_plane.accounts.actor import ActorKind
+from control_plane.accounts.budgets import PER_DAY, PER_MONTH, limit_nano_usd
 from control_plane.accounts.model import AuditEntry, OrganizationOfUser, Project
 from control_plane.accounts.permissions import Open, Permission
+from control_plane.accounts.postgres_orgs import ProjectSettings
 from control_plane.api.auth import make_org
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField
-from control_plane.fields import Body, Name
+from control_plane.fields import Body, Name, Usd
 from control_plane.statements.calendar import TimeZone
 from gateway_core.ids import new_id
 
@@ -31,21 +33,26 @@ class OrganizationChange(Body):
 
     name: Name | None = None
     time_zone: TimeZone | None = Field(
-        default=None, description="By whose clock its days and months begin, from the next invoice on."
+        default=None,
+        description="By whose clock its days and months begin: those of budgets at once, those of invoices from the next one on.",
     )
     disabled: bool | None = None
 
 
-class ProjectName(Body):
+class NewProject(Body):
     """A new project."""
 
     name: Name
+    budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
+    budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
 
 
 class ProjectChange(Body):
-    """What can be changed about a project. An archived one takes no new keys."""
+    """What can be changed about a project; what is left out stays, null removes a budget. An archived one takes no new keys."""
 
     name: Name | None = None
+    budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
+    budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
     archived: bool | None = None
 
 
@@ -111,10 +118,15 @@ async def list_projects(call: Call, query: PageQuery) -> Page[Project]:
 
 
 @operation("POST", "/orgs/{org_id}/projects", tag=TAG, access=Permission.PROJECTS_WRITE, status=201)
-async def create_project(call: Call, body: ProjectName) -> Project:
+async def create_project(call: Call, body: NewProject) -> Project:
     """Create a project."""
     project = await postgres_orgs.add_project(
-        call.db, project_id=new_id("prj", call.services.random_bytes), org_id=call.org_id, name=body.name
+        call.db,
+        project_id=new_id("prj", call.services.random_bytes),
+        org_id=call.org_id,
+        settings=ProjectSettings(
+            body.name, limit_nano_usd(body.budget_per_day_usd), limit_nano_usd(body.budget_per_month_usd)
+        ),
     )
     if project is None:
         raise _name_taken()
@@ -132,14 +144,23 @@ async def get_project(call: Call) -> Project:
     "PATCH", "/orgs/{org_id}/projects/{project_id}", tag=TAG, access=Permission.PROJECTS_WRITE, needs_revision=True
 )
 async def change_project(call: Call, body: ProjectChange) -> Project:
-    """Rename or archive a project."""
+    """Rename or archive a project, or change its budgets. Every Envoy follows within a second."""
     before = found(await postgres_orgs.find_project(call.db, call.org_id, call.param("project_id"), lock=True))
     call.match(before.revision)
+    # A budget may be null, which is something else than left out.
+    budgets = {
+        field: getattr(body if field in body.model_fields_set else before, field)
+        for field in ("budget_per_day_usd", "budget_per_month_usd")
+    }
     after = await postgres_orgs.change_project(
         call.db,
         before.id,
-        name=before.name if body.name is None else body.name,
-        archived=before.archived_at is not None if body.archived is None else body.archived,
+        ProjectSettings(
+            name=before.name if body.name is None else body.name,
+            budget_per_day_nano_usd=limit_nano_usd(budgets["budget_per_day_usd"]),
+            budget_per_month_nano_usd=limit_nano_usd(budgets["budget_per_month_usd"]),
+            archived=before.archived_at is not None if body.archived is None else body.archived,
+        ),
     )
     if after is None:
         raise _name_taken()

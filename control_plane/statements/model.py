@@ -1,4 +1,4 @@
-"""Usage, receipts and invoices, as the API shows them. Pure."""
+"""Usage, budgets, receipts and invoices, as the API shows them. Pure."""
 
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -111,6 +111,37 @@ class Usage(Resource):
     currency: Currency = "USD"
     time_zone: str
     data: list[UsageRow]
+
+
+class BudgetOwner(StrEnum):
+    """Whose budget it is."""
+
+    PROJECT = "project"
+    KEY = "key"
+
+
+class BudgetPeriod(StrEnum):
+    """For how long it is, by the clock of the organisation's time zone."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+class BudgetState(Resource):
+    """One budget and what is left of it. A project's is for real money, and once more for play money."""
+
+    kind: BudgetOwner
+    id: str = Field(description="Of the project or the key.")
+    name: str
+    period: BudgetPeriod
+    currency: Currency = "USD"
+    limit: str
+    spent: str = Field(description="What its requests were charged in the period under way.")
+    held: str = Field(description="What is held now for those that are running.")
+    left: str = Field(
+        description="What its next requests can hold; zero when more is spent than the limit, which can be lowered."
+    )
+    renews_at: datetime = Field(description="When the next period begins, and `spent` with it.")
 
 
 class Receipt(Resource):

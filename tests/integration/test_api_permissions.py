@@ -56,6 +56,7 @@ ALLOWED = {
     "POST /orgs/{org_id}/keys/{key_id}/rotate": "oad",
     "DELETE /orgs/{org_id}/keys/{key_id}": "oad",
     "GET /orgs/{org_id}/keys/{key_id}/propagation": "oadbv",
+    "GET /orgs/{org_id}/budgets": "oab",
     "GET /orgs/{org_id}/usage": "oab",
     "GET /orgs/{org_id}/usage/csv": "oab",
     "GET /orgs/{org_id}/invoices": "oab",

@@ -39,7 +39,7 @@ async def test_books_that_are_right_give_no_alarm(busy: asyncpg.Pool) -> None:
         answer = await api.as_(await api.operator_token()).get("/billing/books")
     assert answer["ok"] is True
     assert {check["wrong"] for check in answer["checks"]} == {0}
-    assert len(answer["checks"]) == 11
+    assert len(answer["checks"]) == 12
     assert (answer["seal"], answer["last_inspection"]) == (None, None)
 
 
@@ -53,6 +53,9 @@ async def test_books_that_are_right_give_no_alarm(busy: asyncpg.Pool) -> None:
         ("DELETE FROM billing.requests WHERE request_id = 'r1'", "usage_transactions_have_a_request"),
         ("UPDATE billing.requests SET price_nano_usd = 61 WHERE request_id = 'r1'", "charged_requests_have_one_transaction_of_their_price"),
         ("UPDATE billing.holds SET state = 'settled', finished_at = now() WHERE request_id = 'r3'", "ended_holds_have_an_outcome"),
+        ("UPDATE billing.spending SET amount_nano_usd = 101 WHERE spender_kind = 'key' AND span = 'day'", "spending_is_what_requests_have_paid"),
+        ("DELETE FROM billing.spending WHERE spender_kind = 'project' AND span = 'quarter'", "spending_is_what_requests_have_paid"),
+        ("UPDATE billing.spending SET begins_at = begins_at - interval '1 day' WHERE span = 'day'", "spending_is_what_requests_have_paid"),
         ("UPDATE billing.quarantine_decisions SET charged_nano_usd = 41", "decided_charges_are_in_the_ledger"),
         ("UPDATE billing.holds SET state = 'held', finished_at = NULL WHERE request_id = 'r1'", "recorded_requests_hold_nothing"),
     ],

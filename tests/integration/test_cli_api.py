@@ -79,6 +79,31 @@ async def test_organisations_projects_keys_members_and_tokens_are_managed(
     changed = (await cli.done("keys", "get", key["id"], "--json")).json
     assert (changed["models_allowed"], changed["budget_per_day_usd"], changed["disabled"]) == ([], None, False)
     assert changed["requests_per_minute_max"] == 60
+    await cli.done("projects", "change", project["id"], "--budget-per-month-usd", "25")
+    assert "$25.00" in (await cli.done("projects", "list")).out
+    budgets = (await cli.done("budgets", "list")).out
+    assert budgets.splitlines()[0].split() == [
+        "kind",
+        "id",
+        "name",
+        "period",
+        "limit",
+        "spent",
+        "held",
+        "left",
+        "renews",
+        "at",
+    ]
+    assert budgets.splitlines()[1].split()[:8] == [
+        "project",
+        project["id"],
+        "Analytical",
+        "month",
+        "25.00",
+        "0.00",
+        "0.00",
+        "25.00",
+    ]
     rotated = (await cli.done("keys", "rotate", key["id"], "--overlap-s", "60", "--json")).json
     assert rotated["key"] != key["key"]
     revoked = await cli.done("keys", "revoke", key["id"])

@@ -55,6 +55,7 @@ async def made(owner: Account, heard: Heard) -> tuple[str, int]:
         "expires_at = now()",
         "models_allowed = '{none}'",
         "ip_allowed = '{203.0.113.0/24}'",
+        "budget_per_month_nano_usd = 1",
         "key_hash = sha256(key_hash)",
         "previous_key_hash = sha256(key_hash), previous_valid_until = now()",
     ],
@@ -106,6 +107,24 @@ async def test_an_organisation_is_closed_and_opened_by_one_announcement_each(
         )
     await api.pool.execute("UPDATE accounts.organizations SET name = 'x' WHERE org_id = $1", owner.org_id)
     assert await heard.numbers() == [number + 1, number + 2, number + 3]
+
+
+async def test_other_budgets_of_a_project_and_another_time_zone_are_one_change_of_all_keys_and_nothing_else_is(
+    owner: Account, api: Api, heard: Heard
+) -> None:
+    await made(owner, heard)
+    _, number = await made(owner, heard)
+    for change in (
+        "budget_per_day_nano_usd = 5",
+        "budget_per_day_nano_usd = 5",
+        "budget_per_month_nano_usd = 0",
+        "name = 'x'",
+    ):
+        await api.pool.execute(f"UPDATE accounts.projects SET {change} WHERE project_id = $1", owner.project_id)
+    assert await heard.numbers() == [number + 1, number + 2]
+    for zone in ("Asia/Kathmandu", "Asia/Kathmandu"):
+        await api.pool.execute("UPDATE accounts.organizations SET time_zone = $2 WHERE org_id = $1", owner.org_id, zone)
+    assert await heard.numbers() == [number + 3]
 
 
 @pytest.mark.parametrize("beside", ["", f", {USED}", ", disabled_at = now()"])

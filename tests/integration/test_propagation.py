@@ -142,6 +142,24 @@ async def test_closing_an_organisation_is_a_change_of_each_of_its_keys(
     assert after["change_number"] > before["change_number"]
 
 
+async def test_other_budgets_of_a_project_and_another_time_zone_are_changes_of_each_of_its_keys(
+    owner: Account, two: list[Authorizer]
+) -> None:
+    made = await owner.api.post(f"{owner.org}/keys", {"name": "first"})
+    before = await propagation(owner, made["id"], lambda reply: bool(reply["propagated"]))
+    for path, change in (
+        (f"{owner.org}/projects/{owner.project_id}", {"budget_per_day_usd": "1"}),
+        (owner.org, {"time_zone": "Asia/Kathmandu"}),
+    ):
+        for each in two:
+            assert await each.opens(made["key"])
+        assert (await owner.api.patch(path, change)).status == 200
+        after = await propagation(owner, made["id"], lambda reply: bool(reply["propagated"]), deadline_s=BOUND_S)
+        assert after["change_number"] > before["change_number"]
+        assert all(0 <= each["took_ms"] < 1000 for each in after["authorizers"])
+        before = after
+
+
 async def test_closing_an_organisation_with_ten_thousand_keys_takes_a_moment_and_holds_nobody_up(
     api: Api, owner: Account, two: list[Authorizer]
 ) -> None:

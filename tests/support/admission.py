@@ -8,6 +8,7 @@ from google.protobuf.struct_pb2 import Struct
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.slices import Payer
 from gateway_core.api_keys import ApiKey, KeyHash
+from gateway_core.budgets import Exhausted
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId, SliceId
@@ -128,6 +129,7 @@ class Purse:
         held: amount per request.
         ttls: how long each is to be kept.
         modes: in which ledger each is.
+        exhausted: what a key with budgets is answered.
     """
 
     def __init__(self, balance: int) -> None:
@@ -135,27 +137,22 @@ class Purse:
         self.held: dict[RequestId, int] = {}
         self.ttls: list[timedelta] = []
         self.modes: list[Mode] = []
+        self.exhausted: Exhausted | None = None
         self.trouble: Exception | None = None
 
     async def place(
-        self,
-        request_id: RequestId,
-        *,
-        org_id: OrgId,
-        key_id: KeyId,
-        mode: Mode,
-        amount: NanoUsd,
-        least: NanoUsd,
-        ttl: timedelta,
-    ) -> NanoUsd | None:
+        self, request_id: RequestId, key: ApiKey, *, amount: NanoUsd, least: NanoUsd, ttl: timedelta
+    ) -> NanoUsd | Exhausted | None:
         """Hold as much of an amount as the balance still covers."""
-        assert (org_id, key_id) == (KEY.org_id, KEY.key_id)
+        assert (key.org_id, key.key_id) == (KEY.org_id, KEY.key_id)
         if self.trouble is not None:
             raise self.trouble
+        if key.budgets is not None and self.exhausted is not None:
+            return self.exhausted
         held = min(amount, self.balance - sum(self.held.values()))
         if held < least:
             return None
         self.held[request_id] = held
-        self.modes.append(mode)
+        self.modes.append(key.mode)
         self.ttls.append(ttl)
         return NanoUsd(held)

@@ -8,6 +8,7 @@ from zlib import crc32
 import asyncpg
 
 from billing_sink.access_log import Asked, Grant, SpoolLine
+from billing_sink.postgres_ledger import encode
 from billing_sink.postings import Posting, Quarantined
 from billing_sink.rating import Outcome, Rated, UsageSource
 from billing_sink.spool import RawLine
@@ -58,6 +59,52 @@ async def hold(
     return held
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Budgets of the key `key_test` and its project `prj`, in nano-USD."""
+
+    time_zone: str = "UTC"
+    key_per_day: int | None = None
+    key_per_month: int | None = None
+    project_per_day: int | None = None
+    project_per_month: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a hold within budgets comes to."""
+
+    held: int | None
+    budget: str | None = None
+    renews_at: datetime | None = None
+
+
+async def hold_within(
+    database: asyncpg.Pool | asyncpg.pool.PoolConnectionProxy,
+    request_id: str,
+    amount: int,
+    limits: Limits,
+    *,
+    now: datetime | None = None,
+    least: int | None = None,
+    expires_at: datetime = FAR,
+    mode: Mode = Mode.LIVE,
+    key_id: str = "key_test",
+) -> Answer:
+    """Place a hold within budgets, at a moment."""
+    [row] = await database.fetch(
+        "SELECT * FROM billing.place_hold_within_budgets($1, $2, 'prj', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        *(request_id, ORG, key_id, amount, amount if least is None else least, expires_at, mode, limits.time_zone),
+        *(limits.key_per_day, limits.key_per_month, limits.project_per_day, limits.project_per_month, now),
+    )
+    return Answer(row["held_nano_usd"], row["budget"], row["renews_at"])
+
+
+async def settle_at(pool: asyncpg.Pool, now: datetime, *postings: Posting) -> None:
+    """Settle finished requests at a moment."""
+    await pool.execute("SELECT billing.settle($1::jsonb, $2)", encode(postings), now)
+
+
 async def open_slice(
     pool: asyncpg.Pool, slice_id: str, share_ppm: int, *, amount_min: int = 1, expires_at: datetime = FAR
 ) -> int | None:
@@ -81,6 +128,7 @@ def posting(
     mode: Mode = Mode.LIVE,
     slice_id: str | None = None,
     share: int | None = None,
+    key_id: str = "key_test",
 ) -> Posting:
     """A finished chat request that costs `price`; covered by a share of a slice, if that is given."""
     line = SpoolLine(
@@ -93,7 +141,7 @@ def posting(
         grant=Grant(
             OrgId(ORG),
             ProjectId("prj"),
-            KeyId("key_test"),
+            KeyId(key_id),
             price_version=PriceVersion(1),
             hold_nano_usd=share,
             slice_id=slice_id,
@@ -129,18 +177,24 @@ def odd_line(
 
 
 async def decide(
-    pool: asyncpg.Pool, request_id: str | None, decision: str, amount: int | None = None
+    pool: asyncpg.Pool,
+    request_id: str | None,
+    decision: str,
+    amount: int | None = None,
+    *,
+    now: datetime | None = None,
 ) -> asyncpg.Record | None:
     """Decide about the quarantined line of a request; None where there is nothing to charge."""
     made = await pool.fetchrow(
         """
         SELECT d.* FROM billing.quarantine q CROSS JOIN LATERAL
-            billing.decide_quarantine(q.quarantine_id, $2, $3, 'looked into', 'user', 'usr_operator') d
+            billing.decide_quarantine(q.quarantine_id, $2, $3, 'looked into', 'user', 'usr_operator', coalesce($4, now())) d
         WHERE q.request_id IS NOT DISTINCT FROM $1
         """,
         request_id,
         decision,
         amount,
+        now,
     )
     return None if made is None or made["quarantine_id"] is None else made
 

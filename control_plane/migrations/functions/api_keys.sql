@@ -19,7 +19,8 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE OR REPLACE FUNCTION accounts.stamp_keys_of_org() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The same for all keys of an organisation or a project at once, in the row of that.
+CREATE OR REPLACE FUNCTION accounts.stamp_keys() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.keys_change_number := accounts.next_key_change();
     NEW.keys_changed_at := clock_timestamp();
@@ -46,25 +47,37 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Closing or opening an organisation changes all its keys at once, and none of their rows: one announcement.
+-- Closing or opening an organisation, or another time zone, changes all its keys at once, and none of their rows: one announcement.
 CREATE OR REPLACE FUNCTION accounts.announce_keys_of_org() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('api_key_changed', NEW.keys_change_number || ':' || NEW.org_id);
     RETURN NULL;
 END $$;
 
+-- So do other budgets of a project.
+CREATE OR REPLACE FUNCTION accounts.announce_keys_of_project() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('api_key_changed', NEW.keys_change_number || ':' || NEW.project_id);
+    RETURN NULL;
+END $$;
+
 -- What ext_authz has to know of a key, by its hash or that of the key before its last rotation; no row if there is none.
 CREATE OR REPLACE FUNCTION accounts.find_key(p_key_hash bytea)
 RETURNS TABLE (key_id text, org_id text, project_id text, models_allowed text[], is_disabled boolean,
-               expires_at timestamptz, ip_allowed text[], mode text)
+               expires_at timestamptz, ip_allowed text[], mode text, time_zone text,
+               key_per_day_nano_usd bigint, key_per_month_nano_usd bigint,
+               project_per_day_nano_usd bigint, project_per_month_nano_usd bigint)
 LANGUAGE sql STABLE AS $$
     SELECT key.key_id, key.org_id, key.project_id, key.models_allowed,
            key.disabled_at IS NOT NULL OR key.revoked_at IS NOT NULL OR org.disabled_at IS NOT NULL,
            -- The predecessor of a rotated key works for a while, and never longer than the key.
            CASE WHEN key.key_hash = p_key_hash THEN key.expires_at
                 ELSE least(key.expires_at, key.previous_valid_until) END,
-           key.ip_allowed::text[], key.mode
-    FROM accounts.api_keys key JOIN accounts.organizations org USING (org_id)
+           key.ip_allowed::text[], key.mode, org.time_zone, key.budget_per_day_nano_usd, key.budget_per_month_nano_usd,
+           project.budget_per_day_nano_usd, project.budget_per_month_nano_usd
+    FROM accounts.api_keys key
+    JOIN accounts.organizations org USING (org_id)
+    JOIN accounts.projects project USING (project_id)
     WHERE key.key_hash = p_key_hash OR key.previous_key_hash = p_key_hash;
 $$;
 

@@ -10,8 +10,6 @@ from control_plane.api.openapi import document
 from control_plane.api.operation import OPERATIONS
 
 LIMITS = {
-    "budget_per_day_usd",
-    "budget_per_month_usd",
     "requests_per_minute_max",
     "tokens_per_minute_max",
     "concurrency_max",
@@ -22,7 +20,7 @@ LIMITS = {
 def test_every_limit_of_a_key_says_that_it_is_not_enforced(model: type[BaseModel]) -> None:
     says_so = {name for name, field in model.model_fields.items() if NOT_ENFORCED in (field.description or "")}
     assert says_so == LIMITS
-    assert {name for name in model.model_fields if name.startswith("budget_") or name.endswith("_max")} == LIMITS
+    assert {name for name in model.model_fields if name.endswith("_max")} == LIMITS
 
 
 def test_the_page_for_people_says_it_too() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ext_authz.announcement import KeyChanged, OrgChanged, read_announcement
+from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
 from gateway_core.api_keys import KeyHash
-from gateway_core.ids import OrgId
+from gateway_core.ids import OrgId, ProjectId
 
 HASH, OTHER = "ab" * 32, "0c" * 32
 
@@ -18,6 +18,10 @@ def test_a_change_of_a_key_brings_all_its_hashes() -> None:
 
 def test_a_change_of_all_keys_of_an_organisation_brings_its_id() -> None:
     assert read_announcement("12:org_7c2k9mzq0000000h") == OrgChanged(12, OrgId("org_7c2k9mzq0000000h"))
+
+
+def test_a_change_of_all_keys_of_a_project_brings_its_id() -> None:
+    assert read_announcement("12:prj_7c2k9mzq0000000h") == ProjectChanged(12, ProjectId("prj_7c2k9mzq0000000h"))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,8 @@ def test_a_change_of_all_keys_of_an_organisation_brings_its_id() -> None:
         f"7:{HASH},org_demo",
         f"7:{','.join([HASH] * 5)}",
         "7:org_",
+        "7:prj_",
+        f"7:{HASH},prj_1",
         "7:org_a b",
         "7:usr_1",
     ],

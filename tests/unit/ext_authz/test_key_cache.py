@@ -8,7 +8,7 @@ import pytest
 
 from ext_authz.keys import ASK_AGAIN_S, KeyCache
 from gateway_core.api_keys import ApiKey, KeyHash
-from gateway_core.ids import OrgId
+from gateway_core.ids import OrgId, ProjectId
 from tests.support.admission import KEY, Keys
 
 HASH, OTHER, THIRD = (KeyHash(bytes([n]) * 32) for n in (1, 2, 3))
@@ -163,6 +163,18 @@ async def test_the_keys_of_an_organisation_that_changed_are_asked_for_again_and_
     keys.forget_org(KEY.org_id)
     store.asked.clear()
     assert [await keys.find(key_hash) for key_hash in (HASH, OTHER, THIRD)] == [None, elsewhere, None]
+    assert store.asked == [HASH]
+
+
+async def test_the_keys_of_a_changed_project_are_forgotten_and_no_others() -> None:
+    elsewhere = replace(KEY, project_id=ProjectId("prj_other"))
+    store = Keys({HASH: KEY, OTHER: elsewhere})
+    keys = cache(store)
+    for key_hash in (HASH, OTHER, THIRD):
+        await keys.find(key_hash)
+    keys.forget_project(KEY.project_id)
+    store.asked.clear()
+    assert [await keys.find(key_hash) for key_hash in (HASH, OTHER, THIRD)] == [KEY, elsewhere, None]
     assert store.asked == [HASH]
 
 

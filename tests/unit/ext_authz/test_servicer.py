@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import NoReturn, cast
 
 import asyncpg
@@ -21,10 +21,12 @@ from ext_authz.servicer import Authorization
 from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
+from gateway_core.budgets import Budget, Budgets, Exhausted
 from gateway_core.contract import GrantField, Header
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import SliceId
 from gateway_core.mode import Mode
+from gateway_core.money import NanoUsd
 from gateway_core.offering import Offering
 from gateway_core.postgres import Trouble
 from tests.support.admission import (
@@ -171,6 +173,45 @@ async def test_a_balance_that_does_not_even_cover_a_short_answer_is_refused_with
     assert response.dynamic_metadata[GrantField.ERROR_CODE] == "insufficient_quota"
     assert response.dynamic_metadata[GrantField.ORG_ID] == KEY.org_id
     assert gate.decisions("insufficient_quota") == 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (Budget.KEY_PER_DAY, "the daily budget of this API key does"),
+        (Budget.KEY_PER_MONTH, "the monthly budget of this API key does"),
+        (Budget.PROJECT_PER_DAY, "the daily budget of this API key's project"),
+        (Budget.PROJECT_PER_MONTH, "the monthly budget of this API key's project"),
+    ],
+)
+async def test_a_budget_that_does_not_cover_a_short_answer_is_named_with_its_renewal(
+    gate: Gate, budget: Budget, words: str
+) -> None:
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, budgets=Budgets("Asia/Kathmandu", NanoUsd(1)))
+    renews_at = datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=5, minutes=45)))
+    gate.purse.exhausted = Exhausted(budget, renews_at)
+    response = await gate.ask(from_client())
+    assert response.denied_response.status.code == 402
+    error = json.loads(response.denied_response.body)["error"]
+    assert (error["code"], error["type"]) == ("budget_exceeded", "insufficient_quota")
+    assert words in error["message"]
+    assert "renews at 2026-01-01T18:15:00Z" in error["message"]
+    assert {each.header.key: each.header.value for each in response.denied_response.headers}[
+        "x-should-retry"
+    ] == "false"
+    assert gate.decisions("budget_exceeded") == 1
+
+
+async def test_a_key_with_a_budget_never_spends_from_a_slice_and_others_do(gate: Gate) -> None:
+    gate.slices.size = 1_000_000
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, budgets=Budgets("UTC", project_per_month=NanoUsd(5000)))
+    await gate.ask(from_client())
+    assert gate.purse.held == {REQUEST_ID: 1067}
+    assert gate.slices.opened == {}
+    other = new_key(LIVE_PREFIX, lambda count: b"\x02" * count).get_secret_value()
+    gate.keys.keys[hash_key(other, PEPPER)] = KEY
+    response = await gate.ask(from_client(other))
+    assert response.dynamic_metadata[GrantField.SLICE_ID] == "slice_1"
 
 
 async def test_asking_for_less_output_may_fit_where_all_of_it_did_not() -> None:

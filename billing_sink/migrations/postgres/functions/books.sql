@@ -1,5 +1,12 @@
 -- One row per check: how many things are wrong, and one of them. Reads the whole ledger.
 CREATE OR REPLACE FUNCTION billing.check_books() RETURNS TABLE (name text, wrong bigint, example text) LANGUAGE sql STABLE AS $$
+    WITH paid AS (
+        SELECT a.account_id, r.key_id, r.project_id, r.price_nano_usd - r.absorbed_nano_usd AS paid,
+               to_timestamp(floor(extract(epoch FROM r.recorded_at) / 900) * 900) AS quarter,
+               date_trunc('day', r.recorded_at, 'UTC') AS day
+        FROM billing.requests r JOIN billing.accounts a ON a.kind = 'balance' AND a.org_id = r.org_id AND a.mode = r.mode
+        WHERE r.price_nano_usd <> r.absorbed_nano_usd
+    )
     SELECT 'transactions_sum_to_zero', count(*), min(transaction_id)::text FROM (
         SELECT transaction_id FROM billing.transactions LEFT JOIN billing.entries USING (transaction_id)
         GROUP BY transaction_id HAVING coalesce(sum(amount_nano_usd), 1) <> 0
@@ -39,6 +46,20 @@ CREATE OR REPLACE FUNCTION billing.check_books() RETURNS TABLE (name text, wrong
     JOIN billing.quarantine q USING (quarantine_id)
     LEFT JOIN billing.requests r ON r.request_id = q.request_id
     WHERE d.decision = 'charge' AND (r.price_nano_usd, r.absorbed_nano_usd) IS DISTINCT FROM (d.charged_nano_usd, 0)
+    UNION ALL
+    SELECT 'spending_is_what_requests_have_paid', count(*), min(spender_id) FROM (
+        SELECT account_id, 'key' AS spender_kind, key_id AS spender_id, 'quarter' AS span, quarter AS begins_at, sum(paid) AS paid
+        FROM paid WHERE key_id IS NOT NULL GROUP BY account_id, key_id, quarter
+        UNION ALL
+        SELECT account_id, 'key', key_id, 'day', day, sum(paid) FROM paid WHERE key_id IS NOT NULL GROUP BY account_id, key_id, day
+        UNION ALL
+        SELECT account_id, 'project', project_id, 'quarter', quarter, sum(paid)
+        FROM paid WHERE project_id IS NOT NULL GROUP BY account_id, project_id, quarter
+        UNION ALL
+        SELECT account_id, 'project', project_id, 'day', day, sum(paid)
+        FROM paid WHERE project_id IS NOT NULL GROUP BY account_id, project_id, day
+    ) asked FULL JOIN billing.spending kept USING (account_id, spender_kind, spender_id, span, begins_at)
+    WHERE asked.paid IS DISTINCT FROM kept.amount_nano_usd
     UNION ALL
     SELECT 'seals_are_whole', count(*), min(seal_id)::text FROM billing.broken_seals() AS broken (seal_id)
     UNION ALL

@@ -6,7 +6,7 @@
 -- second then waits for the first at the account, and finds its hold.
 CREATE OR REPLACE FUNCTION billing.place_hold(
     p_request_id text, p_org_id text, p_key_id text, p_amount_nano_usd bigint, p_expires_at timestamptz,
-    p_mode text DEFAULT 'live', p_least_nano_usd bigint DEFAULT NULL
+    p_mode text DEFAULT 'live', p_least_nano_usd bigint DEFAULT NULL, p_project_id text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_least   bigint := coalesce(p_least_nano_usd, p_amount_nano_usd);
@@ -18,8 +18,8 @@ BEGIN
     FROM billing.accounts WHERE kind = 'balance' AND org_id = p_org_id AND mode = p_mode AND posted_nano_usd > 0
     FOR UPDATE;
     IF v_amount >= v_least THEN
-        INSERT INTO billing.holds (request_id, account_id, key_id, amount_nano_usd, expires_at)
-        VALUES (p_request_id, v_account, p_key_id, v_amount, p_expires_at)
+        INSERT INTO billing.holds (request_id, account_id, project_id, key_id, amount_nano_usd, expires_at)
+        VALUES (p_request_id, v_account, p_project_id, p_key_id, v_amount, p_expires_at)
         ON CONFLICT (request_id) DO NOTHING;
         IF FOUND THEN
             UPDATE billing.accounts SET held_nano_usd = held_nano_usd + v_amount WHERE account_id = v_account;

@@ -8,7 +8,8 @@ CREATE OR REPLACE FUNCTION billing.quarantine_wait() RETURNS interval LANGUAGE s
 -- free in the balance; 'release' takes nothing. Either way the request is settled like any other (billing.settle): its hold or its
 -- share ends, and it has its row. Whoever pays is whose money was held, whatever the line says.
 CREATE OR REPLACE FUNCTION billing.decide_quarantine(
-    p_quarantine_id bigint, p_decision text, p_amount_nano_usd bigint, p_reason text, p_actor_kind text, p_actor_id text
+    p_quarantine_id bigint, p_decision text, p_amount_nano_usd bigint, p_reason text, p_actor_kind text, p_actor_id text,
+    p_now timestamptz DEFAULT now()
 ) RETURNS billing.quarantine_decisions LANGUAGE plpgsql AS $$
 DECLARE
     v_line     billing.quarantine;
@@ -56,20 +57,20 @@ BEGIN
         END IF;
         PERFORM billing.settle(jsonb_build_array(
             jsonb_build_object(
-                'usage_source', 'none', 'key_id', v_hold.key_id, 'stream', false, 'status', 0, 'attempts', 0,
+                'usage_source', 'none', 'project_id', v_hold.project_id, 'key_id', v_hold.key_id, 'stream', false, 'status', 0, 'attempts', 0,
                 'started_at', v_line.quarantined_at, 'duration_ms', 0, 'bytes_received', 0, 'bytes_sent', 0, 'sse_events', 0)
             || coalesce(v_line.request, '{}')
             || jsonb_build_object(
                 'request_id', v_line.request_id, 'input_hash', encode(sha256(v_line.line), 'hex'), 'meters', '{}'::jsonb,
                 'outcome', CASE p_decision WHEN 'charge' THEN 'settled' ELSE 'released' END,
                 'mode', v_payer.mode, 'org_id', v_payer.org_id, 'cost_nano_usd', 0, 'price_nano_usd', v_charged,
-                'hold_nano_usd', v_granted, 'slice_id', v_slice.slice_id)));
+                'hold_nano_usd', v_granted, 'slice_id', v_slice.slice_id)), p_now);
     END IF;
 
     INSERT INTO billing.quarantine_decisions (
-        quarantine_id, decision, amount_nano_usd, charged_nano_usd, held_nano_usd, reason, actor_kind, actor_id)
+        quarantine_id, decision, amount_nano_usd, charged_nano_usd, held_nano_usd, reason, actor_kind, actor_id, decided_at)
     VALUES (
-        p_quarantine_id, p_decision, p_amount_nano_usd, v_charged, v_held, p_reason, p_actor_kind, p_actor_id)
+        p_quarantine_id, p_decision, p_amount_nano_usd, v_charged, v_held, p_reason, p_actor_kind, p_actor_id, p_now)
     RETURNING * INTO v_decision;
     RETURN v_decision;
 END $$;

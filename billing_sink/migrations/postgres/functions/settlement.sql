@@ -8,7 +8,11 @@
 -- the platform. No request takes what another one holds. A hold or share whose time was over before the line came went back when it was:
 -- the line is late and pays from what is free. A request and what is held for it have to be of one organisation and one mode, or nothing
 -- at all is posted.
-CREATE OR REPLACE FUNCTION billing.settle(p_requests jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
+--
+-- p_now: when they are recorded, which is the day and the month that they are spent in, whenever they began. By the database's clock unless it
+-- is given: the one that billing.place_hold_within_budgets goes by.
+CREATE OR REPLACE FUNCTION billing.settle(p_requests jsonb, p_now timestamptz DEFAULT now()) RETURNS SETOF text
+LANGUAGE plpgsql AS $$
 BEGIN
     -- What is decided about each request. What is merely kept of it is read from p_requests when it is written, so that the rows that
     -- are updated are narrow. Another shape needs another name: a session that called the function of before still has the table of before.
@@ -116,12 +120,12 @@ BEGIN
         request_id, input_hash, mode, outcome, late, usage_source, org_id, project_id, key_id, endpoint, model, provider,
         price_version, stream, status, error_code, response_flags, response_details, attempts, client_request_id,
         user_agent, started_at, duration_ms, first_byte_ms, bytes_received, bytes_sent, sse_events, meters,
-        cost_nano_usd, price_nano_usd, absorbed_nano_usd, usage_raw, hold_nano_usd, slice_id)
+        cost_nano_usd, price_nano_usd, absorbed_nano_usd, usage_raw, hold_nano_usd, slice_id, recorded_at)
     SELECT s.request_id, decode(r.input_hash, 'hex'), s.mode, s.outcome, s.late, r.usage_source, s.org_id, r.project_id,
         r.key_id, r.endpoint, r.model, r.provider, r.price_version, r.stream, r.status, r.error_code, r.response_flags,
         r.response_details, r.attempts, r.client_request_id, r.user_agent, r.started_at, r.duration_ms,
         r.first_byte_ms, r.bytes_received, r.bytes_sent, r.sse_events, r.meters, r.cost_nano_usd, s.price_nano_usd,
-        s.absorbed_nano_usd, r.usage_raw, r.hold_nano_usd, s.slice_id
+        s.absorbed_nano_usd, r.usage_raw, r.hold_nano_usd, s.slice_id, p_now
     FROM jsonb_to_recordset(p_requests) AS r (
         request_id text, input_hash text, usage_source text, project_id text, key_id text, endpoint text, model text,
         provider text, price_version bigint, stream boolean, status integer, error_code text, response_flags text,
