@@ -9,6 +9,7 @@ from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter
 
 from billing_sink import clickhouse
+from billing_sink.drift import DriftMetrics
 from billing_sink.exporter import Exporter
 from billing_sink.inspection import Inspection
 from billing_sink.postgres_books import PostgresBooks
@@ -27,7 +28,7 @@ POOL_SIZE_MAX = 3
 """For the exporter and for looking after the books."""
 RETRY_S = 1.0
 BOOKS_S = 60.0
-"""How often what is posted is sealed, and asked whether the books are to be inspected."""
+"""How often what is posted is sealed and added up by provider, and asked whether the books are to be inspected."""
 DRAIN_S = 1.5
 """How long a stopping sink goes on posting what Envoy has written."""
 
@@ -113,12 +114,15 @@ async def _look_after_books(
         registry=registry,
         log=log,
     )
+    drift = DriftMetrics(registry)
     while True:
         await asyncio.sleep(BOOKS_S)
         if not claim.is_held:
             continue
         try:
             await books.seal()
+            await books.add_up_for_providers()
+            drift.show(await books.drifts())
             await inspection.look()
         except (*Trouble, ClickHouseError) as error:
             log.warning("books_unavailable", error=type(error).__name__)
