@@ -30,7 +30,7 @@ async def is_known(db: Database, provider: str) -> bool:
     known: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT FROM catalog.providers WHERE name = $1)
-            OR EXISTS (SELECT FROM billing.provider_sums WHERE provider = $1)
+            OR EXISTS (SELECT FROM billing.sums_of_providers('-infinity', 'infinity') WHERE provider = $1)
         """,
         provider,
     )
