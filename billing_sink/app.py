@@ -16,16 +16,18 @@ from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.quotes import Quotes
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import SPOOL_FILE
-from gateway_core.health import always_ready, serving_health
+from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
+from gateway_core.mutual_tls import server_context
 from gateway_core.postgres import Trouble, connect_pool
 
-POOL_SIZE_MAX = 3
-"""For the exporter and for looking after the books."""
+POOL_SIZE_MAX = 4
+"""For the exporter, for looking after the books, and for reading prices."""
 RETRY_S = 1.0
 BOOKS_S = 60.0
 """How often what is posted is sealed and added up by provider, and asked whether the books are to be inspected."""
@@ -55,6 +57,12 @@ async def serve(settings: Settings, log: Logger) -> None:
                     always_ready,
                     registry,
                     role=lambda: "active" if claim.is_held else "standing by",
+                ),
+                serving(
+                    Quotes(PostgresLedger(pool), registry, log).application(),
+                    settings.billing_sink_host,
+                    settings.billing_sink_port,
+                    tls=server_context(settings.tls),
                 ),
                 asyncio.TaskGroup() as group,
             ):

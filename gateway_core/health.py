@@ -1,6 +1,7 @@
 """The small HTTP server of a service that has no other: liveness, readiness, metrics."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -58,7 +59,13 @@ def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_o
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, host: str, port: int, *, drain_s: float = 1.0, handler_cancellation: bool = False
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    drain_s: float = 1.0,
+    handler_cancellation: bool = False,
 ) -> AsyncIterator[HostPort]:
     """Serve an application while the block runs; yields where, which for port 0 only the kernel knew before.
 
@@ -66,6 +73,7 @@ async def serving(
         app: the application.
         host: address to listen on.
         port: port to listen on; 0 takes any free one.
+        tls: what is shown and asked for; None serves in the clear.
         drain_s: how long open requests may go on at the end, and after that how long their clients have to take note.
         handler_cancellation: whether a handler ends when its client leaves.
     """
@@ -84,7 +92,7 @@ async def serving(
         return _TurnedAway() if len(handlers.connections) >= CONNECTIONS_MAX else handlers()
 
     try:
-        listener = await asyncio.get_running_loop().create_server(door, host, port)
+        listener = await asyncio.get_running_loop().create_server(door, host, port, ssl=tls)
         try:
             yield HostPort(*listener.sockets[0].getsockname()[:2])
         finally:
