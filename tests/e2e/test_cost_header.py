@@ -14,7 +14,7 @@ import pytest
 from gateway_core.contract import Header
 from gateway_core.money import parse_usd
 from tests.support.scripted_provider import scripted_provider
-from tests.support.stack import Stack, add_model, add_provider, wait_until_routed
+from tests.support.stack import Stack, add_model, add_provider, eventually, wait_until_routed
 
 ASKS = {Header.COST: "true"}
 CHAT = {
@@ -160,6 +160,36 @@ async def test_a_provider_can_say_nothing_in_our_name(stack: Stack, session: aio
         provider.pieces = [json.dumps({"choices": [], "usage": {**usage, "odd_tokens": 7}}).encode()]
         odd = await ask(stack, session, "/v1/chat/completions", body, **ASKS)
         assert (odd.status, odd.cost) == (200, None)
+
+
+async def test_it_is_the_price_at_the_provider_that_answered_at_last(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    name = f"second-{secrets.token_hex(4)}"
+    async with scripted_provider() as broken, scripted_provider() as works:
+        broken.status, broken.content_type, broken.pieces = 500, "application/json", [b"{}"]
+        usage = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
+        works.content_type, works.pieces = "application/json", [json.dumps({"choices": [], "usage": usage}).encode()]
+        await add_provider(stack, f"{name}-a", broken.url, "sk-a")
+        await add_provider(stack, f"{name}-b", works.url, "sk-b")
+        await add_model(stack, name, [(f"{name}-a", "up"), (f"{name}-b", "up")])
+        async with stack.database() as connection, connection.transaction():
+            await connection.execute(
+                """
+                INSERT INTO catalog.prices (model, provider, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
+                VALUES ($1, $2, 'input', 1000000, 7000000), ($1, $2, 'output', 1000000, 7000000)
+                """,
+                *(name, f"{name}-b"),
+            )
+        await wait_until_routed(stack, name)
+
+        async def dearer() -> Answer | None:
+            answer = await ask(stack, session, "/v1/chat/completions", {"model": name, "messages": []}, **ASKS)
+            assert (answer.status, answer.cost) == (200, (await receipt(stack, session, answer))["price"])
+            return answer if answer.cost == "0.0000105" else None
+
+        await eventually(dearer)
+        assert broken.bodies
 
 
 async def test_without_the_sink_the_answer_is_whole_and_hardly_later(
