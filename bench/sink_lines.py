@@ -28,9 +28,10 @@ from rich.table import Table
 from bench.books import PaidBy, fill, finished, open_books, set_aside
 from bench.processes import cpu_s
 from billing_sink.spool import spool_id
-from gateway_core.contract import SPOOL_FILE
+from gateway_core.contract import SPOOL_FILE, Peer
 from local_stack.ports import free_port
 from local_stack.postgres import running_postgres
+from tests.support.planes import Certificates
 from tests.support.spool_lines import render
 
 DEADLINE_S = 300.0
@@ -56,7 +57,9 @@ async def read_spool(dsn: str, directory: Path, postgres_pid: int, lines: int) -
         "TOLLGATE_POSTGRES_DSN": dsn,
         "TOLLGATE_CLICKHOUSE_URL": f"http://nobody:x@127.0.0.1:{free_port()}/none",
         "TOLLGATE_SPOOL_DIR": str(directory),
+        "TOLLGATE_BILLING_SINK_PORT": str(free_port()),
         "TOLLGATE_BILLING_SINK_METRICS_PORT": str(free_port()),
+        **Certificates.issued(directory / "certificates").environment("BILLING_SINK", Peer.BILLING_SINK),
         "TOLLGATE_LOG_LEVEL": "ERROR",
     }
     log = (directory / "sink.log").open("wb")

@@ -6,7 +6,7 @@ import asyncpg
 
 from billing_sink import clickhouse
 from billing_sink.app import serve
-from billing_sink.settings import Settings
+from billing_sink.settings import MigrationSettings, Settings
 from gateway_core.logs import configure
 from gateway_core.migrate import migrate, read_functions, read_migrations
 from gateway_core.tasks import run_command, run_until_stopped
@@ -21,7 +21,7 @@ async def _serve() -> None:
 
 
 async def _migrate() -> None:
-    settings = Settings.load()
+    settings = MigrationSettings.load()
     log = configure("billing_sink", settings.log_level)
     connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
     try:

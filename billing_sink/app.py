@@ -9,25 +9,28 @@ from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter
 
 from billing_sink import clickhouse
+from billing_sink.drift import DriftMetrics
 from billing_sink.exporter import Exporter
 from billing_sink.inspection import Inspection
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.quotes import Quotes
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import SPOOL_FILE
-from gateway_core.health import always_ready, serving_health
+from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
+from gateway_core.mutual_tls import server_context
 from gateway_core.postgres import Trouble, connect_pool
 
-POOL_SIZE_MAX = 3
-"""For the exporter and for looking after the books."""
+POOL_SIZE_MAX = 4
+"""For the exporter, for looking after the books, and for reading prices."""
 RETRY_S = 1.0
 BOOKS_S = 60.0
-"""How often what is posted is sealed, and asked whether the books are to be inspected."""
+"""How often what is posted is sealed and added up by provider, and asked whether the books are to be inspected."""
 DRAIN_S = 1.5
 """How long a stopping sink goes on posting what Envoy has written."""
 
@@ -54,6 +57,12 @@ async def serve(settings: Settings, log: Logger) -> None:
                     always_ready,
                     registry,
                     role=lambda: "active" if claim.is_held else "standing by",
+                ),
+                serving(
+                    Quotes(PostgresLedger(pool), registry, log).application(),
+                    settings.billing_sink_host,
+                    settings.billing_sink_port,
+                    tls=server_context(settings.tls),
                 ),
                 asyncio.TaskGroup() as group,
             ):
@@ -113,12 +122,15 @@ async def _look_after_books(
         registry=registry,
         log=log,
     )
+    drift = DriftMetrics(registry)
     while True:
         await asyncio.sleep(BOOKS_S)
         if not claim.is_held:
             continue
         try:
             await books.seal()
+            await books.add_up_for_providers()
+            drift.show(await books.drifts())
             await inspection.look()
         except (*Trouble, ClickHouseError) as error:
             log.warning("books_unavailable", error=type(error).__name__)

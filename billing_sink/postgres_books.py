@@ -10,6 +10,7 @@ import asyncpg
 from billing_sink.hourly import Hours, Sums
 
 SEAL_TRANSACTIONS_MAX: Final = 100_000
+ADDED_UP_AT_ONCE: Final = 20_000
 _LOCK_TIMEOUT: Final = "2s"
 _TIMEOUT_S: Final = 1800.0
 """It reads the whole ledger."""
@@ -30,6 +31,21 @@ class Found:
 
     inspected_at: datetime
     checks: Sequence[Check]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What the newest reconciliation with a provider has found.
+
+    Attributes:
+        drift_ppm: the largest difference between the totals of a measure, in millionths.
+        beyond: how many lines were not within its threshold.
+    """
+
+    provider: str
+    made_at: datetime
+    drift_ppm: int
+    beyond: int
 
 
 class PostgresBooks:
@@ -55,6 +71,23 @@ class PostgresBooks:
             ):
                 seals += 1
             return seals
+
+    async def add_up_for_providers(self) -> int:
+        """Add what has been finished to the sums by provider; how many requests that were."""
+        total = 0
+        while count := await self._pool.fetchval("SELECT billing.add_up_for_providers($1)", ADDED_UP_AT_ONCE):
+            total += count
+        return total
+
+    async def drifts(self) -> list[Drift]:
+        """What the newest reconciliation with each provider has found."""
+        rows = await self._pool.fetch(
+            """
+            SELECT DISTINCT ON (provider) provider, made_at, drift_ppm, beyond FROM billing.reconciliations
+            ORDER BY provider, reconciliation_id DESC
+            """
+        )
+        return [Drift(row["provider"], row["made_at"], row["drift_ppm"], row["beyond"]) for row in rows]
 
     async def check(self) -> list[Check]:
         """Everything that can be seen in Postgres alone."""

@@ -196,6 +196,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "endpoint": asked and asked.endpoint,
         "model": line.model,
         "provider": rated.provider,
+        "upstream_model": _upstream_model(rated),
         "price_version": grant and grant.price_version,
         "stream": asked is not None and asked.stream,
         "status": line.status,
@@ -236,6 +237,12 @@ def _evidence(rated: Rated) -> Sequence[object] | None:
     words = [text for text in (rated.line.usage_first, rated.line.usage_last) if text]
     tier = [] if rated.service_tier == STANDARD else [{"service_tier": rated.service_tier}]
     return [*words, *tier] or None
+
+
+def _upstream_model(rated: Rated) -> str | None:
+    """The provider's own name of the model, as the route had it that was taken."""
+    offering = rated.line.request and rated.line.request.offering
+    return offering.deployments.get(rated.provider) if offering and rated.provider else None
 
 
 def _error_code(rated: Rated) -> str | None:

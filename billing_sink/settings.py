@@ -1,14 +1,26 @@
 """Settings of the billing sink; the table in README.md explains each."""
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
-from gateway_core.settings import ServiceSettings
+from gateway_core.settings import ServiceSettings, TlsFiles
 
 
-class Settings(ServiceSettings):
-    """What `python -m billing_sink` needs to know."""
+class MigrationSettings(ServiceSettings):
+    """What `python -m billing_sink migrate` needs to know."""
 
     clickhouse_url: SecretStr
+
+
+class Settings(MigrationSettings):
+    """What `python -m billing_sink` needs to know."""
+
+    billing_sink_host: str = "127.0.0.1"
+    billing_sink_port: int = 9003
+    billing_sink_tls_certificate: Path
+    billing_sink_tls_key: Path
+    billing_sink_tls_ca: Path
     spool_dir: str = "/var/lib/tollgate/spool"
     billing_sink_metrics_host: str = "127.0.0.1"
     billing_sink_metrics_port: int = 9104
@@ -18,3 +30,8 @@ class Settings(ServiceSettings):
     export_poll_ms: int = Field(default=200, ge=1, le=60_000)
     books_inspected_at_hour: int = Field(default=3, ge=0, le=23)
     hold_sweep_ms: int = Field(default=5000, ge=10, le=600_000)
+
+    @property
+    def tls(self) -> TlsFiles:
+        """What Envoy is shown, and the authority of what it shows."""
+        return TlsFiles(self.billing_sink_tls_certificate, self.billing_sink_tls_key, self.billing_sink_tls_ca)

@@ -69,6 +69,7 @@ class Settings(SealingSettings):
     gateway_port: int = 8080
     ext_authz_endpoints: HostPorts = (HostPort("127.0.0.1", 9002),)
     control_plane_endpoints: HostPorts = (HostPort("127.0.0.1", 8081),)
+    billing_sink_endpoints: HostPorts = (HostPort("127.0.0.1", 9003),)
     # Where requests with test keys go; without it there are none.
     simulator_url: str | None = None
     spool_dir: str = "/var/lib/tollgate/spool"

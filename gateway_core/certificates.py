@@ -28,6 +28,7 @@ _USAGE: Final = {
     Peer.ENVOY: ExtendedKeyUsageOID.CLIENT_AUTH,
     Peer.CONTROL_PLANE: ExtendedKeyUsageOID.SERVER_AUTH,
     Peer.EXT_AUTHZ: ExtendedKeyUsageOID.SERVER_AUTH,
+    Peer.BILLING_SINK: ExtendedKeyUsageOID.SERVER_AUTH,
 }
 
 

@@ -17,6 +17,9 @@ GATEWAY_HEALTH_PATH: Final = "/readyz"
 """Where Envoy itself answers, to whoever asks, whether it serves: 200, or 503 while it drains."""
 
 
+COST_PATH: Final = "/cost"
+"""Where billing_sink tells Envoy what a request costs: a spool line comes, an amount in US dollars goes, as plain text."""
+
 REQUEST_S_MAX: Final = 3000
 """Envoy ends a request that runs longer, so a hold that lives longer than this outlives its request."""
 
@@ -33,6 +36,12 @@ class Header:
     API_KEY: Final = "x-api-key"
     MAX_TOKENS: Final = "x-tollgate-max-tokens"
     """Tells the client that its answer was cut down, and to how many tokens."""
+    COST: Final = "x-tollgate-cost"
+    """Of a request, `true`: tell me what it costs. Of an answer: what it costs, in US dollars."""
+    CLUSTER: Final = "x-tg-cluster"
+    """On the answer to a request that asks what it costs, for the front filter alone: the cluster that answered."""
+    TOLLGATE_PREFIX: Final = "x-tollgate-"
+    """Between the client and us; none of a provider's business."""
     SHOULD_RETRY: Final = "x-should-retry"
     """Read by the official SDKs: `false` stops them from repeating a request that cannot succeed."""
 
@@ -182,6 +191,7 @@ class Cluster:
     XDS: Final = "control_plane_xds"
     EXT_AUTHZ: Final = "ext_authz"
     CONTROL_PLANE: Final = "control_plane"
+    BILLING_SINK: Final = "billing_sink"
     SIMULATOR: Final = "simulator"
     """Where every request with a test key goes."""
     PROVIDER_PREFIX: Final = "provider/"
@@ -193,6 +203,7 @@ class Peer(StrEnum):
     ENVOY = "envoy"
     CONTROL_PLANE = "control_plane"
     EXT_AUTHZ = "ext_authz"
+    BILLING_SINK = "billing_sink"
 
 
 class BootstrapSecret:

@@ -1,6 +1,7 @@
 """The small HTTP server of a service that has no other: liveness, readiness, metrics."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -55,6 +56,7 @@ async def serving(
     *,
     registry: CollectorRegistry | None = None,
     bounds: Bounds = _BOUNDS,
+    tls: ssl.SSLContext | None = None,
     drain_s: float = 1.0,
     handler_cancellation: bool = False,
 ) -> AsyncIterator[HostPort]:
@@ -66,6 +68,7 @@ async def serving(
         port: port to listen on; 0 takes any free one.
         registry: where connections are counted; None for a server without metrics.
         bounds: how many connections there may be, and how long they may be silent.
+        tls: what is shown and asked for; None serves in the clear.
         drain_s: how long open requests may go on at the end, and after that how long their clients have to take note.
         handler_cancellation: whether a handler ends when its client leaves.
     """
@@ -80,7 +83,9 @@ async def serving(
     try:
         assert runner.server is not None  # noqa: S101 - it has been set up
         door = Door(runner.server, bounds, registry)
-        listening = await asyncio.get_running_loop().create_server(door.connection, host, port, backlog=_BACKLOG)
+        listening = await asyncio.get_running_loop().create_server(
+            door.connection, host, port, backlog=_BACKLOG, ssl=tls
+        )
         try:
             yield HostPort(*listening.sockets[0].getsockname()[:2])
         finally:

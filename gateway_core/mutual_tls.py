@@ -1,12 +1,14 @@
-"""Serving gRPC to one peer and nobody else: both ends show certificates of our authority, and the caller's name is looked at.
+"""Serving one peer and nobody else, by gRPC or HTTP: both ends show certificates of our authority, and the caller's name is looked at.
 
 There is no way to serve without. The files are read once, when the server starts.
 """
 
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, Protocol, TypeVar
 
 import grpc
+from aiohttp import web
 
 from gateway_core.contract import Peer
 from gateway_core.settings import TlsFiles
@@ -52,3 +54,25 @@ def only_for(
         return await method(asked, caller)
 
     return guarded
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """The same for a server of HTTP.
+
+    Raises:
+        OSError: a file cannot be read, or is not what it should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(files.certificate, files.key)
+    context.load_verify_locations(files.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def is_from(peer: Peer, request: web.Request) -> bool:
+    """Whether a request over such a connection is one peer's."""
+    if request.transport is None:
+        return False
+    certificate = request.transport.get_extra_info("peercert", {})
+    return ("DNS", peer) in certificate.get("subjectAltName", ())

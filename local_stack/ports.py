@@ -24,11 +24,19 @@ DEFAULTS: Mapping[str, int | None] = {
     "xds": None,
     "ext_authz": None,
     "ext_authz_metrics": None,
+    "billing_sink": None,
     "billing_sink_metrics": None,
 }
 """Every port of a stack and where it is looked for first; None takes any. Those of further instances are looked for anywhere."""
 
-PORTS_OF_EACH_INSTANCE = ("control_plane", "xds", "ext_authz", "ext_authz_metrics", "billing_sink_metrics")
+PORTS_OF_EACH_INSTANCE = (
+    "control_plane",
+    "xds",
+    "ext_authz",
+    "ext_authz_metrics",
+    "billing_sink",
+    "billing_sink_metrics",
+)
 
 _HOST = "127.0.0.1"
 _NEXT_TRIED = 100

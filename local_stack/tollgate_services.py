@@ -141,6 +141,7 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
     return {
         **tls("XDS", Peer.CONTROL_PLANE),
         **tls("EXT_AUTHZ", Peer.EXT_AUTHZ),
+        **tls("BILLING_SINK", Peer.BILLING_SINK),
         "TOLLGATE_SECRETS_DIR": str(directory.secrets),
         "TOLLGATE_SPOOL_DIR": str(directory.spool),
         "TOLLGATE_GATEWAY_HOST": HOST,
@@ -158,6 +159,9 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_EXT_AUTHZ_ENDPOINTS": all_of("ext_authz"),
         "TOLLGATE_EXT_AUTHZ_METRICS_HOST": HOST,
         "TOLLGATE_EXT_AUTHZ_METRICS_PORT": own("ext_authz_metrics"),
+        "TOLLGATE_BILLING_SINK_HOST": HOST,
+        "TOLLGATE_BILLING_SINK_PORT": own("billing_sink"),
+        "TOLLGATE_BILLING_SINK_ENDPOINTS": all_of("billing_sink"),
         "TOLLGATE_BILLING_SINK_METRICS_HOST": HOST,
         "TOLLGATE_BILLING_SINK_METRICS_PORT": own("billing_sink_metrics"),
         "TOLLGATE_SIMULATOR_HOST": HOST,
@@ -267,7 +271,7 @@ class _Replica:
             _python("billing_sink", environment=self.variables),
             ready=self._is_ready("billing_sink_metrics"),
             needs=("postgres", "clickhouse", "seed_demo"),
-            ports=self._listens_on("billing_sink_metrics"),
+            ports=self._listens_on("billing_sink", "billing_sink_metrics"),
             # After Envoy: what it has just written to the spool is still taken into the ledger.
             stop_stage=1,
             stop_grace_s=2.0,

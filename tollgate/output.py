@@ -49,7 +49,11 @@ def print_list(schema: str, things: Sequence[Mapping[str, Any]]) -> None:
     if not things:
         typer.echo("Nothing there.", err=True)
         return
-    names = columns(schema, things)
+    print_table(columns(schema, things), things)
+
+
+def print_table(names: Sequence[str], things: Sequence[Mapping[str, Any]]) -> None:
+    """A table with these columns."""
     table = Table(box=None, pad_edge=False)
     for name in names:
         table.add_column(Text(name.removesuffix("_nano_usd").replace("_", " ")))

@@ -7,7 +7,7 @@ import typer
 from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperGroup
 
-from tollgate import account_commands, catalog_commands, stack_commands
+from tollgate import account_commands, books_commands, catalog_commands, stack_commands
 from tollgate.api.commands import groups
 from tollgate.api.document import Document
 
@@ -16,6 +16,9 @@ SECTIONS = {"Local stack": stack_commands.app, "You": account_commands.app}
 
 OWN = {catalog_commands.NOUN: catalog_commands.app}
 """Nouns whose commands are not made from the document."""
+
+OWN_VERBS = {books_commands.NOUN: books_commands.app}
+"""Nouns one of whose commands is not: it stands in the place of the one that would have its name."""
 
 
 class Root(TyperGroup):
@@ -64,6 +67,8 @@ def root(document: Document) -> TyperGroup:
     for group in groups(document):
         # In their place among the others, and only if the API has them.
         made.add_command(typer.main.get_group(OWN[group.name]) if group.name in OWN else group)
+        if group.name in OWN_VERBS:
+            group.add_command(typer.main.get_command(OWN_VERBS[group.name]))
     # Makes the shells known that typer can complete in; it does so by itself only if it may add options of its own.
     get_completion_inspect_parameters()
     return made

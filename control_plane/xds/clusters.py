@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
@@ -10,6 +11,10 @@ from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
 from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster
 from gateway_core.settings import HostPort
+
+COST_TIMEOUT_MS: Final = 250
+"""As long as an answer may wait to be told what it costs; `envoy/lua/response.lua` has it too."""
+COSTS_AT_ONCE_MAX: Final = 256
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -45,6 +50,15 @@ def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
             _OPTIONS: typed(_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
         },
         **_mutual_tls(Peer.EXT_AUTHZ),
+    }
+
+
+def billing_sink(endpoints: Sequence[HostPort]) -> JsonObject:
+    """The cluster that tells what a request costs. Few wait for it at once, since nobody may wait for it long."""
+    return {
+        **_cluster(Cluster.BILLING_SINK, endpoints, connect_timeout_ms=COST_TIMEOUT_MS, requests_max=COSTS_AT_ONCE_MAX),
+        "outlier_detection": EJECTION,
+        **_mutual_tls(Peer.BILLING_SINK),
     }
 
 

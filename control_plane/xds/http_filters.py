@@ -97,6 +97,9 @@ def listener_filters(*, max_body_bytes: int) -> list[Json]:
                 },
             ),
         ),
+        # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
+        # billing_sink what that costs.
+        _filter("answered_by", _answered_by()),
         _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
 
@@ -194,6 +197,43 @@ def _skip_when(header: str, value: str) -> JsonObject:
     }
 
 
+def _answered_by() -> JsonObject:
+    """Tells which cluster an answer comes from; skipped unless the request asks what it costs."""
+    name = Header.COST
+    asks: JsonObject = {
+        "single_predicate": {
+            "input": {
+                "name": name,
+                "typed_config": typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name),
+            },
+            "value_match": {"exact": "true"},
+        }
+    }
+    skip: JsonObject = {
+        "action": {
+            "name": "skip",
+            "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter"),
+        }
+    }
+    told: JsonObject = {
+        "append": {
+            "header": {"key": Header.CLUSTER, "value": "%UPSTREAM_CLUSTER%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
+    return typed(
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        extension_config={
+            "name": "answered_by",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                mutations={"response_mutations": [told]},
+            ),
+        },
+        xds_matcher={"matcher_list": {"matchers": [{"predicate": {"not_matcher": asks}, "on_match": skip}]}},
+    )
+
+
 def _header_mutation(mutations: list[Json]) -> JsonObject:
     return typed(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", mutations={"request_mutations": mutations}
@@ -205,7 +245,7 @@ def _scrub() -> list[Json]:
         *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
         *(
             {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
-            for prefix in (Header.INTERNAL_PREFIX, "x-envoy-", "x-forwarded-")
+            for prefix in (Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-")
         ),
     ]
 

@@ -21,8 +21,11 @@ ROUTE_CONFIG: Final = "gateway"
 _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 """Besides 5xx. 401 and 403 are about our own credential there; another provider's may be good."""
 
-_HIDDEN_RESPONSE_HEADERS: Final = ("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id")
-"""What a provider tells about our account with it."""
+_HIDDEN_RESPONSE_HEADERS: Final = (
+    *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
+    *(Header.COST, Header.CLUSTER),
+)
+"""What a provider tells about our account with it, and what only we tell."""
 
 
 @dataclass(frozen=True, slots=True)

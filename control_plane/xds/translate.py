@@ -23,6 +23,7 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)
     yield CLUSTER_TYPE, clusters.control_plane(settings.control_plane_endpoints)
+    yield CLUSTER_TYPE, clusters.billing_sink(settings.billing_sink_endpoints)
     if settings.simulator_url is not None:
         yield CLUSTER_TYPE, clusters.simulator(settings.simulator_url)
     for provider in providers:

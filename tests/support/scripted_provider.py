@@ -1,7 +1,7 @@
 """A provider that answers with exactly the bytes a test wants, in exactly the pieces it wants."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ class ScriptedProvider:
     Attributes:
         pieces: the body of the answer; each piece is written by itself, with a pause behind it.
         cut: whether the connection breaks instead of ending well.
+        more_headers: of the answer.
     """
 
     url: str = ""
@@ -23,6 +24,7 @@ class ScriptedProvider:
     pieces: Sequence[bytes] = ()
     pause_s: float = 0.0
     cut: bool = False
+    more_headers: Mapping[str, str] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
@@ -30,7 +32,9 @@ class ScriptedProvider:
         """Record and answer."""
         self.bodies.append(await request.read())
         self.headers.append(dict(request.headers))
-        response = web.StreamResponse(status=self.status, headers={"Content-Type": self.content_type})
+        response = web.StreamResponse(
+            status=self.status, headers={**self.more_headers, "Content-Type": self.content_type}
+        )
         if "event-stream" not in self.content_type.lower():
             response.content_length = sum(map(len, self.pieces))
         await response.prepare(request)

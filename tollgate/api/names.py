@@ -16,6 +16,10 @@ _ORG_SEGMENT: Final = "{org_id}"
 _EXCEPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "leave_org": ("orgs", "leave"),
     "verify_books": ("books", "verify"),
+    "make_reconciliation": ("books", "reconcile"),
+    "list_reconciliations": ("books", "reconciliations"),
+    "get_reconciliation": ("books", "reconciliation"),
+    "download_reconciliation": ("books", "reconciliation-csv"),
     "list_quarantine": ("quarantine", "list"),
     "get_quarantined": ("quarantine", "get"),
     "decide_quarantined": ("quarantine", "decide"),

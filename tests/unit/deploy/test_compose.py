@@ -34,7 +34,7 @@ SETTINGS: Mapping[tuple[str, ...], type[BaseSettings]] = {
     ("control_plane", "seed-demo"): control_plane.settings.SeedSettings,
     ("ext_authz",): ext_authz.settings.Settings,
     ("billing_sink",): billing_sink.settings.Settings,
-    ("billing_sink", "migrate"): billing_sink.settings.Settings,
+    ("billing_sink", "migrate"): billing_sink.settings.MigrationSettings,
     ("simulator",): SimulatorSettings,
 }
 """What each `python -m ...` reads."""
@@ -386,16 +386,26 @@ def test_envoy_is_told_where_the_services_listen(loader: Loader) -> None:
 
     assert settings.control_plane_endpoints == (HostPort("control_plane", settings.control_plane_port),)
     assert settings.ext_authz_endpoints == (HostPort("ext_authz", authz.ext_authz_port),)
+    sink = loader.load("billing_sink", ("billing_sink",))
+    assert isinstance(sink, billing_sink.settings.Settings)
+    assert settings.billing_sink_endpoints == (HostPort("billing_sink", sink.billing_sink_port),)
+    assert sink.billing_sink_host == "0.0.0.0"  # noqa: S104 - as above
     assert settings.gateway_host == settings.control_plane_host == authz.ext_authz_host == "0.0.0.0"  # noqa: S104 - as above
     assert compose().services["envoy"].ports == [f"127.0.0.1:{settings.gateway_port}:{settings.gateway_port}"]
     assert compose().services["control_plane"].ports[0].endswith(f":{settings.control_plane_port}")
-    assert all(share_a_network("envoy", host) for host in ("control_plane", "ext_authz", "simulator"))
+    assert all(share_a_network("envoy", host) for host in ("control_plane", "ext_authz", "billing_sink", "simulator"))
 
 
 def test_each_side_is_given_its_own_certificate_and_the_authority_of_the_other(loader: Loader) -> None:
     authz = loader.load("ext_authz", ("ext_authz",))
     assert isinstance(authz, ext_authz.settings.Settings)
-    for peer, files in ((Peer.CONTROL_PLANE, loader.control_plane().xds_tls), (Peer.EXT_AUTHZ, authz.tls)):
+    sink = loader.load("billing_sink", ("billing_sink",))
+    assert isinstance(sink, billing_sink.settings.Settings)
+    for peer, files in (
+        (Peer.CONTROL_PLANE, loader.control_plane().xds_tls),
+        (Peer.EXT_AUTHZ, authz.tls),
+        (Peer.BILLING_SINK, sink.tls),
+    ):
         assert (files.certificate.name, files.key.name) == (certificate_file(peer), key_file(peer))
         assert files.ca.name == AUTHORITY_FILE
     for peer in Peer:

@@ -82,7 +82,8 @@ def test_a_comparison_is_not_taken_for_an_assignment(lua: str, fields: set[str])
 
 def test_front_lua_writes_exactly_the_request_fields() -> None:
     assert assigned(code(FRONT), "known") == names(RequestField)
-    assert code(FRONT).count('"request"') == code(FRONT).count('set(NAMESPACE, "request", known)')
+    written = code(script("request"))
+    assert written.count('"request"') == written.count('set(NAMESPACE, "request", known)')
 
 
 def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() -> None:
@@ -170,7 +171,7 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     bootstrap = (ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
     assert f"cluster_name: {Cluster.XDS}" in bootstrap
     configured = {resource["name"] for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE}
-    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.SIMULATOR}
+    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR}
     assert configured == ours | {provider_cluster("a"), provider_cluster("b")}
 
 
@@ -182,11 +183,15 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
         str(resource["name"]): resource for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE
     }
     contexts = []
-    for cluster, peer in ((Cluster.XDS, Peer.CONTROL_PLANE), (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ)):
+    for cluster, peer in (
+        (Cluster.XDS, Peer.CONTROL_PLANE),
+        (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ),
+        (Cluster.BILLING_SINK, Peer.BILLING_SINK),
+    ):
         text = json.dumps(dialled[cluster]["transport_socket"], sort_keys=True)
         assert f'{{"exact": "{peer}"}}' in text
         contexts.append(text.replace(f'"{peer}"', '"peer"'))
-    assert contexts[0] == contexts[1]
+    assert contexts[0] == contexts[1] == contexts[2]
 
 
 def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:

@@ -64,7 +64,7 @@ def test_each_further_instance_has_ports_of_its_own_and_the_first_keeps_its_own(
     assert ports.items() >= alone.items()
     assert ports.keys() - alone.keys() == {
         f"{name}-{number}"
-        for name in ("control_plane", "xds", "ext_authz", "ext_authz_metrics", "billing_sink_metrics")
+        for name in ("control_plane", "xds", "ext_authz", "ext_authz_metrics", "billing_sink", "billing_sink_metrics")
         for number in (2, 3)
     }
     assert [replicas_of(each) for each in ({}, alone, ports)] == [0, 1, 3]

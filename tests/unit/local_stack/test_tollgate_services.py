@@ -109,7 +109,7 @@ def test_instances_listen_on_ports_of_their_own_and_tell_envoy_the_same(director
     variables = [service_environment(directory, PORTS_OF_THREE, number) for number in (1, 2, 3)]
     own = {
         *("TOLLGATE_CONTROL_PLANE_PORT", "TOLLGATE_XDS_PORT", "TOLLGATE_EXT_AUTHZ_PORT"),
-        *("TOLLGATE_EXT_AUTHZ_METRICS_PORT", "TOLLGATE_BILLING_SINK_METRICS_PORT"),
+        *("TOLLGATE_EXT_AUTHZ_METRICS_PORT", "TOLLGATE_BILLING_SINK_PORT", "TOLLGATE_BILLING_SINK_METRICS_PORT"),
     }
     for name in variables[0]:
         assert len({each[name] for each in variables}) == (3 if name in own else 1), name

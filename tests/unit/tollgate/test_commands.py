@@ -6,7 +6,7 @@ import pytest
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from tests.support.openapi import catalogue
-from tollgate import catalog_commands
+from tollgate import books_commands, catalog_commands
 from tollgate.api.changes import require_applied
 from tollgate.api.commands import groups
 from tollgate.api.document import Document, Kind, Outline
@@ -14,7 +14,7 @@ from tollgate.api.names import NameTakenError, commands
 from tollgate.api.options import RESERVED, flag
 from tollgate.errors import NotAppliedError
 from tollgate.output import COLUMNS
-from tollgate.root import OWN, root
+from tollgate.root import OWN, OWN_VERBS, root
 
 PACKAGED = Document.packaged()
 
@@ -105,8 +105,21 @@ def test_the_catalogue_has_commands_of_its_own_for_all_that_the_api_has_there() 
     assert [each.value for each in catalog_commands.ListFormat] == schemas["ImportFormat"]["enum"]
 
 
+def test_the_command_that_reconciles_stands_in_the_place_of_its_operations_own() -> None:
+    there = commands(PACKAGED.outlines)[books_commands.NOUN]
+    assert there["reconcile"].operation_id == books_commands.OPERATION
+    group = root(PACKAGED).commands[books_commands.NOUN]
+    assert isinstance(group, TyperGroup)
+    command = group.get_command(None, "reconcile")  # type: ignore[arg-type] # its context is not looked at
+    assert isinstance(command, TyperCommand)
+    assert "--threshold" in flags(command)
+    schemas = PACKAGED._content["components"]["schemas"]
+    assert [each.value for each in books_commands.FileFormat] == schemas["ExportFormat"]["enum"]
+    assert [each.value for each in books_commands.Period] == schemas["Period"]["enum"]
+
+
 def test_nouns_with_commands_of_their_own_are_those_of_the_api() -> None:
-    assert commands(PACKAGED.outlines).keys() >= OWN.keys()
+    assert commands(PACKAGED.outlines).keys() >= OWN.keys() | OWN_VERBS.keys()
 
 
 @pytest.mark.parametrize(

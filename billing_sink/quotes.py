@@ -1,0 +1,84 @@
+"""What a request costs, told to Envoy while its answer waits: rated as its line in the spool will be, by the same code.
+
+Nothing is written. Whoever asks goes on without an answer after a quarter of a second, so nothing here is retried.
+"""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
+
+from billing_sink.access_log import InvalidLineError, SpoolLine, parse_line
+from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.prices import PriceBook, UnknownPriceError
+from billing_sink.rating import ImplausibleUsageError, Rated, StrayRequestError, UsageSource, rate
+from gateway_core.contract import COST_PATH, Peer
+from gateway_core.ids import PriceVersion
+from gateway_core.logs import Logger
+from gateway_core.money import format_usd
+from gateway_core.mutual_tls import is_from
+from gateway_core.postgres import Trouble
+from gateway_core.pricing import UnpricedError, UnpricedTierError, UnusablePriceError
+from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError
+from gateway_core.usage import InvalidTierError
+
+LINE_BYTES_MAX: Final = 128 * 1024
+"""Two texts of usage of 16 KiB each, escaped, and what else is in a line."""
+
+Unrateable: Final = (
+    *(InvalidLineError, InvalidUsageError, UnknownUsageError, ImplausibleUsageError, UnpricedError, UnpricedTierError),
+    *(UnknownPriceError, InvalidTierError, UnusablePriceError, StrayRequestError),
+)
+"""What is quarantined when its line comes: nobody knows yet what it costs."""
+
+
+class Quotes:
+    """Rates finished requests that have no line yet, with a price book of its own."""
+
+    def __init__(self, ledger: PostgresLedger, registry: CollectorRegistry, log: Logger) -> None:
+        self._ledger = ledger
+        self._log = log
+        self._prices = PriceBook.of(PriceVersion(0), ())
+        self._reading = asyncio.Lock()
+        self._quotes = Counter(
+            "tollgate_billing_sink_quotes_total",
+            "Requests of which Envoy asked what they cost",
+            ["outcome"],
+            registry=registry,
+        )
+
+    def application(self) -> web.Application:
+        """What answers Envoy, and nobody else."""
+        app = web.Application(client_max_size=LINE_BYTES_MAX)
+        app.router.add_post(COST_PATH, self._answer)
+        return app
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        if not is_from(Peer.ENVOY, request):
+            raise web.HTTPForbidden(text=f"only for {Peer.ENVOY}\n")
+        try:
+            rated = await self._rated(parse_line(await request.read()))
+        except Unrateable as error:
+            self._log.warning("quote_impossible", error=type(error).__name__)
+            return self._without("unrateable")
+        except Trouble as error:
+            self._log.warning("quote_unavailable", error=type(error).__name__)
+            return self._without("unavailable")
+        # An estimate hangs on what will have been delivered in the end.
+        if rated.source is not UsageSource.PROVIDER:
+            return self._without("unrateable")
+        self._quotes.labels("told").inc()
+        return web.Response(text=format_usd(rated.charge.price_nano_usd))
+
+    async def _rated(self, line: SpoolLine) -> Rated:
+        version = line.grant.price_version if line.grant else None
+        if version is not None and self._prices.as_of < version:
+            async with self._reading:
+                if self._prices.as_of < version:
+                    self._prices = await self._ledger.read_prices(self._prices)
+        return rate(line, self._prices)
+
+    def _without(self, outcome: str) -> web.Response:
+        self._quotes.labels(outcome).inc()
+        return web.Response(status=204)

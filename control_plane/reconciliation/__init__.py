@@ -1,0 +1,1 @@
+"""What providers say was used, against what was recorded here."""
