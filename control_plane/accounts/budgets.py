@@ -1,8 +1,7 @@
-"""Budgets of keys and projects, between columns in nano-USD and the fields of the API. Pure, of a row that was read."""
+"""Budgets of keys and projects, between columns in nano-USD and the fields of the API. Pure."""
 
+from collections.abc import Mapping
 from typing import Final
-
-import asyncpg
 
 from gateway_core.money import NanoUsd, format_usd, parse_usd
 
@@ -12,9 +11,9 @@ PER_DAY: Final = "What its requests may cost in a day of the organisation's time
 PER_MONTH: Final = "The same in a calendar month."
 
 
-def budgets_shown(row: asyncpg.Record) -> dict[str, str | None]:
-    """The fields of a key or a project, from its columns."""
-    return {f"budget_per_{period}_usd": _usd(row[f"budget_per_{period}_nano_usd"]) for period in PERIODS}
+def budgets_shown(columns: Mapping[str, NanoUsd | None]) -> dict[str, str | None]:
+    """The fields of a key or a project, from its row."""
+    return {f"budget_per_{period}_usd": _usd(columns[f"budget_per_{period}_nano_usd"]) for period in PERIODS}
 
 
 def limit_nano_usd(amount: str | None) -> NanoUsd | None:

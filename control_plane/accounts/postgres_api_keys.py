@@ -155,4 +155,4 @@ async def revoke_key(db: Database, key_id: str) -> None:
 
 
 def _key(row: asyncpg.Record) -> Key:
-    return Key.model_validate({**row, **budgets_shown(row)})
+    return Key.model_validate({**row, **budgets_shown(dict(row))})

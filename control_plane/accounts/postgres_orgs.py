@@ -206,7 +206,7 @@ async def change_project(db: Database, project_id: str, settings: ProjectSetting
 
 
 def _project(row: asyncpg.Record) -> Project:
-    return Project.model_validate({**row, **budgets_shown(row)})
+    return Project.model_validate({**row, **budgets_shown(dict(row))})
 
 
 async def add_member(db: Database, org_id: str, user_id: str, role: Role) -> Member:
