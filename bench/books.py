@@ -111,6 +111,15 @@ async def fill(database: asyncpg.Connection, *, rows: int) -> None:
         UPDATE billing.accounts a SET posted_nano_usd = coalesce(e.amount, 0)
         FROM (SELECT account_id, sum(amount_nano_usd)::bigint AS amount FROM billing.entries GROUP BY account_id) e
         WHERE a.account_id = e.account_id;
+        INSERT INTO billing.spending (account_id, spender_kind, spender_id, span, begins_at, amount_nano_usd)
+        SELECT a.account_id, spender.kind, spender.id, span.name, span.begins_at, sum(r.price_nano_usd)
+        FROM billing.requests r
+        JOIN billing.accounts a ON a.kind = 'balance' AND a.org_id = r.org_id AND a.mode = r.mode
+        CROSS JOIN LATERAL (VALUES ('key', r.key_id), ('project', r.project_id)) AS spender (kind, id)
+        CROSS JOIN LATERAL (VALUES
+            ('quarter', date_bin('15 minutes', r.recorded_at, 'epoch')), ('day', date_trunc('day', r.recorded_at, 'UTC'))
+        ) AS span (name, begins_at)
+        GROUP BY a.account_id, spender.kind, spender.id, span.name, span.begins_at;
         RESET session_replication_role; RESET synchronous_commit;
         """
     )
