@@ -1,4 +1,4 @@
-"""The wiring of the billing sink: spool to ledger, ledger to ClickHouse, and holds nobody came back for."""
+"""The wiring of the billing sink: spool to ledger, ledger to ClickHouse, holds nobody came back for, looks at the books, and quotes."""
 
 import asyncio
 from functools import partial

@@ -49,7 +49,7 @@ class Drift:
 
 
 class PostgresBooks:
-    """Reads the ledger; writes seals and inspections."""
+    """Reads the whole ledger, and writes what is said of it: seals, sums by provider, inspections."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool

@@ -6,28 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line, request_id_of
-from billing_sink.prices import PriceBook, UnknownPriceError
-from billing_sink.rating import ImplausibleUsageError, Rated, StrayRequestError, rate
+from billing_sink.prices import PriceBook
+from billing_sink.rating import UNRATEABLE, Rated, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import PriceVersion, RequestId
-from gateway_core.pricing import UnpricedError, UnpricedTierError, UnusablePriceError
-from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError
-from gateway_core.usage import InvalidTierError
 
 _NO_VERSION: Final = PriceVersion(0)
-
-_FOR_A_PERSON: Final = (
-    InvalidUsageError,
-    UnknownUsageError,
-    ImplausibleUsageError,
-    InvalidTierError,
-    UnpricedError,
-    UnpricedTierError,
-    UnusablePriceError,
-    UnknownPriceError,
-    StrayRequestError,
-)
-"""Why a request has no price. It is never taken for free instead."""
 
 LINE_BEGIN: Final = b'{"'
 """How every line begins. Found inside a line, it may be the next one after one that was cut off without its newline."""
@@ -155,7 +139,7 @@ def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -
     request_id = line.request_id or line.reply_id or RequestId(f"{spool_id}:{raw.byte_offset}")
     try:
         rated = rate(line, prices)
-    except _FOR_A_PERSON as error:
+    except UNRATEABLE as error:
         return Quarantined(raw, f"{type(error).__name__}: {error}", request_id, line)
     return Posting(request_id, hash_of(raw), raw, rated)
 

@@ -11,26 +11,17 @@ from prometheus_client import CollectorRegistry, Counter
 
 from billing_sink.access_log import InvalidLineError, SpoolLine, parse_line
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.prices import PriceBook, UnknownPriceError
-from billing_sink.rating import ImplausibleUsageError, Rated, StrayRequestError, UsageSource, rate
+from billing_sink.prices import PriceBook
+from billing_sink.rating import UNRATEABLE, Rated, UsageSource, rate
 from gateway_core.contract import COST_PATH, Peer
 from gateway_core.ids import PriceVersion
 from gateway_core.logs import Logger
 from gateway_core.money import format_usd
 from gateway_core.mutual_tls import is_from
 from gateway_core.postgres import Trouble
-from gateway_core.pricing import UnpricedError, UnpricedTierError, UnusablePriceError
-from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError
-from gateway_core.usage import InvalidTierError
 
 LINE_BYTES_MAX: Final = 128 * 1024
 """Two texts of usage of 16 KiB each, escaped, and what else is in a line."""
-
-Unrateable: Final = (
-    *(InvalidLineError, InvalidUsageError, UnknownUsageError, ImplausibleUsageError, UnpricedError, UnpricedTierError),
-    *(UnknownPriceError, InvalidTierError, UnusablePriceError, StrayRequestError),
-)
-"""What is quarantined when its line comes: nobody knows yet what it costs."""
 
 
 class Quotes:
@@ -59,7 +50,7 @@ class Quotes:
             raise web.HTTPForbidden(text=f"only for {Peer.ENVOY}\n")
         try:
             rated = await self._rated(parse_line(await request.read()))
-        except Unrateable as error:
+        except (InvalidLineError, *UNRATEABLE) as error:
             self._log.warning("quote_impossible", error=type(error).__name__)
             return self._without("unrateable")
         except Trouble as error:

@@ -22,15 +22,23 @@ from enum import StrEnum
 from typing import Final
 
 from billing_sink.access_log import Asked, Grant, SpoolLine
-from billing_sink.prices import PriceBook
+from billing_sink.prices import PriceBook, UnknownPriceError
 from gateway_core.contract import Cluster, provider_of_cluster
 from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Dialect, Endpoint
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
-from gateway_core.pricing import Charge, billable, charge
-from gateway_core.provider_usage import parse_usage
-from gateway_core.usage import STANDARD, Meter, ServiceTier, Usage, asked_service_tier, service_tier
+from gateway_core.pricing import Charge, UnpricedError, UnpricedTierError, UnusablePriceError, billable, charge
+from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError, parse_usage
+from gateway_core.usage import (
+    STANDARD,
+    InvalidTierError,
+    Meter,
+    ServiceTier,
+    Usage,
+    asked_service_tier,
+    service_tier,
+)
 
 BYTES_PER_TOKEN: Final = 4
 FRAME_BYTES: Final = 400
@@ -52,6 +60,20 @@ class ImplausibleUsageError(ValueError):
 
 class StrayRequestError(ValueError):
     """A test request at a provider, or a live one at the simulator: ext_authz and Envoy did not agree whose it was."""
+
+
+UNRATEABLE: Final = (
+    InvalidUsageError,
+    UnknownUsageError,
+    ImplausibleUsageError,
+    InvalidTierError,
+    UnpricedError,
+    UnpricedTierError,
+    UnusablePriceError,
+    UnknownPriceError,
+    StrayRequestError,
+)
+"""Why a request has no price; `rate` says what each means. Such a request is quarantined and never taken for free."""
 
 
 class Outcome(StrEnum):

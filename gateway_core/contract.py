@@ -102,7 +102,7 @@ class RequestField:
     OFFERING: Final = "offering"
     """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
     ERROR_CODE: Final = "error_code"
-    """The `code` of a refusal by the front filter; then it stands alone."""
+    """The `code` of a refusal by the front filter, beside what it had read by then."""
 
 
 class RouteField:

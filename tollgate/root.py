@@ -18,7 +18,7 @@ OWN = {catalog_commands.NOUN: catalog_commands.app}
 """Nouns whose commands are not made from the document."""
 
 OWN_VERBS = {books_commands.NOUN: books_commands.app}
-"""Nouns one of whose commands is not: it stands in the place of the one that would have its name."""
+"""Nouns some of whose commands are not: each stands in the place of the one that would have its name."""
 
 
 class Root(TyperGroup):
@@ -68,7 +68,8 @@ def root(document: Document) -> TyperGroup:
         # In their place among the others, and only if the API has them.
         made.add_command(typer.main.get_group(OWN[group.name]) if group.name in OWN else group)
         if group.name in OWN_VERBS:
-            group.add_command(typer.main.get_command(OWN_VERBS[group.name]))
+            for command in typer.main.get_group(OWN_VERBS[group.name]).commands.values():
+                group.add_command(command)
     # Makes the shells known that typer can complete in; it does so by itself only if it may add options of its own.
     get_completion_inspect_parameters()
     return made

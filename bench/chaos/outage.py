@@ -32,7 +32,7 @@ _OK: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What came of it.
+    """What it did to whom.
 
     Attributes:
         seconds: how long there was no Postgres at all.
@@ -59,12 +59,28 @@ class Outage:
     stranger: int
     verdict: Verdict
 
+    @property
+    def is_good(self) -> bool:
+        """Known keys went on from their slices, nobody else passed, and everything is accounted for."""
+        status, content_type, retry_after = self.api
+        return (
+            self.verdict.is_good
+            and self.served > 0
+            and not self.refused_of_plenty
+            and not self.unmetered
+            and self.stranger == _UNAVAILABLE
+            and self.newcomer_exit != 0
+            and self.is_configuration_kept
+            and (status, content_type) == (_UNAVAILABLE, "application/problem+json")
+            and retry_after is not None
+        )
+
 
 async def outage(stack: Stack, load: Load, customers: Customers, seconds: float) -> Outage:
     """Take Postgres away for so long under load, and look everything through.
 
     Raises:
-        WrongBooksError: as it says.
+        WrongBooksError: something is in the books that must not be.
     """
     await books.fill_up(stack, customers.scarce.org_id, SCARCE_USD)
     # Nobody has ever used it: no process knows it.

@@ -11,7 +11,7 @@ from bench.chaos.rounds import VICTIMS, Round, Settlement
 from bench.chaos.run import Findings
 from gateway_core.money import format_usd
 
-COLUMNS = ("kills", "requests", "settled", "released", "estimated", "refused", "expired")
+COLUMNS = ("kills", "requests", "settled", "released", "estimated", "refused", "expired", "unanswered")
 WRONG = ("lost", "doubled", "unmetered", "mistaken")
 
 
@@ -41,7 +41,7 @@ def _row(rounds: Sequence[Round]) -> Iterable[str]:
 
 
 def print_settlement(console: Console, found: Settlement) -> None:
-    """One line."""
+    """How long settlement takes, in one line."""
     console.print(
         f"Nothing killed: {found.requests} requests, in the ledger after p50 {found.p50_s:.2f} s,"
         f" p99 {found.p99_s:.2f} s, at the latest {found.max_s:.2f} s"
@@ -49,7 +49,7 @@ def print_settlement(console: Console, found: Settlement) -> None:
 
 
 def print_outage(console: Console, found: Outage) -> None:
-    """A few lines."""
+    """What an outage of Postgres did."""
     status, content_type, retry_after = found.api
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found.verdict.outcomes.items()))
     console.print(
@@ -64,7 +64,7 @@ def print_outage(console: Console, found: Outage) -> None:
 
 
 def print_end(console: Console, watch: Watch, returned: Returned, rounds: Sequence[Round]) -> None:
-    """What remains to be said."""
+    """The balances, and what was held in vain."""
     unflushed_s = max((each.verdict.unflushed_s for each in rounds), default=0.0)
     console.print(
         f"Balances below zero: {watch.below_zero} in {watch.samples} looks. With Envoy died the lines of requests that had ended"

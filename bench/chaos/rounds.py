@@ -21,6 +21,7 @@ VICTIMS: Final[Mapping[str, Sequence[str]]] = {**{name: (name,) for name in PROC
 BEFORE_S: Final = (0.3, 2.0)
 AFTER_S: Final = (0.3, 1.0)
 BACK_S_MAX: Final = 60.0
+SETTLED_S_MAX: Final = 2.0
 SCARCE_USD: Final = "0.003"
 """Some 35 requests at once, and far too little for a slice."""
 
@@ -63,7 +64,7 @@ class Customers:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What came of one.
+    """One kill, and what it did.
 
     Attributes:
         victim: a name in `VICTIMS`.
@@ -90,7 +91,7 @@ async def kill_round(stack: Stack, load: Load, customers: Customers, victim: str
 
     Raises:
         KilledTooManyError: something else ended as well.
-        WrongBooksError: as it says.
+        WrongBooksError: something is in the books that must not be.
     """
     await books.fill_up(stack, customers.scarce.org_id, SCARCE_USD)
     before, begin, killed = stack.endpoints["pids"], len(load.seen), VICTIMS[victim]
@@ -127,7 +128,7 @@ async def account_for(stack: Stack, seen: Sequence[Seen], *, envoy_killed_s: flo
     """Everything about requests that have ended, and about the books.
 
     Raises:
-        WrongBooksError: as it says.
+        WrongBooksError: something is in the books that must not be.
     """
     await stack.spool_read()
     await books.check(stack)
@@ -153,12 +154,17 @@ class Settlement:
     p99_s: float
     max_s: float
 
+    @property
+    def is_good(self) -> bool:
+        """Whether all of them were there in time."""
+        return self.requests > 0 and self.max_s < SETTLED_S_MAX
+
 
 async def settlement(stack: Stack, load: Load, customers: Customers, watch: Watch, seconds: float) -> Settlement:
     """Measure it under the same load.
 
     Raises:
-        WrongBooksError: as it says.
+        WrongBooksError: something is in the books that must not be.
     """
     await books.fill_up(stack, customers.scarce.org_id, SCARCE_USD)
     begin = len(load.seen)

@@ -15,7 +15,7 @@ from tests.support.stack import Stack
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What came of it all."""
+    """All that one run has seen."""
 
     settlement: Settlement
     rounds: Sequence[Round]
@@ -25,15 +25,19 @@ class Findings:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing is lost, doubled, below zero or passed unmetered. Wrong books have ended the run before."""
-        verdicts = (self.outage.verdict, *(each.verdict for each in self.rounds))
-        return all(each.is_good for each in verdicts) and not self.watch.below_zero and not self.outage.unmetered
+        """Whether everything is as it is promised. Wrong books have ended the run before."""
+        return (
+            self.settlement.is_good
+            and all(each.verdict.is_good for each in self.rounds)
+            and self.outage.is_good
+            and not self.watch.below_zero
+        )
 
 
 async def run(
     stack: Stack, *, seed: int, rounds: int, outage_s: float, calm_s: float, say: Callable[[str], None]
 ) -> Findings:
-    """Do it.
+    """Measure settlement, kill each, take Postgres away, and account for everything.
 
     Args:
         stack: fresh.

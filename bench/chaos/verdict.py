@@ -48,11 +48,11 @@ class Recorded:
 
 @dataclass
 class Verdict:
-    """Of some requests.
+    """What became of some requests: each is in one of `outcomes`, or lost.
 
     Attributes:
-        outcomes: how many rows there are of each. `expired` counts requests without one whose Envoy was killed before it had written
-            the line: what was held for them goes back when its time is over.
+        outcomes: how many rows there are of each. Without a row are, where Envoy was killed, those that it had no time to write a line
+            of, `expired`: what was held for them goes back when its time is over; and those that found nobody listening, `unanswered`.
         lost: answered, and in no book, though their Envoy had the time to write.
         doubled: with two rows, or two charges.
         unmetered: delivered without a charge.
@@ -78,7 +78,7 @@ class Verdict:
 def judge(
     seen: Sequence[Seen], recorded: Mapping[str, Sequence[Recorded]], *, envoy_killed_s: float | None = None
 ) -> Verdict:
-    """Compare.
+    """Lay what clients saw beside the books.
 
     Args:
         seen: requests that have ended.
@@ -94,8 +94,10 @@ def judge(
         for row in rows:
             verdict.outcomes[row.outcome] += 1
             _compare(each, row, verdict)
-        if not rows and each.status is not None:
-            if envoy_killed_s is not None and each.began_s <= envoy_killed_s <= each.ended_s + UNFLUSHED_S:
+        if not rows:
+            if envoy_killed_s is not None and each.status is None:
+                verdict.outcomes["unanswered"] += 1
+            elif envoy_killed_s is not None and each.began_s <= envoy_killed_s <= each.ended_s + UNFLUSHED_S:
                 verdict.outcomes["expired"] += 1
                 verdict.expired.append(each)
                 verdict.unflushed_s = max(verdict.unflushed_s, envoy_killed_s - each.ended_s)

@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, Field, StringConstraints
 
 _MIDNIGHT: Final = time()
-_OF_THE_HOST: Final = frozenset({"localtime", "Factory", "posixrules"})
-"""Not zones, but whatever the machine is set to."""
+_UTC: Final = "UTC"
 
 
 def _time_zone(text: str) -> str:
-    if text not in available_timezones() - _OF_THE_HOST:
+    # Names without a place are whatever the machine is set to (`localtime`) or, to Postgres, offsets without summer (`CET`).
+    if text != _UTC and ("/" not in text or text not in available_timezones()):
         raise ValueError("not a time zone of the IANA database, such as Europe/Berlin")
     return text
 

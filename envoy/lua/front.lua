@@ -1,5 +1,5 @@
 -- The one Lua filter in front of everything (downstream, before ext_authz). What it does with a request is in request.lua, with an
--- answer in response.lua; both read JSON by json.lua. `control_plane/xds/lua.py` puts the four into one text.
+-- answer in response.lua; both read JSON by json.lua. `control_plane/xds/lua.py` puts all of them into one text.
 --
 -- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
 -- dynamic metadata "tollgate": request, plan, usage_first, usage_last, service_tier, sse_events (gateway_core/contract.py).

@@ -46,7 +46,7 @@ async def test_only_who_needs_what_was_killed_notices_and_only_until_it_is_back(
 
 async def test_requests_settle_within_two_seconds_of_their_end(findings: Findings) -> None:
     assert findings.settlement.requests > 100
-    assert findings.settlement.max_s < 2
+    assert findings.settlement.is_good, findings.settlement
 
 
 async def test_while_postgres_is_away_who_is_known_is_served_from_slices_and_nobody_else(findings: Findings) -> None:
@@ -55,7 +55,7 @@ async def test_while_postgres_is_away_who_is_known_is_served_from_slices_and_nob
     assert away.refused_of_plenty == 0
     assert away.unmetered == 0
     assert away.stranger == 503
-    assert away.verdict.is_good, away.verdict
+    assert away.is_good, away
 
 
 async def test_an_ext_authz_that_is_started_while_postgres_is_away_ends_and_admits_nobody(findings: Findings) -> None:

@@ -1,6 +1,7 @@
 """The check of the books on a real Postgres: quiet while they are right, and loud about each thing that can be wrong."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,6 +12,7 @@ from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch
 from billing_sink.spool import SpoolId
 from tests.support.api import running_api
+from tests.support.command_line import CommandLine
 from tests.support.ledger import ORG, decide, hold, odd_line, open_org, open_slice, posting
 
 
@@ -76,8 +78,29 @@ async def test_the_newest_seal_and_the_last_inspection_are_shown(busy: asyncpg.P
     async with running_api(busy) as api:
         answer = await api.as_(await api.operator_token()).get("/billing/books")
     assert (answer["seal"]["seal_id"], len(answer["seal"]["digest"])) == (1, 64)
+    assert answer["ok"] is False  # though nothing is wrong in Postgres
+    assert not any(check["wrong"] for check in answer["checks"])
     assert answer["last_inspection"] == {
         "inspected_at": "2026-01-02T00:00:00Z",
         "ok": False,
         "checks": [{"name": "clickhouse_equals_postgres", "wrong": 2, "example": "an hour"}],
     }
+
+
+async def test_the_command_that_verifies_ends_with_1_when_something_is_wrong(
+    busy: asyncpg.Pool, tmp_path: Path
+) -> None:
+    async with running_api(busy) as api:
+        operator = CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": await api.operator_token()})
+        right = await operator.run("books", "verify")
+        assert right.code == 0, right.err
+        assert "books right" in " ".join(right.out.split())
+        async with busy.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL session_replication_role = replica")  # past the triggers
+            await connection.execute("DELETE FROM billing.requests WHERE request_id = 'r1'")
+        wrong = await operator.run("books", "verify")
+        assert wrong.code == 1
+        assert "books WRONG" in " ".join(wrong.out.split())
+        assert (await operator.run("books", "verify", "--json")).code == 1
+        stranger = CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": "sk-tg-op-none"})
+        assert (await stranger.run("books", "verify")).code > 1

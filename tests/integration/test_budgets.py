@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import available_timezones
 
 import asyncpg
 import pytest
@@ -11,6 +12,7 @@ from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
+from control_plane.statements import calendar
 from gateway_core.migrate import migrate, read_functions, read_migrations
 from gateway_core.mode import Mode
 from tests.support.databases import MIGRATIONS, fresh_database
@@ -287,6 +289,23 @@ async def test_every_day_of_every_time_zone_begins_with_its_first_moment_and_wit
         timeout=120,
     )
     assert wrong == []
+
+
+async def test_months_of_invoices_and_of_budgets_begin_at_the_same_moment(pool: asyncpg.Pool) -> None:
+    # Up to when every release of the database of time zones says the same.
+    rows = await pool.fetch(
+        """
+        SELECT zone.name, month::date AS month, billing.begin_of(month::date, zone.name) AS begins_at
+        FROM pg_timezone_names zone, generate_series('2012-01-01'::timestamp, '2024-12-01', '1 month') AS month
+        WHERE zone.name = ANY ($1)
+        """,
+        ["UTC", *(zone for zone in available_timezones() if "/" in zone)],
+    )
+    assert len(rows) > 300 * 13 * 12
+    differing = [
+        (row["name"], row["month"]) for row in rows if calendar.begin_of(row["month"], row["name"]) != row["begins_at"]
+    ]
+    assert differing == []
 
 
 async def test_what_was_charged_before_there_were_budgets_is_spent_too(postgres_dsn: str) -> None:

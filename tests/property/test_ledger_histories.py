@@ -1,4 +1,4 @@
-"""Random histories of credits, holds, slices, settlements, quarantine, decisions and expiries: the books are right after each step."""
+"""Random histories of credits, top-ups, refunds, disputes, holds, slices, settlements, quarantine, decisions and expiries: the books are right after each step."""
 
 import asyncio
 import itertools
@@ -61,6 +61,7 @@ class World:
     pool: asyncpg.Pool
     now: datetime = START
     offset: int = 0
+    is_open: bool = False
     credited: int = 0
     admitted: dict[str, bool] = field(default_factory=dict)
 
@@ -106,12 +107,38 @@ class Histories(RuleBasedStateMachine):
     @initialize(balance=MONEY)
     def open(self, balance: int) -> None:
         self.run(open_org(self.world.pool, balance=balance))
+        self.world.is_open = True
         self.world.credited = balance
 
     @rule(amount=st.integers(1, 2000))
     def credit(self, amount: int) -> None:
         self.run(self.world.pool.execute("SELECT billing.credit($1, $2, 'more')", ORG, amount))
         self.world.credited += amount
+
+    @rule(amount=st.integers(-3000, -1))
+    def take_back(self, amount: int) -> None:
+        """An operator's, never below zero and nothing that is held."""
+        before = self.run(read_books(self.world.pool))
+        taken = self.run(self.world.pool.fetchval("SELECT billing.credit($1, $2, 'a mistake')", ORG, amount))
+        assert (taken is not None) is (before.balance - before.held >= -amount)
+        if taken is not None:
+            self.world.credited += amount
+
+    @rule(kind=st.sampled_from(["topup", "refund", "dispute", "dispute_won"]), amount=st.integers(1, 3000))
+    def move(self, kind: str, amount: int) -> None:
+        """Of a payment. What is taken back and is spent or held is owed, and paid by what comes in next."""
+        before = self.run(read_books(self.world.pool))
+        signed = amount if kind in ("topup", "dispute_won") else -amount
+        self.run(
+            self.world.pool.execute(
+                "SELECT billing.move_money($1, $2, 'funding', $3, NULL, $4, 'stripe', 'evt')", ORG, signed, kind, "pi"
+            )
+        )
+        self.world.credited += signed
+        books = self.run(read_books(self.world.pool))
+        free = before.balance - before.held
+        owed = max(-before.owed - amount, 0) if signed > 0 else -before.owed + max(amount - free, 0)
+        assert (books.owed, books.held) == (-owed, before.held)
 
     @rule(target=held, amount=MONEY, least=MONEY)
     def place_hold(self, amount: int, least: int) -> str | None:
@@ -228,14 +255,15 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_books_are_right(self) -> None:
-        if not self.world.credited:
+        if not self.world.is_open:
             return
         books = self.run(read_books(self.world.pool))
         assert books.balance - books.held >= 0
         assert -books.funding == self.world.credited
         charged = self.run(self.world.pool.fetchval("SELECT coalesce(sum(price_nano_usd), 0) FROM billing.requests"))
         assert books.revenue == charged
-        assert books.balance == self.world.credited - charged - books.absorbed
+        assert books.owed <= 0
+        assert books.balance + books.owed == self.world.credited - charged - books.absorbed
         checks = self.run(self.world.pool.fetch("SELECT name FROM billing.check_books() WHERE wrong > 0"))
         assert checks == []
 

@@ -226,14 +226,14 @@ async def test_the_spool_may_be_read_while_it_grows_by_any_number_of_bytes(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_lines_may_come_repeated_and_in_any_order(
+async def test_lines_may_come_three_times_and_in_any_order(
     priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     lines = some_lines(rng)
     expected = await read_at_once(path, priced, claim, lines, as_spool(lines))
 
-    shuffled = [*lines, *rng.choices(lines, k=len(lines))]
+    shuffled = [*lines, *lines, *lines]
     rng.shuffle(shuffled)
     await start_over(priced, lines)
     write(path, as_spool(shuffled))

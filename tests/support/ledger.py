@@ -33,6 +33,7 @@ class Books:
     revenue: int
     absorbed: int
     funding: int
+    owed: int = 0
 
 
 async def open_org(pool: asyncpg.Pool, *, balance: int, org_id: str = ORG) -> None:
@@ -227,4 +228,11 @@ async def read_books(pool: asyncpg.Pool, mode: Mode = Mode.LIVE) -> Books:
         mode,
     )
     assert open_holds + open_slices == held, "held sums differ from the open holds and slices"
-    return Books(posted["balance"], held, posted["revenue"], posted["platform_absorbed"], posted["funding"])
+    return Books(
+        posted["balance"],
+        held,
+        posted["revenue"],
+        posted["platform_absorbed"],
+        posted["funding"],
+        posted.get("receivable", 0),
+    )

@@ -41,9 +41,12 @@ def test_only_an_envoy_that_had_no_time_to_write_excuses_it(killed_s: float, is_
     assert bool(verdict.expired) is not is_lost
 
 
-def test_a_request_that_nobody_answered_may_be_in_the_books_or_not() -> None:
+def test_where_envoy_was_killed_a_request_may_have_found_nobody_listening_and_elsewhere_it_is_lost() -> None:
     unanswered = replace(SEEN, status=None, delivered_bytes=0, is_whole=False)
-    assert judge([unanswered], {}).is_good
+    assert judge([unanswered], {}).lost == ["chaos-1"]
+    verdict = judge([unanswered], {}, envoy_killed_s=5.0)
+    assert verdict.is_good
+    assert verdict.outcomes == {"unanswered": 1}
     assert judge([unanswered], {"chaos-1": [SETTLED]}).is_good
 
 

@@ -107,7 +107,7 @@ def test_the_catalogue_has_commands_of_its_own_for_all_that_the_api_has_there() 
 
 def test_the_command_that_reconciles_stands_in_the_place_of_its_operations_own() -> None:
     there = commands(PACKAGED.outlines)[books_commands.NOUN]
-    assert there["reconcile"].operation_id == books_commands.OPERATION
+    assert {verb: there[verb].operation_id for verb in books_commands.OPERATIONS} == books_commands.OPERATIONS
     group = root(PACKAGED).commands[books_commands.NOUN]
     assert isinstance(group, TyperGroup)
     command = group.get_command(None, "reconcile")  # type: ignore[arg-type] # its context is not looked at

@@ -76,7 +76,7 @@ BEGIN
     WITH ended AS (
         UPDATE billing.holds h
         SET state = CASE s.outcome WHEN 'refused' THEN 'released' WHEN 'free' THEN 'released' ELSE s.outcome END,
-            finished_at = now()
+            finished_at = p_now
         FROM settling_narrow s WHERE h.request_id = s.request_id AND h.state = 'held'
         RETURNING h.request_id, h.amount_nano_usd
     )
