@@ -17,12 +17,13 @@ from ext_authz.decision import Admitted, Refused, decide
 from ext_authz.keys import KeyCache
 from ext_authz.offers import Offers
 from ext_authz.slices import Payer, Slices
+from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.budgets import Exhausted
 from gateway_core.clock import Monotonic, Now
 from gateway_core.contract import Peer
-from gateway_core.errors import INSUFFICIENT_QUOTA, MODEL_CHANGING, budget_exceeded
+from gateway_core.errors import INSUFFICIENT_QUOTA, MODEL_CHANGING, TOO_MANY_WAITING, budget_exceeded
 from gateway_core.ids import RequestId
 from gateway_core.logs import Logger
 from gateway_core.money import NanoUsd
@@ -85,6 +86,7 @@ class Authorization:
         self._offers = offers
         self._slices = slices
         self._holds = holds
+        self._turns = Turns()
         self._uses = uses
         self._pepper = pepper
         self._hold_ttl = hold_ttl
@@ -127,13 +129,16 @@ class Authorization:
             slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
             if slice_id is not None:
                 return replace(decision, slice_id=slice_id)
-        held = await self._holds.place(
-            attempt.request_id,
-            decision.key,
-            amount=amount,
-            least=decision.output.least_nano_usd,
-            ttl=self._hold_ttl,
-        )
+        async with self._turns.of(Payer(decision.key.org_id, decision.key.mode)) as has_turn:
+            if not has_turn:
+                return Refused(TOO_MANY_WAITING, decision.key)
+            held = await self._holds.place(
+                attempt.request_id,
+                decision.key,
+                amount=amount,
+                least=decision.output.least_nano_usd,
+                ttl=self._hold_ttl,
+            )
         match held:
             case None:
                 return Refused(INSUFFICIENT_QUOTA, decision.key)

@@ -17,6 +17,7 @@ class ErrorType(StrEnum):
 
     INVALID_REQUEST = "invalid_request_error"
     INSUFFICIENT_QUOTA = "insufficient_quota"
+    REQUESTS = "requests"
     SERVER = "server_error"
     TIMEOUT = "timeout_error"
 
@@ -51,6 +52,12 @@ INSUFFICIENT_QUOTA: Final = ApiError(
     "What is left in the balance of your organisation does not cover even a short answer. "
     "Add credit, shorten the request, or lower max_tokens.",
     type=ErrorType.INSUFFICIENT_QUOTA,
+)
+TOO_MANY_WAITING: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "Too many requests of your organisation wait for its balance or a budget at once. Try again shortly.",
+    type=ErrorType.REQUESTS,
 )
 ADDRESS_NOT_ALLOWED: Final = ApiError(
     403, "address_not_allowed", "This API key may not be used from your network address."

@@ -82,7 +82,9 @@ class LogIn:
         # Never sent twice: if the answer is lost, a second use would look like theft.
         reply = exchange((self.server, *self.replicas), Request("POST", f"{PREFIX}/auth/refresh", body=body), None)
         if reply.status == _UNAUTHENTICATED:
-            raise NotLoggedInError(f"the session on {self.server} is over; log in again with `tollgate login`")
+            raise NotLoggedInError(
+                f"the session on {self.server} is over; `tollgate login` begins another, `tollgate logout` forgets it"
+            )
         if reply.status >= _FIRST_REFUSAL:
             raise refusal(reply)
         return Session.of(session.email, reply.document(), self.now())

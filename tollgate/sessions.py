@@ -62,7 +62,7 @@ class State:
         others = {each: kept for each, kept in self.sessions.items() if each != server}
         if session is None:
             return replace(self, sessions=others)
-        same = before is None or before.email == session.email
+        same = before is not None and before.email == session.email
         state = self if same else self.with_org(server, None)
         return replace(state, sessions={**others, server: session})
 
@@ -121,7 +121,8 @@ class Sessions:
             refused: an access token that the server does not take any more, whatever its time.
 
         Raises:
-            NotLoggedInError: there is no session, or it is over; then it is forgotten.
+            NotLoggedInError: there is no session, or it is over. That stays so until somebody logs in or out: what was asked in one's
+                own name is not done in the local operator's.
         """
         session = self._find(server)
         if self._is_good(session, refused):
@@ -130,13 +131,8 @@ class Sessions:
             session = self._find(server)  # another process may have been here
             if self._is_good(session, refused):
                 return session.access_token
-            state = self.read()
-            try:
-                renewed = renew(session)
-            except NotLoggedInError:
-                self._write(state.with_session(server, None))
-                raise
-            self._write(state.with_session(server, renewed))
+            renewed = renew(session)
+            self._write(self.read().with_session(server, renewed))
             return renewed.access_token
 
     def _find(self, server: str) -> Session:

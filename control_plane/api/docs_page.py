@@ -1,6 +1,7 @@
 """`/api/v1/docs`: the OpenAPI document for people, as one page without scripts or anything from elsewhere. Pure."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -21,6 +22,23 @@ _STYLE: Final = (
 )
 
 _JSON: Final = "application/json"
+
+_GATEWAY: Final = (
+    "<h2 id=gateway>The gateway</h2><p>Where a key is used: <code>$TOLLGATE_GATEWAY</code>, another port than this. It speaks OpenAI's "
+    "<code>POST /v1/chat/completions</code> and <code>GET /v1/models</code> and Anthropic's <code>POST /v1/messages</code>, streamed or not; "
+    "the key goes into <code>Authorization: Bearer</code> or <code>x-api-key</code>, as the SDKs send it.</p>"
+    "<pre><code>curl $TOLLGATE_GATEWAY/v1/chat/completions -H &quot;Authorization: Bearer $KEY&quot; -H &#x27;Content-Type: application/json&#x27; "
+    "-d &#x27;{&quot;model&quot;: &quot;gpt-4o-mini&quot;, &quot;messages&quot;: [{&quot;role&quot;: &quot;user&quot;, &quot;content&quot;: "
+    "&quot;Hello&quot;}]}&#x27;</code></pre><table><tr><th>header<th>what it says"
+    "<tr><td><code>x-request-id</code><td>of the answer: the id of its receipt, <code>/receipts/{request_id}</code>"
+    "<tr><td><code>x-tollgate-cost: true</code><td>of a request: answer with what it costs, in a header of that name; not for streams"
+    "<tr><td><code>x-tollgate-max-tokens</code><td>of an answer: it was made no longer than that, because balance or budget cover no more"
+    "<tr><td><code>x-should-retry: false</code><td>of a refusal: asking again is no use</table>"
+    "<p>Refusals have OpenAI's form, or Anthropic's on its path. 401 <code>invalid_api_key</code>; 402 <code>insufficient_quota</code> and "
+    "<code>budget_exceeded</code>; 403 <code>model_not_allowed</code> and <code>address_not_allowed</code>; 404 <code>model_not_found</code>; 503 "
+    "while something of ours is away.</p><p>Besides, on this server: <code>/.well-known/jwks.json</code> with the keys that access tokens are "
+    "signed with, and <code>POST /webhooks/stripe</code> for Stripe's events.</p>"
+)
 
 Schema = Mapping[str, Any]
 
@@ -48,13 +66,21 @@ class _Page:
             "has an <code>ETag</code>; send it back as <code>If-Match</code>. A POST with an <code>Idempotency-Key</code> is "
             "done once in 24 hours. With <code>?dry_run=true</code> nothing is kept, and the answer has the header "
             "<code>X-Tollgate-Dry-Run</code>. The same for programs: <a href=openapi.json>openapi.json</a>. In the examples, "
-            "<code>$TOLLGATE_SERVER</code> is this server, as <code>tollgate env</code> sets it, and <code>$TOKEN</code> what you "
-            "log in with.</p>"
+            "<code>$TOLLGATE_SERVER</code> is this server, as <code>tollgate env</code> sets it, <code>$ORG</code> the id of your "
+            "organisation, and <code>$TOKEN</code> what you log in with; where <code>platform:</code> is needed, an operator's. A change of "
+            "the catalogue answers 202 with an operation: ask <code>/operations/{id}</code> with <code>wait_ms</code> until it is "
+            "<code>applied</code>.</p>"
         )
         by_tag = sorted(self._operations, key=lambda each: str(each[2]["tags"][0]))
         tags = [(tag, [*members]) for tag, members in groupby(by_tag, lambda each: str(each[2]["tags"][0]))]
-        contents = [*((tag, f"tag-{tag}") for tag, _ in tags), ("roles", "roles"), ("shapes", "shapes")]
+        contents = [
+            ("the gateway", "gateway"),
+            *((tag, f"tag-{tag}") for tag, _ in tags),
+            ("roles", "roles"),
+            ("shapes", "shapes"),
+        ]
         yield f"<nav>{' '.join(f'<a href=#{escape(anchor)}>{escape(name)}</a>' for name, anchor in contents)}</nav>"
+        yield _GATEWAY
         for tag, members in tags:
             yield f"<h2 id=tag-{escape(tag)}>{escape(tag)}</h2>"
             for method, path, operation in members:
@@ -96,7 +122,8 @@ class _Page:
             },
             safe=":",
         )
-        url = f'"$TOLLGATE_SERVER{path}{"?" if query else ""}{query}"'
+        for_shell = re.sub(r"\{(?:(org)_id|(\w+))\}", lambda name: f"${(name[1] or name[2]).upper()}", path)
+        url = f'"$TOLLGATE_SERVER{for_shell}{"?" if query else ""}{query}"'
         parts = ["curl", *(() if method in {"GET", "POST"} else ("-X", method)), url]
         if "security" in operation:
             parts += ["-H", '"Authorization: Bearer $TOKEN"']
@@ -139,6 +166,8 @@ class _Page:
             meaning = escape(field.get("description", schema.get("description", "")))
             if schema.get("examples"):
                 meaning += f" Such as <code>{escape(json.dumps(schema['examples'][0], ensure_ascii=False))}</code>."
+            if schema.get("default") not in (None, [], {}, ""):
+                meaning += f" Default: <code>{escape(json.dumps(schema['default'], ensure_ascii=False))}</code>."
             yield f"<tr><td><code>{escape(name)}</code><td>{self._type(schema)}<td>{'yes' if is_required else ''}<td>{meaning}"
         yield "</table>"
 

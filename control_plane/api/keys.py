@@ -53,7 +53,12 @@ class NewKey(KeyChange):
 class Rotation(Body):
     """How long the old key goes on working beside the new one."""
 
-    overlap_s: int = Field(default=24 * 3600, ge=0, le=30 * 24 * 3600)
+    overlap_s: int = Field(
+        default=24 * 3600,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="For so many seconds the old key still works; 0, where it is known to others, ends it at once.",
+    )
 
 
 class KeyWithSecret(Key):

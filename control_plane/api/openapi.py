@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -16,7 +16,7 @@ from control_plane.resource import Revised
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 Document = dict[str, object]
-_References = Mapping[tuple[object, str], object]
+_References = Mapping[tuple[object, str], Mapping[str, object]]
 
 _PROBLEM: Final[Document] = {
     "type": "object",
@@ -101,7 +101,14 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_References, Document]:
             wanted[operation.answer, "serialization"] = None
     schemas, definitions = models_json_schema(list(wanted), ref_template=_REFERENCE)
     references: _References = {(wanted_model, mode): schema for (wanted_model, mode), schema in schemas.items()}
-    return references, dict(definitions.get("$defs", {}))
+    components: dict[str, Any] = definitions.get("$defs", {})  # JSON, as pydantic makes it
+    for operation in operations:
+        if operation.method == "PATCH" and operation.body is not None:
+            # What is left out stays as it is, so the value that the model has for it then is no default.
+            name = str(references[operation.body, "validation"]["$ref"]).rpartition("/")[2]
+            for field in components[name]["properties"].values():
+                field.pop("default", None)
+    return references, dict(components)
 
 
 def _operation(operation: Operation, references: _References) -> Document:

@@ -33,6 +33,8 @@ TAG: Final = "reconciliation"
 
 DAYS_MAX: Final = 92
 """A quarter: who compares more compares it in parts."""
+SLOTS_MAX: Final = 5000
+"""Models times days or hours: a report that people read has some hundred, and it is one document."""
 
 _ID: Final = re.compile(r"[0-9]{1,18}")
 
@@ -129,6 +131,10 @@ def _read(body: NewReconciliation) -> UsageExport:
 def _days(export: UsageExport) -> tuple[date, date]:
     days = [at.date() for at, _ in export.amounts]
     first, last = min(days), max(days)
+    if len(export.amounts) > SLOTS_MAX:
+        raise InvalidFieldsError(
+            InvalidField("/content", f"it names more than {SLOTS_MAX} models and times; export fewer days")
+        )
     if (last - first).days >= DAYS_MAX or last.year == MAXYEAR:
         raise InvalidFieldsError(InvalidField("/content", f"it is about more than {DAYS_MAX} days"))
     return first, last

@@ -170,7 +170,7 @@ def _drift_ppm(theirs: int, ours: int) -> int:
     """All of it where they have none."""
     if theirs == ours:
         return 0
-    return min(abs(ours - theirs) * PPM // abs(theirs), MAX_NANO_USD) if theirs else PPM
+    return min(round(Fraction(abs(ours - theirs) * PPM, abs(theirs))), MAX_NANO_USD) if theirs else PPM
 
 
 def _told(measure: str, amount: int) -> str:

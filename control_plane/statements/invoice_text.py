@@ -1,13 +1,12 @@
 """An invoice as CSV, for spreadsheets, and as PDF, for people. Pure."""
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Final
 
 import fontpkg_noto_sans
 from fpdf import FPDF, FontFace
 
+from control_plane.spreadsheet import csv_text
 from control_plane.statements.model import Invoice, InvoiceLine, InvoiceState, Usage
 from gateway_core.usage import Meter
 
@@ -40,7 +39,7 @@ def invoice_csv(invoice: Invoice) -> str:
         ]
         for line in invoice.lines
     ]
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def usage_csv(usage: Usage) -> str:
@@ -55,13 +54,7 @@ def usage_csv(usage: Usage) -> str:
         ]
         for row in usage.data
     ]
-    return _csv(rows)
-
-
-def _csv(rows: list[list[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue()
+    return csv_text(rows)
 
 
 def invoice_pdf(invoice: Invoice, *, org_name: str) -> bytes:

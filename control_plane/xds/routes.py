@@ -23,7 +23,7 @@ _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
-    *(Header.COST, Header.CLUSTER),
+    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS),
 )
 """What a provider tells about our account with it, and what only we tell."""
 

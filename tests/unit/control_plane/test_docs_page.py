@@ -1,5 +1,6 @@
 """The page about the API: what it shows can be sent, and every shape that it names is on it."""
 
+import inspect
 import json
 import re
 
@@ -10,6 +11,7 @@ from control_plane.api.docs_page import page
 from control_plane.api.json_example import example
 from control_plane.api.openapi import document
 from control_plane.api.operation import OPERATIONS, Operation
+from gateway_core import errors
 
 WITH_BODY = [each for each in OPERATIONS if each.body is not None]
 DOCUMENT = document(OPERATIONS)
@@ -30,13 +32,13 @@ def test_the_body_that_is_shown_is_one_that_is_read(operation: Operation) -> Non
 
 def test_every_operation_is_shown_with_a_line_for_a_shell() -> None:
     assert len(OPERATION_MODULES) > 0
-    assert PAGE.count("<pre><code>curl ") == len(OPERATIONS)
+    assert PAGE.count("<pre><code>curl ") == len(OPERATIONS) + 1  # and one for the gateway
     assert "-d &#x27;{&quot;name&quot;: " in PAGE
 
 
 def test_every_query_parameter_that_is_required_is_in_the_line() -> None:
     usage = "?since=2027-01-01T00:00:00Z&amp;until=2027-02-01T00:00:00Z"
-    assert f"$TOLLGATE_SERVER/api/v1/orgs/{{org_id}}/usage{usage}" in PAGE
+    assert f"$TOLLGATE_SERVER/api/v1/orgs/$ORG/usage{usage}" in PAGE
     required = [
         parameter["name"]
         for methods in DOCUMENT["paths"].values()  # type: ignore[attr-defined] # JSON
@@ -69,6 +71,22 @@ def test_every_link_leads_to_something_on_it() -> None:
     linked, there = set(re.findall(r"href=#([\w-]+)", PAGE)), set(re.findall(r" id=([\w-]+)", PAGE))
     assert {"tag-keys", "roles", "shapes"} <= linked
     assert linked <= there
+
+
+def test_what_a_field_is_without_being_named_is_told_where_that_is_so() -> None:
+    assert "Default: <code>86400</code>" in PAGE
+    change = DOCUMENT["components"]["schemas"]["KeyChange"]  # type: ignore[index] # JSON
+    assert not [name for name, field in change["properties"].items() if "default" in field]
+    new = DOCUMENT["components"]["schemas"]["NewKey"]  # type: ignore[index] # JSON
+    assert new["properties"]["disabled"]["default"] is False
+
+
+def test_the_refusals_that_it_names_are_the_gateways() -> None:
+    text = PAGE[PAGE.index("id=gateway") : PAGE.index("<h2 id=tag-")]
+    named = set(re.findall(r"<code>([a-z_]+)</code>", text))
+    source = inspect.getsource(errors)
+    assert {"budget_exceeded", "model_not_found"} <= named
+    assert not [code for code in named if f'"{code}"' not in source]
 
 
 def test_the_parts_of_a_body_are_told() -> None:

@@ -132,8 +132,7 @@ def test_every_internal_header_in_lua_is_in_the_contract(script: str) -> None:
 
 def test_every_header_of_the_contract_is_used_by_lua_the_listener_or_a_route() -> None:
     used = code(FRONT) + code(UPSTREAM) + "".join(map(resource_texts, (LISTENER_TYPE, ROUTE_TYPE, CLUSTER_TYPE)))
-    # What ext_authz alone writes, for clients alone to read.
-    assert {name for name in names(Header) if name not in used} == {Header.MAX_TOKENS}
+    assert {name for name in names(Header) if name not in used} == set()
 
 
 def test_every_internal_header_in_the_configuration_is_in_the_contract() -> None:
