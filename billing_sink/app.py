@@ -20,7 +20,7 @@ from billing_sink.quotes import Quotes
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
-from gateway_core.contract import SPOOL_FILE
+from gateway_core.contract import SPOOL_FILE, Service
 from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
 from gateway_core.mutual_tls import server_context
@@ -48,7 +48,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         registry=registry,
         log=log,
     )
-    async with await connect_pool(settings.postgres_dsn, service="billing_sink", size_max=POOL_SIZE_MAX) as pool:
+    async with await connect_pool(settings.postgres_dsn, service=Service.BILLING_SINK, size_max=POOL_SIZE_MAX) as pool:
         try:
             async with (
                 serving_health(

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from billing_sink.spool import SpoolId
 from gateway_core.clock import Monotonic
-from gateway_core.postgres import STATEMENT_TIMEOUT_S
+from gateway_core.contract import Service
+from gateway_core.postgres import STATEMENT_TIMEOUT_S, server_settings
 
 Turn = NewType("Turn", int)
 """Tells one holding of a claim from the next: in between another sink may have read on."""
@@ -49,7 +50,7 @@ async def connect(dsn: SecretStr) -> asyncpg.Connection:
         timeout=_CONNECT_S,
         command_timeout=STATEMENT_TIMEOUT_S,
         server_settings={
-            "application_name": "billing_sink claim",
+            **server_settings(Service.BILLING_SINK, part="claim"),
             "idle_session_timeout": SILENCE,
             "idle_in_transaction_session_timeout": SILENCE,
             **_PLANNER,

@@ -49,7 +49,7 @@ from control_plane.xds.postgres_nodes import PostgresNodes
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
 from gateway_core.clock import monotonic, utc_now
-from gateway_core.contract import Channel
+from gateway_core.contract import Channel, Service
 from gateway_core.health import serving
 from gateway_core.ids import new_id
 from gateway_core.logs import Logger
@@ -75,9 +75,9 @@ async def serve(settings: Settings, log: Logger) -> None:
     async with (
         threads(AT_ONCE_MAX, "passwords") as password_threads,
         threads(PLACES, "workbench") as workbench_threads,
-        await connect_pool(settings.postgres_dsn, service="control_plane", size_max=POOL_SIZE_MAX) as pool,
+        await connect_pool(settings.postgres_dsn, service=Service.CONTROL_PLANE, size_max=POOL_SIZE_MAX) as pool,
         await connect_pool(
-            settings.postgres_dsn, service="control_plane", size_max=CATALOG_POOL_SIZE_MAX
+            settings.postgres_dsn, service=Service.CONTROL_PLANE, size_max=CATALOG_POOL_SIZE_MAX
         ) as catalog_pool,
         outgoing_http() as http,
         webhook_http(private_allowed=settings.private_webhooks_allowed) as to_webhooks,
@@ -86,7 +86,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         listener = Listener(
             settings.postgres_dsn,
             [Channel.CATALOG, Channel.AUTHORIZER],
-            service="control_plane",
+            service=Service.CONTROL_PLANE,
             registry=registry,
             log=log,
         )

@@ -22,7 +22,7 @@ from ext_authz.slices import Slices
 from ext_authz.uptake import TakenUp, Uptake
 from ext_authz.uses import KeyUses
 from gateway_core.clock import monotonic, utc_now
-from gateway_core.contract import Channel
+from gateway_core.contract import Channel, Service
 from gateway_core.health import always_ready, serving_health
 from gateway_core.ids import SliceId, new_id
 from gateway_core.logs import Logger
@@ -49,7 +49,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     instance = new_id("authz", secrets.token_bytes)
     async with (
         await connect_pool(
-            settings.postgres_dsn, service="ext_authz", size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
+            settings.postgres_dsn, service=Service.EXT_AUTHZ, size_max=POOL_SIZE_MAX, timeout_s=STATEMENT_TIMEOUT_S
         ) as pool,
         _registered(PostgresAuthorizers(pool, instance), uptake, log) as authorizers,
     ):
@@ -67,7 +67,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         listener = Listener(
             settings.postgres_dsn,
             [Channel.API_KEY, Channel.CATALOG],
-            service="ext_authz",
+            service=Service.EXT_AUTHZ,
             registry=registry,
             log=log,
         )

@@ -206,11 +206,24 @@ class Peer(StrEnum):
     BILLING_SINK = "billing_sink"
 
 
+class Service(StrEnum):
+    """Who connects to Postgres."""
+
+    CONTROL_PLANE = "control_plane"
+    EXT_AUTHZ = "ext_authz"
+    BILLING_SINK = "billing_sink"
+
+
 class BootstrapSecret:
     """Names under which `envoy/bootstrap.yaml` holds what Envoy is known by; the control plane sends the names and no more."""
 
     IDENTITY: Final = "envoy_identity"
     AUTHORITY: Final = "envoy_authority"
+
+
+def database_role(service: Service) -> str:
+    """The Postgres role as which a service works, whoever logs in; each schema's `rights.sql` says what it may."""
+    return f"tollgate_{service}"
 
 
 def provider_cluster(provider: str) -> str:

@@ -1,10 +1,12 @@
 """Numbered SQL migrations, one folder and one schema per service, and the functions that stand on them.
 
 Migrations go forward only. A file already applied may not change: its checksum is kept. Functions are not history: each stands once,
-as it is now, in a file below `functions/`, and all of them are applied again after the migrations whenever one has changed. Whoever
-changes a function's parameters or result drops the old one in a migration. Concurrent starts wait on an advisory lock.
+as it is now, in a file below `functions/`, and all of them are applied again after the migrations whenever one has changed or a migration was missing. Whoever
+changes a function's parameters or result drops the old one in a migration. So is `rights.sql`, last of all: it says what the roles
+of the services may do. Concurrent starts wait on an advisory lock.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,9 @@ from pathlib import Path
 
 import asyncpg
 
+from gateway_core.contract import Service, database_role
+
+_RIGHTS = "rights.sql"
 _NAME = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 
 
@@ -42,7 +47,7 @@ def read_migrations(folder: Path) -> list[Migration]:
             business: a number is taken when work on it begins, and the work is done when it is done.
     """
     migrations = []
-    for path in sorted(folder.glob("*.sql")):
+    for path in sorted(set(folder.glob("*.sql")) - {folder / _RIGHTS}):
         match = _NAME.fullmatch(path.name)
         if match is None:
             raise MigrationError(f"{path.name}: a migration is named like 0001_what_it_does.sql")
@@ -53,14 +58,15 @@ def read_migrations(folder: Path) -> list[Migration]:
 
 
 def read_functions(folder: Path) -> str:
-    """The functions of a migrations folder, as one text; empty if it has none."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("functions/*.sql")))
+    """The functions of a migrations folder and then the rights, as one text; empty if it has none."""
+    files = [*sorted(folder.glob("functions/*.sql")), *folder.glob(_RIGHTS)]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 async def migrate(
     connection: asyncpg.Connection, service: str, migrations: Sequence[Migration], functions: str
 ) -> list[str]:
-    """Apply what is missing, all or nothing, and return the names applied; `functions` is the text that defines them all.
+    """Apply what is missing, all or nothing, and return the names applied; `functions` is as `read_functions` returns it.
 
     Raises:
         MigrationError: an applied file has changed since, or the database is newer than this code.
@@ -90,11 +96,11 @@ async def migrate(
                 migration.name,
                 migration.checksum,
             )
-        are_new = bool(functions) and await _apply_functions(connection, service, functions)
+        are_new = bool(functions) and await _apply_functions(connection, service, functions, anew=bool(missing))
     return [*(migration.name for migration in missing), *(["functions"] if are_new else [])]
 
 
-async def _apply_functions(connection: asyncpg.Connection, service: str, functions: str) -> bool:
+async def _apply_functions(connection: asyncpg.Connection, service: str, functions: str, *, anew: bool) -> bool:
     await connection.execute("""
         CREATE TABLE IF NOT EXISTS public.tollgate_functions (
             service    text PRIMARY KEY,
@@ -102,10 +108,11 @@ async def _apply_functions(connection: asyncpg.Connection, service: str, functio
             applied_at timestamptz NOT NULL DEFAULT now()
         )""")
     checksum = hashlib.sha256(functions.encode()).hexdigest()
-    if checksum == await connection.fetchval(
-        "SELECT checksum FROM public.tollgate_functions WHERE service = $1", service
-    ):
+    applied = await connection.fetchval("SELECT checksum FROM public.tollgate_functions WHERE service = $1", service)
+    # A migration may have brought what nobody has a right to yet.
+    if checksum == applied and not anew:
         return False
+    await _make_roles(connection)
     # They may call each other, whatever the order of the files.
     await connection.execute("SET LOCAL check_function_bodies = off")
     await connection.execute(functions)
@@ -116,6 +123,16 @@ async def _apply_functions(connection: asyncpg.Connection, service: str, functio
         checksum,
     )
     return True
+
+
+async def _make_roles(connection: asyncpg.Connection) -> None:
+    """The roles of the services, which are the whole cluster's: another database of it may have made them, or be about to."""
+    for role in map(database_role, Service):
+        if await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
+            continue
+        with contextlib.suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+            async with connection.transaction():
+                await connection.execute(f"CREATE ROLE {role} NOLOGIN")
 
 
 def missing_migrations(applied: Mapping[int, str], migrations: Sequence[Migration]) -> list[Migration]:

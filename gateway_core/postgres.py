@@ -9,6 +9,7 @@ import asyncpg
 from prometheus_client import CollectorRegistry, Gauge
 from pydantic import SecretStr
 
+from gateway_core.contract import Service, database_role
 from gateway_core.logs import Logger
 
 NOTIFICATIONS_MAX: Final = 10_000
@@ -36,10 +37,18 @@ class Resync:
     """
 
 
+def server_settings(service: Service, *, part: str = "") -> dict[str, str]:
+    """What every connection of a service begins with: its role, and the name, with that of a part, that pg_stat_activity shows.
+
+    Where the login is not a member of the role, Postgres refuses the connection.
+    """
+    return {"application_name": f"{service} {part}".rstrip(), "role": database_role(service)}
+
+
 async def connect_pool(
-    dsn: SecretStr, *, service: str, size_max: int, timeout_s: float = STATEMENT_TIMEOUT_S
+    dsn: SecretStr, *, service: Service, size_max: int, timeout_s: float = STATEMENT_TIMEOUT_S
 ) -> asyncpg.Pool:
-    """A pool of up to `size_max` connections that show up in pg_stat_activity under the service's name.
+    """A pool of up to `size_max` connections in the service's role.
 
     Raises:
         OSError, asyncpg.PostgresError: the server cannot be reached or refuses; the caller decides whether to retry.
@@ -49,7 +58,7 @@ async def connect_pool(
         min_size=1,
         max_size=size_max,
         command_timeout=timeout_s,
-        server_settings={"application_name": service},
+        server_settings=server_settings(service),
     )
 
 
@@ -61,7 +70,7 @@ class Listener:
     """
 
     def __init__(
-        self, dsn: SecretStr, channels: Sequence[str], *, service: str, registry: CollectorRegistry, log: Logger
+        self, dsn: SecretStr, channels: Sequence[str], *, service: Service, registry: CollectorRegistry, log: Logger
     ) -> None:
         self._dsn = dsn
         self._channels = channels
@@ -84,7 +93,7 @@ class Listener:
                 connection = await asyncpg.connect(
                     self._dsn.get_secret_value(),
                     timeout=5,
-                    server_settings={"application_name": f"{self._service} listener"},
+                    server_settings=server_settings(self._service, part="listener"),
                 )
             except Trouble as error:
                 self._lost(type(error).__name__)

@@ -8,6 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from gateway_core.contract import Service
 from gateway_core.logs import Logger
 from gateway_core.postgres import Listener, Notification, Resync
 from local_stack.ports import free_port
@@ -15,13 +16,13 @@ from tests.support.stack import eventually
 
 
 class Watched:
-    """A listener of a service called `test`, its log and its gauge."""
+    """A listener of a service, its log and its gauge."""
 
     def __init__(self, dsn: str) -> None:
         self._captured = structlog.testing.LogCapture()
         self._registry = CollectorRegistry()
         log = cast("Logger", structlog.wrap_logger(structlog.ReturnLogger(), processors=[self._captured]))
-        self.listener = Listener(SecretStr(dsn), ["one"], service="test", registry=self._registry, log=log)
+        self.listener = Listener(SecretStr(dsn), ["one"], service=Service.EXT_AUTHZ, registry=self._registry, log=log)
 
     @property
     def events(self) -> list[str]:
@@ -33,14 +34,14 @@ class Watched:
 
     @property
     def listening(self) -> float | None:
-        return self._registry.get_sample_value("tollgate_test_listening")
+        return self._registry.get_sample_value("tollgate_ext_authz_listening")
 
 
 async def end_connections(pool: asyncpg.Pool) -> int:
     ended: int = await pool.fetchval(
         """
         SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-        WHERE application_name = 'test listener' AND datname = current_database()
+        WHERE application_name = 'ext_authz listener' AND datname = current_database()
         """
     )
     return ended
