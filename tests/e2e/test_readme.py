@@ -105,6 +105,14 @@ async def test_a_user_of_ones_own(tmp_path: Path, shell: Shell) -> None:
         await shell.run(command.replace("KEY_ID", made["id"]))
 
 
+async def test_money_from_the_command_line(tmp_path: Path, shell: Shell) -> None:
+    [block] = blocks("Money")
+    printed = {command.split("#")[0].strip(): await shell.run(command) for command in statements(block)}
+    assert "available" in printed["tollgate balance get"]
+    assert "books" in printed["tollgate books verify"]
+    assert (tmp_path / "draft.pdf").read_bytes().startswith(b"%PDF")
+
+
 async def test_a_provider_and_a_model_of_ones_own(tmp_path: Path, shell: Shell) -> None:
     variables = await exported(shell)
     shell = Shell(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "state"), **variables})
