@@ -198,6 +198,8 @@ def _delivered_tokens(line: SpoolLine, asked: Asked) -> int:
 
 def _refuse_implausible(usage: Usage, asked: Asked, grant: Grant) -> None:
     """What is merely beyond its hold is charged; this is about what cannot be."""
+    if not usage.total_tokens:
+        raise ImplausibleUsageError("an answer of which nothing is counted")
     answers = ANSWERS_MAX_WITH_REFERENCES if asked.references else ANSWERS_MAX
     if grant.tokens_max is not None and usage.total_tokens > answers * grant.tokens_max:
         raise ImplausibleUsageError("more tokens than the model can have read and written")

@@ -144,7 +144,10 @@ async def get_project(call: Call) -> Project:
     "PATCH", "/orgs/{org_id}/projects/{project_id}", tag=TAG, access=Permission.PROJECTS_WRITE, needs_revision=True
 )
 async def change_project(call: Call, body: ProjectChange) -> Project:
-    """Rename or archive a project, or change its budgets. Every Envoy follows within a second."""
+    """Rename or archive a project, or change its budgets, which every Envoy follows within a second.
+
+    An archived one takes no new keys; those that it has go on until they are revoked.
+    """
     before = found(await postgres_orgs.find_project(call.db, call.org_id, call.param("project_id"), lock=True))
     call.match(before.revision)
     # A budget may be null, which is something else than left out.

@@ -114,7 +114,6 @@ def test_a_list_of_models_is_free() -> None:
             16_000_010,
             id="more than was held: what the provider counted counts",
         ),
-        pytest.param(line(usage_first={"prompt_tokens": 0, "completion_tokens": 0}), {}, 0, id="nothing used"),
     ],
 )
 def test_a_complete_answer_is_settled_by_the_providers_own_figures(
@@ -380,6 +379,11 @@ def test_more_than_the_model_can_have_read_and_written_is_for_a_person_to_look_a
     else:
         with pytest.raises(ImplausibleUsageError):
             rated(written)
+
+
+def test_an_answer_of_which_nothing_is_counted_is_no_gift_and_for_a_person_to_look_at() -> None:
+    with pytest.raises(ImplausibleUsageError):
+        rated(line(usage_first={"prompt_tokens": 0, "completion_tokens": 0}))
 
 
 @pytest.mark.parametrize("hold", ["0", "1", "1000"])
