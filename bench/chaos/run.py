@@ -68,8 +68,10 @@ async def run(
         expired = [seen for each in killed for seen in each.verdict.expired]
         returned = await books.end_all_waiting(stack, expired)
         await books.check(stack)
-        # Once more, all of them: what was accounted for stays so.
-        again = judge(load.seen, await books.recorded(stack, load.seen))
-        assert set(again.lost) == {seen.client_request_id for seen in expired}, again.lost
-        assert not again.doubled, again.doubled
+        # Once more, all that were answered: what was accounted for stays so.
+        answered = [seen for seen in load.seen if seen.status is not None]
+        again = judge(answered, await books.recorded(stack, answered))
+        changed = set(again.lost) ^ {seen.client_request_id for seen in expired}
+        assert not changed, sorted(changed)[:10]
+        assert not again.doubled, again.doubled[:10]
     return Findings(calm, killed, away, returned, watch)
