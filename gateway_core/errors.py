@@ -157,8 +157,8 @@ def budget_exceeded(exhausted: Exhausted) -> ApiError:
     return ApiError(
         402,
         "budget_exceeded",
-        f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer. It renews at {exhausted.renewal}. "
-        "Raise it, shorten the request, or lower max_tokens.",
+        f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer, beside what running requests may cost. "
+        f"It renews at {exhausted.renewal}. Raise it, shorten the request, or lower max_tokens.",
         type=ErrorType.INSUFFICIENT_QUOTA,
     )
 
