@@ -5,16 +5,27 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
+
+from gateway_core.contract import Service
+from gateway_core.postgres import connect_pool
 
 if TYPE_CHECKING:
     from tests.support.api import Account, Api
 
 
 @pytest.fixture
-async def api(pool: asyncpg.Pool) -> "AsyncIterator[Api]":
+async def in_its_role(database: str) -> AsyncIterator[asyncpg.Pool]:
+    """A pool on the test's own database, as the control plane has it."""
+    async with await connect_pool(SecretStr(database), service=Service.CONTROL_PLANE, size_max=10) as created:
+        yield created
+
+
+@pytest.fixture
+async def api(pool: asyncpg.Pool, in_its_role: asyncpg.Pool) -> "AsyncIterator[Api]":
     from tests.support.api import running_api  # noqa: PLC0415 - before pytest knows which warnings are not ours
 
-    async with running_api(pool) as running:
+    async with running_api(pool, in_its_role=in_its_role) as running:
         yield running
 
 

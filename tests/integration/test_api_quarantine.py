@@ -16,14 +16,14 @@ DOLLAR = 1_000_000_000
 
 
 @pytest.fixture
-async def operator(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+async def operator(pool: asyncpg.Pool, in_its_role: asyncpg.Pool) -> AsyncIterator[Api]:
     """With three lines in quarantine: of a hold of 4 dollars, of a share of one dollar, and a torn one."""
     await open_org(pool, balance=20 * DOLLAR)
     await hold(pool, "r1", 4 * DOLLAR)
     await open_slice(pool, "s1", 500_000)
     odd = (odd_line("r1"), odd_line("r2", slice_id="s1", share=DOLLAR), odd_line(None, is_read=False))
     await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, (), odd))
-    async with running_api(pool) as api:
+    async with running_api(pool, in_its_role=in_its_role) as api:
         yield api.as_(await api.operator_token())
 
 

@@ -21,13 +21,13 @@ FILE = "day,model,requests,input,cost_usd\n2026-01-01,m-2026-01-01,3,3,6.03\n"
 
 
 @pytest.fixture
-async def operator(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+async def operator(pool: asyncpg.Pool, in_its_role: asyncpg.Pool) -> AsyncIterator[Api]:
     """With three requests of 2 dollars each on the first of January."""
     await open_org(pool, balance=20 * DOLLAR)
     finished = tuple(posting(f"r{number}", price=2 * DOLLAR) for number in range(3))
     await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, finished, ()))
     await PostgresBooks(pool).add_up_for_providers()
-    async with running_api(pool) as api:
+    async with running_api(pool, in_its_role=in_its_role) as api:
         yield api.as_(await api.operator_token())
 
 

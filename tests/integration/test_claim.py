@@ -76,15 +76,15 @@ async def test_with_its_connection_a_sink_loses_the_claim_and_whatever_it_was_po
 ) -> None:
     async def post() -> None:
         async with claim.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT billing.open_balance('org_unposted')")
+            await connection.execute("SELECT billing.move_offset('unposted', 0, 0)")
             await hang_up(pool)
             assert await eventually(partial(other.take, SPOOL), deadline_s=2)
-            assert await pool.fetchval("SELECT count(*) FROM billing.accounts WHERE org_id = 'org_unposted'") == 0
+            assert await pool.fetchval("SELECT count(*) FROM billing.spool_offsets WHERE spool_id = 'unposted'") == 0
 
     await claim.take(SPOOL)
     with pytest.raises(Trouble):
         await post()
-    assert await pool.fetchval("SELECT count(*) FROM billing.accounts WHERE org_id = 'org_unposted'") == 0
+    assert await pool.fetchval("SELECT count(*) FROM billing.spool_offsets WHERE spool_id = 'unposted'") == 0
     assert not claim.is_held
     await asyncio.sleep(ASK_S)
     assert await claim.take(SPOOL) is None

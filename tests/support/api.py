@@ -214,6 +214,7 @@ async def _resolve(name: str) -> Sequence[Address]:
 async def running_api(
     pool: asyncpg.Pool,
     *,
+    in_its_role: asyncpg.Pool | None = None,
     catalog_pool: asyncpg.Pool | None = None,
     counters: Counters | None = None,
     require_verified_email: bool = False,
@@ -231,8 +232,10 @@ async def running_api(
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has, unless rounds are asked for.
 
-    Payments are made at a stand-in for Stripe, if there is one.
+    Payments are made at a stand-in for Stripe, if there is one. The test looks through `pool`, and so does the API if it has no pool
+    `in_its_role`.
     """
+    of_test, pool = pool, in_its_role or pool
     async with (
         threads(AT_ONCE_MAX, "passwords") as password_threads,
         threads(PLACES, "workbench") as workbench_threads,
@@ -275,4 +278,4 @@ async def running_api(
         registry = registry or CollectorRegistry()
         app = make_app(services, ready=lambda: None, registry=registry)
         async with serving(app, "127.0.0.1", port, registry=registry) as address, aiohttp.ClientSession() as session:
-            yield Api(f"http://{address.host}:{address.port}", session, pool, mailbox, clock)
+            yield Api(f"http://{address.host}:{address.port}", session, of_test, mailbox, clock)
