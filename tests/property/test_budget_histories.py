@@ -4,33 +4,27 @@ A model in Python, which knows the calendar by itself, says what is left before 
 request cost beyond what it held when it was charged.
 """
 
-import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import asyncpg
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     consumes,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
-from tests.support.databases import fresh_database
+from tests.support.histories import PostgresMachine, run_histories
 from tests.support.ledger import Answer, Limits, decide, hold_within, odd_line, open_org, posting, settle_at
 
 ZONES = ("UTC", "Asia/Kathmandu", "America/St_Johns", "America/Havana", "Pacific/Chatham")
@@ -42,8 +36,6 @@ HOLD_S = 3600
 MONEY = st.integers(0, 300)
 LIMIT = st.none() | st.integers(0, 1500)
 KEYS = ("key_test", "key_other")
-
-T = TypeVar("T")
 
 
 class Held(NamedTuple):
@@ -106,39 +98,16 @@ class Model:
         self.charges.append(Charge(held.key_id, self.now, amount, max(amount - covered, 0)))
 
 
-class Histories(RuleBasedStateMachine):
+class Histories(PostgresMachine):
     """A project with two keys, and more money than it can spend."""
 
     running = Bundle("running")
     odd = Bundle("odd")
 
-    loop: asyncio.AbstractEventLoop
-    dsn: Callable[[], str]
-
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = itertools.count(1)
-        self.context = fresh_database(self.dsn())
-        self.pool = self.run(self._connect())
+        self.run(open_org(self.pool, balance=10**9))
         self.model = Model()
-
-    async def _connect(self) -> asyncpg.Pool:
-        pool = await asyncpg.create_pool(await self.context.__aenter__(), min_size=1, max_size=2)
-        await open_org(pool, balance=10**9)
-        return pool
-
-    def run(self, step: Awaitable[T]) -> T:
-        async def take() -> T:
-            return await step
-
-        return self.loop.run_until_complete(take())
-
-    def teardown(self) -> None:
-        async def close() -> None:
-            await self.pool.close()
-            await self.context.__aexit__(None, None, None)
-
-        self.run(close())
 
     @initialize(zone=st.sampled_from(ZONES), now=st.sampled_from(BEGINS), limits=st.tuples(LIMIT, LIMIT, LIMIT, LIMIT))
     def begin(self, zone: str, now: datetime, limits: tuple[int | None, ...]) -> None:
@@ -255,21 +224,6 @@ class Histories(RuleBasedStateMachine):
         assert self.run(self.pool.fetch("SELECT name FROM billing.check_books() WHERE wrong > 0")) == []
 
 
-@pytest.fixture
-def history(postgres_dsn: str) -> Iterator[type[Histories]]:
-    class WithServer(Histories):
-        loop = asyncio.new_event_loop()
-        dsn = staticmethod(lambda: postgres_dsn)
-
-    yield WithServer
-    WithServer.loop.close()
-
-
 @pytest.mark.timeout(300)
-def test_no_history_overspends_a_budget(history: type[Histories]) -> None:
-    run_state_machine_as_test(
-        history,
-        settings=settings(
-            max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+def test_no_history_overspends_a_budget(postgres_dsn: str) -> None:
+    run_histories(Histories, postgres_dsn, examples=20, steps=30)

@@ -1,31 +1,25 @@
 """Random histories of credits, top-ups, refunds, disputes, holds, slices, settlements, quarantine, decisions and expiries: the books are right after each step."""
 
-import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     consumes,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch, Posting, Quarantined
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
-from tests.support.databases import fresh_database
+from tests.support.histories import PostgresMachine, run_histories
 from tests.support.ledger import ORG, decide, hold, odd_line, open_org, open_slice, posting, read_books
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,8 +27,6 @@ HOLD_S = 3600
 YEARS_S = 30 * 365 * 86_400
 """Longer than anything waits for a person."""
 MONEY = st.integers(0, 2000)
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -70,7 +62,7 @@ class World:
         self.offset += 10
 
 
-class Histories(RuleBasedStateMachine):
+class Histories(PostgresMachine):
     """One organisation. Lines may come late, twice, or never; time may pass at any point."""
 
     held = Bundle("held")
@@ -79,30 +71,9 @@ class Histories(RuleBasedStateMachine):
     lines = Bundle("lines")
     odd = Bundle("odd")
 
-    loop: asyncio.AbstractEventLoop
-    dsn: Callable[[], str]
-
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = itertools.count(1)
-        self.context = fresh_database(self.dsn())
-        self.world = World(self.run(self._connect()))
-
-    async def _connect(self) -> asyncpg.Pool:
-        return await asyncpg.create_pool(await self.context.__aenter__(), min_size=1, max_size=2)
-
-    def run(self, step: Awaitable[T]) -> T:
-        async def take() -> T:
-            return await step
-
-        return self.loop.run_until_complete(take())
-
-    def teardown(self) -> None:
-        async def close() -> None:
-            await self.world.pool.close()
-            await self.context.__aexit__(None, None, None)
-
-        self.run(close())
+        self.world = World(self.pool)
 
     @initialize(balance=MONEY)
     def open(self, balance: int) -> None:
@@ -273,21 +244,6 @@ class Histories(RuleBasedStateMachine):
         assert {row["request_id"] for row in recorded} == set(self.world.admitted)
 
 
-@pytest.fixture
-def history(postgres_dsn: str) -> Iterator[type[Histories]]:
-    class WithServer(Histories):
-        loop = asyncio.new_event_loop()
-        dsn = staticmethod(lambda: postgres_dsn)
-
-    yield WithServer
-    WithServer.loop.close()
-
-
 @pytest.mark.timeout(300)
-def test_no_history_gets_the_books_wrong(history: type[Histories]) -> None:
-    run_state_machine_as_test(
-        history,
-        settings=settings(
-            max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+def test_no_history_gets_the_books_wrong(postgres_dsn: str) -> None:
+    run_histories(Histories, postgres_dsn, examples=15, steps=25)
