@@ -12,10 +12,14 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, Counter
 
 from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
+from ext_authz.ended_requests import EndedRequests
 from ext_authz.keys import KeyCache
+from ext_authz.limiter import Limiter
+from ext_authz.own_limits import OwnLimits
 from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
 from ext_authz.postgres_offers import PostgresOffers
+from ext_authz.redis_limits import RedisLimits
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.settings import Settings
 from ext_authz.slices import Slices
@@ -84,11 +88,14 @@ async def serve(settings: Settings, log: Logger) -> None:
             monotonic=monotonic,
             log=log,
         )
+        shared = None if settings.redis_url is None else RedisLimits(settings.redis_url)
+        limiter = Limiter(shared, OwnLimits(monotonic), monotonic=monotonic, registry=registry, log=log)
         service = Authorization(
             keys=keys,
             offers=offers,
             slices=slices,
             holds=PostgresHolds(pool, utc_now),
+            limiter=limiter,
             uses=uses,
             pepper=settings.api_key_pepper,
             hold_ttl=hold_ttl,
@@ -98,7 +105,9 @@ async def serve(settings: Settings, log: Logger) -> None:
             log=log,
         )
         address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
-        server = await start_server(service, address, settings.tls, checks_max=settings.checks_max)
+        server = await start_server(
+            service, EndedRequests(limiter), address, settings.tls, checks_max=settings.checks_max
+        )
         stale = asyncio.Event()
         try:
             async with (
@@ -109,13 +118,15 @@ async def serve(settings: Settings, log: Logger) -> None:
             ):
                 group.create_task(_follow_changes(listener, keys, uptake, stale, foreign), name="follow_changes")
                 group.create_task(_refresh_offers(offers, uptake, stale, log), name="refresh_offers")
-                group.create_task(_report(keys, uptake, authorizers, foreign, log), name="report")
+                group.create_task(_report(keys, uptake, authorizers, limiter, foreign, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
                 group.create_task(slices.give_back(), name="give_back")
                 group.create_task(_put_away(slices), name="put_away")
         finally:
             await server.stop(grace=1.0)
             await _close(slices, log)
+            if shared is not None:
+                await shared.close()
 
 
 async def _follow_changes(
@@ -148,7 +159,12 @@ async def _follow_changes(
 
 
 async def _report(
-    keys: KeyCache, uptake: Uptake, authorizers: PostgresAuthorizers, foreign: Counter, log: Logger
+    keys: KeyCache,
+    uptake: Uptake,
+    authorizers: PostgresAuthorizers,
+    limiter: Limiter,
+    foreign: Counter,
+    log: Logger,
 ) -> None:
     """Tell how far this process is, soon after it got further and at least every `HEARTBEAT_S`."""
     while True:
@@ -166,6 +182,7 @@ async def _report(
                 else:
                     foreign.inc()
                     uptake.distrust()
+            limiter.share_among(await authorizers.count())
         except Trouble as error:
             log.warning("report_failed", error=type(error).__name__)
         # Many changes at once are one report.

@@ -1,8 +1,11 @@
 """A decision as Envoy's answer."""
 
+from collections.abc import Iterator
+
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.decision import Admitted, Refused
+from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
 from gateway_core.contract import GrantField, Header
 from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption, RpcStatus
@@ -36,6 +39,10 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:
                 response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
+            if decision.reservation is not None:
+                _write_reservation(response.dynamic_metadata, decision.reservation)
+                for name, value in _rate_limits(decision.reservation.room):
+                    _tell(response, name, value)
         case Refused(error=error):
             response.status.CopyFrom(RpcStatus(code=_PERMISSION_DENIED))
             response.denied_response.status.code = error.status
@@ -43,6 +50,13 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
             _add_header(response, "content-type", "application/json")
             if error.status == _PAYMENT_REQUIRED:
                 _add_header(response, Header.SHOULD_RETRY, "false")
+            if error.retry_after_s is not None:
+                _add_header(response, Header.RETRY_AFTER, str(error.retry_after_s))
+            if decision.reservation is not None:
+                _write_reservation(response.dynamic_metadata, decision.reservation)
+            if decision.room is not None:
+                for name, value in _rate_limits(decision.room):
+                    _add_header(response, name, value)
             response.dynamic_metadata[GrantField.ERROR_CODE] = error.code
     return response
 
@@ -59,8 +73,30 @@ def _cut_down(response: CheckResponse, max_tokens: int) -> None:
     response.dynamic_metadata[GrantField.MAX_TOKENS] = str(max_tokens)
     # What the front filter has prepared is longer than that, so for no cluster it counts as prepared.
     response.ok_response.headers_to_remove.append(Header.PREPARED)
+    _tell(response, Header.MAX_TOKENS, str(max_tokens))
+
+
+def _write_reservation(metadata: Struct, reservation: Reservation) -> None:
+    metadata[GrantField.RESERVED_TOKENS] = str(reservation.tokens)
+    metadata[GrantField.RESERVED_AT] = str(reservation.at)
+
+
+def _rate_limits(room: Room) -> Iterator[tuple[str, str]]:
+    """The headers that official SDKs and agents read, for those limits that there are."""
+    for what, limit, used in (
+        ("requests", room.limits.requests_per_minute, room.requests),
+        ("tokens", room.limits.tokens_per_minute, room.tokens),
+    ):
+        if limit is not None:
+            yield f"{Header.RATE_LIMIT_PREFIX}limit-{what}", str(limit)
+            yield f"{Header.RATE_LIMIT_PREFIX}remaining-{what}", str(max(0, limit - used))
+            yield f"{Header.RATE_LIMIT_PREFIX}reset-{what}", f"{room.renews_in_s}s"
+
+
+def _tell(response: CheckResponse, key: str, value: str) -> None:
+    """A header of whatever the answer will be, in place of a provider's of that name."""
     option = response.ok_response.response_headers_to_add.add()
-    option.header.key, option.header.value = Header.MAX_TOKENS, str(max_tokens)
+    option.header.key, option.header.value = key, value
     option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 

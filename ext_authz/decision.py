@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from ext_authz.check_request import Attempt
 from ext_authz.offers import Offers
+from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
 from gateway_core.errors import (
@@ -45,10 +46,17 @@ FEATURES: Final[Mapping[Meter, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It may not; `key` says whose request it was, when that is known."""
+    """It may not; `key` says whose request it was, when that is known.
+
+    Attributes:
+        reservation: what it counts as against its key's limits all the same, until Envoy says that it is over.
+        room: what the limits have left, if they were asked.
+    """
 
     error: ApiError
     key: ApiKey | None = None
+    reservation: Reservation | None = None
+    room: Room | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ class Admitted:
         tokens_max: what the model can read and write at once, whatever the request asks for.
         output: how it can be admitted for less than that.
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
+        reservation: what it counts as against its key's limits, once it does; None if there are none.
     """
 
     key: ApiKey
@@ -106,6 +115,7 @@ class Admitted:
     tokens_max: int | None = None
     output: Output | None = None
     max_tokens: int | None = None
+    reservation: Reservation | None = None
 
     def holding(self, held: NanoUsd) -> Self:
         """The same once an amount is held for it, which may be less than was asked for, but not less than the least."""

@@ -32,6 +32,11 @@ class PostgresAuthorizers:
         )
         return believed
 
+    async def count(self) -> int:
+        """How many processes are heard from."""
+        count: int = await self._pool.fetchval("SELECT count(*) FROM accounts.live_authorizers")
+        return count
+
     async def dismiss(self) -> None:
         """This process ends."""
         await self._pool.execute("SELECT accounts.dismiss_authorizer($1)", self._instance_id)

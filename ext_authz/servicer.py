@@ -1,11 +1,11 @@
-"""Envoy's question, answered: parse, load, decide, hold, render.
+"""Envoy's question, answered: parse, load, decide, reserve, hold, render.
 
 Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers the client with 503.
 """
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -13,9 +13,14 @@ from pydantic import SecretStr
 
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
-from ext_authz.decision import Admitted, Refused, decide
+from ext_authz.decision import Admitted, Output, Refused, decide
+from ext_authz.ended_requests import METHOD as FOLLOW
+from ext_authz.ended_requests import SERVICE as ACCESS_LOG_SERVICE
+from ext_authz.ended_requests import EndedRequests
 from ext_authz.keys import KeyCache
+from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
+from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Limit, expected_tokens
 from ext_authz.slices import Payer, Slices
 from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
@@ -23,13 +28,24 @@ from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.budgets import Exhausted
 from gateway_core.clock import Monotonic, Now
 from gateway_core.contract import Peer
-from gateway_core.errors import INSUFFICIENT_QUOTA, MODEL_CHANGING, TOO_MANY_WAITING, budget_exceeded
+from gateway_core.errors import (
+    INSUFFICIENT_QUOTA,
+    MODEL_CHANGING,
+    TOO_MANY_WAITING,
+    ApiError,
+    budget_exceeded,
+    concurrency_exceeded,
+    requests_per_minute_exceeded,
+    tokens_per_minute_exceeded,
+)
 from gateway_core.ids import RequestId
+from gateway_core.limits import Limits
 from gateway_core.logs import Logger
 from gateway_core.money import NanoUsd
 from gateway_core.mutual_tls import only_for, server_credentials
 from gateway_core.postgres import Trouble
 from gateway_core.settings import TlsFiles
+from wire.access_log_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
 
 BEHIND_S_MAX: Final = 0.5
@@ -74,6 +90,7 @@ class Authorization:
         offers: OfferSource,
         slices: Slices,
         holds: Holds,
+        limiter: Limiter,
         uses: KeyUses,
         pepper: SecretStr,
         hold_ttl: timedelta,
@@ -86,6 +103,7 @@ class Authorization:
         self._offers = offers
         self._slices = slices
         self._holds = holds
+        self._limiter = limiter
         self._turns = Turns()
         self._uses = uses
         self._pepper = pepper
@@ -123,7 +141,33 @@ class Authorization:
         self._uses.note(decision.key.key_id, self._now())
         if decision.output is None:
             return decision
-        amount = decision.output.nano_usd
+        if decision.key.limits is None:
+            return await self._pay(attempt, decision, decision.output)
+        return await self._pay_within(decision.key.limits, attempt, decision, decision.output)
+
+    async def _pay_within(
+        self, limits: Limits, attempt: Attempt, decision: Admitted, output: Output
+    ) -> Admitted | Refused:
+        """Count it against the limits of its key, and then hold the money for it."""
+        key_id = decision.key.key_id
+        per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
+        expected = expected_tokens(limits, body_bytes=attempt.body_bytes, output_tokens=per_choice * output.choices)
+        found = await self._limiter.reserve(key_id, attempt.request_id, limits, expected)
+        if isinstance(found, Exceeded):
+            return Refused(limit_exceeded(found), decision.key, room=found.room)
+        try:
+            paid = await self._pay(attempt, decision, output)
+        except Trouble:
+            # Envoy gets no grant, so it will not say that the request is over.
+            await self._limiter.finish(key_id, attempt.request_id, at=found.at, expected=found.tokens, tokens=0)
+            raise
+        if isinstance(paid, Refused):
+            return replace(paid, reservation=found, room=found.room)
+        return replace(paid, reservation=found)
+
+    async def _pay(self, attempt: Attempt, decision: Admitted, output: Output) -> Admitted | Refused:
+        """Set aside what it may cost."""
+        amount = output.nano_usd
         # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
         if decision.key.budgets is None:
             slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
@@ -136,7 +180,7 @@ class Authorization:
                 attempt.request_id,
                 decision.key,
                 amount=amount,
-                least=decision.output.least_nano_usd,
+                least=output.least_nano_usd,
                 ttl=self._hold_ttl,
             )
         match held:
@@ -163,8 +207,24 @@ class Authorization:
         return await self._keys.find(hash_key(attempt.credential, self._pepper))
 
 
-async def start_server(service: Authorization, address: str, tls: TlsFiles, *, checks_max: int) -> grpc.aio.Server:
-    """Serve checks on `host:port` to Envoy; more than `checks_max` at once are refused, which it answers with 503.
+def limit_exceeded(found: Exceeded) -> ApiError:
+    """What the client is told of the limit that is in the way."""
+    limits = found.room.limits
+    match found.limit:
+        case Limit.REQUESTS:
+            return requests_per_minute_exceeded(limits.requests_per_minute or 0, found.retry_after_s)
+        case Limit.TOKENS:
+            return tokens_per_minute_exceeded(limits.tokens_per_minute or 0, found.retry_after_s)
+        case Limit.CONCURRENCY:
+            return concurrency_exceeded(limits.concurrency or 0, found.retry_after_s)
+        case _:
+            assert_never(found.limit)
+
+
+async def start_server(
+    service: Authorization, ended: EndedRequests, address: str, tls: TlsFiles, *, checks_max: int
+) -> grpc.aio.Server:
+    """Serve Envoy on `host:port`; more than `checks_max` checks at once are refused, which it answers with 503.
 
     Raises:
         RuntimeError: the address cannot be bound.
@@ -176,7 +236,17 @@ async def start_server(service: Authorization, address: str, tls: TlsFiles, *, c
         request_deserializer=CheckRequest.FromString,
         response_serializer=CheckResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Check": handler}),))
+    follower = grpc.stream_unary_rpc_method_handler(
+        only_for(Peer.ENVOY, ended.follow),
+        request_deserializer=StreamAccessLogsMessage.FromString,
+        response_serializer=StreamAccessLogsResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(_SERVICE, {"Check": handler}),
+            grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {FOLLOW: follower}),
+        )
+    )
     server.add_secure_port(address, server_credentials(tls))
     await server.start()
     return server

@@ -12,6 +12,7 @@ class Settings(ServiceSettings):
     """What `python -m ext_authz` needs to know."""
 
     api_key_pepper: SecretStr
+    redis_url: SecretStr | None = None
     ext_authz_host: str = "127.0.0.1"
     ext_authz_port: int = 9002
     ext_authz_tls_certificate: Path

@@ -42,6 +42,10 @@ class Header:
     """On the answer to a request that asks what it costs, for the front filter alone: the cluster that answered."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
     """Between the client and us; none of a provider's business."""
+    RETRY_AFTER: Final = "retry-after"
+    """Whole seconds."""
+    RATE_LIMIT_PREFIX: Final = "x-ratelimit-"
+    """What a key has left of its limits, in OpenAI's names: `limit`, `remaining` and `reset`, each of `requests` and `tokens`."""
     SHOULD_RETRY: Final = "x-should-retry"
     """Read by the official SDKs: `false` stops them from repeating a request that cannot succeed."""
 
@@ -138,6 +142,10 @@ class GrantField:
     """What each answer is cut down to, because no more is held; decimal text for the same reason. Absent where it is not."""
     SLICE_ID: Final = "slice_id"
     """What that amount was taken from; absent when the request has a hold of its own."""
+    RESERVED_TOKENS: Final = "reserved_tokens"
+    """What the request counts as against its key's limit until it is over; decimal text. Absent where the key has no limits."""
+    RESERVED_AT: Final = "reserved_at"
+    """The second in which it counts, by the clock of who counts; decimal text. Its presence has Envoy tell ext_authz of the end."""
     ERROR_CODE: Final = "error_code"
     """The `code` of the refusal; absent when admitted."""
 

@@ -18,19 +18,25 @@ class ErrorType(StrEnum):
     INVALID_REQUEST = "invalid_request_error"
     INSUFFICIENT_QUOTA = "insufficient_quota"
     REQUESTS = "requests"
+    TOKENS = "tokens"
     SERVER = "server_error"
     TIMEOUT = "timeout_error"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """One refusal: an HTTP status and what the caller is told. The message is for people and never quotes a secret."""
+    """One refusal: an HTTP status and what the caller is told. The message is for people and never quotes a secret.
+
+    Attributes:
+        retry_after_s: after which it may be otherwise, where somebody knows.
+    """
 
     status: int
     code: str
     message: str
     type: ErrorType = ErrorType.INVALID_REQUEST
     param: str | None = None
+    retry_after_s: int | None = None
 
     def document(self) -> dict[str, dict[str, str | None]]:
         """The JSON object: `{"error": {message, type, param, code}}`."""
@@ -160,6 +166,31 @@ def budget_exceeded(exhausted: Exhausted) -> ApiError:
         f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer, beside what running requests may cost. "
         f"It renews at {exhausted.renewal}. Raise it, shorten the request, or lower max_tokens.",
         type=ErrorType.INSUFFICIENT_QUOTA,
+    )
+
+
+def requests_per_minute_exceeded(limit: int, retry_after_s: int) -> ApiError:
+    """The key has begun as many requests in the last minute as it may."""
+    return _rate_limit_exceeded(f"{limit} requests per minute", ErrorType.REQUESTS, retry_after_s)
+
+
+def tokens_per_minute_exceeded(limit: int, retry_after_s: int) -> ApiError:
+    """What the requests of the last minute use, and this one would, is more than the key may."""
+    return _rate_limit_exceeded(f"{limit} tokens per minute", ErrorType.TOKENS, retry_after_s)
+
+
+def concurrency_exceeded(limit: int, retry_after_s: int) -> ApiError:
+    """As many requests of the key are running as may."""
+    return _rate_limit_exceeded(f"{limit} requests at once", ErrorType.REQUESTS, retry_after_s)
+
+
+def _rate_limit_exceeded(limit: str, of: ErrorType, retry_after_s: int) -> ApiError:
+    return ApiError(
+        429,
+        "rate_limit_exceeded",
+        f"This API key is limited to {limit}. Try again in {retry_after_s} s.",
+        type=of,
+        retry_after_s=retry_after_s,
     )
 
 

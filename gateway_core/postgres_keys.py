@@ -7,6 +7,7 @@ import asyncpg
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.budgets import Budgets
 from gateway_core.ids import KeyId, OrgId, ProjectId
+from gateway_core.limits import Limits
 from gateway_core.mode import Mode
 
 
@@ -35,6 +36,7 @@ class PostgresKeys:
             ip_allowed=tuple(ip_network(text) for text in row["ip_allowed"]),
             mode=Mode(row["mode"]),
             budgets=_budgets(row),
+            limits=_limits(row),
         )
 
 
@@ -47,3 +49,8 @@ def _budgets(row: asyncpg.Record) -> Budgets | None:
     if all(limit is None for limit in limits.values()):
         return None
     return Budgets(row["time_zone"], **limits)
+
+
+def _limits(row: asyncpg.Record) -> Limits | None:
+    limits = Limits(row["requests_per_minute_max"], row["tokens_per_minute_max"], row["concurrency_max"])
+    return None if limits == Limits() else limits

@@ -28,7 +28,7 @@ GRANT EXECUTE ON FUNCTION
     accounts.find_key, accounts.touch_keys, accounts.report_authorizer, accounts.dismiss_authorizer
     TO tollgate_ext_authz;
 GRANT SELECT ON
-    accounts.key_changes, catalog.revisions, catalog.models, catalog.model_aliases, catalog.routes, catalog.served, catalog.prices,
+    accounts.key_changes, accounts.live_authorizers, catalog.revisions, catalog.models, catalog.model_aliases, catalog.routes, catalog.served, catalog.prices,
     catalog.terms, catalog.term_prices
     TO tollgate_ext_authz;
 GRANT SELECT (name, kind) ON catalog.providers TO tollgate_ext_authz;

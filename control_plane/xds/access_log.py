@@ -1,7 +1,10 @@
-"""Which fields of a request go into the spool: one JSON line when it ends, and one now and then while it runs."""
+"""Which fields of a request go into the spool: one JSON line when it ends, and one now and then while it runs.
+
+Beside it, whom else it is told that one is over: ext_authz, where the request counts against a limit.
+"""
 
 from control_plane.xds.protobuf import Json, JsonObject, typed
-from gateway_core.contract import SPOOL_FILE, SPOOL_VERSION, Header, Metadata, SpoolField
+from gateway_core.contract import SPOOL_FILE, SPOOL_VERSION, Cluster, GrantField, Header, Metadata, SpoolField
 
 
 def spool_log(spool_dir: str) -> JsonObject:
@@ -36,5 +39,32 @@ def spool_log(spool_dir: str) -> JsonObject:
             "envoy.extensions.access_loggers.file.v3.FileAccessLog",
             path=f"{spool_dir}/{SPOOL_FILE}",
             log_format={"json_format": line},
+        ),
+    }
+
+
+def limits_log() -> JsonObject:
+    """Tells ext_authz of requests that it has reserved a place for, and of no others: that they still run, and that they are over."""
+    return {
+        "name": "limits",
+        "filter": {
+            "metadata_filter": {
+                "matcher": {
+                    "filter": Metadata.GRANT_NAMESPACE,
+                    "path": [{"key": GrantField.RESERVED_AT}],
+                    "value": {"present_match": True},
+                },
+                "match_if_key_not_found": False,
+            }
+        },
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            common_config={
+                "log_name": "limits",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}},
+                # At once: the next request may wait for it.
+                "buffer_size_bytes": 0,
+            },
         ),
     }

@@ -14,6 +14,7 @@ import betterproto2
 # Importing a package registers its messages, so that "@type" finds them.
 import envoy_data_plane.envoy.extensions.access_loggers.file.v3
 import envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3
+import envoy_data_plane.envoy.extensions.access_loggers.grpc.v3
 import envoy_data_plane.envoy.extensions.common.matching.v3
 import envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3
 import envoy_data_plane.envoy.extensions.filters.http.credential_injector.v3

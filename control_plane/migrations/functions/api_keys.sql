@@ -66,7 +66,8 @@ CREATE OR REPLACE FUNCTION accounts.find_key(p_key_hash bytea)
 RETURNS TABLE (key_id text, org_id text, project_id text, models_allowed text[], is_disabled boolean,
                expires_at timestamptz, ip_allowed text[], mode text, time_zone text,
                key_per_day_nano_usd bigint, key_per_month_nano_usd bigint,
-               project_per_day_nano_usd bigint, project_per_month_nano_usd bigint)
+               project_per_day_nano_usd bigint, project_per_month_nano_usd bigint,
+               requests_per_minute_max integer, tokens_per_minute_max integer, concurrency_max integer)
 LANGUAGE sql STABLE AS $$
     SELECT key.key_id, key.org_id, key.project_id, key.models_allowed,
            key.disabled_at IS NOT NULL OR key.revoked_at IS NOT NULL OR org.disabled_at IS NOT NULL,
@@ -74,7 +75,8 @@ LANGUAGE sql STABLE AS $$
            CASE WHEN key.key_hash = p_key_hash THEN key.expires_at
                 ELSE least(key.expires_at, key.previous_valid_until) END,
            key.ip_allowed::text[], key.mode, org.time_zone, key.budget_per_day_nano_usd, key.budget_per_month_nano_usd,
-           project.budget_per_day_nano_usd, project.budget_per_month_nano_usd
+           project.budget_per_day_nano_usd, project.budget_per_month_nano_usd,
+           key.requests_per_minute_max, key.tokens_per_minute_max, key.concurrency_max
     FROM accounts.api_keys key
     JOIN accounts.organizations org USING (org_id)
     JOIN accounts.projects project USING (project_id)

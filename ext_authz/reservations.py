@@ -1,0 +1,68 @@
+"""What a request takes up of its key's limits, and what they have left. Nouns, and the guess at a request's tokens. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from gateway_core.limits import Limits
+
+BYTES_PER_TOKEN: Final = 4
+"""A usual text. A guess is enough here, for it is put right when the request is over."""
+
+OUTPUT_TOKENS: Final = 1024
+"""What an answer is expected to have if the client names no bound."""
+
+
+class Limit(StrEnum):
+    """Which one is in the way."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    CONCURRENCY = "concurrency"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a key has used of its limits.
+
+    Attributes:
+        requests: counted now, in the last minute.
+        tokens: the same of tokens.
+        renews_in_s: until the oldest of both no longer count.
+    """
+
+    limits: Limits
+    requests: int
+    tokens: int
+    renews_in_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A request counts as open, and as so many tokens.
+
+    Attributes:
+        at: the second, by the clock of who counts, that it counts in.
+    """
+
+    tokens: int
+    at: int
+    room: Room
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """A limit is in the way, for about so long if nothing else happens."""
+
+    limit: Limit
+    retry_after_s: int
+    room: Room
+
+
+def expected_tokens(limits: Limits, *, body_bytes: int, output_tokens: int) -> int:
+    """How many tokens a request will about read and write.
+
+    No more than the whole limit: a request that is larger than that is admitted when nothing else counts.
+    """
+    tokens = body_bytes // BYTES_PER_TOKEN + output_tokens
+    return tokens if limits.tokens_per_minute is None else min(tokens, limits.tokens_per_minute)

@@ -1,0 +1,154 @@
+"""The scripts that count keys' requests, on a real Valkey."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from ext_authz.redis_limits import LimitsTrouble, RedisLimits
+from ext_authz.reservations import Exceeded, Limit, Reservation
+from gateway_core.ids import KeyId, RequestId
+from gateway_core.limits import Limits
+from local_stack.valkey import running_valkey
+
+KEY = KeyId("key_1")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecretStr]:
+    async with running_valkey(tmp_path_factory.mktemp("limits") / "valkey") as running:
+        yield SecretStr(running)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def empty(url: SecretStr) -> AsyncIterator[SecretStr]:
+    redis = Redis.from_url(url.get_secret_value())
+    await redis.flushall()
+    yield url
+    await redis.aclose()
+
+
+async def reserved(limits: RedisLimits, number: int, most: Limits, tokens: int = 0) -> Reservation:
+    found = await limits.reserve(KEY, RequestId(f"request {number}"), most, tokens)
+    assert isinstance(found, Reservation)
+    return found
+
+
+async def refused(limits: RedisLimits, number: int, most: Limits, tokens: int = 0) -> Exceeded:
+    found = await limits.reserve(KEY, RequestId(f"request {number}"), most, tokens)
+    assert isinstance(found, Exceeded)
+    return found
+
+
+async def finish(limits: RedisLimits, number: int, found: Reservation, tokens: int) -> None:
+    await limits.finish(KEY, RequestId(f"request {number}"), at=found.at, expected=found.tokens, tokens=tokens)
+
+
+async def test_of_many_requests_at_once_over_two_processes_just_as_many_pass_as_the_limit_says(empty: SecretStr) -> None:
+    processes = [RedisLimits(empty), RedisLimits(empty)]
+    most = Limits(requests_per_minute=37)
+    found = await asyncio.gather(
+        *(processes[number % 2].reserve(KEY, RequestId(str(number)), most, 0) for number in range(300))
+    )
+    assert sum(isinstance(each, Reservation) for each in found) == 37
+    beyond = [each for each in found if isinstance(each, Exceeded)]
+    assert {(each.limit, each.room.requests) for each in beyond} == {(Limit.REQUESTS, 37)}
+    assert all(55 < each.retry_after_s <= 61 for each in beyond)
+    for process in processes:
+        await process.close()
+
+
+async def test_a_request_no_longer_counts_when_the_window_has_passed_over_it(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty, window_s=2), Limits(requests_per_minute=1)
+    await reserved(limits, 1, most)
+    waits = (await refused(limits, 2, most)).retry_after_s
+    assert 1 <= waits <= 2
+    await asyncio.sleep(waits)
+    await reserved(limits, 3, most)
+    await limits.close()
+
+
+async def test_a_request_that_is_asked_about_twice_counts_once(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty), Limits(requests_per_minute=2, tokens_per_minute=10, concurrency=2)
+    for _ in range(3):
+        assert (await reserved(limits, 1, most, tokens=5)).room.requests == 1
+    assert (await reserved(limits, 2, most, tokens=5)).room.tokens == 10
+    await limits.close()
+
+
+async def test_tokens_count_as_expected_until_a_request_is_over_and_then_as_used(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty), Limits(tokens_per_minute=1000)
+    first = await reserved(limits, 1, most, tokens=900)
+    assert (await refused(limits, 2, most, tokens=200)).limit is Limit.TOKENS
+    await finish(limits, 1, first, tokens=100)
+    assert (await reserved(limits, 2, most, tokens=200)).room.tokens == 300
+    await finish(limits, 1, first, tokens=0)  # told again
+    assert (await reserved(limits, 3, most, tokens=0)).room.tokens == 300
+    await limits.close()
+
+
+async def test_what_a_long_request_used_beyond_expectation_counts_when_it_is_over(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty, window_s=2), Limits(tokens_per_minute=1000)
+    first = await reserved(limits, 1, most, tokens=10)
+    await asyncio.sleep(3.1)
+    # What was expected of it no longer counts.
+    await finish(limits, 1, first, tokens=1010)
+    assert (await refused(limits, 2, most, tokens=1)).room.tokens == 1000
+    await limits.close()
+
+
+async def test_as_many_run_at_once_as_the_limit_says_and_one_more_when_one_is_over(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty), Limits(concurrency=2)
+    first = await reserved(limits, 1, most)
+    await reserved(limits, 2, most)
+    assert (await refused(limits, 3, most)).limit is Limit.CONCURRENCY
+    await finish(limits, 1, first, tokens=0)
+    await reserved(limits, 3, most)
+    assert (await refused(limits, 4, most)).retry_after_s == 1
+    await limits.close()
+
+
+async def test_a_request_that_is_not_heard_of_is_given_up_and_one_that_is_heard_of_is_not(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty, open_s=2), Limits(concurrency=2)
+    await reserved(limits, 1, most)
+    await reserved(limits, 2, most)
+    await asyncio.sleep(1.2)
+    await limits.keep(KEY, RequestId("request 1"))
+    await limits.keep(KEY, RequestId("never admitted"))
+    await asyncio.sleep(1.2)
+    await reserved(limits, 3, most)
+    assert (await refused(limits, 4, most)).limit is Limit.CONCURRENCY
+    await limits.close()
+
+
+async def test_nothing_is_left_of_a_key_that_is_not_used(empty: SecretStr) -> None:
+    limits = RedisLimits(empty, window_s=1, open_s=1)
+    await reserved(limits, 1, Limits(requests_per_minute=1))
+    redis = Redis.from_url(empty.get_secret_value())
+    assert await redis.dbsize() == 2
+    await asyncio.sleep(3)
+    assert await redis.dbsize() == 0
+    await redis.aclose()
+    await limits.close()
+
+
+async def test_other_limits_hold_at_once(empty: SecretStr) -> None:
+    limits = RedisLimits(empty)
+    await reserved(limits, 1, Limits(requests_per_minute=1))
+    await refused(limits, 2, Limits(requests_per_minute=1))
+    await reserved(limits, 2, Limits(requests_per_minute=2))
+    await limits.close()
+
+
+async def test_a_valkey_that_is_gone_is_trouble_at_once(tmp_path: Path) -> None:
+    async with running_valkey(tmp_path / "valkey") as running:
+        limits = RedisLimits(SecretStr(running))
+        await reserved(limits, 1, Limits(requests_per_minute=5))
+    with pytest.raises(LimitsTrouble):
+        async with asyncio.timeout(1):
+            await limits.reserve(KEY, RequestId("2"), Limits(requests_per_minute=5), 0)
+    await limits.close()
