@@ -43,6 +43,8 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
             _add_header(response, "content-type", "application/json")
             if error.status == _PAYMENT_REQUIRED:
                 _add_header(response, Header.SHOULD_RETRY, "false")
+            if error.retry_after_s is not None:
+                _add_header(response, "retry-after", str(error.retry_after_s))
             response.dynamic_metadata[GrantField.ERROR_CODE] = error.code
     return response
 

@@ -6,7 +6,7 @@ import asyncpg
 
 from ext_authz.slices import Payer
 from gateway_core.api_keys import ApiKey
-from gateway_core.budgets import Budget, Budgets, Exhausted
+from gateway_core.budgets import AllHeld, Budget, Budgets, Exhausted
 from gateway_core.clock import Now
 from gateway_core.ids import RequestId, SliceId
 from gateway_core.money import NanoUsd
@@ -21,7 +21,7 @@ class PostgresHolds:
 
     async def place(
         self, request_id: RequestId, key: ApiKey, *, amount: NanoUsd, least: NanoUsd, ttl: timedelta
-    ) -> NanoUsd | Exhausted | None:
+    ) -> NanoUsd | Exhausted | AllHeld | None:
         """Hold an amount for a request, or as much of it as the balance of the key's mode covers and its budgets allow.
 
         None if the balance covers less than the least; a budget that allows less than that is named.
@@ -50,7 +50,7 @@ class PostgresHolds:
         amount: NanoUsd,
         least: NanoUsd,
         expires_at: datetime,
-    ) -> NanoUsd | Exhausted | None:
+    ) -> NanoUsd | Exhausted | AllHeld | None:
         [row] = await self._pool.fetch(
             "SELECT * FROM billing.place_hold_within_budgets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             request_id,
@@ -68,7 +68,8 @@ class PostgresHolds:
             budgets.project_per_month,
         )
         if row["budget"] is not None:
-            return Exhausted(Budget(row["budget"]), row["renews_at"])
+            budget = Budget(row["budget"])
+            return AllHeld(budget) if row["renews_at"] is None else Exhausted(budget, row["renews_at"])
         held: NanoUsd | None = row["held_nano_usd"]
         return held
 

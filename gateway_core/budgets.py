@@ -36,7 +36,7 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """What a budget has left is less than a request needs."""
+    """What was charged leaves less of a budget than a request needs."""
 
     budget: Budget
     renews_at: datetime
@@ -45,3 +45,10 @@ class Exhausted:
     def renewal(self) -> str:
         """When it renews, as people and programs read it."""
         return f"{self.renews_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@dataclass(frozen=True, slots=True)
+class AllHeld:
+    """What was charged leaves enough of a budget, but running requests hold it: when one ends, there may be room."""
+
+    budget: Budget

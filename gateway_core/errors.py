@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway_core.budgets import Budget, Exhausted
+from gateway_core.budgets import AllHeld, Budget, Exhausted
 
 
 class ErrorType(StrEnum):
@@ -24,13 +24,18 @@ class ErrorType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """One refusal: an HTTP status and what the caller is told. The message is for people and never quotes a secret."""
+    """One refusal: an HTTP status and what the caller is told. The message is for people and never quotes a secret.
+
+    Attributes:
+        retry_after_s: after which the same request may pass, where that is known.
+    """
 
     status: int
     code: str
     message: str
     type: ErrorType = ErrorType.INVALID_REQUEST
     param: str | None = None
+    retry_after_s: int | None = None
 
     def document(self) -> dict[str, dict[str, str | None]]:
         """The JSON object: `{"error": {message, type, param, code}}`."""
@@ -157,9 +162,20 @@ def budget_exceeded(exhausted: Exhausted) -> ApiError:
     return ApiError(
         402,
         "budget_exceeded",
-        f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer, beside what running requests may cost. "
+        f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer. "
         f"It renews at {exhausted.renewal}. Raise it, shorten the request, or lower max_tokens.",
         type=ErrorType.INSUFFICIENT_QUOTA,
+    )
+
+
+def budget_held(held: AllHeld) -> ApiError:
+    """A budget that is not spent, and that running requests have set aside for what they may cost."""
+    return ApiError(
+        429,
+        "budget_held",
+        f"Running requests hold what is left of {_BUDGETS[held.budget]} for what they may cost. Try again when one has ended.",
+        type=ErrorType.REQUESTS,
+        retry_after_s=1,
     )
 
 
