@@ -28,10 +28,10 @@ class Budgets:
     """
 
     time_zone: str
-    key_per_day: NanoUsd | None = None
-    key_per_month: NanoUsd | None = None
-    project_per_day: NanoUsd | None = None
-    project_per_month: NanoUsd | None = None
+    key_per_day_nano_usd: NanoUsd | None = None
+    key_per_month_nano_usd: NanoUsd | None = None
+    project_per_day_nano_usd: NanoUsd | None = None
+    project_per_month_nano_usd: NanoUsd | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,9 @@ async def test_a_budget_that_running_requests_hold_is_named_and_the_client_told_
 
 async def test_a_key_with_a_budget_never_spends_from_a_slice_and_others_do(gate: Gate) -> None:
     gate.slices.size = 1_000_000
-    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, budgets=Budgets("UTC", project_per_month=NanoUsd(5000)))
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(
+        KEY, budgets=Budgets("UTC", project_per_month_nano_usd=NanoUsd(5000))
+    )
     await gate.ask(from_client())
     assert gate.purse.held == {REQUEST_ID: 1067}
     assert gate.slices.opened == {}
