@@ -16,6 +16,7 @@ from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.quotes import Quotes
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
@@ -44,6 +45,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         Path(settings.spool_dir) / SPOOL_FILE,
         claim,
         ledger,
+        PostgresPrices(claim),
         batch_lines=settings.spool_batch_lines,
         registry=registry,
         log=log,
@@ -59,7 +61,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                     role=lambda: "active" if claim.is_held else "standing by",
                 ),
                 serving(
-                    Quotes(PostgresLedger(pool), registry, log).application(),
+                    Quotes(PostgresPrices(pool), registry, log).application(),
                     settings.billing_sink_host,
                     settings.billing_sink_port,
                     tls=server_context(settings.tls),

@@ -10,13 +10,10 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.postings import Batch, Posting, Quarantined, conflict, hash_of
-from billing_sink.prices import DeploymentKey, PriceBook
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
-from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
-from gateway_core.pricing import OrgTerms, PriceRow
 from gateway_core.usage import STANDARD
 
 EXPIRE_AT_ONCE = 1000
@@ -54,23 +51,6 @@ _BEYOND_HOLD = """
     GROUP BY mode
 """
 """Of what this transaction has written. A late request may be covered by its hold and all the same not be paid by it."""
-_PRICES_BETWEEN = """
-    SELECT model, provider, revision,
-           array_agg(meter) AS meters,
-           array_agg(condition) AS conditions,
-           array_agg(cost_nano_usd_per_mtok) AS costs,
-           array_agg(price_nano_usd_per_mtok) AS prices
-    FROM catalog.prices WHERE revision > $1 AND revision <= $2 GROUP BY model, provider, revision
-"""
-_TERMS_BETWEEN = """
-    SELECT t.org_id, t.revision, t.markup_ppm,
-           array_agg(p.model) AS models,
-           array_agg(p.provider) AS providers,
-           array_agg(p.meter) AS meters,
-           array_agg(p.price_nano_usd_per_mtok) AS prices
-    FROM catalog.terms t LEFT JOIN catalog.term_prices p USING (org_id, revision)
-    WHERE t.revision > $1 AND t.revision <= $2 GROUP BY t.org_id, t.revision
-"""
 
 
 Unacceptable = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError)
@@ -155,25 +135,6 @@ class PostgresLedger:
         async with self._connections.acquire() as connection:
             [row] = await connection.fetch("SELECT * FROM billing.close_slices($1, $2)", now, EXPIRE_AT_ONCE)
         return ClosedSlices(row["closed"], NanoUsd(row["unknown_nano_usd"]))
-
-    async def read_prices(self, known: PriceBook) -> PriceBook:
-        """Every price and all terms ever published: those that are known, and what came after."""
-        async with self._connections.acquire() as connection:
-            # Revisions are committed in the order of their numbers, so nothing below the newest one comes later.
-            as_of = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
-            prices = await connection.fetch(_PRICES_BETWEEN, known.as_of, as_of)
-            terms = await connection.fetch(_TERMS_BETWEEN, known.as_of, as_of)
-        return known.with_newer(PriceVersion(as_of), map(_price_row, prices), map(_terms, terms))
-
-
-def _price_row(row: asyncpg.Record) -> tuple[DeploymentKey, PriceRow]:
-    key = (ModelName(row["model"]), ProviderName(row["provider"]))
-    return key, PriceRow.of(row["revision"], row["meters"], row["conditions"], row["costs"], row["prices"])
-
-
-def _terms(row: asyncpg.Record) -> tuple[OrgId, OrgTerms]:
-    overrides = zip(row["models"], row["providers"], row["meters"], row["prices"], strict=True)
-    return OrgId(row["org_id"]), OrgTerms.of(row["revision"], row["markup_ppm"], list(overrides))
 
 
 def encode(postings: Sequence[Posting]) -> str:

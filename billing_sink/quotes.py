@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from billing_sink.access_log import InvalidLineError, SpoolLine, parse_line
-from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, Rated, UsageSource, rate
 from gateway_core.contract import COST_PATH, Peer
@@ -27,8 +27,8 @@ LINE_BYTES_MAX: Final = 128 * 1024
 class Quotes:
     """Rates finished requests that have no line yet, with a price book of its own."""
 
-    def __init__(self, ledger: PostgresLedger, registry: CollectorRegistry, log: Logger) -> None:
-        self._ledger = ledger
+    def __init__(self, published: PostgresPrices, registry: CollectorRegistry, log: Logger) -> None:
+        self._published = published
         self._log = log
         self._prices = PriceBook.of(PriceVersion(0), ())
         self._reading = asyncio.Lock()
@@ -67,7 +67,7 @@ class Quotes:
         if version is not None and self._prices.as_of < version:
             async with self._reading:
                 if self._prices.as_of < version:
-                    self._prices = await self._ledger.read_prices(self._prices)
+                    self._prices = await self._published.read(self._prices)
         return rate(line, self._prices)
 
     def _without(self, outcome: str) -> web.Response:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink.postgres_claim import SpoolClaim, Turn
 from billing_sink.postgres_ledger import PostgresLedger, Unacceptable, encode
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.postings import Batch, ParsedLines, make_batch, parse_lines, refuse_line
 from billing_sink.prices import PriceBook
 from billing_sink.spool import SpoolId, read_lines, spool_id
@@ -59,6 +60,7 @@ class Sink:
         path: Path,
         claim: SpoolClaim,
         ledger: PostgresLedger,
+        published: PostgresPrices,
         *,
         batch_lines: int,
         registry: CollectorRegistry,
@@ -67,6 +69,7 @@ class Sink:
         self._path = path
         self._claim = claim
         self._ledger = ledger
+        self._published = published
         self._batch_lines = batch_lines
         self._log = log
         self._turn: Turn | None = None
@@ -167,7 +170,7 @@ class Sink:
             return None
         parsed = parse_lines(raw)
         if self._prices.as_of < parsed.newest_price_version:
-            self._prices = await self._ledger.read_prices(self._prices)
+            self._prices = await self._published.read(self._prices)
         return _rated(spool, parsed, self._prices)
 
     async def _post(self, prepared: Prepared) -> None:

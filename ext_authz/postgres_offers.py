@@ -13,7 +13,7 @@ from gateway_core.clock import Now
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.logs import Logger
-from gateway_core.pricing import OrgTerms, PriceRow
+from gateway_core.postgres_prices import org_terms, price_row
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
 
@@ -94,17 +94,11 @@ async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
             continue
         offers[model] = _offer(found, deployments)
     offers |= {row["alias"]: offers[row["model"]] for row in aliases if row["model"] in offers}
-    return Offers(PriceVersion(version), offers, {OrgId(row["org_id"]): _terms(row) for row in terms})
+    return Offers(PriceVersion(version), offers, {OrgId(row["org_id"]): org_terms(row) for row in terms})
 
 
 def _deployment(row: asyncpg.Record) -> PricedDeployment:
-    price = PriceRow.of(row["revision"], row["meters"], row["conditions"], row["costs"], row["prices"])
-    return PricedDeployment(ProviderName(row["provider"]), row["upstream_model"], price)
-
-
-def _terms(row: asyncpg.Record) -> OrgTerms:
-    overrides = zip(row["models"], row["providers"], row["meters"], row["prices"], strict=True)
-    return OrgTerms.of(row["revision"], row["markup_ppm"], list(overrides))
+    return PricedDeployment(ProviderName(row["provider"]), row["upstream_model"], price_row(row))
 
 
 def _offer(rows: Sequence[asyncpg.Record], deployments: Sequence[PricedDeployment]) -> Offer:

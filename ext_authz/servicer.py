@@ -25,7 +25,7 @@ from ext_authz.slices import Payer, Slices
 from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
-from gateway_core.budgets import Exhausted
+from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.clock import Monotonic, Now
 from gateway_core.contract import Peer
 from gateway_core.errors import (
@@ -34,6 +34,7 @@ from gateway_core.errors import (
     TOO_MANY_WAITING,
     ApiError,
     budget_exceeded,
+    budget_held,
     concurrency_exceeded,
     requests_per_minute_exceeded,
     tokens_per_minute_exceeded,
@@ -70,7 +71,7 @@ class Holds(Protocol):
 
     async def place(
         self, request_id: RequestId, key: ApiKey, *, amount: NanoUsd, least: NanoUsd, ttl: timedelta
-    ) -> NanoUsd | Exhausted | None:
+    ) -> NanoUsd | Exhausted | AllHeld | None:
         """Hold an amount for a request, or as much of it as the balance of the key's mode covers and its budgets allow.
 
         None if the balance covers less than the least; a budget that allows less than that is named.
@@ -188,6 +189,8 @@ class Authorization:
                 return Refused(INSUFFICIENT_QUOTA, decision.key)
             case Exhausted():
                 return Refused(budget_exceeded(held), decision.key)
+            case AllHeld():
+                return Refused(budget_held(held), decision.key)
             case _:
                 return decision.holding(held)
 

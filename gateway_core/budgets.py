@@ -28,15 +28,15 @@ class Budgets:
     """
 
     time_zone: str
-    key_per_day: NanoUsd | None = None
-    key_per_month: NanoUsd | None = None
-    project_per_day: NanoUsd | None = None
-    project_per_month: NanoUsd | None = None
+    key_per_day_nano_usd: NanoUsd | None = None
+    key_per_month_nano_usd: NanoUsd | None = None
+    project_per_day_nano_usd: NanoUsd | None = None
+    project_per_month_nano_usd: NanoUsd | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """What a budget has left is less than a request needs."""
+    """What was charged leaves less of a budget than a request needs."""
 
     budget: Budget
     renews_at: datetime
@@ -45,3 +45,10 @@ class Exhausted:
     def renewal(self) -> str:
         """When it renews, as people and programs read it."""
         return f"{self.renews_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@dataclass(frozen=True, slots=True)
+class AllHeld:
+    """What was charged leaves enough of a budget, but running requests hold it: when one ends, there may be room."""
+
+    budget: Budget

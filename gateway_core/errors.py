@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway_core.budgets import Budget, Exhausted
+from gateway_core.budgets import AllHeld, Budget, Exhausted
 
 
 class ErrorType(StrEnum):
@@ -28,7 +28,7 @@ class ApiError:
     """One refusal: an HTTP status and what the caller is told. The message is for people and never quotes a secret.
 
     Attributes:
-        retry_after_s: after which it may be otherwise, where somebody knows.
+        retry_after_s: after which the same request may pass, where that is known.
     """
 
     status: int
@@ -163,7 +163,7 @@ def budget_exceeded(exhausted: Exhausted) -> ApiError:
     return ApiError(
         402,
         "budget_exceeded",
-        f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer, beside what running requests may cost. "
+        f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer. "
         f"It renews at {exhausted.renewal}. Raise it, shorten the request, or lower max_tokens.",
         type=ErrorType.INSUFFICIENT_QUOTA,
     )
@@ -191,6 +191,17 @@ def _rate_limit_exceeded(limit: str, of: ErrorType, retry_after_s: int) -> ApiEr
         f"This API key is limited to {limit}. Try again in {retry_after_s} s.",
         type=of,
         retry_after_s=retry_after_s,
+    )
+
+
+def budget_held(held: AllHeld) -> ApiError:
+    """A budget that is not spent, and that running requests have set aside for what they may cost."""
+    return ApiError(
+        429,
+        "budget_held",
+        f"Running requests hold what is left of {_BUDGETS[held.budget]} for what they may cost. Try again when one has ended.",
+        type=ErrorType.REQUESTS,
+        retry_after_s=1,
     )
 
 

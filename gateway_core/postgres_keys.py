@@ -41,11 +41,8 @@ class PostgresKeys:
 
 
 def _budgets(row: asyncpg.Record) -> Budgets | None:
-    limits = {
-        f"{whose}_per_{period}": row[f"{whose}_per_{period}_nano_usd"]
-        for whose in ("key", "project")
-        for period in ("day", "month")
-    }
+    names = (f"{whose}_per_{period}_nano_usd" for whose in ("key", "project") for period in ("day", "month"))
+    limits = {name: row[name] for name in names}
     if all(limit is None for limit in limits.values()):
         return None
     return Budgets(row["time_zone"], **limits)

@@ -10,7 +10,7 @@ from local_stack.data_directory import DataDirectory
 from local_stack.instances import instances
 from local_stack.ports import replicas_of
 from local_stack.secret_files import write_private
-from local_stack.tollgate_services import HOST, Keys, Servers
+from local_stack.tollgate_services import HOST, Keys, Servers, stripe_url
 
 
 class NotRunningError(RuntimeError):
@@ -34,6 +34,8 @@ class Endpoints:
     envoy_admin_url: str
     simulator_url: str
     """Where requests to it begin, for the base URL of a provider."""
+    stripe_url: str
+    """Of the simulator's stand-in for Stripe, where its API and its checkout pages begin."""
     spool_dir: str
     pids: Mapping[str, int] = field(default_factory=dict)
 
@@ -78,5 +80,6 @@ def endpoints(directory: DataDirectory, ports: Mapping[str, int], keys: Keys, st
         clickhouse_url=stores.clickhouse.url,
         envoy_admin_url=f"http://{HOST}:{ports['envoy_admin']}",
         simulator_url=f"http://{HOST}:{ports['simulator']}/v1",
+        stripe_url=stripe_url(ports),
         spool_dir=str(directory.spool),
     )

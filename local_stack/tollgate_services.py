@@ -116,6 +116,11 @@ def service_names(replicas: int) -> list[str]:
     return [*SERVICES, *further]
 
 
+def stripe_url(ports: Mapping[str, int]) -> str:
+    """Where the simulator stands in for Stripe."""
+    return f"http://{HOST}:{ports['simulator']}/stripe"
+
+
 def service_environment(directory: DataDirectory, ports: Mapping[str, int], number: int = 1) -> dict[str, str]:
     """The settings of all services; each reads its own. No secret is among them.
 
@@ -167,7 +172,7 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_SIMULATOR_HOST": HOST,
         "TOLLGATE_SIMULATOR_PORT": str(ports["simulator"]),
         "TOLLGATE_SIMULATOR_URL": f"http://{HOST}:{ports['simulator']}",
-        "TOLLGATE_STRIPE_API_BASE": f"http://{HOST}:{ports['simulator']}/stripe",
+        "TOLLGATE_STRIPE_API_BASE": stripe_url(ports),
         # One of the replicas: Stripe knows one address, too.
         "TOLLGATE_SIMULATOR_STRIPE_WEBHOOK_URL": f"http://{HOST}:{ports['control_plane']}/webhooks/stripe",
     }

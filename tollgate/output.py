@@ -31,17 +31,22 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "Project": ("id", "name", "budget_per_day_usd", "budget_per_month_usd", "archived_at", "created_at"),
     "Provider": ("name", "kind", "base_url", "has_credential"),
     "QuarantinedLine": ("id", "quarantined_at", "reason", "request_id", "org_id", "model", "held", "decision"),
+    "ReconciliationSummary": (
+        *("id", "provider", "first_day", "last_day", "drift_percent", "threshold_percent", "beyond", "made_at"),
+    ),
     "Route": ("name", "match", "groups", "published", "orgs_allowed"),
     "ScheduledPrice": ("id", "state", "model", "provider", "effective_from", "free", "prices"),
     "Transaction": ("id", "created_at", "kind", "amount", "currency", "reason", "reference", "actor_kind", "actor_id"),
 }
-"""Of lists, by the schema of what is in them. Other things show their first columns that fit in a line."""
+"""Of lists, by the schema of what is in them. Other things show their first columns that fit in a line. Columns that none of them has
+anything in are left out."""
 
 _COLUMNS_MAX: Final = 7
 _FIRST: Final = ("id", "name")
 _UNINTERESTING: Final = frozenset({"revision", "org_id", "updated_at", "created_by"})
 _WIDE: Final = 10_000
 _NOTHING: Final = "-"
+_EMPTY: Final[Sequence[object]] = (None, "", [], {})
 
 
 def print_list(schema: str, things: Sequence[Mapping[str, Any]]) -> None:
@@ -105,12 +110,16 @@ def write_file(content: bytes, file: Path | None) -> None:
 
 
 def columns(schema: str, things: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-    """The columns of a table."""
+    """The columns of a table: those that somebody has something in."""
     if schema in COLUMNS:
-        return COLUMNS[schema]
+        return _used(COLUMNS[schema], things)
     simple = [name for name, value in things[0].items() if not isinstance(value, dict) and name not in _UNINTERESTING]
     simple.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    return simple[:_COLUMNS_MAX] or list(things[0])[:_COLUMNS_MAX]
+    return _used(simple, things)[:_COLUMNS_MAX] or list(things[0])[:_COLUMNS_MAX]
+
+
+def _used(names: Sequence[str], things: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    return [name for name in names if any(thing.get(name) not in _EMPTY for thing in things)]
 
 
 def readable(name: str, value: Any, *, short: bool) -> str:
@@ -122,9 +131,7 @@ def readable(name: str, value: Any, *, short: bool) -> str:
         short: whether it stands in a table.
     """
     match value:
-        case None | "" | []:
-            return _NOTHING
-        case dict() if not value:
+        case _ if value in _EMPTY:
             return _NOTHING
         case bool():
             return "yes" if value else "no"

@@ -354,3 +354,15 @@ async def use_invitation(db: Database, token_hash: KeyHash, email: str, now: dat
         now,
     )
     return None if row is None else Invitation.model_validate({**row})
+
+
+async def billing_mail_addresses(db: Database, org_id: str) -> list[str]:
+    """Of those who look after the money of an organisation."""
+    rows = await db.fetch(
+        """
+        SELECT u.email FROM accounts.memberships m JOIN accounts.users u USING (user_id)
+        WHERE m.org_id = $1 AND m.role IN ('owner', 'billing') ORDER BY u.email
+        """,
+        org_id,
+    )
+    return [row["email"] for row in rows]

@@ -35,7 +35,8 @@ _GATEWAY: Final = (
     "<tr><td><code>x-tollgate-max-tokens</code><td>of an answer: it was made no longer than that, because balance or budget cover no more"
     "<tr><td><code>x-should-retry: false</code><td>of a refusal: asking again is no use</table>"
     "<p>Refusals have OpenAI's form, or Anthropic's on its path. 401 <code>invalid_api_key</code>; 402 <code>insufficient_quota</code> and "
-    "<code>budget_exceeded</code>; 403 <code>model_not_allowed</code> and <code>address_not_allowed</code>; 404 <code>model_not_found</code>; 503 "
+    "<code>budget_exceeded</code>; 403 <code>model_not_allowed</code> and <code>address_not_allowed</code>; 404 <code>model_not_found</code>; 429 "
+    "<code>budget_held</code> while running requests hold what is left of a budget, and <code>rate_limit_exceeded</code>; 503 "
     "while something of ours is away.</p><p>Besides, on this server: <code>/.well-known/jwks.json</code> with the keys that access tokens are "
     "signed with, and <code>POST /webhooks/stripe</code> for Stripe's events.</p>"
 )

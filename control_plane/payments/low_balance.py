@@ -13,6 +13,7 @@ import asyncpg
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.mail import Mail, MailSender
 from control_plane.accounts.postgres_audit import write_entry
+from control_plane.accounts.postgres_orgs import billing_mail_addresses
 from control_plane.database import written
 from control_plane.errors import PaymentsUnavailableError
 from control_plane.payments import postgres_settings
@@ -137,5 +138,5 @@ class LowBalance:
         return topup
 
     async def _tell(self, org_id: str, subject: str) -> None:
-        for address in await postgres_settings.mail_addresses(self._pool, org_id):
+        for address in await billing_mail_addresses(self._pool, org_id):
             await self._mail.send(Mail(address, subject, self._public_url))

@@ -120,18 +120,6 @@ async def take_low_balances(db: Database) -> list[tuple[str, LowBalanceNotice]]:
     ]
 
 
-async def mail_addresses(db: Database, org_id: str) -> list[str]:
-    """Those who look after the money of an organisation."""
-    rows = await db.fetch(
-        """
-        SELECT u.email FROM accounts.memberships m JOIN accounts.users u USING (user_id)
-        WHERE m.org_id = $1 AND m.role IN ('owner', 'billing') ORDER BY u.email
-        """,
-        org_id,
-    )
-    return [row["email"] for row in rows]
-
-
 async def begin_topup(db: Database, topup_id: str, now: datetime) -> str | None:
     """Write down an automatic top-up for an organisation that needs one, and say for which. None if nobody does.
 

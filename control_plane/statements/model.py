@@ -162,7 +162,12 @@ class Receipt(Resource):
     )
     late: bool = Field(description="Whether it was posted after its hold had expired.")
     service_tier: str | None
-    meters: Mapping[str, int]
+    meters: Mapping[str, int] = Field(
+        description="What was counted; nothing where nobody could, or nothing was delivered."
+    )
+    by_decision: bool = Field(
+        description="Whether an operator decided what it costs, because nobody could price it: then no meters say it."
+    )
     catalog_revision: int | None = Field(description="The revision of the catalogue that it was admitted by.")
     price_version: int | None = Field(
         description="The version of the deployment's price that was in force at that revision, as `prices` lists it."

@@ -76,31 +76,11 @@ async def find_receipt(db: Database, request_id: str) -> Receipt | None:
     """One request that was admitted and is over, whoever made it; also one in quarantine, for whoever's money is held for it."""
     row = await db.fetchrow(
         """
-        SELECT r.*, t.transaction_id, r.price_version AS catalog_revision,
+        SELECT (r.request).*, r.by_decision, t.transaction_id, (r.request).price_version AS catalog_revision,
                (SELECT max(p.revision) FROM catalog.prices p
-                WHERE p.model = r.model AND p.provider = r.provider AND p.revision <= r.price_version) AS version
-        FROM (
-            SELECT * FROM billing.requests WHERE request_id = $1
-            UNION ALL
-            -- With what a decision would fill in, and without a price: it has a row above once anybody pays for it.
-            SELECT w.* FROM billing.quarantine q
-            LEFT JOIN billing.quarantine_decisions d USING (quarantine_id)
-            LEFT JOIN billing.holds h ON h.request_id = q.request_id
-            LEFT JOIN billing.slices s ON s.slice_id = q.slice_id AND h.request_id IS NULL
-            LEFT JOIN billing.accounts a ON a.account_id = coalesce(h.account_id, s.account_id)
-            CROSS JOIN LATERAL jsonb_populate_record(
-                NULL::billing.requests,
-                jsonb_build_object('status', 0, 'started_at', q.quarantined_at, 'key_id', h.key_id)
-                || coalesce(q.request - 'input_hash', '{}')
-                || jsonb_build_object(
-                    'request_id', q.request_id, 'late', false, 'meters', '{}'::jsonb, 'recorded_at', q.quarantined_at,
-                    'outcome', CASE WHEN d.quarantine_id IS NULL THEN 'quarantined' ELSE 'released' END,
-                    'org_id', coalesce(a.org_id, q.request ->> 'org_id'),
-                    'mode', coalesce(a.mode, q.request ->> 'mode'), 'price_nano_usd', 0, 'absorbed_nano_usd', 0)
-            ) w
-            WHERE q.request_id = $1 AND NOT EXISTS (SELECT FROM billing.requests WHERE request_id = $1)
-        ) r LEFT JOIN billing.transactions t USING (request_id)
-        WHERE r.org_id IS NOT NULL ORDER BY r.recorded_at LIMIT 1
+                WHERE p.model = (r.request).model AND p.provider = (r.request).provider
+                  AND p.revision <= (r.request).price_version) AS version
+        FROM billing.receipt($1) r LEFT JOIN billing.transactions t ON t.request_id = (r.request).request_id
         """,
         request_id,
     )

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.mail import Mail, MailSender
 from control_plane.accounts.postgres_audit import write_entry
+from control_plane.accounts.postgres_orgs import billing_mail_addresses
 from control_plane.database import Connection
-from control_plane.payments.postgres_settings import mail_addresses
 from control_plane.sealing import Seal, UnreadableSealError, webhook_secret
 from control_plane.webhooks.model import DeliveryState, DisabledBecause, Fault, Webhook
 from control_plane.webhooks.outgoing import ForbiddenAddressError
@@ -190,7 +190,7 @@ class WebhookDelivery:
             if result.state is DeliveryState.FAILED:
                 disabled = await self._judge(db, webhook, due, status)
             if disabled is not None:
-                to_tell = await mail_addresses(db, due.org_id)
+                to_tell = await billing_mail_addresses(db, due.org_id)
         if disabled is not None:
             self._log.warning("webhook_disabled", org_id=due.org_id, webhook_id=due.webhook_id, because=disabled)
         for address in to_tell:

@@ -13,7 +13,7 @@ from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_clust
 from gateway_core.settings import HostPort
 
 COST_TIMEOUT_MS: Final = 250
-"""As long as an answer may wait to be told what it costs; `envoy/lua/response.lua` has it too."""
+"""As long as an answer may wait to be told what it costs; `envoy/lua/cost.lua` has it too."""
 COSTS_AT_ONCE_MAX: Final = 256
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

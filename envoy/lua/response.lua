@@ -1,10 +1,10 @@
 -- The response side of front.lua: captures the provider's raw usage object, counts server-sent events, hides the usage chunk from a
--- client that did not ask for it, and a provider's quarrel with our credential from everybody.
+-- client that did not ask for it, and a provider's quarrel with our credential from everybody. What an answer costs is told by cost.lua.
 
-local json = require("json")
+local json, cost = require("json"), require("cost")
 
 local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
-local gsub, format, concat, tostring = string.gsub, string.format, table.concat, tostring
+local concat, tostring = table.concat, tostring
 local skip_space, skip_string, skip_value = json.skip_space, json.skip_string, json.skip_value
 
 local NAMESPACE = "tollgate"
@@ -12,7 +12,6 @@ local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
-local COST_TIMEOUT_MS = 250       -- as long as an answer may wait to be told what it costs
 local QUOTE, COMMA, COLON, OPEN_BRACE = json.QUOTE, json.COMMA, json.COLON, json.OPEN_BRACE
 
 -- The raw texts of the usage object and of the service tier of the JSON object at i, each nil if it has none: at its top level or,
@@ -159,40 +158,6 @@ local function hide_credential_error(h)
   headers:replace("content-length", tostring(body:setBytes(text)))
 end
 
--- Texts as JSON, and structs of texts, numbers and truth values: what is in our metadata, and what a line of the spool has of it.
-local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\" }
-local function quoted(text)
-  return '"' .. gsub(text, '[%c"\\]', function(c) return ESCAPES[c] or format("\\u%04x", byte(c)) end) .. '"'
-end
-
-local function struct(fields)
-  local parts = {}
-  for name, value in pairs(fields) do
-    local kind = type(value)
-    if kind == "string" then
-      value = quoted(value)
-    elseif kind == "number" then
-      value = format("%.0f", value)
-    end
-    if kind ~= "table" then parts[#parts + 1] = quoted(name) .. ":" .. tostring(value) end
-  end
-  return "{" .. concat(parts, ",") .. "}"
-end
-
--- Asks the billing sink what a request costs that `cluster` has answered: with what its line in the spool will have, so that the
--- sink rates one like the other. No answer in time, and the client is told nothing.
-local function tell_cost(h, request, cluster, status, usage, tier)
-  local grant = h:streamInfo():dynamicMetadata():get(GRANT_NAMESPACE)
-  if not grant then return end
-  local line = '{"v":1,"type":"DownstreamEnd","start_time":' .. format("%.0f", h:timestamp()) .. ',"status":' .. status
-    .. ',"cluster":' .. quoted(cluster) .. ',"request":' .. struct(request) .. ',"grant":' .. struct(grant)
-    .. ',"usage_first":' .. quoted(usage) .. (tier and ',"service_tier":' .. quoted(tier) or "") .. "}"
-  local answer, amount = h:httpCall("billing_sink",
-    { [":method"] = "POST", [":path"] = "/cost", [":authority"] = "billing_sink", ["content-type"] = "application/json" },
-    line, COST_TIMEOUT_MS)
-  if answer[":status"] == "200" and find(amount, "^%d+%.%d+$") then h:headers():replace("x-tollgate-cost", amount) end
-end
-
 local function on_response(h)
   local headers = h:headers()
   local cluster = headers:get("x-tg-cluster")      -- only if the client asks what the request costs
@@ -224,7 +189,8 @@ local function on_response(h)
   metadata = h:streamInfo():dynamicMetadata()
   if usage then metadata:set(NAMESPACE, "usage_first", usage) end
   if tier then metadata:set(NAMESPACE, "service_tier", tier) end
-  if cluster and usage then tell_cost(h, request, cluster, status, usage, tier) end
+  local grant = cluster and usage and metadata:get(GRANT_NAMESPACE)
+  if grant then cost.tell(h, cluster, status, request, grant, usage, tier) end
 end
 
 return { on_response = on_response }

@@ -123,6 +123,26 @@ async def test_a_budget_serves_then_shortens_then_refuses_until_it_is_raised(
         assert not await database.fetch("SELECT name FROM billing.check_books() WHERE wrong > 0")
 
 
+async def test_who_is_refused_only_because_requests_are_running_may_try_again_and_passes_when_they_have_ended(
+    stack: Stack,
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        who = await customer(stack, "busy", "/v1/chat/completions", session)
+        [spent] = await prices(stack, "busy")
+        await who.limit("keys/key_busy", spent + len(who.body) + TOKENS)
+        running = ("running elsewhere", "org_busy", "key_busy", 100, datetime.now(UTC) + timedelta(hours=1), "prj_busy")
+        async with stack.database() as database:
+            await database.execute("SELECT billing.place_hold($1, $2, $3, $4, $5, p_project_id => $6)", *running)
+        status, headers, answer = await who.ask()
+        assert (status, answer["error"]["code"], headers["retry-after"]) == (429, "budget_held", "1")
+        assert "x-should-retry" not in headers
+        assert (await stack.request_row(headers["x-request-id"]))["error_code"] == "budget_held"
+        async with stack.database() as database:
+            await database.execute("SELECT billing.expire_holds($1, 1)", datetime.now(UTC) + timedelta(hours=2))
+        assert (await who.ask())[0] == 200
+        await stack.settled()
+
+
 async def test_what_was_spent_yesterday_is_left_again_today_and_the_month_remembers_it(stack: Stack) -> None:
     async with aiohttp.ClientSession() as session:
         who = await customer(stack, "renewed", "/v1/chat/completions", session)

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
 from control_plane.price_schedule import PriceSchedule
 from ext_authz.postgres_offers import PostgresOffers
@@ -75,7 +75,7 @@ async def newest(api: Api, model: str = "m", provider: str = "one") -> Any:
 
 
 async def book(pool: asyncpg.Pool) -> PriceBook:
-    return await PostgresLedger(pool).read_prices(PriceBook.of(PriceVersion(0), ()))
+    return await PostgresPrices(pool).read(PriceBook.of(PriceVersion(0), ()))
 
 
 def charged(prices: PriceBook, org_id: str, version: int, *, model: str = "m", provider: str = "one") -> int:
@@ -296,9 +296,9 @@ async def test_a_request_is_charged_by_the_prices_and_terms_of_the_revision_it_w
     # Read in pieces, it is the same book.
     pieces = PriceBook.of(PriceVersion(0), ())
     early = await book(api.pool)
-    assert await PostgresLedger(api.pool).read_prices(pieces) == early
+    assert await PostgresPrices(api.pool).read(pieces) == early
     await add(api, INPUT, OUTPUT, provider="two")
-    assert await PostgresLedger(api.pool).read_prices(early) == await book(api.pool)
+    assert await PostgresPrices(api.pool).read(early) == await book(api.pool)
 
 
 async def test_admission_holds_at_the_organisations_terms_of_the_same_reading(api: Api, tenant: Account) -> None:

@@ -84,8 +84,34 @@ async def test_a_hold_is_what_is_left_and_then_the_budget_that_is_in_the_way_is_
     assert await hold_within(rich, "r1", 100, limits, now=NOON) == Answer(100)
     left = min(each for each in (*limits_of(limits),)) - 100
     assert await hold_within(rich, "r2", 500, limits, now=NOON, least=left) == Answer(left)
-    assert await hold_within(rich, "r3", 60, limits, now=NOON, least=51) == Answer(None, budget, renews_at)
+    # Nothing is spent, so it need not renew.
+    assert await hold_within(rich, "r3", 60, limits, now=NOON, least=51) == Answer(None, budget)
+    await settle_at(rich, NOON, posting("r1", price=100), posting("r2", price=left))
+    assert await hold_within(rich, "r4", 60, limits, now=NOON, least=51) == Answer(None, budget, renews_at)
     assert await rich.fetchval("SELECT count(*) FROM billing.holds") == 2
+
+
+async def test_of_a_budget_that_is_spent_and_one_that_is_only_held_the_spent_one_is_in_the_way(
+    rich: asyncpg.Pool,
+) -> None:
+    limits = Limits(key_per_day=100, project_per_month=150)
+    await settle_at(rich, NOON, posting("r1", price=80))
+    assert await hold_within(rich, "r2", 60, limits, now=NOON, key_id="key_other") == Answer(60)
+    assert await hold_within(rich, "r3", 30, limits, now=NOON) == Answer(None, "key_per_day", TOMORROW)
+    # What is left of the key's own budget is enough for this one, and what is spent of the project's.
+    assert await hold_within(rich, "r4", 20, limits, now=NOON) == Answer(None, "project_per_month")
+    assert await hold_within(rich, "r5", 71, limits, now=NOON, key_id="key_other") == Answer(
+        None, "project_per_month", JUNE
+    )
+
+
+async def test_a_budget_below_what_a_request_needs_at_the_least_is_no_matter_of_what_is_held(
+    rich: asyncpg.Pool,
+) -> None:
+    limits = Limits(key_per_day=50)
+    assert await hold_within(rich, "r1", 50, limits, now=NOON) == Answer(50)
+    assert await hold_within(rich, "r2", 51, limits, now=NOON) == Answer(None, "key_per_day", TOMORROW)
+    assert await hold_within(rich, "r2", 50, limits, now=NOON) == Answer(None, "key_per_day")
 
 
 def limits_of(limits: Limits) -> list[int]:
@@ -133,8 +159,8 @@ async def test_a_key_does_not_spend_another_ones_budget_but_both_spend_their_pro
     limits = Limits(key_per_day=100, project_per_day=150)
     await settle_at(rich, NOON, posting("r1", price=80))
     assert (await hold_within(rich, "r2", 100, limits, now=NOON, least=1, key_id="key_other")).held == 70
-    exhausted = await hold_within(rich, "r3", 100, limits, now=NOON, least=1)
-    assert exhausted == Answer(None, "project_per_day", TOMORROW)
+    refused = await hold_within(rich, "r3", 100, limits, now=NOON, least=1)
+    assert refused == Answer(None, "project_per_day")
 
 
 async def test_play_money_is_spent_from_the_same_limit_of_its_own(rich: asyncpg.Pool) -> None:

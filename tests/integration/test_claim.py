@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from billing_sink.postgres_claim import ASK_S, ClaimLostError, SpoolClaim, connect
 from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.sink import Sink
 from billing_sink.spool import SpoolId
 from gateway_core.clock import monotonic
@@ -112,7 +113,9 @@ async def test_the_next_sink_reads_on_where_the_last_one_was(
     spool = tmp_path / "access.jsonl"
 
     def sink(by: SpoolClaim) -> Sink:
-        return Sink(spool, by, PostgresLedger(by), batch_lines=10, registry=CollectorRegistry(), log=QUIET)
+        return Sink(
+            spool, by, PostgresLedger(by), PostgresPrices(by), batch_lines=10, registry=CollectorRegistry(), log=QUIET
+        )
 
     def write(name: str) -> None:
         with spool.open("ab") as file:

@@ -248,6 +248,7 @@ async def test_a_receipt_is_for_those_who_may_read_the_bills(api: Api, owner: Ac
         *({"input": 1}, 1),
     )
     assert receipt["transaction_id"] is not None
+    assert receipt["by_decision"] is False
     assert "cost" not in receipt.text
     other = await api.sign_up("other@example.com")
     assert (await other.api.get("/receipts/req_paid")).status == 404
@@ -285,6 +286,7 @@ async def test_the_receipt_of_a_quarantined_request_says_so_and_only_to_whom_its
 
     receipt = await owner.api.get("/receipts/r1")
     assert receipt.status == 200, receipt.text
+    assert receipt["by_decision"] is False
     shown = ("outcome", "org_id", "key_id", "model", "status", "price", "meters", "transaction_id")
     assert [receipt[name] for name in shown] == ["quarantined", owner.org_id, "key_test", "m", 200, "0.00", {}, None]
     assert "odd" not in receipt.text
@@ -298,5 +300,18 @@ async def test_the_receipt_of_a_quarantined_request_says_so_and_only_to_whom_its
     await decide(pool, "r1", "charge", 60)
     await decide(pool, "r3", "release")
     charged, released = [await owner.api.get(f"/receipts/{request_id}") for request_id in ("r1", "r3")]
-    assert (charged["outcome"], charged["price"]) == ("settled", "0.00000006")
-    assert (released["outcome"], released["price"]) == ("released", "0.00")
+    # The decision says how much, and nobody what for.
+    told = ("outcome", "price", "meters", "by_decision", "model", "key_id")
+    assert [charged[name] for name in told] == ["settled", "0.00000006", {}, True, "m", "key_test"]
+    assert [released[name] for name in told] == ["released", "0.00", {}, True, "m", "key_test"]
+
+
+async def test_a_line_that_contradicts_a_request_leaves_its_receipt_as_it_is_whatever_is_decided_about_it(
+    owner: Account, months: Months, pool: asyncpg.Pool
+) -> None:
+    await months.credit(1000)
+    await months.use("req_paid", 250)
+    before = await owner.api.get("/receipts/req_paid")
+    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, (), (odd_line("req_paid"),)))
+    await decide(pool, "req_paid", "release")
+    assert (await owner.api.get("/receipts/req_paid")).text == before.text

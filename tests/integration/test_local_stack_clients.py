@@ -50,7 +50,7 @@ async def tollgate(*arguments: str, **environment: str) -> Said:
 @contextlib.contextmanager
 def serving(directory: DataDirectory, *, postgres_dsn: str = "", clickhouse_url: str = "") -> Iterator[None]:
     """The directory as it is while a stack with these stores serves."""
-    reachable_at = Endpoints("", "", "", "", [], "", postgres_dsn, "", clickhouse_url, "", "", "")
+    reachable_at = Endpoints("", "", "", "", [], "", postgres_dsn, "", clickhouse_url, "", "", "", "")
     with directory.locked():
         reachable_at.write(directory.endpoints)
         yield

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.quotes import LINE_BYTES_MAX, Quotes
 from gateway_core.contract import COST_PATH, Peer
 from gateway_core.health import serving
@@ -52,7 +52,7 @@ async def sink(pool: asyncpg.Pool, tmp_path: Path) -> AsyncIterator[Sink]:
             [("input", 150_000_000), ("output", 600_000_000)],
         )
     certificates = Certificates.issued(tmp_path)
-    quotes = Quotes(PostgresLedger(pool), CollectorRegistry(), QUIET)
+    quotes = Quotes(PostgresPrices(pool), CollectorRegistry(), QUIET)
     tls = server_context(certificates.of(Peer.BILLING_SINK))
     async with serving(quotes.application(), "127.0.0.1", 0, tls=tls) as address:
         yield Sink(f"https://127.0.0.1:{address.port}{COST_PATH}", certificates)

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from billing_sink.postgres_claim import SpoolClaim
 from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.sink import Sink
 from tests.support.logs import QUIET
 from tests.support.spool_lines import GRANT, line, render
@@ -28,7 +29,15 @@ async def test_a_line_the_ledger_refuses_is_quarantined_and_every_other_line_is_
     spool = tmp_path / "access.jsonl"
     spool.write_bytes(b"".join(render(each) + b"\n" for each in lines))
     log = QUIET
-    sink = Sink(spool, claim, PostgresLedger(claim), batch_lines=100, registry=CollectorRegistry(), log=log)
+    sink = Sink(
+        spool,
+        claim,
+        PostgresLedger(claim),
+        PostgresPrices(claim),
+        batch_lines=100,
+        registry=CollectorRegistry(),
+        log=log,
+    )
     await sink.drain()
     recorded = {row["request_id"] for row in await pool.fetch("SELECT request_id FROM billing.requests")}
     assert recorded == {f"r{number}" for number in range(9)} - {"r5"}

@@ -74,8 +74,8 @@ class Model:
             for period, first in (("day", today), ("month", today.replace(day=1)))
         }
 
-    def budgets(self, key_id: str) -> dict[str, tuple[int, int, int]]:
-        """Limit, what counts against it, and what of that was beyond holds, of every budget that a key is under."""
+    def budgets(self, key_id: str) -> dict[str, tuple[int, int, int, int]]:
+        """Limit, what was charged, that with what is held, and what of it was beyond holds, of every budget that a key is under."""
         found = {}
         begins = self.begins()
         for owner, period in itertools.product(("key", "project"), ("day", "month")):
@@ -84,13 +84,14 @@ class Model:
                 keys = (key_id,) if owner == "key" else KEYS
                 charges = [each for each in self.charges if each.key_id in keys and each.at >= begins[period]]
                 held = sum(each.amount for each in (*self.held.values(), *self.waiting.values()) if each.key_id in keys)
-                counted = sum(each.amount for each in charges) + held
-                found[f"{owner}_per_{period}"] = (limit, counted, sum(each.beyond for each in charges))
+                charged = sum(each.amount for each in charges)
+                beyond = sum(each.beyond for each in charges)
+                found[f"{owner}_per_{period}"] = (limit, charged, charged + held, beyond)
         return found
 
     def left(self, key_id: str) -> int | None:
         """Of the tightest of them; None if there are none."""
-        return min((max(limit - counted, 0) for limit, counted, _ in self.budgets(key_id).values()), default=None)
+        return min((max(limit - counted, 0) for limit, _, counted, _ in self.budgets(key_id).values()), default=None)
 
     def charge(self, held: Held, amount: int) -> None:
         """A request has ended, whether what was held for it is there still or not."""
@@ -134,10 +135,15 @@ class Histories(PostgresMachine):
         if left is not None and left < least:
             assert answer.held is None
             assert answer.budget is not None
-            limit, counted, _ = model.budgets(key_id)[answer.budget]
+            limit, charged, counted, _ = model.budgets(key_id)[answer.budget]
             assert limit - counted < least
-            assert answer.renews_at is not None
-            assert answer.renews_at > model.now
+            are_spent = [limit - charged < least for limit, charged, _, _ in model.budgets(key_id).values()]
+            if any(are_spent):
+                assert limit - charged < least
+                assert answer.renews_at is not None
+                assert answer.renews_at > model.now
+            else:
+                assert answer.renews_at is None
             return None
         assert answer == Answer(amount if left is None else min(amount, left))
         assert answer.held is not None
@@ -216,7 +222,7 @@ class Histories(PostgresMachine):
     @invariant()
     def no_budget_is_overspent_but_by_usage_beyond_its_hold(self) -> None:
         for key_id in KEYS:
-            for limit, counted, beyond in self.model.budgets(key_id).values():
+            for limit, _, counted, beyond in self.model.budgets(key_id).values():
                 assert counted - beyond <= limit
 
     @invariant()

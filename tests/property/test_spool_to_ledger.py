@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from billing_sink.postgres_claim import SpoolClaim
 from billing_sink.postgres_ledger import PostgresLedger
+from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.sink import Sink
 from billing_sink.spool import SpoolTruncatedError
 from gateway_core.contract import SPOOL_FILE
@@ -128,6 +129,7 @@ def sink(path: Path, claim: SpoolClaim, batch_lines: int) -> Sink:
         path,
         claim,
         PostgresLedger(claim),
+        PostgresPrices(claim),
         batch_lines=batch_lines,
         registry=CollectorRegistry(),
         log=structlog.get_logger(),

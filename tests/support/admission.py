@@ -8,7 +8,7 @@ from google.protobuf.struct_pb2 import Struct
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.slices import Payer
 from gateway_core.api_keys import ApiKey, KeyHash
-from gateway_core.budgets import Exhausted
+from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId, SliceId
@@ -137,12 +137,12 @@ class Purse:
         self.held: dict[RequestId, int] = {}
         self.ttls: list[timedelta] = []
         self.modes: list[Mode] = []
-        self.exhausted: Exhausted | None = None
+        self.exhausted: Exhausted | AllHeld | None = None
         self.trouble: Exception | None = None
 
     async def place(
         self, request_id: RequestId, key: ApiKey, *, amount: NanoUsd, least: NanoUsd, ttl: timedelta
-    ) -> NanoUsd | Exhausted | None:
+    ) -> NanoUsd | Exhausted | AllHeld | None:
         """Hold as much of an amount as the balance still covers."""
         assert (key.org_id, key.key_id) == (KEY.org_id, KEY.key_id)
         if self.trouble is not None:

@@ -16,6 +16,7 @@ class ScriptedProvider:
         pieces: the body of the answer; each piece is written by itself, with a pause behind it.
         cut: whether the connection breaks instead of ending well.
         more_headers: of the answer.
+        answers: until this is set, as it is at first, a request waits for its answer.
     """
 
     url: str = ""
@@ -27,11 +28,13 @@ class ScriptedProvider:
     more_headers: Mapping[str, str] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Record and answer."""
         self.bodies.append(await request.read())
         self.headers.append(dict(request.headers))
+        await self.answers.wait()
         response = web.StreamResponse(
             status=self.status, headers={**self.more_headers, "Content-Type": self.content_type}
         )
@@ -50,6 +53,7 @@ class ScriptedProvider:
 async def scripted_provider() -> AsyncIterator[ScriptedProvider]:
     """Serve one on a free port of loopback."""
     provider = ScriptedProvider()
+    provider.answers.set()
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_route("*", "/{path:.*}", provider.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

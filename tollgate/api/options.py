@@ -103,7 +103,7 @@ def read(fields: Iterable[Field], given: Mapping[str, Any]) -> Given:
 
 def _parameter(field: Field, *, changes: bool) -> Parameter:
     annotation = list.__class_getitem__(_annotation(field)) if field.is_list else _annotation(field)
-    settings: dict[str, Any] = {"help": _help(field), "metavar": _METAVAR.get(field.kind)}
+    settings: dict[str, Any] = {"help": _help(field, changes=changes), "metavar": _METAVAR.get(field.kind)}
     if len(field.choices) > _CHOICES_SHOWN_MAX:
         settings["metavar"] = field.name.upper()
     if field.kind is Kind.INTEGER:
@@ -132,7 +132,7 @@ def _annotation(field: Field) -> Any:
             assert_never(field.kind)
 
 
-def _help(field: Field) -> str:
+def _help(field: Field, *, changes: bool) -> str:
     notes = []
     if len(field.choices) > _CHOICES_SHOWN_MAX:
         notes.append(f"one of {', '.join(field.choices)}")
@@ -144,6 +144,10 @@ def _help(field: Field) -> str:
         notes.append("required")
     if field.default not in (None, "", [], {}, False):
         notes.append(f"default: {flag(field) if field.default is True else field.default}")
+    if _can_be_removed(field, changes=changes):
+        notes.append(f"{'none' if field.is_list else 'null'}: {_remover_flag(field)}")
+    elif field.is_nullable and "null" in field.description:
+        notes.append("null: leave it out")
     if field.kind is Kind.JSON and field.example is not None:
         notes.append(f"such as '{json.dumps(field.example)}'")
     noted = f"[{'; '.join(notes)}]" if notes else ""

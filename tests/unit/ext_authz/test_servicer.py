@@ -21,7 +21,7 @@ from ext_authz.servicer import Authorization
 from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
-from gateway_core.budgets import Budget, Budgets, Exhausted
+from gateway_core.budgets import AllHeld, Budget, Budgets, Exhausted
 from gateway_core.contract import GrantField, Header
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import SliceId
@@ -202,9 +202,24 @@ async def test_a_budget_that_does_not_cover_a_short_answer_is_named_with_its_ren
     assert gate.decisions("budget_exceeded") == 1
 
 
+async def test_a_budget_that_running_requests_hold_is_named_and_the_client_told_to_try_again(gate: Gate) -> None:
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, budgets=Budgets("UTC", NanoUsd(1)))
+    gate.purse.exhausted = AllHeld(Budget.PROJECT_PER_DAY)
+    response = await gate.ask(from_client())
+    assert response.denied_response.status.code == 429
+    error = json.loads(response.denied_response.body)["error"]
+    assert (error["code"], error["type"]) == ("budget_held", "requests")
+    assert "hold what is left of the daily budget of this API key's project" in error["message"]
+    headers = {each.header.key: each.header.value for each in response.denied_response.headers}
+    assert headers == {"content-type": "application/json", "retry-after": "1"}
+    assert gate.decisions("budget_held") == 1
+
+
 async def test_a_key_with_a_budget_never_spends_from_a_slice_and_others_do(gate: Gate) -> None:
     gate.slices.size = 1_000_000
-    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, budgets=Budgets("UTC", project_per_month=NanoUsd(5000)))
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(
+        KEY, budgets=Budgets("UTC", project_per_month_nano_usd=NanoUsd(5000))
+    )
     await gate.ask(from_client())
     assert gate.purse.held == {REQUEST_ID: 1067}
     assert gate.slices.opened == {}

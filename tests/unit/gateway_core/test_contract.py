@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from control_plane.xds.clusters import COST_TIMEOUT_MS
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from control_plane.xds.translate import resources
 from gateway_core import errors
 from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
+    COST_PATH,
+    SPOOL_VERSION,
     BootstrapSecret,
     Cluster,
     GrantField,
@@ -235,6 +238,21 @@ def test_lua_asks_for_the_test_route_of_an_endpoint_by_its_name() -> None:
     assert set(re.findall(r'"(test:\w+)": ', route)) == {
         simulator_route_key(endpoint) for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES)
     }
+
+
+def test_lua_asks_what_a_request_costs_with_fields_of_a_spool_line_and_waits_as_long_as_the_cluster() -> None:
+    lua = code((ROOT / "envoy" / "lua" / "cost.lua").read_text(encoding="utf-8"))
+    written = re.findall(r'[{,]"(\w+)":', lua)
+    assert len(written) == len(set(written))
+    assert set(written) == {
+        *(SpoolField.VERSION, SpoolField.TYPE, SpoolField.START_TIME, SpoolField.STATUS, SpoolField.CLUSTER),
+        *(SpoolField.REQUEST, SpoolField.GRANT, SpoolField.USAGE_FIRST, SpoolField.SERVICE_TIER),
+    }
+    assert f'"{SpoolField.VERSION}":{SPOOL_VERSION},' in lua
+    assert re.findall(r"local TIMEOUT_MS = (\d+)", lua) == [str(COST_TIMEOUT_MS)]
+    assert f'h:httpCall("{Cluster.BILLING_SINK}"' in lua
+    assert f'[":path"] = "{COST_PATH}"' in lua
+    assert f'replace("{Header.COST}", amount)' in lua
 
 
 @pytest.mark.parametrize("folder", ["envoy", "proto"])

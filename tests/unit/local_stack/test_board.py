@@ -26,7 +26,7 @@ class Nobody:
 def test_a_restarted_service_is_named_once_it_is_ready_itself(tmp_path: Path) -> None:
     directory = DataDirectory.at(tmp_path)
     directory.run.mkdir()
-    board = _Board(directory, Endpoints("", "", "", "", [], "", "", "", "", "", "", ""), [], Nobody())
+    board = _Board(directory, Endpoints("", "", "", "", [], "", "", "", "", "", "", "", ""), [], Nobody())
 
     def pids() -> dict[str, int]:
         return dict(json.loads(directory.endpoints.read_text())["pids"])

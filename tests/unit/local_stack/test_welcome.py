@@ -21,6 +21,7 @@ ENDPOINTS = Endpoints(
     clickhouse_url="http://tollgate:hidden@127.0.0.1:3/tollgate",
     envoy_admin_url="http://127.0.0.1:9901",
     simulator_url="http://127.0.0.1:9902/v1",
+    stripe_url="http://127.0.0.1:9902/stripe",
     spool_dir="/data/spool",
 )
 PROVIDERS = [Provider("openai", is_real=True), Provider("gemini", is_real=False)]

@@ -210,6 +210,19 @@ def test_the_columns_of_tables_are_fields_of_what_they_show() -> None:
         assert set(columns) <= schemas[name]["properties"].keys(), name
 
 
+def test_help_of_an_option_says_how_its_field_becomes_null_where_null_says_something() -> None:
+    said = {
+        name: {each.opts[0]: each.help for each in command.params if isinstance(each, TyperOption)}
+        for name, command in made(PACKAGED).items()
+    }
+    assert said["keys change"]["--expires-at"] == "[null: --no-expires-at]"
+    assert said["keys change"]["--models-allowed"] == (
+        "Models it may ask for, * for any characters; none means all. [may be repeated; none: --no-models-allowed]"
+    )
+    assert "no limit but the balance. [null: leave it out]" in str(said["keys create"]["--budget-per-day-usd"])
+    assert "null: --no-credential]" in str(said["providers put"]["--credential-file"])
+
+
 def test_help_of_a_command_says_what_it_calls_and_what_it_needs() -> None:
     command = made(PACKAGED)["keys create"]
     assert command.help is not None

@@ -67,6 +67,25 @@ def test_a_list_of_keys_tells_test_keys_from_live_ones(capsys: pytest.CaptureFix
     assert [row.split()[at] for row in rows] == ["live", "test"]
 
 
+def test_a_column_that_none_of_them_has_anything_in_is_left_out_whoever_chose_the_columns() -> None:
+    used: list[dict[str, object]] = [
+        {"day": "2026-05-01", "model": None, "requests": 1},
+        {"day": None, "model": None, "requests": 2},
+    ]
+    assert list(columns("UsageRow", used)) == ["day", "requests"]
+    keys = [{"id": "key_1", "name": "k", "disabled": False, "last_used_at": None, "expires_at": "2027-01-01T00:00:00Z"}]
+    assert list(columns("Key", keys)) == ["id", "name", "disabled", "expires_at"]
+    assert list(columns("Unknown", [{"a": None}])) == ["a"]
+
+
+def test_a_list_of_reconciliations_shows_whose_when_and_how_far_apart() -> None:
+    names = ("id", "provider", "made_at", "actor_kind", "actor_id", "format", "file_sha256", "first_day", "last_day")
+    made = dict.fromkeys((*names, "threshold_percent", "drift_percent", "beyond"), "x")
+    assert list(columns("ReconciliationSummary", [made])) == [
+        *("id", "provider", "first_day", "last_day", "drift_percent", "threshold_percent", "beyond", "made_at"),
+    ]
+
+
 def test_many_parts_of_one_thing_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     print_one({"ok": True, "checks": [{"name": "sums", "wrong": 0, "example": None}, {"name": "holds", "wrong": 0}]})
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [

@@ -55,7 +55,8 @@ END $$;
 
 -- As billing.place_hold, within budgets besides: what is held is no more than the rest of the tightest of them, that is, the limit without
 -- what was charged in the period and without what is held. NULL is no limit. If that is below the least, nothing is held, and
--- `budget` says which of them is in the way, of several the one that renews last, and when it does.
+-- `budget` says which of them is in the way: of those that what was charged leaves too little of, the one that renews last, and
+-- `renews_at` when that is. Where there are none, only what is held is in the way, until a running request ends: `renews_at` is NULL.
 --
 -- Nobody else holds or charges anything of the balance between the look and the hold: both lock it first. The period is that of the
 -- database's clock then, by which charges are recorded too, unless a moment is given.
@@ -80,16 +81,17 @@ BEGIN
     SELECT * INTO v_project FROM billing.spent(v_account, p_project_id, NULL, p_time_zone, v_now)
         WHERE coalesce(p_project_per_day, p_project_per_month) IS NOT NULL;
     -- What costs nothing fits into every budget, also into one that was lowered below what is spent.
-    SELECT min(b.rest), (array_agg(b.name ORDER BY b.ends_at DESC, b.name) FILTER (WHERE b.is_in_the_way))[1],
-           max(b.ends_at) FILTER (WHERE b.is_in_the_way)
+    SELECT min(b.rest),
+           (array_agg(b.name ORDER BY b.is_spent DESC, b.ends_at DESC, b.name) FILTER (WHERE b.rest < p_least_nano_usd))[1],
+           max(b.ends_at) FILTER (WHERE b.is_spent)
     INTO v_rest, budget, renews_at FROM (
-        SELECT v.name, v.ends_at, greatest(v.rest, 0) AS rest, greatest(v.rest, 0) < p_least_nano_usd AS is_in_the_way FROM (VALUES
-            ('key_per_day', p_key_per_day - v_key.in_day_nano_usd - v_key.held_nano_usd, v_key.day_ends_at),
-            ('key_per_month', p_key_per_month - v_key.in_month_nano_usd - v_key.held_nano_usd, v_key.month_ends_at),
-            ('project_per_day', p_project_per_day - v_project.in_day_nano_usd - v_project.held_nano_usd, v_project.day_ends_at),
-            ('project_per_month', p_project_per_month - v_project.in_month_nano_usd - v_project.held_nano_usd,
-             v_project.month_ends_at)
-        ) AS v (name, rest, ends_at) WHERE v.rest IS NOT NULL
+        SELECT v.name, v.ends_at, greatest(v.unspent - v.held, 0) AS rest, greatest(v.unspent, 0) < p_least_nano_usd AS is_spent
+        FROM (VALUES
+            ('key_per_day', p_key_per_day - v_key.in_day_nano_usd, v_key.held_nano_usd, v_key.day_ends_at),
+            ('key_per_month', p_key_per_month - v_key.in_month_nano_usd, v_key.held_nano_usd, v_key.month_ends_at),
+            ('project_per_day', p_project_per_day - v_project.in_day_nano_usd, v_project.held_nano_usd, v_project.day_ends_at),
+            ('project_per_month', p_project_per_month - v_project.in_month_nano_usd, v_project.held_nano_usd, v_project.month_ends_at)
+        ) AS v (name, unspent, held, ends_at) WHERE v.unspent IS NOT NULL
     ) b;
     -- A request that holds something already is answered by what it holds, which may be what is lacking.
     IF budget IS NULL OR EXISTS (SELECT FROM billing.holds WHERE request_id = p_request_id) THEN

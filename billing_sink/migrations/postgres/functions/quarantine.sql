@@ -1,6 +1,47 @@
 -- How long it waits for a person. After that it goes back; the row stays open, and a later charge is paid from what is free.
 CREATE OR REPLACE FUNCTION billing.quarantine_wait() RETURNS interval LANGUAGE sql IMMUTABLE AS $$ SELECT interval '7 days' $$;
 
+-- What is known of the request of a quarantined line, in the columns of billing.requests: what could be read of it, and whose money was
+-- held for it, whatever the line says. Nobody has counted anything, so there are no meters.
+CREATE OR REPLACE FUNCTION billing.quarantined_request(
+    p_line billing.quarantine, p_hold billing.holds, p_payer billing.accounts
+) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_build_object(
+            'usage_source', 'none', 'project_id', p_hold.project_id, 'key_id', p_hold.key_id, 'stream', false, 'status', 0, 'attempts', 0,
+            'started_at', p_line.quarantined_at, 'duration_ms', 0, 'bytes_received', 0, 'bytes_sent', 0, 'sse_events', 0)
+        || coalesce(p_line.request, '{}') - 'input_hash'
+        || jsonb_build_object(
+            'request_id', p_line.request_id, 'meters', '{}'::jsonb, 'cost_nano_usd', 0,
+            'org_id', coalesce(p_payer.org_id, p_line.request ->> 'org_id'),
+            'mode', coalesce(p_payer.mode, p_line.request ->> 'mode'))
+$$;
+
+-- One request that is over, of which somebody is known who pays; also one that nobody could price, which is then `quarantined` and costs
+-- nothing yet. `by_decision`: what it costs was decided by a person, so no meters say it.
+CREATE OR REPLACE FUNCTION billing.receipt(p_request_id text) RETURNS TABLE (request billing.requests, by_decision boolean)
+LANGUAGE sql STABLE AS $$
+    SELECT r, EXISTS (
+        SELECT FROM billing.quarantine q JOIN billing.quarantine_decisions USING (quarantine_id)
+        WHERE q.request_id = r.request_id AND sha256(q.line) = r.input_hash)
+    FROM billing.requests r WHERE r.request_id = p_request_id AND r.org_id IS NOT NULL
+    UNION ALL (
+        SELECT w, d.quarantine_id IS NOT NULL
+        FROM billing.quarantine q
+        LEFT JOIN billing.quarantine_decisions d USING (quarantine_id)
+        LEFT JOIN billing.holds h ON h.request_id = q.request_id
+        LEFT JOIN billing.slices s ON s.slice_id = q.slice_id AND h.request_id IS NULL
+        LEFT JOIN billing.accounts a ON a.account_id = coalesce(h.account_id, s.account_id)
+        CROSS JOIN LATERAL jsonb_populate_record(
+            NULL::billing.requests,
+            billing.quarantined_request(q, h, a) || jsonb_build_object(
+                'outcome', CASE WHEN d.quarantine_id IS NULL THEN 'quarantined' ELSE 'released' END,
+                'late', false, 'recorded_at', q.quarantined_at, 'price_nano_usd', 0, 'absorbed_nano_usd', 0)
+        ) w
+        WHERE q.request_id = p_request_id AND w.org_id IS NOT NULL
+          AND NOT EXISTS (SELECT FROM billing.requests WHERE request_id = p_request_id)
+        ORDER BY q.quarantined_at LIMIT 1)
+$$;
+
 -- Decides about a quarantined line, once. Returns the decision that holds: this one, or the one that was made before. NULL, and
 -- nothing changed, when there is nothing to charge: the request is recorded already, or nobody is known who would pay for it.
 --
@@ -56,15 +97,10 @@ BEGIN
                 coalesce(p_amount_nano_usd, v_granted), v_held + v_payer.posted_nano_usd - v_payer.held_nano_usd);
         END IF;
         PERFORM billing.settle(jsonb_build_array(
-            jsonb_build_object(
-                'usage_source', 'none', 'project_id', v_hold.project_id, 'key_id', v_hold.key_id, 'stream', false, 'status', 0, 'attempts', 0,
-                'started_at', v_line.quarantined_at, 'duration_ms', 0, 'bytes_received', 0, 'bytes_sent', 0, 'sse_events', 0)
-            || coalesce(v_line.request, '{}')
-            || jsonb_build_object(
-                'request_id', v_line.request_id, 'input_hash', encode(sha256(v_line.line), 'hex'), 'meters', '{}'::jsonb,
+            billing.quarantined_request(v_line, v_hold, v_payer) || jsonb_build_object(
+                'input_hash', encode(sha256(v_line.line), 'hex'),
                 'outcome', CASE p_decision WHEN 'charge' THEN 'settled' ELSE 'released' END,
-                'mode', v_payer.mode, 'org_id', v_payer.org_id, 'cost_nano_usd', 0, 'price_nano_usd', v_charged,
-                'hold_nano_usd', v_granted, 'slice_id', v_slice.slice_id)), p_now);
+                'price_nano_usd', v_charged, 'hold_nano_usd', v_granted, 'slice_id', v_slice.slice_id)), p_now);
     END IF;
 
     INSERT INTO billing.quarantine_decisions (

@@ -1,0 +1,50 @@
+"""What a look at the whole ledger finds, as the API shows it. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import Field
+
+from control_plane.resource import Resource
+
+
+class Check(Resource):
+    """One thing that must hold."""
+
+    name: str
+    wrong: int = Field(description="How many transactions, accounts or requests it does not hold for.")
+    example: str | None = Field(description="The id of one of them.")
+
+
+class Seal(Resource):
+    """The newest link of the chain of hashes over the ledger. Who keeps it elsewhere can tell later that nothing before it has changed."""
+
+    seal_id: int
+    last_transaction_id: int = Field(description="Everything up to this is sealed.")
+    digest: str = Field(description="SHA-256, in hex.")
+    sealed_at: datetime
+
+
+class Inspection(Resource):
+    """What the nightly look found; it compares ClickHouse with Postgres too."""
+
+    inspected_at: datetime
+    ok: bool
+    checks: list[Check]
+
+
+class Books(Resource):
+    """What a look at the whole ledger found."""
+
+    checked_at: datetime
+    ok: bool = Field(description="Whether they are right, and were at the last nightly look.")
+    checks: list[Check]
+    seal: Seal | None = Field(
+        description="Null before the first, which is made within a minute of the first transaction."
+    )
+    last_inspection: Inspection | None
+
+
+def are_right(checks: Sequence[Check]) -> bool:
+    """Whether nothing is wrong."""
+    return not any(check.wrong for check in checks)
