@@ -10,7 +10,12 @@ from control_plane.accounts.permissions import Permission, Role
 from control_plane.resource import Resource, Revised
 from gateway_core.mode import Mode
 
-NOT_ENFORCED: Final = "Kept and shown, but not enforced yet: no request is refused because of it."
+REQUESTS_PER_MINUTE: Final = "How many requests it may begin in any minute; more are refused with 429."
+TOKENS_PER_MINUTE: Final = (
+    "How many tokens the requests of any minute may read and write together: as expected while they run, as counted by the provider once "
+    "they are over. More are refused with 429."
+)
+CONCURRENCY: Final = "How many of its requests may run at once; more are refused with 429."
 
 
 class User(Revised):
@@ -99,9 +104,9 @@ class Key(Revised):
     )
     budget_per_day_usd: str | None = Field(description=PER_DAY)
     budget_per_month_usd: str | None = Field(description=PER_MONTH)
-    requests_per_minute_max: int | None = Field(description=NOT_ENFORCED)
-    tokens_per_minute_max: int | None = Field(description=NOT_ENFORCED)
-    concurrency_max: int | None = Field(description=NOT_ENFORCED)
+    requests_per_minute_max: int | None = Field(description=REQUESTS_PER_MINUTE)
+    tokens_per_minute_max: int | None = Field(description=TOKENS_PER_MINUTE)
+    concurrency_max: int | None = Field(description=CONCURRENCY)
     disabled: bool
     expires_at: datetime | None
     previous_valid_until: datetime | None = Field(description="Until when the key before the last rotation works.")

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from control_plane.accounts import postgres_api_keys, postgres_orgs, postgres_propagation
 from control_plane.accounts.budgets import PER_DAY, PER_MONTH, limit_nano_usd
-from control_plane.accounts.model import NOT_ENFORCED, Key
+from control_plane.accounts.model import CONCURRENCY, REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, Key
 from control_plane.accounts.permissions import Permission
 from control_plane.accounts.postgres_api_keys import KeySettings
 from control_plane.accounts.postgres_propagation import Propagation
@@ -35,9 +35,9 @@ class KeyChange(Body):
     )
     budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
     budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
-    requests_per_minute_max: Count | None = Field(default=None, description=NOT_ENFORCED)
-    tokens_per_minute_max: Count | None = Field(default=None, description=NOT_ENFORCED)
-    concurrency_max: Count | None = Field(default=None, description=NOT_ENFORCED)
+    requests_per_minute_max: Count | None = Field(default=None, description=REQUESTS_PER_MINUTE)
+    tokens_per_minute_max: Count | None = Field(default=None, description=TOKENS_PER_MINUTE)
+    concurrency_max: Count | None = Field(default=None, description=CONCURRENCY)
     disabled: bool = False
     expires_at: Moment | None = None
 

@@ -3,7 +3,7 @@
 Filters fail open unless told otherwise; each one here is told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from ipaddress import IPv6Network
 from typing import Final
@@ -28,6 +28,9 @@ _CLIENT_HEADERS: Final = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf
 
 _ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "x-goog-user-project", "idempotency-key")
 """Headers with which a client would choose among our accounts at a provider, or be given another tenant's answer in one."""
+
+_ACCOUNT_LIMITS: Final = (Header.RATE_LIMIT_PREFIX, "anthropic-ratelimit-")
+"""Headers in which a provider tells what is left of our account's limits; the first ones are a key's own for our clients."""
 
 EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     # Nobody outside speaks our internal headers or Envoy's.
@@ -112,7 +115,7 @@ def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]
         _filter(_ADDRESSES, _refused_addresses(private_allowed=private_allowed)),
         _preparation(cluster),
         # Headers are shared by all attempts, so each one begins by forgetting what the client or the last one sent.
-        _filter("scrub", _header_mutation(_scrub())),
+        _filter("scrub", _scrub()),
         *_headers("default_headers", provider.template.default_headers, "ADD_IF_ABSENT"),
         *_headers("headers", provider.headers, "OVERWRITE_IF_EXISTS_OR_ADD"),
         *_credential(provider),
@@ -127,7 +130,7 @@ def simulator_filters() -> list[Json]:
     """
     return [
         _preparation(Cluster.SIMULATOR),
-        _filter("scrub", _header_mutation(_scrub())),
+        _filter("scrub", _scrub()),
         *_headers(
             "default_headers",
             {Header.AUTHORIZATION: "Bearer test", "anthropic-version": "2023-06-01"},
@@ -240,14 +243,22 @@ def _header_mutation(mutations: list[Json]) -> JsonObject:
     )
 
 
-def _scrub() -> list[Json]:
-    return [
-        *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
-        *(
-            {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
-            for prefix in (Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-")
-        ),
-    ]
+def _scrub() -> JsonObject:
+    """What a provider is not told of the client, nor the client of our account at the provider."""
+    return typed(
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        mutations={
+            "request_mutations": [
+                *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
+                *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-")),
+            ],
+            "response_mutations": _without(_ACCOUNT_LIMITS),
+        },
+    )
+
+
+def _without(prefixes: Sequence[str]) -> list[Json]:
+    return [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in prefixes]
 
 
 def _headers(name: str, headers: Mapping[str, str], append_action: str) -> list[Json]:

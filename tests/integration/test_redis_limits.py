@@ -48,7 +48,9 @@ async def finish(limits: RedisLimits, number: int, found: Reservation, tokens: i
     await limits.finish(KEY, RequestId(f"request {number}"), at=found.at, expected=found.tokens, tokens=tokens)
 
 
-async def test_of_many_requests_at_once_over_two_processes_just_as_many_pass_as_the_limit_says(empty: SecretStr) -> None:
+async def test_of_many_requests_at_once_over_two_processes_just_as_many_pass_as_the_limit_says(
+    empty: SecretStr,
+) -> None:
     processes = [RedisLimits(empty), RedisLimits(empty)]
     most = Limits(requests_per_minute=37)
     found = await asyncio.gather(
