@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 from rich.console import Console
@@ -104,7 +105,8 @@ async def measure(
     database = await asyncpg.connect(dsn)
     version = await database.fetchval("SELECT max(revision) FROM catalog.revisions")
     written = [
-        finished(f"{seed:08x}-{rng.getrandbits(96):024x}", rng, orgs=orgs, price_version=version) for _ in range(lines)
+        finished(str(UUID(int=rng.getrandbits(128), version=4)), rng, orgs=orgs, price_version=version)
+        for _ in range(lines)
     ]
     await set_aside(database, written, paid_by, seed=seed)
     await database.close()

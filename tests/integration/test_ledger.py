@@ -331,10 +331,48 @@ async def test_no_transaction_mixes_modes_whoever_writes_it(pool: asyncpg.Pool) 
         INSERT INTO billing.entries SELECT transaction_id, account_id, CASE a.mode WHEN 'live' THEN 5 ELSE -5 END, 'live'
         FROM t, billing.accounts a WHERE kind = 'revenue'
         """,
+        # The same, with entries that lie about their transaction.
+        """
+        WITH t AS (INSERT INTO billing.transactions (kind, mode) VALUES ('credit', 'live') RETURNING transaction_id)
+        INSERT INTO billing.entries SELECT transaction_id, account_id, CASE kind WHEN 'revenue' THEN 5 ELSE -5 END, mode
+        FROM t, billing.accounts WHERE kind IN ('revenue', 'funding') AND mode = 'test'
+        """,
         "UPDATE billing.accounts SET mode = 'live' WHERE kind = 'funding' AND mode = 'test'",
     ):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError):
             await pool.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("transaction_id", "account_id"),
+    [("max(transaction_id) + 1", "max(account_id)"), ("max(transaction_id)", "max(account_id) + 1")],
+)
+async def test_entries_of_a_transaction_or_an_account_that_is_not_there_are_refused(
+    pool: asyncpg.Pool, transaction_id: str, account_id: str
+) -> None:
+    await open_org(pool, balance=1000)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="not there"):
+        await pool.execute(
+            f"""
+            INSERT INTO billing.entries SELECT transaction_id, side.account_id, side.amount, 'live'
+            FROM (SELECT {transaction_id} AS transaction_id FROM billing.transactions) t,
+                 (SELECT min(account_id) AS known, {account_id} AS other FROM billing.accounts WHERE mode = 'live') a,
+                 LATERAL (VALUES (known, 5), (other, -5)) AS side (account_id, amount)
+            """
+        )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM billing.accounts WHERE kind = 'stripe_clearing'",
+        "TRUNCATE billing.accounts CASCADE",
+        *(f"UPDATE billing.accounts SET {column} = {column}" for column in ("kind", "org_id", "mode")),
+    ],
+)
+async def test_an_account_stays_what_it_is(pool: asyncpg.Pool, statement: str) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="stays what it is"):
+        await pool.execute(statement)
 
 
 async def test_live_settlement_does_not_wait_for_whoever_moves_play_money(pool: asyncpg.Pool) -> None:

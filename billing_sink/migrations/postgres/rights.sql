@@ -42,7 +42,8 @@ GRANT EXECUTE ON FUNCTION
     TO tollgate_ext_authz;
 GRANT EXECUTE ON FUNCTION
     billing.open_balance, billing.refill_test_balance, billing.credit, billing.move_money, billing.decide_quarantine,
-    billing.quarantined_request, billing.receipt, billing.last_transaction, billing.statement, billing.close_invoice, billing.spent, billing.begin_of,
+    billing.quarantined_request, billing.receipt, billing.last_transaction, billing.statement, billing.close_invoice, billing.spent,
+    billing.begin_of, billing.quarter_of,
     billing.used_at_provider, billing.sums_of_providers, billing.sums_behind, billing.unaccounted_for,
     billing.keep_reconciliation, billing.check_books, billing.broken_seals, billing.digest
     TO tollgate_control_plane;

@@ -1,20 +1,25 @@
 -- One row per check: how many things are wrong, and one of them. Reads the whole ledger.
 CREATE OR REPLACE FUNCTION billing.check_books() RETURNS TABLE (name text, wrong bigint, example text) LANGUAGE sql STABLE AS $$
     WITH paid AS (
-        SELECT a.account_id, r.key_id, r.project_id, r.price_nano_usd - r.absorbed_nano_usd AS paid,
-               to_timestamp(floor(extract(epoch FROM r.recorded_at) / 900) * 900) AS quarter,
-               date_trunc('day', r.recorded_at, 'UTC') AS day
+        SELECT a.account_id, spender.kind, spender.id, date_bin('15 minutes', r.recorded_at, 'epoch') AS quarter,
+               sum(r.price_nano_usd - r.absorbed_nano_usd) AS amount
         FROM billing.requests r JOIN billing.accounts a ON a.kind = 'balance' AND a.org_id = r.org_id AND a.mode = r.mode
-        WHERE r.price_nano_usd <> r.absorbed_nano_usd
+        CROSS JOIN LATERAL (VALUES ('key', r.key_id), ('project', r.project_id)) AS spender (kind, id)
+        WHERE r.price_nano_usd <> r.absorbed_nano_usd AND spender.id IS NOT NULL
+        GROUP BY a.account_id, spender.kind, spender.id, quarter
+    ), kept AS (
+        SELECT account_id, spender_kind AS kind, spender_id AS id, quarters[n] AS amount,
+               (day + (n - 1) * interval '15 minutes') AT TIME ZONE 'UTC' AS quarter
+        FROM billing.spending, generate_subscripts(quarters, 1) AS n WHERE quarters[n] IS NOT NULL
     )
     SELECT 'transactions_sum_to_zero', count(*), min(transaction_id)::text FROM (
-        SELECT transaction_id FROM billing.transactions LEFT JOIN billing.entries USING (transaction_id)
-        GROUP BY transaction_id HAVING coalesce(sum(amount_nano_usd), 1) <> 0
+        SELECT transaction_id FROM billing.transactions t FULL JOIN billing.entries USING (transaction_id, mode)
+        GROUP BY transaction_id, mode HAVING coalesce(sum(amount_nano_usd), 1) <> 0 OR count(t.kind) = 0
     ) unbalanced
     UNION ALL
     SELECT 'accounts_equal_their_entries', count(*), min(account_id)::text FROM (
-        SELECT account_id FROM billing.accounts a LEFT JOIN billing.entries USING (account_id)
-        GROUP BY account_id HAVING a.posted_nano_usd <> coalesce(sum(amount_nano_usd), 0)
+        SELECT account_id FROM billing.accounts a FULL JOIN billing.entries USING (account_id, mode)
+        GROUP BY account_id, mode, a.posted_nano_usd HAVING a.posted_nano_usd IS DISTINCT FROM coalesce(sum(amount_nano_usd), 0)
     ) drifted
     UNION ALL
     SELECT 'held_is_in_open_holds_and_slices', count(*), min(account_id)::text FROM billing.accounts a
@@ -47,19 +52,12 @@ CREATE OR REPLACE FUNCTION billing.check_books() RETURNS TABLE (name text, wrong
     LEFT JOIN billing.requests r ON r.request_id = q.request_id
     WHERE d.decision = 'charge' AND (r.price_nano_usd, r.absorbed_nano_usd) IS DISTINCT FROM (d.charged_nano_usd, 0)
     UNION ALL
-    SELECT 'spending_is_what_requests_have_paid', count(*), min(spender_id) FROM (
-        SELECT account_id, 'key' AS spender_kind, key_id AS spender_id, 'quarter' AS span, quarter AS begins_at, sum(paid) AS paid
-        FROM paid WHERE key_id IS NOT NULL GROUP BY account_id, key_id, quarter
+    SELECT 'spending_is_what_requests_have_paid', count(*), min(id) FROM (
+        SELECT id FROM paid FULL JOIN kept USING (account_id, kind, id, quarter) WHERE paid.amount IS DISTINCT FROM kept.amount
         UNION ALL
-        SELECT account_id, 'key', key_id, 'day', day, sum(paid) FROM paid WHERE key_id IS NOT NULL GROUP BY account_id, key_id, day
-        UNION ALL
-        SELECT account_id, 'project', project_id, 'quarter', quarter, sum(paid)
-        FROM paid WHERE project_id IS NOT NULL GROUP BY account_id, project_id, quarter
-        UNION ALL
-        SELECT account_id, 'project', project_id, 'day', day, sum(paid)
-        FROM paid WHERE project_id IS NOT NULL GROUP BY account_id, project_id, day
-    ) asked FULL JOIN billing.spending kept USING (account_id, spender_kind, spender_id, span, begins_at)
-    WHERE asked.paid IS DISTINCT FROM kept.amount_nano_usd
+        SELECT spender_id FROM billing.spending
+        WHERE amount_nano_usd IS DISTINCT FROM (SELECT sum(quarter) FROM unnest(quarters) AS quarter)
+    ) spent
     UNION ALL
     SELECT 'seals_are_whole', count(*), min(seal_id)::text FROM billing.broken_seals() AS broken (seal_id)
     UNION ALL

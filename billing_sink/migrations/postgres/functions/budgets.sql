@@ -27,23 +27,20 @@ DECLARE
     v_first      date := date_trunc('month', v_today)::date;
     v_day        timestamptz := billing.begin_of(v_today, p_time_zone);
     v_month      timestamptz := billing.begin_of(v_first, p_time_zone);
-    -- From here on the month is whole days of UTC.
-    v_whole_days timestamptz := date_trunc('day', v_month + interval '1 day' - interval '1 microsecond', 'UTC');
 BEGIN
     day_ends_at := billing.begin_of(v_today + 1, p_time_zone);
     month_ends_at := billing.begin_of((v_first + interval '1 month')::date, p_time_zone);
-    SELECT coalesce(sum(amount_nano_usd), 0) INTO in_day_nano_usd FROM billing.spending
+    -- Each begins with a quarter of a day of UTC; the days behind that one are whole.
+    SELECT coalesce(sum(CASE day
+            WHEN (v_day AT TIME ZONE 'UTC')::date THEN (SELECT sum(paid) FROM unnest(quarters[billing.quarter_of(v_day):]) AS paid)
+            ELSE amount_nano_usd END), 0) INTO in_day_nano_usd FROM billing.spending
         WHERE account_id = p_account_id AND spender_kind = v_kind AND spender_id = v_id
-          AND span = 'quarter' AND begins_at >= v_day;
-    SELECT coalesce(sum(amount_nano_usd), 0) INTO in_month_nano_usd FROM (
-        SELECT amount_nano_usd FROM billing.spending
+          AND day >= (v_day AT TIME ZONE 'UTC')::date;
+    SELECT coalesce(sum(CASE day
+            WHEN (v_month AT TIME ZONE 'UTC')::date THEN (SELECT sum(paid) FROM unnest(quarters[billing.quarter_of(v_month):]) AS paid)
+            ELSE amount_nano_usd END), 0) INTO in_month_nano_usd FROM billing.spending
         WHERE account_id = p_account_id AND spender_kind = v_kind AND spender_id = v_id
-          AND span = 'day' AND begins_at >= v_whole_days
-        UNION ALL
-        SELECT amount_nano_usd FROM billing.spending
-        WHERE account_id = p_account_id AND spender_kind = v_kind AND spender_id = v_id
-          AND span = 'quarter' AND begins_at >= v_month AND begins_at < v_whole_days
-    ) part;
+          AND day >= (v_month AT TIME ZONE 'UTC')::date;
     IF p_key_id IS NULL THEN
         SELECT coalesce(sum(amount_nano_usd), 0) INTO held_nano_usd FROM billing.holds
             WHERE account_id = p_account_id AND project_id = p_project_id AND state = 'held';

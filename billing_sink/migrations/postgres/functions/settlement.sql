@@ -55,13 +55,10 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM billing.requests r WHERE r.request_id = n.request_id);
 
     IF EXISTS (
-        SELECT FROM settling_narrow s
-        JOIN billing.holds h USING (request_id) JOIN billing.accounts a ON a.account_id = h.account_id
-        WHERE a.mode <> s.mode OR a.org_id IS DISTINCT FROM s.org_id
+        SELECT FROM settling_narrow s JOIN billing.holds h USING (request_id) WHERE h.account_id IS DISTINCT FROM s.account_id
         UNION ALL
-        SELECT FROM settling_narrow s
-        LEFT JOIN billing.slices l USING (slice_id) LEFT JOIN billing.accounts a ON a.account_id = l.account_id
-        WHERE s.slice_id IS NOT NULL AND (a.mode, a.org_id) IS DISTINCT FROM (s.mode, s.org_id)
+        SELECT FROM settling_narrow s LEFT JOIN billing.slices l USING (slice_id)
+        WHERE s.slice_id IS NOT NULL AND (l.slice_id IS NULL OR l.account_id IS DISTINCT FROM s.account_id)
     ) THEN
         RAISE integrity_constraint_violation USING MESSAGE = 'what pays for a request is not its organisation''s, or of another mode';
     END IF;
