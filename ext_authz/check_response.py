@@ -51,7 +51,7 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
             if error.status == _PAYMENT_REQUIRED:
                 _add_header(response, Header.SHOULD_RETRY, "false")
             if error.retry_after_s is not None:
-                _add_header(response, Header.RETRY_AFTER, str(error.retry_after_s))
+                _add_header(response, "retry-after", str(error.retry_after_s))
             if decision.reservation is not None:
                 _write_reservation(response.dynamic_metadata, decision.reservation)
             if decision.room is not None:

@@ -42,8 +42,6 @@ class Header:
     """On the answer to a request that asks what it costs, for the front filter alone: the cluster that answered."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
     """Between the client and us; none of a provider's business."""
-    RETRY_AFTER: Final = "retry-after"
-    """Whole seconds."""
     RATE_LIMIT_PREFIX: Final = "x-ratelimit-"
     """What a key has left of its limits, in OpenAI's names: `limit`, `remaining` and `reset`, each of `requests` and `tokens`."""
     SHOULD_RETRY: Final = "x-should-retry"

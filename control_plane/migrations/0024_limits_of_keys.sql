@@ -1,2 +1,5 @@
--- What ext_authz is told of a key has its limits too: a function of another shape, which stands beside the migrations.
+-- what: accounts.find_key may be made anew with another shape, the limits of a key among what it tells
+-- why: ext_authz keeps them
+-- running version survives it: yes, it reads the columns it knows by their names
+
 DROP FUNCTION IF EXISTS accounts.find_key(bytea);

@@ -6,12 +6,14 @@ from datetime import timedelta
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.offers import Offer, Offers, PricedDeployment
+from ext_authz.reservations import Exceeded, Limit, Reservation, Room
 from ext_authz.slices import Payer
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId, SliceId
+from gateway_core.limits import Limits
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import PriceRow, Rate
@@ -120,6 +122,43 @@ class SliceDrawer:
             raise self.trouble
         assert slice_id not in self.returned
         self.returned[slice_id] = unspent
+
+
+class Tally:
+    """`SharedLimits` of one key.
+
+    Attributes:
+        exceeded: what the next one is answered; None: it is admitted.
+        open: tokens expected of each request that is open.
+        trouble: raised instead of an answer.
+    """
+
+    def __init__(self) -> None:
+        self.exceeded: Limit | None = None
+        self.open: dict[RequestId, int] = {}
+        self.trouble: Exception | None = None
+
+    async def reserve(
+        self, key_id: KeyId, request_id: RequestId, limits: Limits, tokens: int
+    ) -> Reservation | Exceeded:
+        """Count a request, unless something is to be in the way."""
+        assert key_id == KEY.key_id
+        if self.trouble is not None:
+            raise self.trouble
+        if self.exceeded is not None:
+            return Exceeded(self.exceeded, 7, Room(limits, 60, 1000, 30))
+        self.open[request_id] = tokens
+        return Reservation(tokens, 1_700_000_000, Room(limits, len(self.open), tokens, 61))
+
+    async def keep(self, key_id: KeyId, request_id: RequestId) -> None:
+        """It is open as it was."""
+        assert key_id == KEY.key_id
+        assert request_id in self.open
+
+    async def finish(self, key_id: KeyId, request_id: RequestId, *, at: int, expected: int, tokens: int) -> None:
+        """It is over."""
+        assert (key_id, at, tokens) == (KEY.key_id, 1_700_000_000, 0)
+        assert self.open.pop(request_id) == expected
 
 
 class Purse:

@@ -1,5 +1,4 @@
--- what: entries are looked at by the statement that writes them, all together, and no longer one by one through foreign keys; an account
---     stays what it is; billing.spending has a row for each day, with its quarters in it, in place of a row for each of them and one for the day
+-- what: triggers look at all entries of a statement together in place of foreign keys; billing.spending has a row for each day
 -- why: half of what it took Postgres to post a request of an organisation that no other request of the batch was of
 -- running version survives it: yes, it writes through functions and triggers, which are replaced with it
 

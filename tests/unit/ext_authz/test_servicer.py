@@ -16,7 +16,10 @@ from pydantic import SecretStr
 
 from ext_authz.decision import FLOOR_TOKENS
 from ext_authz.keys import KeyCache
+from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
+from ext_authz.own_limits import OwnLimits
+from ext_authz.reservations import OUTPUT_TOKENS, Limit
 from ext_authz.servicer import Authorization
 from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
@@ -25,6 +28,7 @@ from gateway_core.budgets import AllHeld, Budget, Budgets, Exhausted
 from gateway_core.contract import GrantField, Header
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import SliceId
+from gateway_core.limits import Limits
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.offering import Offering
@@ -38,6 +42,7 @@ from tests.support.admission import (
     Keys,
     Purse,
     SliceDrawer,
+    Tally,
     check_request,
     offers,
     price,
@@ -83,6 +88,7 @@ class Gate:
     def __init__(self, balance: int = 10_000) -> None:
         self.keys = Keys({hash_key(SECRET, PEPPER): KEY})
         self.purse = Purse(balance)
+        self.tally = Tally()
         self.slices = SliceDrawer()
         self.offers = CurrentOffers(offers(chat=(price(input_=1, output=1),)))
         self.context = Context()
@@ -106,6 +112,13 @@ class Gate:
                 log=structlog.get_logger(),
             ),
             holds=self.purse,
+            limiter=Limiter(
+                self.tally,
+                OwnLimits(lambda: 0.0),
+                monotonic=lambda: 0.0,
+                registry=self.metrics,
+                log=structlog.get_logger(),
+            ),
             uses=self.uses,
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
@@ -360,3 +373,92 @@ async def test_a_request_whose_route_nobody_comes_to_know_is_told_to_try_again_a
     assert response.denied_response.status.code == 503
     assert response.dynamic_metadata[GrantField.ERROR_CODE] == "model_changing"
     assert gate.purse.held == {}
+
+
+LIMITS = Limits(60, 5000, 3)
+
+
+def within_limits(gate: Gate, limits: Limits = LIMITS) -> None:
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, limits=limits)
+
+
+def headers(response: CheckResponse) -> dict[str, str]:
+    options = (*response.denied_response.headers, *response.ok_response.response_headers_to_add)
+    return {option.header.key: option.header.value for option in options}
+
+
+@pytest.mark.parametrize(("asked", "output"), [({}, 1000), ({"max_output_tokens": 30, "choices": 2}, 60)])
+async def test_a_request_within_its_keys_limits_is_reserved_and_told_what_is_left(
+    gate: Gate, asked: dict[str, int], output: int
+) -> None:
+    within_limits(gate)
+    assert OUTPUT_TOKENS > 1000
+    expected = 67 // 4 + output
+    response = await gate.ask(from_client(SECRET, **asked))
+    assert gate.tally.open == {REQUEST_ID: expected}
+    assert response.dynamic_metadata[GrantField.RESERVED_TOKENS] == str(expected)
+    assert response.dynamic_metadata[GrantField.RESERVED_AT] == "1700000000"
+    assert headers(response) == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "59",
+        "x-ratelimit-reset-requests": "61s",
+        "x-ratelimit-limit-tokens": "5000",
+        "x-ratelimit-remaining-tokens": str(5000 - expected),
+        "x-ratelimit-reset-tokens": "61s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind", "words"),
+    [
+        (Limit.REQUESTS, "requests", "limited to 60 requests per minute"),
+        (Limit.TOKENS, "tokens", "limited to 5000 tokens per minute"),
+        (Limit.CONCURRENCY, "requests", "limited to 3 requests at once"),
+    ],
+)
+async def test_a_request_beyond_a_limit_is_refused_before_anything_is_held_for_it(
+    gate: Gate, limit: Limit, kind: str, words: str
+) -> None:
+    within_limits(gate)
+    gate.tally.exceeded = limit
+    response = await gate.ask(from_client())
+    assert response.denied_response.status.code == 429
+    error = json.loads(response.denied_response.body)["error"]
+    assert (error["code"], error["type"]) == ("rate_limit_exceeded", kind)
+    assert words in error["message"]
+    told = headers(response)
+    assert (told["retry-after"], told["x-ratelimit-remaining-requests"]) == ("7", "0")
+    assert "x-should-retry" not in told
+    assert GrantField.RESERVED_AT not in response.dynamic_metadata
+    assert gate.purse.held == {}
+    assert gate.metrics.get_sample_value("tollgate_ext_authz_limited_total", {"limit": limit}) == 1
+
+
+async def test_a_request_that_money_refuses_keeps_its_reservation_until_envoy_says_that_it_is_over() -> None:
+    gate = Gate(balance=0)
+    within_limits(gate)
+    response = await gate.ask(from_client())
+    assert response.denied_response.status.code == 402
+    assert response.dynamic_metadata[GrantField.RESERVED_AT] == "1700000000"
+    assert headers(response)["x-ratelimit-remaining-requests"] == "59"
+
+
+async def test_a_reservation_is_given_back_where_nobody_can_say_whether_there_is_money(gate: Gate) -> None:
+    within_limits(gate)
+    gate.purse.trouble = OSError("gone")
+    assert await gate.is_closed_to(from_client())
+    assert gate.tally.open == {}
+
+
+async def test_limits_that_nobody_counts_together_are_kept_alone_and_let_no_money_through(gate: Gate) -> None:
+    within_limits(gate, Limits(requests_per_minute=1))
+    gate.tally.trouble = OSError("gone")
+    assert (await gate.ask(from_client())).WhichOneof("http_response") == "ok_response"
+    assert gate.purse.held == {REQUEST_ID: 1067}
+    assert (await gate.ask(from_client())).denied_response.status.code == 429
+    assert gate.metrics.get_sample_value("tollgate_ext_authz_limits_shared") == 0
+
+
+async def test_a_key_without_limits_is_not_counted(gate: Gate) -> None:
+    gate.tally.trouble = AssertionError("asked")
+    assert headers(await gate.ask(from_client())) == {}

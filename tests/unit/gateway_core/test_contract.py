@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -58,13 +59,17 @@ def resource_texts(type_url: str) -> str:
     return "\n".join(json.dumps(resource) for name, resource in resources(CATALOG, settings()) if name == type_url)
 
 
-def access_log_line() -> dict[str, object]:
+def access_logs() -> list[dict[str, Any]]:
     [listener] = [json.loads(json.dumps(r)) for name, r in resources(CATALOG, settings()) if name == LISTENER_TYPE]
     [chain] = listener["filter_chains"]
     [manager] = chain["filters"]
-    [log] = manager["typed_config"]["access_log"]
-    line: dict[str, object] = log["typed_config"]["log_format"]["json_format"]
-    return line
+    logs: list[dict[str, Any]] = manager["typed_config"]["access_log"]
+    return logs
+
+
+def access_log_line() -> dict[str, object]:
+    [line] = [log["typed_config"]["log_format"]["json_format"] for log in access_logs() if log["name"] == "spool"]
+    return cast("dict[str, object]", line)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +168,18 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
     }
     assert set(read) == expected
     assert len(read) == len(expected)
+
+
+def test_envoy_tells_ext_authz_of_requests_that_have_a_reservation_and_of_no_others() -> None:
+    [log] = [log for log in access_logs() if log["name"] == "limits"]
+    told = log["filter"]["metadata_filter"]
+    assert told["match_if_key_not_found"] is False
+    assert (told["matcher"]["filter"], told["matcher"]["path"]) == (
+        Metadata.GRANT_NAMESPACE,
+        [{"key": GrantField.RESERVED_AT}],
+    )
+    common = log["typed_config"]["common_config"]
+    assert common["grpc_service"] == {"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}}
 
 
 def test_the_ext_authz_filter_bears_the_name_its_metadata_is_found_under() -> None:

@@ -1,0 +1,75 @@
+"""What Envoy's access log tells of a request, as a value."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ext_authz.ended_requests import Told, parse_entry
+from gateway_core.contract import GrantField, Metadata
+from wire.access_log_pb2 import AccessLogType, HTTPAccessLogEntry
+
+GRANT = {GrantField.KEY_ID: "key_1", GrantField.RESERVED_AT: "1700000000", GrantField.RESERVED_TOKENS: "1200"}
+OPENAI = '{"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}'
+
+
+def entry(
+    told: Mapping[str, Any],
+    *,
+    grant: Mapping[str, Any] = GRANT,
+    status: int = 200,
+    is_over: bool = True,
+) -> HTTPAccessLogEntry:
+    built = HTTPAccessLogEntry()
+    built.request.request_id = "request 1"
+    built.response.response_code.value = status
+    built.common_properties.access_log_type = (
+        AccessLogType.DOWNSTREAM_END if is_over else AccessLogType.DOWNSTREAM_PERIODIC
+    )
+    built.common_properties.metadata.filter_metadata[Metadata.GRANT_NAMESPACE].update(grant)
+    built.common_properties.metadata.filter_metadata[Metadata.NAMESPACE].update(told)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "usage", "status", "tokens"),
+    [
+        ("chat", {Metadata.USAGE_FIRST: OPENAI}, 200, 42),
+        (
+            "messages",
+            {
+                Metadata.USAGE_FIRST: '{"input_tokens": 30, "output_tokens": 1}',
+                Metadata.USAGE_LAST: '{"output_tokens": 12}',
+            },
+            200,
+            42,
+        ),
+        ("chat", {}, 200, 1200),
+        ("chat", {Metadata.USAGE_FIRST: "not JSON"}, 200, 1200),
+        ("chat", {Metadata.USAGE_FIRST: '{"prompt_tokens": 1, "completion_tokens": 1, "unheard_of": 7}'}, 200, 1200),
+        ("chat", {}, 429, 0),
+        ("chat", {}, 0, 0),
+    ],
+)
+def test_a_request_that_is_over_used_what_the_provider_counts_or_what_was_expected(
+    endpoint: str, usage: dict[str, str], status: int, tokens: int
+) -> None:
+    told = entry({Metadata.REQUEST: {"endpoint": endpoint}, **usage}, status=status)
+    found = parse_entry(told)
+    assert found is not None
+    assert (found.key_id, found.request_id, found.is_over, found.at, found.expected, found.tokens) == (
+        *("key_1", "request 1", True, 1_700_000_000, 1200),
+        tokens,
+    )
+
+
+def test_a_request_that_is_told_of_while_it_runs_is_not_over() -> None:
+    found = parse_entry(entry({Metadata.REQUEST: {"endpoint": "chat"}}, is_over=False))
+    assert isinstance(found, Told)
+    assert not found.is_over
+
+
+@pytest.mark.parametrize("left_out", GRANT)
+def test_a_request_without_a_reservation_is_nobodys(left_out: str) -> None:
+    grant = {name: value for name, value in GRANT.items() if name != left_out}
+    assert parse_entry(entry({}, grant=grant)) is None

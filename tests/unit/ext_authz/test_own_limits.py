@@ -1,0 +1,78 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext_authz.own_limits import OwnLimits
+from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Limit, Reservation, expected_tokens
+from gateway_core.ids import KeyId
+from gateway_core.limits import Limits
+
+KEY = KeyId("key_1")
+
+
+class Clock:
+    """Seconds that a test moves on."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@given(
+    pauses=st.lists(st.floats(min_value=0, max_value=30), max_size=120),
+    requests_max=st.integers(1, 10),
+    tokens_max=st.integers(1, 1000),
+    tokens=st.integers(0, 1500),
+)
+def test_no_minute_has_more_than_the_limits_say_wherever_it_begins(
+    pauses: list[float], requests_max: int, tokens_max: int, tokens: int
+) -> None:
+    clock = Clock()
+    own = OwnLimits(clock)
+    admitted: list[tuple[float, int]] = []
+    for pause in pauses:
+        clock.now_s += pause
+        found = own.reserve(KEY, Limits(requests_max, tokens_max), tokens)
+        if isinstance(found, Reservation):
+            admitted.append((clock.now_s, found.tokens))
+    for begin, _ in admitted:
+        minute = [counted for at, counted in admitted if begin <= at < begin + 60]
+        assert len(minute) <= requests_max
+        assert sum(minute) <= tokens_max
+
+
+@given(pauses=st.lists(st.floats(min_value=0, max_value=30), max_size=60), requests_max=st.integers(1, 5))
+def test_who_waits_as_long_as_it_is_told_is_admitted(pauses: list[float], requests_max: int) -> None:
+    clock = Clock()
+    own = OwnLimits(clock)
+    for pause in pauses:
+        clock.now_s += pause
+        found = own.reserve(KEY, Limits(requests_max), 0)
+        if isinstance(found, Exceeded):
+            assert 1 <= found.retry_after_s <= 61
+            clock.now_s += found.retry_after_s
+            assert isinstance(own.reserve(KEY, Limits(requests_max), 0), Reservation)
+
+
+def test_each_process_has_its_share_and_at_least_one() -> None:
+    for processes, share in ((1, 10), (3, 3), (100, 1), (0, 10)):
+        own = OwnLimits(Clock())
+        own.share_among(processes)
+        found = Counter(type(own.reserve(KEY, Limits(requests_per_minute=10), 0)) for _ in range(20))
+        assert found[Reservation] == share
+
+
+def test_a_request_larger_than_the_share_is_admitted_alone() -> None:
+    own = OwnLimits(Clock())
+    own.share_among(4)
+    assert isinstance(own.reserve(KEY, Limits(tokens_per_minute=100), 100), Reservation)
+    found = own.reserve(KEY, Limits(tokens_per_minute=100), 1)
+    assert isinstance(found, Exceeded)
+    assert found.limit is Limit.TOKENS
+
+
+def test_what_is_expected_of_a_request_is_its_text_and_its_answer_and_never_more_than_the_limit() -> None:
+    assert expected_tokens(Limits(), body_bytes=400, output_tokens=OUTPUT_TOKENS) == 100 + OUTPUT_TOKENS
+    assert expected_tokens(Limits(tokens_per_minute=50), body_bytes=400, output_tokens=9) == 50
