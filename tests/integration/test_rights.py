@@ -153,7 +153,8 @@ async def test_ext_authz_reads_no_secret_and_nothing_of_people_or_the_books(data
             if not await refused(connection, f"SELECT * FROM {schema}.{table}")
         }
         assert readable == {
-            *("accounts.key_changes", "catalog.models", "catalog.model_aliases", "catalog.prices", "catalog.revisions"),
+            *("accounts.key_changes", "accounts.live_authorizers"),
+            *("catalog.models", "catalog.model_aliases", "catalog.prices", "catalog.revisions"),
             *("catalog.routes", "catalog.served", "catalog.terms", "catalog.term_prices"),
         }
         assert await refused(connection, "SELECT credential FROM catalog.providers")
