@@ -14,13 +14,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from bench.bare_envoy import bootstrap
 from bench.load import Load, Sample, run_load
-from bench.processes import cpu_s, find_pid, tollgate_up
+from bench.processes import RunningStack, cpu_s, find_pid, tollgate_up
 from local_stack.envoy import running_envoy
 from local_stack.ports import free_port
 
@@ -77,6 +78,19 @@ async def measure(
     }
 
 
+async def limited_key(stack: RunningStack) -> str:
+    """A key with limits that are asked about with every request and that none of these reaches."""
+    url = f"{stack.control_plane_url}/api/v1/orgs/org_demo/keys"
+    limits = dict.fromkeys(("requests_per_minute_max", "tokens_per_minute_max", "concurrency_max"), 1_000_000_000)
+    headers = {"Authorization": f"Bearer {stack.operator_token}"}
+    async with (
+        aiohttp.ClientSession(raise_for_status=True) as session,
+        session.post(url, json={"name": "bench", **limits}, headers=headers) as response,
+    ):
+        key: str = (await response.json())["key"]
+        return key
+
+
 async def run(arguments: argparse.Namespace) -> None:
     """Start the candidates, measure, print."""
     async with AsyncExitStack() as running:
@@ -93,6 +107,12 @@ async def run(arguments: argparse.Namespace) -> None:
             Candidate("bare Envoy", envoy_port, authorization, (bare_pid,)),
             Candidate("Tollgate, data path", stack.gateway_port, authorization, stack.data_path),
             Candidate("Tollgate, everything", stack.gateway_port, authorization, stack.everything),
+            Candidate(
+                "Tollgate, everything, key with limits",
+                stack.gateway_port,
+                {"Authorization": f"Bearer {await limited_key(stack)}"},
+                stack.everything,
+            ),
         ]
         results = {
             concurrency: await measure(

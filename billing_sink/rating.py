@@ -24,13 +24,15 @@ from typing import Final
 from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.prices import PriceBook, UnknownPriceError
 from gateway_core.contract import Cluster, provider_of_cluster
-from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Dialect, Endpoint
+from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Endpoint
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import Charge, UnpricedError, UnpricedTierError, UnusablePriceError, billable, charge
-from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError, parse_usage
+from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError, is_last_word, parse_usage
 from gateway_core.usage import (
+    BYTES_PER_TOKEN,
+    HTTP_OK,
     STANDARD,
     InvalidTierError,
     Meter,
@@ -40,10 +42,8 @@ from gateway_core.usage import (
     service_tier,
 )
 
-BYTES_PER_TOKEN: Final = 4
 FRAME_BYTES: Final = 400
 """What a provider wraps around the text of one event; the dialects seen in tests take 150 to 350 bytes."""
-HTTP_OK: Final = range(200, 300)
 ANSWERS_MAX: Final = 2
 """A model reads and writes no more than it can, once. Twice as much is let pass, since a catalogue may be behind the provider."""
 ANSWERS_MAX_WITH_REFERENCES: Final = 20
@@ -177,8 +177,7 @@ def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, Us
     else:
         usage = parse_usage(dialect, line.usage_first, line.usage_last, tier=tier)
         reported, served_at = dict(usage.counts), usage.service_tier
-        # Anthropic reports the input when a stream begins and the output when it ends.
-        if not (dialect is Dialect.ANTHROPIC and asked.stream and line.usage_last is None):
+        if is_last_word(dialect, stream=asked.stream, last=line.usage_last):
             return usage, UsageSource.PROVIDER
     output = max(reported.get(Meter.OUTPUT, 0), delivered)
     for bound in (asked.max_output_tokens, line.grant.max_tokens if line.grant else None):

@@ -12,7 +12,6 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, Counter
 
 from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
-from ext_authz.ended_requests import EndedRequests
 from ext_authz.keys import KeyCache
 from ext_authz.limiter import Limiter
 from ext_authz.own_limits import OwnLimits
@@ -20,6 +19,7 @@ from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
 from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.redis_limits import RedisLimits
+from ext_authz.running_requests import WORKERS, RunningRequests
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.settings import Settings
 from ext_authz.slices import Slices
@@ -104,10 +104,9 @@ async def serve(settings: Settings, log: Logger) -> None:
             registry=registry,
             log=log,
         )
+        running = RunningRequests(limiter, monotonic=monotonic, registry=registry)
         address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
-        server = await start_server(
-            service, EndedRequests(limiter), address, settings.tls, checks_max=settings.checks_max
-        )
+        server = await start_server(service, running, address, settings.tls, checks_max=settings.checks_max)
         stale = asyncio.Event()
         try:
             async with (
@@ -121,6 +120,8 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(_report(keys, uptake, authorizers, limiter, foreign, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
                 group.create_task(slices.give_back(), name="give_back")
+                for _ in range(WORKERS):
+                    group.create_task(running.work(), name="note_running_requests")
                 group.create_task(_put_away(slices), name="put_away")
         finally:
             await server.stop(grace=1.0)

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ext_authz.own_limits import OwnLimits
 from ext_authz.redis_limits import LimitsTrouble
-from ext_authz.reservations import Exceeded, Limit, Reservation
+from ext_authz.reservations import Exceeded, Limit, Reservation, Told
 from gateway_core.clock import Monotonic
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.limits import Limits
@@ -31,7 +31,7 @@ class SharedLimits(Protocol):
     async def keep(self, key_id: KeyId, request_id: RequestId) -> None:
         """A request is still open."""
 
-    async def finish(self, key_id: KeyId, request_id: RequestId, *, at: int, expected: int, tokens: int) -> None:
+    async def finish(self, told: Told) -> None:
         """A request is over, and has used so many tokens."""
 
 
@@ -80,23 +80,21 @@ class Limiter:
             self._refused.labels(found.limit).inc()
         return found
 
-    async def keep(self, key_id: KeyId, request_id: RequestId) -> None:
-        """A request is still open."""
+    async def note(self, told: Told) -> bool:
+        """A request still runs, or is over. False if nobody can be told now."""
+        if self._shared is None:
+            return True
         if (shared := self._reachable()) is None:
-            return
+            return False
         try:
-            await shared.keep(key_id, request_id)
+            if told.is_over:
+                await shared.finish(told)
+            else:
+                await shared.keep(told.key_id, told.request_id)
         except LimitsTrouble as error:
             self._leave_alone(error)
-
-    async def finish(self, key_id: KeyId, request_id: RequestId, *, at: int, expected: int, tokens: int) -> None:
-        """A request is over. If nobody can be told, it is given up when its time is over."""
-        if (shared := self._reachable()) is None:
-            return
-        try:
-            await shared.finish(key_id, request_id, at=at, expected=expected, tokens=tokens)
-        except LimitsTrouble as error:
-            self._leave_alone(error)
+            return False
+        return True
 
     async def _reserve(
         self, key_id: KeyId, request_id: RequestId, limits: Limits, tokens: int

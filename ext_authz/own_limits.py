@@ -59,10 +59,10 @@ class OwnLimits:
         now = int(self._monotonic())
         used = self._used.setdefault(key_id, _Used())
         self._used.move_to_end(key_id)
-        if len(self._used) > KEYS_MAX:
-            self._used.popitem(last=False)
+        self._forget_others(now)
         used.forget_before(now - WINDOW_S + 1)
         requests_max, tokens_max = self._share(limits.requests_per_minute), self._share(limits.tokens_per_minute)
+        limits = Limits(requests_max, tokens_max)
         if tokens_max is not None:
             tokens = min(tokens, tokens_max)
         requests, all_tokens = sum(each.requests for each in used.seconds), sum(each.tokens for each in used.seconds)
@@ -78,6 +78,15 @@ class OwnLimits:
         used.seconds[-1].requests += 1
         used.seconds[-1].tokens += tokens
         return Reservation(tokens, now, Room(limits, requests + 1, all_tokens + tokens, renews_in_s))
+
+    def _forget_others(self, now: int) -> None:
+        """Those who were asked for longest ago, if nothing of them counts or there are too many. The newest is never among them."""
+        while len(self._used) > 1:
+            oldest = next(iter(self._used.values()))
+            counts = oldest.seconds and oldest.seconds[-1].at > now - WINDOW_S
+            if counts and len(self._used) <= KEYS_MAX:
+                break
+            self._used.popitem(last=False)
 
     def _share(self, limit: int | None) -> int | None:
         return None if limit is None else max(1, limit // self._processes)

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from ext_authz.reservations import Exceeded, Limit, Reservation, Room
+from ext_authz.reservations import Exceeded, Limit, Reservation, Room, Told
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.limits import WINDOW_S, Limits
 
@@ -67,9 +67,11 @@ class RedisLimits:
         """A request is still open."""
         await self._keep(keys=_keys(key_id), args=[request_id, self._open_s])
 
-    async def finish(self, key_id: KeyId, request_id: RequestId, *, at: int, expected: int, tokens: int) -> None:
+    async def finish(self, told: Told) -> None:
         """A request is over, and has used so many tokens. Told again, nothing changes."""
-        await self._finish(keys=_keys(key_id), args=[request_id, at, expected, tokens, self._window_s])
+        await self._finish(
+            keys=_keys(told.key_id), args=[told.request_id, told.at, told.expected, told.tokens, self._window_s]
+        )
 
     async def close(self) -> None:
         """Give the connections back."""

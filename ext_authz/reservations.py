@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from gateway_core.ids import KeyId, RequestId
 from gateway_core.limits import Limits
-
-BYTES_PER_TOKEN: Final = 4
-"""A usual text. A guess is enough here, for it is put right when the request is over."""
+from gateway_core.usage import BYTES_PER_TOKEN
 
 OUTPUT_TOKENS: Final = 1024
 """What an answer is expected to have if the client names no bound."""
@@ -59,8 +58,27 @@ class Exceeded:
     room: Room
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is heard of a request that has a reservation.
+
+    Attributes:
+        is_over: else it still runs.
+        at: the second in which it counts.
+        expected: tokens that it counts as.
+        tokens: what it has used, if it is over.
+    """
+
+    key_id: KeyId
+    request_id: RequestId
+    is_over: bool
+    at: int
+    expected: int
+    tokens: int
+
+
 def expected_tokens(limits: Limits, *, body_bytes: int, output_tokens: int) -> int:
-    """How many tokens a request will about read and write.
+    """How many tokens a request will about read and write: a guess, put right when it is over.
 
     No more than the whole limit: a request that is larger than that is admitted when nothing else counts.
     """

@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
 from ext_authz.decision import Admitted, Output, Refused, decide
-from ext_authz.ended_requests import METHOD as FOLLOW
-from ext_authz.ended_requests import SERVICE as ACCESS_LOG_SERVICE
-from ext_authz.ended_requests import EndedRequests
 from ext_authz.keys import KeyCache
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
-from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Limit, expected_tokens
+from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Limit, Told, expected_tokens
+from ext_authz.running_requests import METHOD as FOLLOW
+from ext_authz.running_requests import SERVICE as ACCESS_LOG_SERVICE
+from ext_authz.running_requests import RunningRequests
 from ext_authz.slices import Payer, Slices
 from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
@@ -53,6 +53,12 @@ BEHIND_S_MAX: Final = 0.5
 """How long a request waits for the revision that its route is of."""
 
 _SERVICE = "envoy.service.auth.v3.Authorization"
+
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),
+    # Envoy asks now and then whether this process is still there; more often than gRPC would stand.
+    ("grpc.http2.max_ping_strikes", 0),
+)
 
 
 class OfferSource(Protocol):
@@ -136,7 +142,7 @@ class Authorization:
         return render_decision(decision)
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
-        decision = await self._decide_but_for_the_balance(attempt, await self._find_key(attempt))
+        decision = await self._decide_but_for_limits_and_money(attempt, await self._find_key(attempt))
         if isinstance(decision, Refused):
             return decision
         self._uses.note(decision.key.key_id, self._now())
@@ -158,9 +164,11 @@ class Authorization:
             return Refused(limit_exceeded(found), decision.key, room=found.room)
         try:
             paid = await self._pay(attempt, decision, output)
-        except Trouble:
+        except Exception:
             # Envoy gets no grant, so it will not say that the request is over.
-            await self._limiter.finish(key_id, attempt.request_id, at=found.at, expected=found.tokens, tokens=0)
+            await self._limiter.note(
+                Told(key_id, attempt.request_id, is_over=True, at=found.at, expected=found.tokens, tokens=0)
+            )
             raise
         if isinstance(paid, Refused):
             return replace(paid, reservation=found, room=found.room)
@@ -194,7 +202,7 @@ class Authorization:
             case _:
                 return decision.holding(held)
 
-    async def _decide_but_for_the_balance(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
+    async def _decide_but_for_limits_and_money(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""
         deadline_s = self._monotonic() + BEHIND_S_MAX
         while True:
@@ -225,7 +233,7 @@ def limit_exceeded(found: Exceeded) -> ApiError:
 
 
 async def start_server(
-    service: Authorization, ended: EndedRequests, address: str, tls: TlsFiles, *, checks_max: int
+    service: Authorization, running: RunningRequests, address: str, tls: TlsFiles, *, checks_max: int
 ) -> grpc.aio.Server:
     """Serve Envoy on `host:port`; more than `checks_max` checks at once are refused, which it answers with 503.
 
@@ -233,14 +241,14 @@ async def start_server(
         RuntimeError: the address cannot be bound.
         OSError: a file of the certificates cannot be read.
     """
-    server = grpc.aio.server(maximum_concurrent_rpcs=checks_max, options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(maximum_concurrent_rpcs=checks_max, options=_OPTIONS)
     handler = grpc.unary_unary_rpc_method_handler(
         only_for(Peer.ENVOY, service.check),
         request_deserializer=CheckRequest.FromString,
         response_serializer=CheckResponse.SerializeToString,
     )
     follower = grpc.stream_unary_rpc_method_handler(
-        only_for(Peer.ENVOY, ended.follow),
+        only_for(Peer.ENVOY, running.follow),
         request_deserializer=StreamAccessLogsMessage.FromString,
         response_serializer=StreamAccessLogsResponse.SerializeToString,
     )

@@ -68,6 +68,11 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None, *, tier: 
     return Usage({meter: count for meter, count in counts.items() if count}, service_tier(served_at))
 
 
+def is_last_word(dialect: Dialect, *, stream: bool, last: str | None) -> bool:
+    """Whether a usage is all that an answer used. Anthropic reports the input when a stream begins and the output when it ends."""
+    return not (dialect is Dialect.ANTHROPIC and stream and last is None)
+
+
 Fields = Mapping[str, "Fields | None"]
 """What is known of an object: fields that are read or known to be inside another one, and objects with such fields."""
 

@@ -10,6 +10,13 @@ MAX_TOKENS: Final = 1_000_000_000
 """A count above this is a fault of the provider, not a bill."""
 
 
+BYTES_PER_TOKEN: Final = 4
+"""Of a usual text, where nobody has counted."""
+
+HTTP_OK: Final = range(200, 300)
+"""Only an answer with such a status has used anything."""
+
+
 class Meter(StrEnum):
     """Things that are counted and priced. Disjoint: no token is in two of them.
 

@@ -47,7 +47,13 @@ def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
     return {
         **_replicas(Cluster.EXT_AUTHZ, endpoints),
         "typed_extension_protocol_options": {
-            _OPTIONS: typed(_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
+            _OPTIONS: typed(
+                _OPTIONS,
+                # One that keeps silent is left, also by what is never answered: the word that requests are over.
+                explicit_http_config={
+                    "http2_protocol_options": {"connection_keepalive": {"interval": "5s", "timeout": "3s"}}
+                },
+            )
         },
         **_mutual_tls(Peer.EXT_AUTHZ),
     }

@@ -5,8 +5,8 @@
 -- ARGV: request id; requests and tokens per minute and requests at once, each -1 for no limit; tokens that the request is expected
 -- to use; seconds after which it is given up unless it is heard of; seconds over which requests and tokens are counted, the one that has
 -- begun among them.
--- Returns: which limit is in the way (0 none, 1 requests, 2 tokens, 3 at once); seconds after which it no longer is; the present
--- second; requests and tokens that count; seconds until the oldest of them no longer count.
+-- Returns: which limit is in the way (0 none, 1 requests, 2 tokens, 3 at once); seconds after which it no longer is; the second
+-- in which the request counts; requests and tokens that count; seconds until the oldest of them no longer count.
 local used_key, open_key, request_id = KEYS[1], KEYS[2], ARGV[1]
 local requests_max, tokens_max, open_max = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local tokens, kept_s, window_s = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -24,13 +24,14 @@ for i = 1, #fields, 2 do
   end
 end
 
-local function answer(limit, wait_s)
-  return {limit, wait_s, now, total.r, total.t, oldest + window_s - now}
+local function answer(limit, wait_s, at)
+  return {limit, wait_s, at or now, total.r, total.t, oldest + window_s - now}
 end
 
 redis.call('ZREMRANGEBYSCORE', open_key, '-inf', now)
--- Asked again by an Envoy that got no answer: it is admitted already.
-if redis.call('ZSCORE', open_key, request_id) then return answer(0, 0) end
+-- Asked again by an Envoy that got no answer: it is admitted already, and counts when it did.
+local given_up_at = redis.call('ZSCORE', open_key, request_id)
+if given_up_at then return answer(0, 0, tonumber(given_up_at) - kept_s) end
 
 -- The seconds until so much no longer counts that the request fits, if all of a kind that is used counts against a maximum.
 local function wait_s(kind, more, most)

@@ -1,10 +1,12 @@
 """Limits of keys: kept by two processes of ext_authz together, told in headers, given back when a request is over."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -16,6 +18,7 @@ from tests.support.stack import Stack, add_model, eventually, running_stack, wai
 
 CHAT = "/v1/chat/completions"
 MODEL = "limited-model"
+MILLISECOND = timedelta(milliseconds=1)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -136,29 +139,24 @@ async def test_tokens_count_as_they_were_used_once_a_request_is_over(
 
 async def test_never_more_run_at_once_than_may_and_all_that_may_do(pair: Stack, session: aiohttp.ClientSession) -> None:
     who = await customer(pair, "narrow", session, concurrency_max=3)
-    running = most = 0
-
-    async def ask() -> int:
-        nonlocal running, most
-        body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "[[sim latency_ms=300]]"}]}
-        headers = {"Authorization": f"Bearer {who.key}"}
-        async with session.post(pair.url + CHAT, json=body, headers=headers) as response:
-            if response.status != 200:
-                return response.status
-            running += 1
-            most = max(most, running)
-            # It is over for the gateway when its last byte has been sent, which is before it is read here.
-            running -= 1
-            await response.read()
-        return 200
-
-    statuses = Counter(await asyncio.gather(*(ask() for _ in range(30))))
-    assert statuses == {200: 3, 429: 27}
+    answers = await asyncio.gather(*(who.ask("latency_ms=300", stream=True) for _ in range(30)))
+    assert Counter(status for status, _, _ in answers) == {200: 3, 429: 27}
     began = time.monotonic()
-    served = 0
     while time.monotonic() - began < 3:
-        served += Counter(await asyncio.gather(*(ask() for _ in range(6))))[200]
-    assert served >= 15
+        answers += await asyncio.gather(*(who.ask("latency_ms=100", stream=bool(n % 2)) for n in range(6)))
+    served = [headers["x-request-id"] for status, headers, _ in answers if status == 200]
+    assert len(served) >= 30
+    for request_id in served:
+        await pair.request_row(request_id)
+    async with pair.database() as database:
+        rows = await database.fetch(
+            "SELECT started_at, started_at + duration_ms * interval '1 ms' AS ended_at FROM billing.requests"
+            " WHERE key_id = 'key_narrow' AND outcome = 'settled'"
+        )
+    # What the log says to the millisecond: one that ends and one that begins in the same are not at once.
+    changes = sorted([(row["ended_at"], -1) for row in rows] + [(row["started_at"] + MILLISECOND, 1) for row in rows])
+    running = list(itertools.accumulate(change for _, change in changes))
+    assert max(running) == 3
 
 
 async def test_who_asks_one_after_the_other_is_never_too_many(pair: Stack, session: aiohttp.ClientSession) -> None:
@@ -176,6 +174,40 @@ async def test_a_client_that_leaves_gives_its_place_back(pair: Stack, session: a
         return (await who.ask())[0] == 200
 
     await eventually(is_served, deadline_s=2)
+
+
+async def test_a_long_request_counts_as_long_as_it_runs_and_one_whose_envoy_has_died_for_half_a_minute(
+    pair: Stack, session: aiohttp.ClientSession
+) -> None:
+    long = await customer(pair, "long", session, concurrency_max=1)
+    orphan = await customer(pair, "orphan", session, concurrency_max=1)
+
+    async def runs(who: Customer, seconds: int) -> asyncio.Task[object]:
+        task = asyncio.create_task(who.ask(f"output_tokens={seconds} token_delay_ms=1000", stream=True))
+        await asyncio.sleep(0.3)
+        assert (await who.ask())[0] == 429
+        return task
+
+    running = await runs(long, 38)
+    await asyncio.sleep(35)
+    assert (await long.ask())[0] == 429
+    await running
+    assert (await long.ask())[0] == 200
+
+    died = await runs(orphan, 60)
+    pair.kill("envoy")
+    with pytest.raises(aiohttp.ClientError):
+        await died
+
+    async def is_served() -> bool:
+        try:
+            return (await orphan.ask())[0] == 200
+        except aiohttp.ClientError:
+            return False
+
+    began = time.monotonic()
+    await eventually(is_served, deadline_s=45)
+    assert time.monotonic() - began > 15
 
 
 async def test_official_clients_wait_and_try_again(pair: Stack, session: aiohttp.ClientSession) -> None:

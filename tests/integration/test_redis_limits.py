@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from ext_authz.redis_limits import LimitsTrouble, RedisLimits
-from ext_authz.reservations import Exceeded, Limit, Reservation
+from ext_authz.reservations import Exceeded, Limit, Reservation, Told
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.limits import Limits
 from local_stack.valkey import running_valkey
@@ -45,7 +45,7 @@ async def refused(limits: RedisLimits, number: int, most: Limits, tokens: int = 
 
 
 async def finish(limits: RedisLimits, number: int, found: Reservation, tokens: int) -> None:
-    await limits.finish(KEY, RequestId(f"request {number}"), at=found.at, expected=found.tokens, tokens=tokens)
+    await limits.finish(Told(KEY, RequestId(f"request {number}"), True, found.at, found.tokens, tokens))
 
 
 async def test_of_many_requests_at_once_over_two_processes_just_as_many_pass_as_the_limit_says(
@@ -79,6 +79,17 @@ async def test_a_request_that_is_asked_about_twice_counts_once(empty: SecretStr)
     for _ in range(3):
         assert (await reserved(limits, 1, most, tokens=5)).room.requests == 1
     assert (await reserved(limits, 2, most, tokens=5)).room.tokens == 10
+    await limits.close()
+
+
+async def test_a_request_that_was_asked_about_twice_is_put_right_where_it_counts(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty), Limits(tokens_per_minute=1000)
+    first = await reserved(limits, 1, most, tokens=600)
+    await asyncio.sleep(1.1)
+    again = await reserved(limits, 1, most, tokens=600)
+    assert again.at == first.at
+    await finish(limits, 1, again, tokens=100)
+    assert (await reserved(limits, 2, most, tokens=0)).room.tokens == 100
     await limits.close()
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.offers import Offer, Offers, PricedDeployment
-from ext_authz.reservations import Exceeded, Limit, Reservation, Room
+from ext_authz.reservations import Exceeded, Limit, Reservation, Room, Told
 from ext_authz.slices import Payer
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.budgets import AllHeld, Exhausted
@@ -155,10 +155,10 @@ class Tally:
         assert key_id == KEY.key_id
         assert request_id in self.open
 
-    async def finish(self, key_id: KeyId, request_id: RequestId, *, at: int, expected: int, tokens: int) -> None:
+    async def finish(self, told: Told) -> None:
         """It is over."""
-        assert (key_id, at, tokens) == (KEY.key_id, 1_700_000_000, 0)
-        assert self.open.pop(request_id) == expected
+        assert (told.key_id, told.at, told.tokens) == (KEY.key_id, 1_700_000_000, 0)
+        assert self.open.pop(told.request_id) == told.expected
 
 
 class Purse:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ext_authz.ended_requests import Told, parse_entry
+from ext_authz.reservations import Told
+from ext_authz.running_requests import parse_entry
 from gateway_core.contract import GrantField, Metadata
 from wire.access_log_pb2 import AccessLogType, HTTPAccessLogEntry
 
@@ -44,6 +45,8 @@ def entry(
             200,
             42,
         ),
+        # A stream that ended early: what it would have used counts, not what it said when it began.
+        ("messages", {Metadata.USAGE_FIRST: '{"input_tokens": 30, "output_tokens": 1}'}, 200, 1200),
         ("chat", {}, 200, 1200),
         ("chat", {Metadata.USAGE_FIRST: "not JSON"}, 200, 1200),
         ("chat", {Metadata.USAGE_FIRST: '{"prompt_tokens": 1, "completion_tokens": 1, "unheard_of": 7}'}, 200, 1200),
@@ -54,7 +57,7 @@ def entry(
 def test_a_request_that_is_over_used_what_the_provider_counts_or_what_was_expected(
     endpoint: str, usage: dict[str, str], status: int, tokens: int
 ) -> None:
-    told = entry({Metadata.REQUEST: {"endpoint": endpoint}, **usage}, status=status)
+    told = entry({Metadata.REQUEST: {"endpoint": endpoint, "stream": True}, **usage}, status=status)
     found = parse_entry(told)
     assert found is not None
     assert (found.key_id, found.request_id, found.is_over, found.at, found.expected, found.tokens) == (
