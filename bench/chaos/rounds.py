@@ -26,6 +26,9 @@ SCARCE_USD: Final = "0.003"
 """Some 35 requests at once, and far too little for a slice."""
 
 
+BEYOND_REACH: Final = 1_000_000_000
+
+
 class KilledTooManyError(AssertionError):
     """A process ended that nobody had killed."""
 
@@ -37,7 +40,7 @@ class Customers:
     Attributes:
         wealthy: spends slices that last.
         playing: the same with play money.
-        modest: spends slices that are used up quickly.
+        modest: spends slices that are used up quickly, with a key whose limits are counted and never reached.
         scarce: near the end of its money; each of its requests has a hold of its own.
     """
 
@@ -57,9 +60,20 @@ class Customers:
         return cls(
             wealthy=Customer("org_wealthy", await stack.make_key("wealthy", balance="1000")),
             playing=Customer("org_playing", await stack.make_key("playing", balance="1", mode=Mode.TEST)),
-            modest=Customer("org_modest", await stack.make_key("modest", balance="2")),
+            modest=Customer("org_modest", await _with_limits(stack, "modest", balance="2")),
             scarce=Customer("org_scarce", await stack.make_key("scarce", balance=SCARCE_USD)),
         )
+
+
+async def _with_limits(stack: Stack, name: str, *, balance: str) -> str:
+    key = await stack.make_key(name, balance=balance)
+    async with stack.database() as database:
+        await database.execute(
+            "UPDATE accounts.api_keys SET requests_per_minute_max = $2, tokens_per_minute_max = $2, concurrency_max = $2"
+            " WHERE key_id = $1",
+            *(f"key_{name}", BEYOND_REACH),
+        )
+    return key
 
 
 @dataclass(frozen=True, slots=True)
