@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_stack.data_directory import DataDirectory
-from local_stack.instances import instances
+from local_stack.instances import instance, instances
 from local_stack.ports import replicas_of
 from local_stack.secret_files import write_private
-from local_stack.tollgate_services import HOST, Keys, Servers
+from local_stack.tollgate_services import HOST, REPLICATED, Keys, Servers
 
 
 class NotRunningError(RuntimeError):
@@ -35,6 +35,8 @@ class Endpoints:
     simulator_url: str
     """Where requests to it begin, for the base URL of a provider."""
     spool_dir: str
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)
+    """Of every instance of our services, by its name."""
     pids: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
@@ -79,4 +81,9 @@ def endpoints(directory: DataDirectory, ports: Mapping[str, int], keys: Keys, st
         envoy_admin_url=f"http://{HOST}:{ports['envoy_admin']}",
         simulator_url=f"http://{HOST}:{ports['simulator']}/v1",
         spool_dir=str(directory.spool),
+        metrics_urls={
+            instance(service, number): f"http://{HOST}:{ports[instance(f'{service}_metrics', number)]}/metrics"
+            for service in REPLICATED
+            for number in range(1, replicas_of(ports) + 1)
+        },
     )
