@@ -17,6 +17,7 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Resolve
 from control_plane.catalog.model import Catalog
+from control_plane.circumstances import Circumstances
 from control_plane.oidc.issuer_client import IssuerClient
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
@@ -78,6 +79,16 @@ class Services:
     configuration_check: ConfigurationCheck
     workbench: Workbench
     operation_waiters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPERATION_WAITERS_MAX))
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """What bodies are judged by now."""
+        return Circumstances(
+            now=self.now(),
+            private_providers_allowed=self.private_providers_allowed,
+            private_webhooks_allowed=self.private_webhooks_allowed,
+            issuers=self.issuers.keys(),
+        )
 
 
 SERVICES: Final = web.AppKey("services", Services)

@@ -158,7 +158,7 @@ async def _perform(caller: Caller, call: Call, aside: Aside) -> KeptAnswer:
     if query is not None:
         arguments["query"] = query
     if operation.body is not None:
-        arguments["body"] = await parse_body(call.body, operation.body, aside)
+        arguments["body"] = await parse_body(call.body, operation.body, aside, call.services.circumstances)
     if operation.prepare is not None:
         await operation.prepare(call, **arguments)
     if operation.in_transaction:
