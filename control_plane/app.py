@@ -49,8 +49,9 @@ from control_plane.xds.postgres_nodes import PostgresNodes
 from control_plane.xds.server import AggregatedDiscovery, start_server
 from control_plane.xds.translate import Translator
 from gateway_core.clock import monotonic, utc_now
+from gateway_core.connections import Bounds
 from gateway_core.contract import Channel, Service
-from gateway_core.health import serving
+from gateway_core.health import serving, serving_health
 from gateway_core.ids import new_id
 from gateway_core.logs import Logger
 from gateway_core.postgres import Listener, Trouble, connect_pool
@@ -124,6 +125,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             require_verified_email=settings.require_verified_email,
             private_providers_allowed=settings.private_providers_allowed,
             private_webhooks_allowed=settings.private_webhooks_allowed,
+            trusted_proxies=settings.trusted_proxies,
             resolve=resolve_host,
             body_s=BODY_S,
             now=utc_now,
@@ -133,15 +135,23 @@ async def serve(settings: Settings, log: Logger) -> None:
             configuration_check=ConfigurationCheck(settings),
             workbench=Workbench(workbench_threads),
         )
-        app = make_app(
-            services,
-            ready=lambda: None if cache.snapshot else "the catalogue has not been read yet",
-            registry=registry,
+        app = make_app(services, registry=registry)
+        bounds = Bounds(
+            per_address_max=settings.control_plane_connections_per_address_max, many_behind=settings.trusted_proxies
         )
 
         try:
             async with (
-                serving(app, settings.control_plane_host, settings.control_plane_port, registry=registry),
+                serving(
+                    app, settings.control_plane_host, settings.control_plane_port, registry=registry, bounds=bounds
+                ),
+                serving_health(
+                    settings.control_plane_metrics_host,
+                    settings.control_plane_metrics_port,
+                    lambda: None if cache.snapshot else "the catalogue has not been read yet",
+                    registry,
+                    counts_connections=False,
+                ),
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(watcher.listen(), name="catalog_listener")

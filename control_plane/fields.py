@@ -1,11 +1,14 @@
 """Types of fields that several bodies share. What they admit, Postgres can keep. Pure."""
 
 import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.config import JsonDict
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from control_plane.accounts.mail import is_mail_address
 from gateway_core.money import InvalidAmountError, parse_usd
@@ -24,6 +27,36 @@ class Body(BaseModel):
     """What an operation reads: nothing more than it knows."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PartFault:
+    """What is wrong with a part of a value.
+
+    Attributes:
+        steps: to the part, from the value.
+    """
+
+    steps: tuple[int | str, ...]
+    detail: str
+
+
+def refuse_parts(faults: Sequence[PartFault]) -> None:
+    """For a validator: pass only a value without faults.
+
+    Raises:
+        ValidationError: each of them, where it stands. Whoever validates what the value is in tells them among its own.
+    """
+    if faults:
+        raise ValidationError.from_exception_data(
+            "parts",
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError("part", "{detail}", {"detail": fault.detail}), loc=fault.steps, input=None
+                )
+                for fault in faults
+            ],
+        )
 
 
 def _email(text: str) -> str:

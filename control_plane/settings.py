@@ -9,6 +9,7 @@ from control_plane.accounts.mail import Relay, Tls, is_mail_address
 from control_plane.catalog.model import check_base_url
 from control_plane.oidc.issuers import IssuerSettings, is_allowed_url
 from gateway_core.contract import REQUEST_S_MAX
+from gateway_core.networks import Networks
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings, TlsFiles
 
 MIB: Final = 1024 * 1024
@@ -28,6 +29,11 @@ class Settings(SealingSettings):
 
     control_plane_host: str = "127.0.0.1"
     control_plane_port: int = 8081
+    control_plane_metrics_host: str = "127.0.0.1"
+    control_plane_metrics_port: int = 9101
+    control_plane_connections_per_address_max: int = Field(default=64, ge=1, le=512)
+    # Whose word for where a request comes from is taken, by the API and by Envoy; nobody's.
+    trusted_proxies: Networks = ()
     # How links in mails and redirect URIs begin; empty: the address above.
     public_url: str = ""
     # Counts log-in attempts for all replicas together; without it each process counts for itself.

@@ -21,7 +21,7 @@ class Attempt:
     """One request that wants to pass.
 
     Attributes:
-        address: the other end of the client's connection.
+        address: the other end of the client's connection; what a trusted proxy says it is, where Envoy knows one.
         credential: the key as the client sent it, or None. Hidden in repr.
         mode: of the route that was chosen for it; that of the key has to be the same.
         model: None on endpoints without one.
@@ -73,7 +73,7 @@ def parse_check(request: CheckRequest) -> Attempt:
         raise MalformedCheckError("a request without a model")
     return Attempt(
         request_id=RequestId(headers[Header.REQUEST_ID]),
-        address=request.attributes.source.address.socket_address.address,
+        address=headers.get(Header.CLIENT_ADDRESS) or request.attributes.source.address.socket_address.address,
         credential=credential_of(headers),
         mode=_mode(fields[RequestField.MODE].string_value),
         endpoint=endpoint,

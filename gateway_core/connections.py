@@ -5,14 +5,27 @@ the first one nor the number of connections; both are bounded here, around its p
 """
 
 import asyncio
+from collections import Counter as Multiset
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from gateway_core.networks import Address, Network, is_in_any, parse_address
+
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_V6_PREFIX: Final = 64
+"""Whoever has one IPv6 address has all that begin like it."""
+
+_CROWDED_TEXT: Final = "Too many connections from this address. Close some, or use one for many requests.\n"
+_CROWDED_ANSWER: Final = (
+    "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
+    f"Content-Length: {len(_CROWDED_TEXT)}\r\nConnection: close\r\n\r\n{_CROWDED_TEXT}"
+).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +35,15 @@ class Bounds:
     Attributes:
         connections_max: those beyond are closed at once. Well below the 1024 descriptors that a process usually has, of which
             the database and files take some.
+        per_address_max: the same of one address; those beyond are answered 429 and closed. None: as many as there may be.
+        many_behind: networks in which an address stands for many callers, such as a load balancer's. There is no bound for each.
         first_request_s: how long the first request line and its headers may take; the later ones have `idle_s`.
         idle_s: how long a connection may be kept between two requests.
     """
 
     connections_max: int = 512
+    per_address_max: int | None = None
+    many_behind: Sequence[Network] = ()
     first_request_s: float = 15.0
     idle_s: float = 75.0
 
@@ -35,6 +52,7 @@ class Cut(StrEnum):
     """Why we close a connection that is no use to anybody."""
 
     FULL = "full"
+    CROWDED = "crowded"
     SILENT = "silent"
 
 
@@ -45,9 +63,10 @@ class Door:
         self.server = server
         self.bounds = bounds
         self.present = 0
+        self._present_of: Multiset[Address] = Multiset()
         self._cut = Counter(
             "tollgate_http_connections_cut",
-            "HTTP connections closed because there were too many (full) or no request came (silent)",
+            "HTTP connections closed because there were too many (full), too many of one address (crowded), or no request came (silent)",
             ["reason"],
             registry=registry,
         )
@@ -61,10 +80,33 @@ class Door:
         """The protocol of a new connection."""
         return _Connection(self)
 
+    def enter(self, caller: Address) -> Cut | None:
+        """Take a place, or say why there is none."""
+        bounds = self.bounds
+        if self.present >= bounds.connections_max:
+            return Cut.FULL
+        is_crowded = bounds.per_address_max is not None and self._present_of[caller] >= bounds.per_address_max
+        if is_crowded and not is_in_any(caller, bounds.many_behind):
+            return Cut.CROWDED
+        self.present += 1
+        self._present_of[caller] += 1
+        return None
+
+    def leave(self, caller: Address) -> None:
+        """Give the place back."""
+        self.present -= 1
+        self._present_of[caller] -= 1
+        if not self._present_of[caller]:
+            del self._present_of[caller]
+
     def cut(self, transport: asyncio.Transport, reason: Cut) -> None:
         """Close a connection at once."""
         self._cut.labels(reason).inc()
-        transport.abort()
+        if reason is Cut.CROWDED:
+            transport.write(_CROWDED_ANSWER)
+            transport.close()
+        else:
+            transport.abort()
 
 
 class _Connection(asyncio.Protocol):
@@ -75,14 +117,16 @@ class _Connection(asyncio.Protocol):
         self._handler: asyncio.Protocol | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._tail = b""
+        self._caller: Address | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream's, as asked for
-        door = self._door
-        if door.present >= door.bounds.connections_max:
-            door.cut(transport, Cut.FULL)
+        door, caller = self._door, _caller(transport)
+        refusal = door.enter(caller)
+        if refusal is not None:
+            door.cut(transport, refusal)
             return
-        door.present += 1
+        self._caller = caller
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(door.bounds.first_request_s, door.cut, transport, Cut.SILENT)
         self._handler = door.server()
@@ -110,11 +154,20 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._spoken()
+        if self._caller is not None:
+            self._door.leave(self._caller)
         if self._handler is not None:
-            self._door.present -= 1
             self._handler.connection_lost(error)
 
     def _spoken(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _caller(transport: asyncio.Transport) -> Address:
+    """Whose connection it is, as far as can be told: of an IPv6 address only what comes from the network it is in."""
+    address = parse_address(transport.get_extra_info("peername")[0].partition("%")[0])
+    if isinstance(address, IPv6Address):
+        return IPv6Network((address, _V6_PREFIX), strict=False).network_address
+    return address

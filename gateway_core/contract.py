@@ -31,6 +31,8 @@ class Header:
     ROUTE: Final = "x-tg-route"
     PREPARED: Final = "x-tg-prepared"
     CLIENT_REQUEST_ID: Final = "x-tg-client-request-id"
+    CLIENT_ADDRESS: Final = "x-tg-client-address"
+    """For ext_authz alone: where the request comes from, where a trusted proxy may be in between. Absent without any."""
     INTERNAL_PREFIX: Final = "x-tg-"
     AUTHORIZATION: Final = "authorization"
     API_KEY: Final = "x-api-key"

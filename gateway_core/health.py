@@ -33,10 +33,7 @@ def always_ready() -> None:
 
 
 def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_ok) -> list[web.RouteDef]:
-    """`/livez` (this process answers), `/readyz` (503 with the reason until ready, then the role), `/metrics`."""
-
-    async def livez(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    """`/livez`, `/readyz` (503 with the reason until ready, then the role), `/metrics`: for operators, not for callers."""
 
     async def readyz(_request: web.Request) -> web.Response:
         missing = ready()
@@ -45,7 +42,16 @@ def health_routes(ready: Ready, registry: CollectorRegistry, role: Role = just_o
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
 
-    return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+    return [live_route(), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+
+
+def live_route() -> web.RouteDef:
+    """`/livez`: this process answers. Tells nothing else, so that anybody may ask."""
+
+    async def livez(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    return web.get("/livez", livez)
 
 
 @asynccontextmanager
@@ -96,10 +102,25 @@ async def serving(
 
 @asynccontextmanager
 async def serving_health(
-    host: str, port: int, ready: Ready, registry: CollectorRegistry, role: Role = just_ok
+    host: str,
+    port: int,
+    ready: Ready,
+    registry: CollectorRegistry,
+    role: Role = just_ok,
+    *,
+    counts_connections: bool = True,
 ) -> AsyncIterator[None]:
-    """Serve only the health routes while the block runs."""
+    """Serve only the health routes while the block runs.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on.
+        ready: what `/readyz` asks.
+        registry: what `/metrics` shows.
+        role: what a ready service answers.
+        counts_connections: whether the connections that the registry has are this server's; there can be one that counts.
+    """
     app = web.Application()
     app.add_routes(health_routes(ready, registry, role))
-    async with serving(app, host, port, registry=registry):
+    async with serving(app, host, port, registry=registry if counts_connections else None):
         yield

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_stack.data_directory import DataDirectory
-from local_stack.instances import instances
+from local_stack.instances import instance, instances
 from local_stack.ports import replicas_of
 from local_stack.secret_files import write_private
-from local_stack.tollgate_services import HOST, Keys, Servers, stripe_url
+from local_stack.tollgate_services import HOST, REPLICATED, Keys, Servers, stripe_url
 
 
 class NotRunningError(RuntimeError):
@@ -37,6 +37,8 @@ class Endpoints:
     stripe_url: str
     """Of the simulator's stand-in for Stripe, where its API and its checkout pages begin."""
     spool_dir: str
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)
+    """Of every instance of our services, by its name."""
     pids: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
@@ -82,4 +84,9 @@ def endpoints(directory: DataDirectory, ports: Mapping[str, int], keys: Keys, st
         simulator_url=f"http://{HOST}:{ports['simulator']}/v1",
         stripe_url=stripe_url(ports),
         spool_dir=str(directory.spool),
+        metrics_urls={
+            instance(service, number): f"http://{HOST}:{ports[instance(f'{service}_metrics', number)]}/metrics"
+            for service in REPLICATED
+            for number in range(1, replicas_of(ports) + 1)
+        },
     )

@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, int | None] = {
     "valkey": None,
     "clickhouse": None,
     "simulator": None,
+    "control_plane_metrics": None,
     "xds": None,
     "ext_authz": None,
     "ext_authz_metrics": None,
@@ -31,6 +32,7 @@ DEFAULTS: Mapping[str, int | None] = {
 
 PORTS_OF_EACH_INSTANCE = (
     "control_plane",
+    "control_plane_metrics",
     "xds",
     "ext_authz",
     "ext_authz_metrics",

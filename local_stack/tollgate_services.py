@@ -153,6 +153,8 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_GATEWAY_PORT": str(ports["gateway"]),
         "TOLLGATE_CONTROL_PLANE_HOST": HOST,
         "TOLLGATE_CONTROL_PLANE_PORT": own("control_plane"),
+        "TOLLGATE_CONTROL_PLANE_METRICS_HOST": HOST,
+        "TOLLGATE_CONTROL_PLANE_METRICS_PORT": own("control_plane_metrics"),
         "TOLLGATE_CONTROL_PLANE_ENDPOINTS": all_of("control_plane"),
         # The simulator is one, and a newcomer's own server on this machine.
         "TOLLGATE_PRIVATE_PROVIDERS_ALLOWED": "true",
@@ -254,9 +256,9 @@ class _Replica:
         return Service(
             self._named("control_plane"),
             _python("control_plane", environment=self.variables),
-            ready=self._is_ready("control_plane"),
+            ready=self._is_ready("control_plane_metrics"),
             needs=("postgres", "valkey", "seed_demo"),
-            ports=self._listens_on("control_plane", "xds"),
+            ports=self._listens_on("control_plane", "control_plane_metrics", "xds"),
             stop_stage=2,
         )
 

@@ -91,6 +91,7 @@ def env(data_dir: Path) -> None:
         "TOLLGATE_OPERATOR": found.operator_token,
         "TOLLGATE_SIMULATOR": found.simulator_url,
         "TOLLGATE_STRIPE": found.stripe_url,
+        "TOLLGATE_METRICS": found.metrics_urls["control_plane"],
     }
     for name, value in variables.items():
         typer.echo(f"export {name}={shlex.quote(value)}")

@@ -1,4 +1,4 @@
-"""The route table: `/v1/models` for clients, `/api/v1` from the declared operations, Stripe's webhook and health beside them."""
+"""The route table: `/v1/models` for clients, `/api/v1` from the declared operations, Stripe's webhook and a sign of life beside them."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -42,7 +42,7 @@ from control_plane.api.openapi import document
 from control_plane.api.operation import BODY_BYTES_MAX, OPERATIONS, PREFIX
 from control_plane.api.static_page import StaticPage
 from control_plane.api.stripe_webhook import StripeWebhook
-from gateway_core.health import Ready, health_routes
+from gateway_core.health import live_route
 
 OPERATION_MODULES = (
     auth,
@@ -73,7 +73,7 @@ OPERATION_MODULES = (
 )
 
 
-def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -> web.Application:
+def make_app(services: Services, *, registry: CollectorRegistry) -> web.Application:
     """The control plane's HTTP application."""
     app = web.Application(
         client_max_size=BODY_BYTES_MAX, middlewares=[error_middleware(services.log, services.random_bytes)]
@@ -112,7 +112,7 @@ def make_app(services: Services, *, ready: Ready, registry: CollectorRegistry) -
             *StripeWebhook(
                 *(services.pool, services.stripe_webhook_secret, registry, services.log), body_s=services.body_s
             ).routes(),
-            *health_routes(ready, registry),
+            live_route(),
         ]
     )
     return app

@@ -1,7 +1,7 @@
 """What handlers find in the application, by typed keys."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,7 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Resolve
 from control_plane.catalog.model import Catalog
+from control_plane.circumstances import Circumstances
 from control_plane.oidc.issuer_client import IssuerClient
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.sealing import Seal
@@ -25,6 +26,7 @@ from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.clock import Now
 from gateway_core.ids import RandomBytes
 from gateway_core.logs import Logger
+from gateway_core.networks import Network
 
 OPERATION_WAITERS_MAX: Final = 32
 
@@ -43,6 +45,7 @@ class Services:
         stripe_webhook_secret: what Stripe signs its events with; without it none is taken.
         private_providers_allowed: whether a provider may be on loopback or in a private network.
         private_webhooks_allowed: the same for webhooks.
+        trusted_proxies: networks whose word for where a request comes from is taken.
         resolve: asks the DNS.
         operation_waiters: places for calls that wait for the end of a change; each asks Postgres again and again.
         body_s: how long a body may take to arrive.
@@ -66,6 +69,7 @@ class Services:
     require_verified_email: bool
     private_providers_allowed: bool
     private_webhooks_allowed: bool
+    trusted_proxies: Sequence[Network]
     resolve: Resolve
     body_s: float
     now: Now
@@ -75,6 +79,16 @@ class Services:
     configuration_check: ConfigurationCheck
     workbench: Workbench
     operation_waiters: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPERATION_WAITERS_MAX))
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """What bodies are judged by now."""
+        return Circumstances(
+            now=self.now(),
+            private_providers_allowed=self.private_providers_allowed,
+            private_webhooks_allowed=self.private_webhooks_allowed,
+            issuers=self.issuers.keys(),
+        )
 
 
 SERVICES: Final = web.AppKey("services", Services)

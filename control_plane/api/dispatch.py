@@ -15,6 +15,7 @@ from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_orgs import Standing, find_standing, hold_org
 from control_plane.api.authentication import Credential
+from control_plane.api.client_address import client_address
 from control_plane.api.context import SERVICES, Services
 from control_plane.api.download import Download
 from control_plane.api.errors import REQUEST_ID
@@ -103,7 +104,7 @@ class Caller:
             ClosedOrganizationError: only an operator may, because the organisation is closed.
         """
         if self.credential is None:
-            return Actor(ActorKind.ANONYMOUS, self.request.remote or "unknown"), None
+            return Actor(ActorKind.ANONYMOUS, self._address()), None
         org_id = self.request.match_info.get("org_id")
         if hold and org_id is not None:
             await hold_org(db, org_id, hold)
@@ -117,6 +118,11 @@ class Caller:
                 return actor, await self._role(actor, permission, db, hold=hold)
             case Open.KNOWN | Open.ANYONE:
                 return actor, None
+
+    def _address(self) -> str:
+        request = self.request
+        forwarded = request.headers.getall("X-Forwarded-For", [])
+        return client_address(request.remote or "unknown", forwarded, self.services.trusted_proxies)
 
     async def _role(self, actor: Actor, permission: Permission, db: Database, *, hold: Hold) -> Role | None:
         org_id = self.request.match_info.get("org_id")
@@ -152,7 +158,7 @@ async def _perform(caller: Caller, call: Call, aside: Aside) -> KeptAnswer:
     if query is not None:
         arguments["query"] = query
     if operation.body is not None:
-        arguments["body"] = await parse_body(call.body, operation.body, aside)
+        arguments["body"] = await parse_body(call.body, operation.body, aside, call.services.circumstances)
     if operation.prepare is not None:
         await operation.prepare(call, **arguments)
     if operation.in_transaction:

@@ -1,7 +1,7 @@
 """`/orgs/{org_id}/keys`: API keys. The key itself is in the answer that made it, and nowhere else."""
 
-from datetime import timedelta
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from control_plane.accounts.postgres_propagation import Propagation
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
+from control_plane.circumstances import Circumstances, judged
 from control_plane.errors import ConflictError, InvalidField, InvalidFieldsError, NoTestModeError
 from control_plane.fields import SHOWN_ONCE, Body, Count, ModelPattern, Moment, Name, Network, Usd
 from gateway_core.api_keys import PREFIX_BY_MODE, KeyHash, hash_key, hint, new_key
@@ -42,12 +43,18 @@ class KeyChange(Body):
     expires_at: Moment | None = None
 
 
+def _ahead(moment: datetime, circumstances: Circumstances) -> None:
+    if moment <= circumstances.now:
+        raise ValueError("is past")
+
+
 class NewKey(KeyChange):
     """A new key. Without a project it belongs to the oldest one."""
 
     name: Name
     mode: Mode = Field(default=Mode.LIVE, description="`test`: the simulator answers, play money pays. Never changes.")
     project_id: str | None = Field(default=None, max_length=100)
+    expires_at: Annotated[Moment, judged(_ahead)] | None = None
 
 
 class Rotation(Body):
@@ -84,8 +91,6 @@ async def create_key(call: Call, body: NewKey) -> KeyWithSecret:
     services = call.services
     if body.mode is Mode.TEST and not services.has_simulator:
         raise NoTestModeError([InvalidField("/mode", "no test keys here")])
-    if body.expires_at is not None and body.expires_at <= services.now():
-        raise InvalidFieldsError(InvalidField("/expires_at", "is past"))
     if not await postgres_api_keys.has_room(call.db, call.org_id):
         raise ConflictError(f"The organisation has {postgres_api_keys.KEYS_PER_ORG_MAX} keys. Revoke some first.")
     project_id = body.project_id

@@ -10,7 +10,7 @@ from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_models, rules
 from control_plane.catalog.postgres_around import around_deployment, around_model
 from control_plane.catalog.resources import Deployment, Model, Operation
-from control_plane.catalog.specs import MODEL_NAME, DeploymentSpec, ModelSpec
+from control_plane.catalog.specs import MODEL_NAME, DeploymentSpec, ModelChange
 from control_plane.errors import InvalidField
 
 TAG: Final = "models"
@@ -35,7 +35,7 @@ async def get_model(call: Call) -> Model:
 
 
 @operation("PUT", "/models/{model}", tag=TAG, access=Permission.CATALOG_WRITE, status=202, needs_revision=True)
-async def put_model(call: Call, body: ModelSpec) -> Operation:
+async def put_model(call: Call, body: ModelChange) -> Operation:
     """Create or replace a model."""
     name = call.param("model")
     await catalog_change.begin(call)

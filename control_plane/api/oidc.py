@@ -22,6 +22,7 @@ from control_plane.api.auth import TAG, Tokens, issue_tokens, open_session
 from control_plane.api.context import Services
 from control_plane.api.mailed_tokens import new_secret
 from control_plane.api.operation import PREFIX, Audit, Call, Redirect, found, operation
+from control_plane.circumstances import Circumstances, judged
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField, InvalidFieldsError, UnauthenticatedError
 from control_plane.fields import SECRET, SHOWN_ONCE, Body
 from control_plane.oidc.admission import Link, SignUp, TakeOver, admit
@@ -59,10 +60,15 @@ class IssuerNames(Resource):
     data: list[IssuerName]
 
 
+def _known(issuer: str, circumstances: Circumstances) -> None:
+    if issuer not in circumstances.issuers:
+        raise ValueError("not an issuer of this installation")
+
+
 class LogInRequest(Body):
     """Where to log in."""
 
-    issuer: str = Field(min_length=1, max_length=40, description="The issuer's name.")
+    issuer: Annotated[str, judged(_known)] = Field(min_length=1, max_length=40, description="The issuer's name.")
     return_to: LocalPath = Field(
         default=sign_in_page.PAGE.path,
         description="Where on this server the browser ends up, with `code` and `state`, or `error`, in the fragment. "
@@ -119,9 +125,7 @@ async def list_issuers(call: Call) -> IssuerNames:
 async def begin_log_in(call: Call, body: LogInRequest) -> LogInBegun:
     """Begin a log-in at an issuer. It is good for ten minutes and one use."""
     services = call.services
-    issuer = services.issuers.get(body.issuer)
-    if issuer is None:
-        raise InvalidFieldsError(InvalidField("/issuer", "not an issuer of this installation"))
+    issuer = services.issuers[body.issuer]
     await services.throttle.attempt(throttle.OIDC_PER_SOURCE, call.actor.actor_id)
     secret, secret_hash = new_secret(services)
     state, state_hash = new_secret(services)

@@ -1,6 +1,6 @@
 """`/providers`: whom requests are sent to."""
 
-from typing import Final
+from typing import Annotated, Final
 
 from control_plane.accounts.permissions import Permission
 from control_plane.api import catalog_change
@@ -8,23 +8,34 @@ from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_providers, rules
-from control_plane.catalog.addresses import check_provider_address
+from control_plane.catalog.addresses import check_provider_address, check_url
 from control_plane.catalog.model import InvalidBaseUrlError
 from control_plane.catalog.resources import Operation, Provider
-from control_plane.catalog.specs import PROVIDER_NAME, ProviderSpec
-from control_plane.errors import InvalidField, InvalidFieldsError
+from control_plane.catalog.specs import PROVIDER_NAME, BaseUrl, ProviderSpec
+from control_plane.circumstances import Circumstances, judged
+from control_plane.errors import InvalidField
 from control_plane.sealing import provider_credential
 from gateway_core.ids import ProviderName
 
 TAG: Final = "providers"
 
 
-async def check_address(call: Call, body: ProviderSpec) -> None:
-    """Before the transaction, because it asks the DNS."""
+def _check_url(url: str, circumstances: Circumstances) -> None:
+    check_url(url, private_allowed=circumstances.private_providers_allowed)
+
+
+class ProviderChange(ProviderSpec):
+    """A provider, where one may be."""
+
+    base_url: Annotated[BaseUrl, judged(_check_url)]
+
+
+async def check_address(call: Call, body: ProviderChange) -> None:
+    """Before the transaction, because it asks the DNS. What is found is reported with everything else."""
     if not PROVIDER_NAME.fullmatch(call.param("provider")):
-        raise InvalidFieldsError(InvalidField(rules.PROVIDER, "lower-case letters, digits and hyphens, at most 63"))
+        call.faults.append(InvalidField(rules.PROVIDER, "lower-case letters, digits and hyphens, at most 63"))
     if (detail := await address_fault(call, body.base_url)) is not None:
-        raise InvalidFieldsError(InvalidField("/base_url", detail))
+        call.faults.append(InvalidField("/base_url", detail))
 
 
 async def address_fault(call: Call, base_url: str) -> str | None:
@@ -64,14 +75,14 @@ async def get_provider(call: Call) -> Provider:
     needs_revision=True,
     prepare=check_address,
 )
-async def put_provider(call: Call, body: ProviderSpec) -> Operation:
+async def put_provider(call: Call, body: ProviderChange) -> Operation:
     """Create or replace a provider."""
     name = ProviderName(call.param("provider"))
     await catalog_change.begin(call)
     before = await postgres_providers.find_provider(call.db, name)
     catalog_change.match(call, before)
     address = before.base_url if before is not None and before.has_credential else None
-    catalog_change.pass_if_valid([*rules.provider_faults(body, address=address)])
+    catalog_change.pass_if_valid([*call.faults, *rules.provider_faults(body, address=address)])
     after = await postgres_providers.put_provider(
         call.db,
         name,

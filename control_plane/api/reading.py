@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from control_plane.api import strict_json
+from control_plane.circumstances import Circumstances
 from control_plane.errors import (
     BodyTooSlowError,
     InvalidField,
@@ -28,6 +29,7 @@ _AT_ONCE_BYTES_MAX: Final = 256 * 1024
 """Above this, reading a body takes long enough that others would notice."""
 
 _KEY_STEP: Final = "[key]"
+_NO_JSON: Final = "json_invalid"
 
 _ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
@@ -68,25 +70,34 @@ async def read_body(request: web.Request, *, bytes_max: int, within_s: float) ->
     return raw
 
 
-async def parse_body(raw: bytes, model: type[ModelT], aside: Aside) -> ModelT:
-    """The body as a value; a large one is parsed aside.
+async def parse_body(raw: bytes, model: type[ModelT], aside: Aside, circumstances: Circumstances) -> ModelT:
+    """The body as a value, judged by the circumstances; a large one is parsed aside.
 
     Raises:
         MalformedBodyError, InvalidFieldsError: see there.
     """
     if len(raw) <= _AT_ONCE_BYTES_MAX:
-        return _parse(raw, model)
-    return await aside(_parse, raw, model)
+        return _parse(raw, model, circumstances)
+    return await aside(_parse, raw, model, circumstances)
 
 
-def _parse(raw: bytes, model: type[ModelT]) -> ModelT:
-    strict_json.parse_object(raw)
+def _parse(raw: bytes, model: type[ModelT], circumstances: Circumstances) -> ModelT:
+    unstorable: Sequence[InvalidField] = ()
     try:
-        return model.model_validate_json(raw, strict=True)
+        strict_json.parse_object(raw)
+    except InvalidFieldsError as error:
+        unstorable = error.fields
+    try:
+        value = model.model_validate_json(raw, strict=True, context=circumstances)
     except ValidationError as error:
-        raise InvalidFieldsError(
-            *(InvalidField(pointer(_place(each["loc"])), in_our_words(each)) for each in _faults(error))
-        ) from error
+        # Half a surrogate pair is no JSON to this reader; it has been found above.
+        found = [each for each in _faults(error) if each["type"] != _NO_JSON]
+        told = [InvalidField(pointer(_place(each["loc"])), in_our_words(each)) for each in found]
+        known = {each.pointer for each in unstorable}
+        raise InvalidFieldsError(*unstorable, *(each for each in told if each.pointer not in known)) from error
+    if unstorable:
+        raise InvalidFieldsError(*unstorable)
+    return value
 
 
 def _faults(error: ValidationError) -> list[ErrorDetails]:

@@ -53,10 +53,16 @@ async def make_reconciliation(call: Call, body: NewReconciliation) -> Reconcilia
     names of meters.
     """
     work = call.services.workbench.do
+    faults = []
     if not await postgres_reconciliations.is_known(call.db, body.provider):
-        raise InvalidFieldsError(InvalidField("/provider", "there is no provider of this name"))
-    theirs = await work(_read, body)
-    first_day, last_day = _days(theirs)
+        faults.append(InvalidField("/provider", "there is no provider of this name"))
+    try:
+        theirs = await work(_read, body)
+        first_day, last_day = _days(theirs)
+    except InvalidFieldsError as error:
+        raise InvalidFieldsError(*faults, *error.fields) from error
+    if faults:
+        raise InvalidFieldsError(*faults)
     ours = await postgres_reconciliations.read_ours(call.db, body.provider, first_day, last_day)
     unaccounted = await postgres_reconciliations.read_unaccounted(call.db, body.provider, first_day, last_day)
     threshold_ppm = ppm_of(body.threshold_percent)

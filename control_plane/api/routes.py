@@ -10,7 +10,7 @@ from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_routes, rules
 from control_plane.catalog.postgres_around import around_route
 from control_plane.catalog.resources import Operation, Route
-from control_plane.catalog.specs import ROUTE_NAME, RouteSpec
+from control_plane.catalog.specs import ROUTE_NAME, RouteChange
 from control_plane.errors import InvalidField
 
 TAG: Final = "routes"
@@ -34,7 +34,7 @@ async def get_route(call: Call) -> Route:
 
 
 @operation("PUT", "/routes/{route}", tag=TAG, access=Permission.CATALOG_WRITE, status=202, needs_revision=True)
-async def put_route(call: Call, body: RouteSpec) -> Operation:
+async def put_route(call: Call, body: RouteChange) -> Operation:
     """Create or replace a route. It serves as soon as it is published."""
     name = call.param("route")
     await catalog_change.begin(call)

@@ -1,8 +1,8 @@
 """`/tokens` and `/orgs/{org_id}/tokens`: machine tokens with scopes, of the platform and of organisations."""
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from control_plane.accounts import postgres_makers, postgres_tokens
 from control_plane.accounts.model import MachineToken
@@ -11,7 +11,7 @@ from control_plane.api.granting import pass_if_held
 from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
-from control_plane.errors import InvalidField, InvalidFieldsError, NotFoundError
+from control_plane.errors import NotFoundError
 from control_plane.fields import SHOWN_ONCE, Body, Moment, Name
 from gateway_core.api_keys import MACHINE_PREFIX, OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.ids import new_id
@@ -27,6 +27,25 @@ class NewToken(Body):
     expires_at: Moment | None = Field(
         default=None, description="One that is made with another token ends with that at the latest."
     )
+
+
+def _of_an_organisation(scope: Permission) -> Permission:
+    if scope in PLATFORM:
+        raise ValueError("only for tokens of the platform")
+    return scope
+
+
+ScopeInOrg = Annotated[
+    Permission,
+    AfterValidator(_of_an_organisation),
+    WithJsonSchema({"type": "string", "enum": [each.value for each in Permission if each not in PLATFORM]}),
+]
+
+
+class NewTokenOfOrg(NewToken):
+    """A new machine token of an organisation, and all it may do there."""
+
+    scopes: list[ScopeInOrg] = Field(min_length=1, max_length=len(Permission))
 
 
 class TokenWithSecret(MachineToken):
@@ -60,14 +79,8 @@ async def list_tokens_of_org(call: Call, query: PageQuery) -> Page[MachineToken]
 
 
 @operation("POST", "/orgs/{org_id}/tokens", tag=TAG, access=Permission.TOKENS_WRITE, status=201)
-async def create_token_of_org(call: Call, body: NewToken) -> TokenWithSecret:
+async def create_token_of_org(call: Call, body: NewTokenOfOrg) -> TokenWithSecret:
     """Create a machine token that acts in this organisation only."""
-    if unfit := [
-        InvalidField(f"/scopes/{index}", "only for tokens of the platform")
-        for index, scope in enumerate(body.scopes)
-        if scope in PLATFORM
-    ]:
-        raise InvalidFieldsError(*unfit)
     return await _create(call, body, call.org_id)
 
 

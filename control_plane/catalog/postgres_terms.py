@@ -36,7 +36,7 @@ async def find_terms(db: Database, org_id: str) -> Terms:
 
 
 async def faults_of_terms(db: Database, spec: TermsSpec) -> list[InvalidField]:
-    """What terms name that is not there, or name twice."""
+    """What terms name that is not there."""
     models = await db.fetch(
         "SELECT name FROM catalog.models WHERE name = ANY($1)", [each.model for each in spec.overrides]
     )
@@ -44,17 +44,12 @@ async def faults_of_terms(db: Database, spec: TermsSpec) -> list[InvalidField]:
         "SELECT name FROM catalog.providers WHERE name = ANY($1)", [each.provider for each in spec.overrides]
     )
     known_models, known_providers = {row["name"] for row in models}, {None, *(row["name"] for row in providers)}
-    seen: set[tuple[str, str | None, str]] = set()
     faults = []
     for number, each in enumerate(spec.overrides):
-        key = (each.model, each.provider, each.meter)
         if each.model not in known_models:
             faults.append(InvalidField(f"/overrides/{number}/model", "no such model"))
         if each.provider not in known_providers:
             faults.append(InvalidField(f"/overrides/{number}/provider", "no such provider"))
-        if key in seen:
-            faults.append(InvalidField(f"/overrides/{number}", "the same meter of the same model twice"))
-        seen.add(key)
     return faults
 
 

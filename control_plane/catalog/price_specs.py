@@ -4,16 +4,24 @@ Amounts are decimal strings per unit. Inside they are integers of nano-USD per m
 is exact or it is refused. Pure: what needs a look at the rest of the catalogue is checked when it is written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
-from pydantic import AfterValidator, Field, PlainSerializer, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from control_plane.catalog.specs import ModelNameText, ProviderNameText
-from control_plane.errors import InvalidField
-from control_plane.fields import Body, Moment
+from control_plane.errors import InvalidField, pointer
+from control_plane.fields import Body, Moment, PartFault, refuse_parts
 from gateway_core.money import MAX_NANO_USD, NANO_PER_USD
 from gateway_core.pricing import FREE, UNITS_PER_PRICE
 from gateway_core.usage import MAX_TOKENS, STANDARD, TOKEN_METERS, Meter, service_tier
@@ -212,35 +220,48 @@ class PriceSpec(Body):
 
     def faults(self) -> list[InvalidField]:
         """Where its parts contradict each other."""
-        if self.free:
-            return [InvalidField("/prices", "a free version has none")] if self.prices else []
-        if not self.prices:
-            return [InvalidField("/prices", "at least one, or free: true")]
-        always = {(each.meter, each.condition.service_tier) for each in self.prices if each.condition.is_without_bound}
-        seen: set[tuple[Meter, Condition]] = set()
-        faults = []
-        for number, each in enumerate(self.prices):
-            if (each.meter, each.condition) in seen:
-                faults.append(InvalidField(f"/prices/{number}", "the same meter under the same condition twice"))
-            if not always >= {(each.meter, None), (each.meter, each.condition.service_tier)}:
-                faults.append(
-                    InvalidField(
-                        f"/prices/{number}/condition",
-                        "the meter needs a price without a condition, and one at the service tier without a bound",
-                    )
-                )
-            seen.add((each.meter, each.condition))
-        return faults
+        return [
+            InvalidField("/prices" + pointer(each.steps), each.detail)
+            for each in _contradictions(self.prices, free=self.free)
+        ]
+
+
+def _contradictions(prices: Sequence[MeterPrice], *, free: bool) -> list[PartFault]:
+    if free:
+        return [PartFault((), "a free version has none")] if prices else []
+    if not prices:
+        return [PartFault((), "at least one, or free: true")]
+    always = {(each.meter, each.condition.service_tier) for each in prices if each.condition.is_without_bound}
+    seen: set[tuple[Meter, Condition]] = set()
+    faults = []
+    for number, each in enumerate(prices):
+        if (each.meter, each.condition) in seen:
+            faults.append(PartFault((number,), "the same meter under the same condition twice"))
+        if not always >= {(each.meter, None), (each.meter, each.condition.service_tier)}:
+            detail = "the meter needs a price without a condition, and one at the service tier without a bound"
+            faults.append(PartFault((number, "condition"), detail))
+        seen.add((each.meter, each.condition))
+    return faults
 
 
 class PriceChange(PriceSpec):
     """A price version of a deployment."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(validate_default=True)
 
     model: ModelNameText
     provider: ProviderNameText
     effective_from: Moment | None = Field(
         default=None, description="Left out or past: now. Until a later moment it can be withdrawn."
     )
+
+    @field_validator("prices")
+    @classmethod
+    def _fit_together(cls, prices: list[MeterPrice], info: ValidationInfo[object]) -> list[MeterPrice]:
+        free: bool | None = info.data.get("free")
+        if free is not None:
+            refuse_parts(_contradictions(prices, free=free))
+        return prices
 
 
 class PriceOverride(Body):
@@ -265,13 +286,24 @@ class PriceOverride(Body):
         }
 
 
+def _each_once(overrides: list[PriceOverride]) -> list[PriceOverride]:
+    seen: set[tuple[str, str | None, Meter]] = set()
+    faults = []
+    for number, each in enumerate(overrides):
+        key = (each.model, each.provider, each.meter)
+        if key in seen:
+            faults.append(PartFault((number,), "the same meter of the same model twice"))
+        seen.add(key)
+    refuse_parts(faults)
+    return overrides
+
+
 class TermsSpec(Body):
     """What an organisation pays in the place of list prices. What a request costs us is the same."""
 
     markup_percent: Percent = Field(default="0", description="Added to every list price; below zero it is a discount.")
-    overrides: list[PriceOverride] = Field(
+    overrides: Annotated[list[PriceOverride], Field(max_length=OVERRIDES_MAX), AfterValidator(_each_once)] = Field(
         default=[],
-        max_length=OVERRIDES_MAX,
         description="Prices in the place of list price and markup.",
         examples=[[{"model": "gpt-4o-mini", "meter": "output", "unit": "1M tokens", "price": "0.50"}]],
     )

@@ -6,9 +6,9 @@ What a value means is the same in both. Pure: what needs a look at the rest of t
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator
 
-from control_plane.fields import STARS_MAX, Body, Moment
+from control_plane.fields import STARS_MAX, Body, Moment, PartFault, refuse_parts
 from gateway_core.contract import CREDENTIAL_HEADERS, REQUEST_S_MAX, Header
 from gateway_core.providers import ProviderKind
 
@@ -95,14 +95,21 @@ Many = Annotated[int, Field(ge=1, le=1_000_000)]
 RetryStatus = Annotated[int, Field(ge=400, le=499)]
 
 
+BaseUrl = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=500),
+    Field(
+        description="What stands before the path of an endpoint; with scheme and host, and often ending in /v1.",
+        examples=["https://api.openai.com/v1"],
+    ),
+]
+
+
 class ProviderSpec(Body):
     """A provider."""
 
     kind: ProviderKind = Field(description="Whose API it speaks.")
-    base_url: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
-        description="What stands before the path of an endpoint; with scheme and host, and often ending in /v1.",
-        examples=["https://api.openai.com/v1"],
-    )
+    base_url: BaseUrl
     credential: Annotated[SecretStr, AfterValidator(_credential)] | None = Field(
         default=None, description="Never shown again. Left out, it stays as it is; null removes it."
     )
@@ -141,6 +148,22 @@ class ModelSpec(Body):
     )
     deprecated_at: Moment | None = None
     replacement: ModelNameText | None = Field(default=None, description="What to use once it is gone.")
+
+
+class ModelChange(ModelSpec):
+    """A model, by itself: what is wrong with it alone is told when it is read."""
+
+    @field_validator("aliases")
+    @classmethod
+    def _name_each_once(cls, aliases: list[str]) -> list[str]:
+        seen: set[str] = set()
+        faults = []
+        for number, alias in enumerate(aliases):
+            if alias in seen:
+                faults.append(PartFault((number,), "has a meaning already"))
+            seen.add(alias)
+        refuse_parts(faults)
+        return aliases
 
 
 class DeploymentSpec(Body):
@@ -185,3 +208,20 @@ class RouteSpec(Body):
     )
     first_byte_timeout_ms: Milliseconds | None = None
     idle_timeout_ms: Milliseconds | None = None
+
+
+class RouteChange(RouteSpec):
+    """A route, by itself: what is wrong with it alone is told when it is read."""
+
+    @field_validator("groups")
+    @classmethod
+    def _name_each_once(cls, groups: list[Group]) -> list[Group]:
+        seen: set[str] = set()
+        faults = []
+        for priority, group in enumerate(groups):
+            for place, member in enumerate(group):
+                if member.provider in seen:
+                    faults.append(PartFault((priority, place, "provider"), "stands in the route twice"))
+                seen.add(member.provider)
+        refuse_parts(faults)
+        return groups

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
 from control_plane.fields import Body, Name
 from control_plane.payments.model import PositiveAmount
@@ -29,11 +29,12 @@ class NewDecision(Body):
     )
     reason: Name = Field(description="For people to read, beside the line.")
 
-    @model_validator(mode="after")
-    def _release_has_no_amount(self) -> "NewDecision":
-        if self.decision is Verdict.RELEASE and self.amount is not None:
+    @field_validator("amount")
+    @classmethod
+    def _release_has_none(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is not None and info.data.get("decision") is Verdict.RELEASE:
             raise ValueError("a release charges nothing, so it has no amount")
-        return self
+        return text
 
 
 class Decision(Resource):

@@ -1,11 +1,14 @@
 """Webhooks and deliveries as the API shows them, and what it reads. Pure."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
+from control_plane.catalog.addresses import check_url
+from control_plane.circumstances import Circumstances, judged
 from control_plane.fields import SHOWN_ONCE, Body
 from control_plane.resource import Resource, Revised
 
@@ -64,9 +67,22 @@ class Fault(StrEnum):
     """No attempt at all: its webhook was disabled while it waited."""
 
 
+# Printable ASCII without space, # and \.
+_QUERY: Final = re.compile(r'[!"$-\[\]-~]*')
+
+
+def _check_url(url: str, circumstances: Circumstances) -> None:
+    # The name is not looked up: what it means now binds nobody, and whoever connects judges the address.
+    place, _, query = url.partition("?")
+    check_url(place, private_allowed=circumstances.private_webhooks_allowed)
+    if not _QUERY.fullmatch(query):
+        raise ValueError("the query must be in plain characters")
+
+
 Url = Annotated[
     str,
     StringConstraints(min_length=1, max_length=2000),
+    judged(_check_url),
     Field(
         description="`https` only, unless the operator allows private addresses, as a local stack does. Redirects are not followed.",
         examples=["https://example.com/hooks/tollgate"],

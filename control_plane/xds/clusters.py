@@ -15,6 +15,8 @@ from gateway_core.settings import HostPort
 COST_TIMEOUT_MS: Final = 250
 """As long as an answer may wait to be told what it costs; `envoy/lua/cost.lua` has it too."""
 COSTS_AT_ONCE_MAX: Final = 256
+CONTROL_PLANE_CONNECTIONS_MAX: Final = 32
+"""Of one Envoy to all control planes. Each takes no more than some from one address, of all that is there."""
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -69,8 +71,11 @@ def billing_sink(endpoints: Sequence[HostPort]) -> JsonObject:
 
 
 def control_plane(endpoints: Sequence[HostPort]) -> JsonObject:
-    """The cluster that answers `/v1/models`."""
-    return _replicas(Cluster.CONTROL_PLANE, endpoints)
+    """The cluster that answers `/v1/models`. Requests beyond its connections wait for one of them."""
+    return {
+        **_cluster(Cluster.CONTROL_PLANE, endpoints, connections_max=CONTROL_PLANE_CONNECTIONS_MAX),
+        "outlier_detection": EJECTION,
+    }
 
 
 def _replicas(name: str, endpoints: Sequence[HostPort]) -> dict[str, Json]:

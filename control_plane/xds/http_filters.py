@@ -55,9 +55,17 @@ EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     },
 )
 
+_CLIENT_ADDRESS: Final[Json] = {
+    # ext_authz is told the other end of the connection, whatever Envoy has detected.
+    "append": {
+        "header": {"key": Header.CLIENT_ADDRESS, "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+}
 
-def listener_filters(*, max_body_bytes: int) -> list[Json]:
-    """The downstream filters."""
+
+def listener_filters(*, max_body_bytes: int, behind_proxies: bool) -> list[Json]:
+    """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
         # In front of everything: whoever asks whether Envoy serves brings no key, and leaves no line in the spool.
         _filter(
@@ -77,6 +85,7 @@ def listener_filters(*, max_body_bytes: int) -> list[Json]:
         ),
         # Reads the model, so that everything behind it can decide by it.
         _filter(FRONT_FILTER, lua_config("front")),
+        *([_filter("client_address", _header_mutation([_CLIENT_ADDRESS]))] if behind_proxies else []),
         # Decides. Behind the front filter because it is told model and size, before the router because it may refuse.
         _filter(
             Metadata.GRANT_NAMESPACE,
@@ -96,6 +105,7 @@ def listener_filters(*, max_body_bytes: int) -> list[Json]:
                         {"exact": Header.AUTHORIZATION},
                         {"exact": Header.API_KEY},
                         {"exact": Header.REQUEST_ID},
+                        *([{"exact": Header.CLIENT_ADDRESS}] if behind_proxies else []),
                     ]
                 },
             ),

@@ -1,14 +1,16 @@
 """The one listener: the connection manager that every request passes."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from control_plane.settings import Settings
 from control_plane.xds.access_log import limits_log, spool_log
 from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters
 from control_plane.xds.local_replies import local_reply_config
-from control_plane.xds.protobuf import JsonObject, typed
+from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.routes import ROUTE_CONFIG
 from gateway_core.contract import REQUEST_S_MAX
+from gateway_core.networks import Network
 
 LISTENER: Final = "gateway"
 
@@ -18,6 +20,9 @@ REQUEST_BODY_S_MAX: Final = 300
 BUFFER_HEADROOM_BYTES: Final = 65536
 """What the front filter may add to a body: a longer model name, a request for usage."""
 
+_AT_FACE_VALUE: Final[tuple[Json, ...]] = ({"remove": "x-forwarded-proto"},)
+"""What Envoy believes of anybody once it believes a proxy's word for the address. It says it itself otherwise."""
+
 
 def listener(settings: Settings) -> JsonObject:
     """The Listener resource."""
@@ -25,7 +30,9 @@ def listener(settings: Settings) -> JsonObject:
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="gateway",
         rds={"route_config_name": ROUTE_CONFIG, "config_source": {"ads": {}, "resource_api_version": "V3"}},
-        http_filters=listener_filters(max_body_bytes=settings.max_body_bytes),
+        http_filters=listener_filters(
+            max_body_bytes=settings.max_body_bytes, behind_proxies=bool(settings.trusted_proxies)
+        ),
         access_log=[spool_log(settings.spool_dir), limits_log()],
         # Long streams are seen while they run, so that a killed Envoy does not take them with it unseen.
         access_log_options={"access_log_flush_interval": "10s"},
@@ -34,13 +41,13 @@ def listener(settings: Settings) -> JsonObject:
                 "name": "hygiene",
                 "typed_config": typed(
                     "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                    mutations=list(EARLY_MUTATIONS),
+                    mutations=[*EARLY_MUTATIONS, *(_AT_FACE_VALUE if settings.trusted_proxies else ())],
                 ),
             }
         ],
         generate_request_id=True,
         always_set_request_id_in_response=True,
-        use_remote_address=True,
+        **_origin(settings.trusted_proxies),
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="REJECT_REQUEST",
@@ -66,5 +73,24 @@ def listener(settings: Settings) -> JsonObject:
         "per_connection_buffer_limit_bytes": settings.max_body_bytes + BUFFER_HEADROOM_BYTES,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _origin(trusted: Sequence[Network]) -> JsonObject:
+    """Where a request comes from: as the API has it (`control_plane/api/client_address.py`)."""
+    if not trusted:
+        return {"use_remote_address": True}
+    cidrs: list[Json] = [
+        {"address_prefix": str(network.network_address), "prefix_len": network.prefixlen} for network in trusted
+    ]
+    forwarded_for = typed(
+        "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig",
+        xff_trusted_cidrs={"cidrs": cidrs},
+    )
+    return {
+        "use_remote_address": False,
+        "original_ip_detection_extensions": [
+            {"name": "envoy.http.original_ip_detection.xff", "typed_config": forwarded_for}
         ],
     }

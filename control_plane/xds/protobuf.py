@@ -27,6 +27,7 @@ import envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3
 import envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3
 import envoy_data_plane.envoy.extensions.http.injected_credentials.generic.v3
+import envoy_data_plane.envoy.extensions.http.original_ip_detection.xff.v3
 import envoy_data_plane.envoy.extensions.rbac.matchers.upstream_ip_port.v3
 import envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3
 import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3

@@ -17,7 +17,7 @@ import pytest_asyncio
 from control_plane.xds.snapshot import TYPES
 from gateway_core.contract import Peer
 from gateway_core.money import parse_usd
-from local_stack.instances import instance
+from local_stack.instances import instance, instances
 from tests.support.planes import Certificates
 from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
 from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
@@ -166,9 +166,9 @@ async def nodes(stack: Stack) -> list[dict[str, str] | None]:
     headers = {"Authorization": f"Bearer {stack.endpoints['operator_token']}"}
     found: list[dict[str, str] | None] = []
     async with aiohttp.ClientSession(headers=headers) as session:
-        for url in stack.endpoints["control_plane_urls"]:
+        for name, url in zip(instances("control_plane", 2), stack.endpoints["control_plane_urls"], strict=True):
             try:
-                async with session.get(f"{url}/metrics") as response:
+                async with session.get(stack.endpoints["metrics_urls"][name]) as response:
                     is_connected = "tollgate_control_plane_xds_nodes 1.0" in await response.text()
                 async with session.get(f"{url}/api/v1/nodes") as response:
                     data = (await response.json())["data"]

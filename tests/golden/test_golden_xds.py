@@ -15,6 +15,7 @@ from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject
 from control_plane.xds.static_bootstrap import static_bootstrap
 from control_plane.xds.translate import resources
+from gateway_core.networks import parse_networks
 from tests.support.catalogs import read_catalog, settings
 from tests.support.planes import Certificates
 
@@ -86,13 +87,15 @@ def test_no_golden_file_holds_a_script_or_a_credential_outside_of_the_secrets(ca
             assert (credential in text) is (file == FILE_BY_TYPE[SECRET_TYPE])
 
 
+@pytest.mark.parametrize("proxies", ["", "10.0.0.0/8, 2001:db8::/32, 192.0.2.7"], ids=["alone", "behind proxies"])
 @pytest.mark.parametrize("case", CASES)
-async def test_envoy_accepts_every_case_without_a_warning(case: str, tmp_path: Path) -> None:
+async def test_envoy_accepts_every_case_without_a_warning(case: str, proxies: str, tmp_path: Path) -> None:
     Certificates.issued(tmp_path)
     text = BOOTSTRAP.read_text(encoding="utf-8")
     assert text.count("/run/secrets/") == 3
     base = yaml.safe_load(text.replace("/run/secrets/", f"{tmp_path}/"))
-    bootstrap = static_bootstrap(resources(read_case(case), settings(spool_dir=str(tmp_path))), base)
+    told = settings(spool_dir=str(tmp_path), trusted_proxies=parse_networks(proxies))
+    bootstrap = static_bootstrap(resources(read_case(case), told), base)
     binary = installed_envoy()
     assert binary
 

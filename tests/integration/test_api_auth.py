@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import secrets
 from base64 import b64encode
 from datetime import timedelta
 from hashlib import sha256
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import Mail
 from control_plane.accounts.redis_counters import RedisCounters
 from control_plane.api.mail_pages import RESET_PASSWORD, VERIFY_EMAIL
+from gateway_core.networks import parse_networks
 from local_stack.valkey import running_valkey
 from tests.support.api import PASSWORD, Api, running_api
 
@@ -407,3 +409,20 @@ async def test_a_password_that_is_changed_while_it_is_being_checked_is_not_chang
     replies = await asyncio.gather(*(account.api.post("/me/password", body) for body in bodies))
     assert min(reply.status for reply in replies) == 204
     assert [reply.status for reply in replies].count(204) == 1
+
+
+async def test_behind_a_trusted_proxy_guesses_count_for_who_makes_them(pool: asyncpg.Pool) -> None:
+    def from_(address: str) -> dict[str, str]:
+        # The proxy appends who is connected to it; what stands before is the client's own word.
+        return {"X-Forwarded-For": f"192.0.2.{secrets.randbelow(250)}, {address}"}
+
+    async def guess(api: Api, address: str) -> int:
+        body = {"email": "ada@example.com", "password": "wrong"}
+        return (await api.post("/auth/login", body, headers=from_(address))).status
+
+    async with running_api(pool, trusted_proxies=parse_networks("127.0.0.1")) as api:
+        await api.sign_up("ada@example.com")
+        assert [await guess(api, "203.0.113.7") for _ in range(11)] == [401] * 10 + [429]
+        assert await guess(api, "203.0.113.8") == 401
+        async with api.from_elsewhere("127.0.0.2") as stranger:
+            assert [await guess(stranger, f"203.0.113.{number}") for number in range(11)] == [401] * 10 + [429]

@@ -137,7 +137,19 @@ async def test_a_pattern_serves_every_model_it_matches_and_a_name_or_a_longer_pa
 @pytest.mark.parametrize(
     ("path", "body", "pointers"),
     [
-        ("/providers/one", {"kind": "telex", "base_url": "https://h"}, ["/kind"]),
+        ("/providers/one", {"kind": "telex", "base_url": "https://h"}, ["/base_url", "/kind"]),
+        (
+            "/providers/one",
+            PROVIDER | {"base_url": "https://10.0.0.1", "extra": 1, "requests_max": 0},
+            ["/base_url", "/extra", "/requests_max"],
+        ),
+        ("/providers/Not-A-Name", PROVIDER | {"base_url": f"https://{INSIDE}/v1"}, ["/base_url", "{provider}"]),
+        ("/models/m", MODEL | {"aliases": ["n", "n"], "context_tokens": 0}, ["/aliases/1", "/context_tokens"]),
+        (
+            "/routes/r",
+            {"match": "a(b", "groups": [[{"provider": "known"}], [{"provider": "known"}]]},
+            ["/groups/1/0/provider", "/match"],
+        ),
         ("/providers/one", PROVIDER | {"credential": "a\nb"}, ["/credential"]),
         ("/providers/one", PROVIDER | {"credential": ""}, ["/credential"]),
         ("/providers/one", PROVIDER | {"headers": {"Authorization": "x"}}, ["/headers"]),

@@ -82,6 +82,52 @@ async def test_every_offending_field_is_named_and_none_is_quoted(api: Api) -> No
     assert half.pointers == ["/organization"]
 
 
+async def test_what_the_installation_and_the_time_say_of_a_field_is_told_with_the_rest(
+    api: Api, owner: Account
+) -> None:
+    operator = api.as_(await api.operator_token())
+    price = {"meter": "input", "unit": "token", "cost": "1"}
+    override = {"model": "m", "meter": "input", "unit": "token", "price": "1"}
+    for caller, path, body, pointers in (
+        (owner.api, f"{owner.org}/webhooks", {"url": "http://10.0.0.1/", "enabled": 1}, ["/enabled", "/url"]),
+        (
+            owner.api,
+            f"{owner.org}/keys",
+            {"name": "", "expires_at": "2020-01-01T00:00:00Z"},
+            ["/expires_at", "/name"],
+        ),
+        (
+            owner.api,
+            f"{owner.org}/tokens",
+            {"name": "", "scopes": ["keys:read", "platform:read"]},
+            ["/name", "/scopes/1"],
+        ),
+        (api, "/auth/oidc/log-ins", {"issuer": "nobody", "return_to": "elsewhere"}, ["/issuer", "/return_to"]),
+        (operator, "/prices", {"model": "m", "provider": "P"}, ["/prices", "/provider"]),
+        (operator, "/prices", {"model": "m", "provider": "P", "prices": [price, price]}, ["/prices/1", "/provider"]),
+        (
+            api,
+            "/auth/register",
+            {**REGISTRATION, "email": "nobody", "organization": "a\0b"},
+            ["/email", "/organization"],
+        ),
+        (api, "/auth/register", {**REGISTRATION, "name": "\ud800", "organization": "a\0b"}, ["/name", "/organization"]),
+    ):
+        refused = await caller.post(path, body)
+        assert (refused.status, refused["code"], refused.pointers) == (422, "invalid_fields", pointers), path
+    terms = {"markup_percent": 1, "overrides": [override, override]}
+    refused = await operator.call("PUT", f"/orgs/{owner.org_id}/terms", terms, headers={"If-Match": "*"})
+    assert (refused.status, refused.pointers) == (422, ["/markup_percent", "/overrides/1"])
+
+
+async def test_the_port_of_the_api_tells_strangers_that_it_lives_and_nothing_else(api: Api) -> None:
+    found = {}
+    for path in ("/livez", "/readyz", "/metrics"):
+        async with api.session.get(api.url + path) as response:
+            found[path] = (response.status, await response.text() if response.status == 200 else "")
+    assert found == {"/livez": (200, "ok\n"), "/readyz": (404, ""), "/metrics": (404, "")}
+
+
 async def test_a_refusal_names_a_hundred_fields_and_says_how_many_it_leaves_out(owner: Account) -> None:
     async def refused(unknown: dict[str, int]) -> Reply:
         return await owner.api.post(f"{owner.org}/keys", {"name": "x", **unknown})

@@ -124,7 +124,8 @@ async def test_what_cannot_be_charged_can_only_be_put_away(operator: Api) -> Non
         ({"decision": "charge", "reason": "x", "amount": "0"}, ["/amount"]),
         ({"decision": "charge", "reason": "x", "amount": "-1"}, ["/amount"]),
         ({"decision": "charge", "reason": "x", "amount": 1.5}, ["/amount"]),
-        ({"decision": "release", "reason": "x", "amount": "1"}, [""]),
+        ({"decision": "release", "reason": "x", "amount": "1"}, ["/amount"]),
+        ({"decision": "release", "reason": 1, "amount": "1"}, ["/amount", "/reason"]),
     ],
 )
 async def test_a_decision_that_says_nothing_clear_is_refused(

@@ -107,3 +107,10 @@ async def test_what_cannot_be_compared_is_refused_with_the_field(
     [fault] = refused["errors"]
     assert fault["pointer"] == pointer
     assert said in fault["detail"]
+
+
+async def test_a_provider_that_is_not_there_and_a_file_that_cannot_be_read_are_told_at_once(operator: Api) -> None:
+    refused = await reconcile(operator, "no table", provider="nobody")
+    assert (refused.status, refused.pointers) == (422, ["/content", "/provider"])
+    refused = await reconcile(operator, provider="nobody", by="hour")
+    assert (refused.status, refused.pointers) == (422, ["/by", "/provider"])

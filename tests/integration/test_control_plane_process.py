@@ -18,8 +18,8 @@ from tests.support.processes import running_python
 
 
 async def test_its_settings_name_the_issuer_and_the_mail_server(database: str, tmp_path: Path) -> None:
-    port, xds = free_port(), free_port()
-    url = f"http://127.0.0.1:{port}"
+    port, metrics_port, xds = free_port(), free_port(), free_port()
+    url, private = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}"
     api = f"{url}/api/v1/auth"
     async with oidc_issuer(utc_now) as issuer, mail_server() as mails:
         issuer.redirect_uris.add(f"{api}/oidc/callback/corp")
@@ -29,6 +29,7 @@ async def test_its_settings_name_the_issuer_and_the_mail_server(database: str, t
             "TOLLGATE_API_KEY_PEPPER": "pepper",
             "TOLLGATE_CREDENTIAL_KEY": urlsafe_b64encode(bytes(32)).decode(),
             "TOLLGATE_CONTROL_PLANE_PORT": str(port),
+            "TOLLGATE_CONTROL_PLANE_METRICS_PORT": str(metrics_port),
             "TOLLGATE_XDS_PORT": str(xds),
             **Certificates.issued(tmp_path).environment("XDS", Peer.CONTROL_PLANE),
             "TOLLGATE_OIDC_ISSUERS": json.dumps([{**known, "sign_up": True}]),
@@ -38,7 +39,7 @@ async def test_its_settings_name_the_issuer_and_the_mail_server(database: str, t
             "TOLLGATE_SMTP_TLS": "none",
             "TOLLGATE_MAIL_FROM": "gateway@example.com",
         }
-        async with running_python("control_plane", ready=f"{url}/livez", **environment) as process:
+        async with running_python("control_plane", ready=f"{private}/readyz", **environment) as process:
             async with aiohttp.ClientSession(raise_for_status=True) as browser:
                 async with browser.post(f"{api}/oidc/log-ins", json={"issuer": "corp"}) as response:
                     begun = await response.json()
@@ -53,7 +54,7 @@ async def test_its_settings_name_the_issuer_and_the_mail_server(database: str, t
                 new = {"email": "bob@example.com", "password": PASSWORD, "organization": "Engines"}
                 async with browser.post(f"{api}/register", json=new) as response:
                     assert response.status == 201
-                async with browser.get(f"{url}/metrics") as response:
+                async with browser.get(f"{private}/metrics") as response:
                     assert "tollgate_control_plane_mails_total" in await response.text()
             # What is in the outbox when it is asked to stop still leaves.
             process.terminate()

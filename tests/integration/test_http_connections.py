@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway_core.connections import Bounds
 from gateway_core.health import serving
+from gateway_core.networks import parse_networks
 
 REQUEST = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 
@@ -31,6 +32,12 @@ class Served:
     def close(self) -> None:
         for writer in self._writers:
             writer.close()
+
+    async def connect_from(self, host: str, sent: bytes) -> Stream:
+        reader, writer = await asyncio.open_connection(self._host, self._port, local_addr=(host, 0))
+        self._writers.append(writer)
+        writer.write(sent)
+        return reader, writer
 
     def cut(self, reason: str) -> float | None:
         return self._registry.get_sample_value("tollgate_http_connections_cut_total", {"reason": reason})
@@ -113,3 +120,33 @@ async def test_connections_beyond_the_bound_are_closed_at_once_and_there_is_room
                 break
             await asyncio.sleep(0.01)
         assert await answered(await server.connect(REQUEST + b"ok")) == b"200ok"
+
+
+async def test_one_address_takes_its_share_of_the_connections_and_is_told_so_beyond() -> None:
+    async with served(Bounds(per_address_max=2)) as server:
+        taken = [await server.connect(REQUEST + b"ok") for _ in range(2)]
+        assert [await answered(each) for each in taken] == [b"200ok"] * 2
+        beyond, _ = await server.connect(REQUEST + b"ok")
+        head, _, text = (await beyond.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"Connection: close" in head
+        assert text == b"Too many connections from this address. Close some, or use one for many requests.\n"
+        assert (server.cut("crowded"), server.cut("full"), server.present) == (1, 0, 2)
+        # Others have theirs, and it has it again when it leaves.
+        assert await answered(await server.connect_from("127.0.0.2", REQUEST + b"ok")) == b"200ok"
+        taken[0][1].close()
+        for _ in range(500):
+            if server.present == 2:
+                break
+            await asyncio.sleep(0.01)
+        assert await answered(await server.connect(REQUEST + b"ok")) == b"200ok"
+
+
+async def test_a_proxy_stands_for_many_and_takes_more_than_an_address_may() -> None:
+    async with served(
+        Bounds(per_address_max=1, connections_max=3, many_behind=parse_networks("127.0.0.0/31"))
+    ) as server:
+        for _ in range(3):
+            assert await answered(await server.connect(REQUEST + b"ok")) == b"200ok"
+        assert await closed(await server.connect(REQUEST + b"ok"), 5)
+        assert (server.cut("crowded"), server.cut("full")) == (0, 1)

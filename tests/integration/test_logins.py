@@ -69,14 +69,15 @@ async def test_every_service_works_with_a_login_that_may_nothing_but_take_its_ro
     dsns: Mapping[str, str], tmp_path: Path
 ) -> None:
     certificates = Certificates.issued(tmp_path / "certificates")
-    ports = {service: free_port() for service in Service}
+    ports, api_port = {service: free_port() for service in Service}, free_port()
     common = {"TOLLGATE_API_KEY_PEPPER": "pepper", "TOLLGATE_CREDENTIAL_KEY": urlsafe_b64encode(bytes(32)).decode()}
     spool = tmp_path / "spool"
     spool.mkdir()
     (spool / SPOOL_FILE).write_bytes(render(refused()) + b"\nno line at all\n")
     environments = {
         Service.CONTROL_PLANE: {
-            "TOLLGATE_CONTROL_PLANE_PORT": str(ports[Service.CONTROL_PLANE]),
+            "TOLLGATE_CONTROL_PLANE_PORT": str(api_port),
+            "TOLLGATE_CONTROL_PLANE_METRICS_PORT": str(ports[Service.CONTROL_PLANE]),
             "TOLLGATE_XDS_PORT": str(free_port()),
             **certificates.environment("XDS", Peer.CONTROL_PLANE),
         },
@@ -111,7 +112,7 @@ async def test_every_service_works_with_a_login_that_may_nothing_but_take_its_ro
                 ready = f"http://127.0.0.1:{ports[service]}/readyz"
                 await running.enter_async_context(running_python(service, ready=ready, **environment))
             new = {"email": "bob@example.com", "password": PASSWORD, "organization": "Engines"}
-            url = f"http://127.0.0.1:{ports[Service.CONTROL_PLANE]}/api/v1/auth/register"
+            url = f"http://127.0.0.1:{api_port}/api/v1/auth/register"
             async with aiohttp.ClientSession() as session, session.post(url, json=new) as response:
                 assert response.status == 201, await response.text()
             await eventually(all_has_been_written)

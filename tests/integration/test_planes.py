@@ -54,7 +54,7 @@ class Server:
     ask: Ask
 
 
-CONTROL_PLANE = Server(Peer.CONTROL_PLANE, "XDS", "CONTROL_PLANE_PORT", discover)
+CONTROL_PLANE = Server(Peer.CONTROL_PLANE, "XDS", "CONTROL_PLANE_METRICS_PORT", discover)
 EXT_AUTHZ = Server(Peer.EXT_AUTHZ, "EXT_AUTHZ", "EXT_AUTHZ_METRICS_PORT", check)
 SERVERS = (CONTROL_PLANE, EXT_AUTHZ)
 
@@ -66,6 +66,7 @@ async def serving(server: Server, database: str, issued: Certificates) -> AsyncI
         "TOLLGATE_POSTGRES_DSN": database,
         "TOLLGATE_API_KEY_PEPPER": PEPPER.get_secret_value(),
         "TOLLGATE_CREDENTIAL_KEY": "A" * 43 + "=",
+        "TOLLGATE_CONTROL_PLANE_PORT": str(free_port()),
         f"TOLLGATE_{server.setting}_PORT": str(port),
         f"TOLLGATE_{server.health_port}": str(health_port),
         **issued.environment(server.setting, server.peer),

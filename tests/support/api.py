@@ -36,6 +36,7 @@ from control_plane.xds.configuration_check import ConfigurationCheck
 from gateway_core.api_keys import OPERATOR_PREFIX, hash_key, new_key
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.health import serving
+from gateway_core.networks import Network
 from tests.support.catalogs import catalog, settings
 from tests.support.logs import QUIET
 from tests.support.planes import certificates_for_a_while
@@ -227,6 +228,7 @@ async def running_api(
     registry: CollectorRegistry | None = None,
     check_settings: Settings | None = None,
     private_webhooks_allowed: bool = False,
+    trusted_proxies: Sequence[Network] = (),
     body_s: float = 30.0,
     hash_rounds: int = 1,
 ) -> AsyncIterator[Api]:
@@ -266,6 +268,7 @@ async def running_api(
             require_verified_email=require_verified_email,
             private_providers_allowed=False,
             private_webhooks_allowed=private_webhooks_allowed,
+            trusted_proxies=trusted_proxies,
             resolve=_resolve,
             body_s=body_s,
             now=clock.now,
@@ -276,6 +279,6 @@ async def running_api(
             workbench=Workbench(workbench_threads),
         )
         registry = registry or CollectorRegistry()
-        app = make_app(services, ready=lambda: None, registry=registry)
+        app = make_app(services, registry=registry)
         async with serving(app, "127.0.0.1", port, registry=registry) as address, aiohttp.ClientSession() as session:
             yield Api(f"http://{address.host}:{address.port}", session, of_test, mailbox, clock)

@@ -11,6 +11,7 @@ from control_plane.catalog.model import Catalog, Deployment, Model, Policy, Prov
 from control_plane.settings import Settings
 from gateway_core.contract import Peer
 from gateway_core.ids import ModelName, ProviderName
+from gateway_core.networks import Network
 from gateway_core.providers import ProviderKind
 from tests.support.planes import Certificates
 
@@ -20,6 +21,7 @@ def settings(
     spool_dir: str = "/var/lib/tollgate/spool",
     simulator_url: str | None = "http://127.0.0.1:8090",
     certificates: Path = Path("/nonexistent"),
+    trusted_proxies: tuple[Network, ...] = (),
 ) -> Settings:
     """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
     tls = Certificates(certificates).of(Peer.CONTROL_PLANE)
@@ -32,6 +34,7 @@ def settings(
         xds_tls_ca=tls.ca,
         spool_dir=spool_dir,
         simulator_url=simulator_url,
+        trusted_proxies=trusted_proxies,
     )
 
 

@@ -114,3 +114,16 @@ def test_a_mail_server_that_cannot_be_used_is_refused_at_the_start(
     with pytest.raises(ValidationError, match=complaint) as found:
         load(monkeypatch, **variables)
     assert "hunter2" not in str(found.value)
+
+
+def test_trusted_proxies_are_nobody_unless_networks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch).trusted_proxies == ()
+    assert load(monkeypatch, TRUSTED_PROXIES="").trusted_proxies == ()
+    named = load(monkeypatch, TRUSTED_PROXIES="10.0.0.0/8, 192.0.2.7,2001:db8::/32").trusted_proxies
+    assert [str(each) for each in named] == ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]
+
+
+@pytest.mark.parametrize("wrong", ["balancer", "10.0.0.1/8", "10.0.0.0/8,", "1"])
+def test_what_is_no_network_is_no_proxy(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        load(monkeypatch, TRUSTED_PROXIES=wrong)

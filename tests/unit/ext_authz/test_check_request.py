@@ -107,6 +107,12 @@ def test_the_credential_does_not_show_in_a_repr() -> None:
     assert "hunter2" not in f"{attempt!r} {attempt}"
 
 
+def test_the_address_is_what_envoy_says_of_the_client_where_there_may_be_a_proxy_in_between() -> None:
+    request = with_headers(**{Header.CLIENT_ADDRESS: "203.0.113.7"})
+    request.attributes.source.address.socket_address.address = "192.0.2.7"
+    assert parse_check(request).address == "203.0.113.7"
+
+
 def test_the_address_is_that_of_the_connection_whatever_the_headers_say() -> None:
     request = with_headers(x_forwarded_for="203.0.113.9")
     request.attributes.source.address.socket_address.address = "192.0.2.7"

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from local_stack.ports import DEFAULTS, PortTakenError, choose, replicas_of
+from local_stack.ports import DEFAULTS, PORTS_OF_EACH_INSTANCE, PortTakenError, choose, replicas_of
 
 FIRST_ANY_PORT = 40000
 
@@ -62,11 +62,7 @@ def test_each_further_instance_has_ports_of_its_own_and_the_first_keeps_its_own(
     alone = choose({}, {}, replicas=1, take=taker(), any_port=any_port())
     ports = choose(alone, {}, replicas=3, take=taker(), any_port=any_port())
     assert ports.items() >= alone.items()
-    assert ports.keys() - alone.keys() == {
-        f"{name}-{number}"
-        for name in ("control_plane", "xds", "ext_authz", "ext_authz_metrics", "billing_sink", "billing_sink_metrics")
-        for number in (2, 3)
-    }
+    assert ports.keys() - alone.keys() == {f"{name}-{number}" for name in PORTS_OF_EACH_INSTANCE for number in (2, 3)}
     assert [replicas_of(each) for each in ({}, alone, ports)] == [0, 1, 3]
 
 

@@ -108,7 +108,8 @@ def test_three_of_each_service_of_ours_and_one_of_each_server(directory: DataDir
 def test_instances_listen_on_ports_of_their_own_and_tell_envoy_the_same(directory: DataDirectory) -> None:
     variables = [service_environment(directory, PORTS_OF_THREE, number) for number in (1, 2, 3)]
     own = {
-        *("TOLLGATE_CONTROL_PLANE_PORT", "TOLLGATE_XDS_PORT", "TOLLGATE_EXT_AUTHZ_PORT"),
+        *("TOLLGATE_CONTROL_PLANE_PORT", "TOLLGATE_CONTROL_PLANE_METRICS_PORT", "TOLLGATE_XDS_PORT"),
+        "TOLLGATE_EXT_AUTHZ_PORT",
         *("TOLLGATE_EXT_AUTHZ_METRICS_PORT", "TOLLGATE_BILLING_SINK_PORT", "TOLLGATE_BILLING_SINK_METRICS_PORT"),
     }
     for name in variables[0]:
@@ -124,6 +125,22 @@ def test_endpoints_name_every_control_plane(directory: DataDirectory) -> None:
     names = ("control_plane", "control_plane-2", "control_plane-3")
     assert list(known.control_plane_urls) == [f"http://127.0.0.1:{PORTS_OF_THREE[name]}" for name in names]
     assert known.control_plane_url == known.control_plane_urls[0]
+
+
+def test_endpoints_name_the_metrics_of_every_instance_and_none_are_where_clients_are_served(
+    directory: DataDirectory,
+) -> None:
+    stores = servers(directory, PORTS_OF_THREE, ENVIRONMENT)
+    known = endpoints(directory, PORTS_OF_THREE, keys(directory), stores)
+    of_ours = {name for name in service_names(3) if name.partition("-")[0] in REPLICATED}
+    assert known.metrics_urls.keys() == of_ours
+    assert len(set(known.metrics_urls.values())) == len(of_ours)
+    assert (
+        known.metrics_urls["control_plane-2"] == f"http://127.0.0.1:{PORTS_OF_THREE['control_plane_metrics-2']}/metrics"
+    )
+    assert not any(
+        url.startswith(base + "/") for url in known.metrics_urls.values() for base in known.control_plane_urls
+    )
 
 
 def test_services_stop_from_the_edge_to_the_stores(directory: DataDirectory) -> None:
