@@ -89,10 +89,11 @@ class Exporter:
         Raises:
             clickhouse_connect.driver.exceptions.Error, OSError, asyncpg.PostgresError: nothing is lost; call again.
         """
-        found = await self._exports.next_rows(self._batch_rows)
-        if found is None:
-            return 0
-        values = [[get(row) for get in COLUMNS.values()] for row in found.rows]
-        await asyncio.to_thread(insert_requests, self._client, tuple(COLUMNS), values)
-        await self._exports.move(found.end)
-        return len(values)
+        async with self._exports.turn():
+            found = await self._exports.next_rows(self._batch_rows)
+            if found is None:
+                return 0
+            values = [[get(row) for get in COLUMNS.values()] for row in found.rows]
+            await asyncio.to_thread(insert_requests, self._client, tuple(COLUMNS), values)
+            await self._exports.move(found.end)
+            return len(values)
