@@ -6,7 +6,7 @@ from pathlib import Path
 
 import asyncpg
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink import clickhouse
 from billing_sink.drift import DriftMetrics
@@ -160,6 +160,11 @@ async def _export(
     Only with the claim. A batch during which it is lost is copied twice at the worst, and rows of one request collapse.
     """
     rows = Counter("tollgate_billing_sink_exported_rows_total", "Rows copied to ClickHouse", registry=registry)
+    caught_up = Gauge(
+        "tollgate_billing_sink_export_caught_up_timestamp_seconds",
+        "When everything in the ledger was in ClickHouse the last time; stands still in a sink that stands by",
+        registry=registry,
+    )
     exporter: Exporter | None = None
     while True:
         if not claim.is_held:
@@ -177,4 +182,5 @@ async def _export(
             continue
         rows.inc(copied)
         if copied < settings.export_batch_rows:
+            caught_up.set(utc_now().timestamp())
             await asyncio.sleep(settings.export_poll_ms / 1000)
