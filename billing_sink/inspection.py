@@ -22,6 +22,8 @@ from gateway_core.logs import Logger
 
 FRESH: Final = timedelta(minutes=10)
 """What was posted later than this may not be in ClickHouse yet: it is compared if it is."""
+READ_S: Final = 300
+"""As long as ClickHouse is waited for."""
 SAME: Final = "clickhouse_equals_postgres"
 
 
@@ -114,7 +116,7 @@ class Inspection:
             self._wrong.labels(check.name).set(check.wrong)
 
     async def _compare(self, now: datetime) -> Check:
-        async with self._exports.turn():
+        async with self._exports.turn(READ_S):
             position = await self._exports.position()
             try:
                 there = await asyncio.to_thread(_copied, self._clickhouse_url)

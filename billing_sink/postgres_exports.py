@@ -4,16 +4,12 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import asyncpg
 
 Row = Mapping[str, Any]  # type: ignore[explicit-any]  # a row of SQL: the edge itself
 """The columns of billing.requests; `meters` is a mapping of counts."""
-
-
-TURN_S_MAX: Final = 300
-"""As long as ClickHouse is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +36,16 @@ class PostgresExports:
         self._name = name
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, silence_s: int) -> AsyncIterator[None]:
         """While it lasts nobody else copies: ClickHouse has what is before the cursor, and nothing moves either of them.
 
-        Whoever is not heard of for longer than `TURN_S_MAX` loses it.
+        Args:
+            silence_s: after which whoever has it, and may be dead, loses it. What was copied until then stays copied.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
                 f"""
-                SET LOCAL idle_in_transaction_session_timeout = '{TURN_S_MAX}s';
+                SET LOCAL idle_in_transaction_session_timeout = '{silence_s}s';
                 SELECT pg_advisory_xact_lock(hashtextextended('billing.exports.{self._name}', 0))
                 """
             )
