@@ -6,12 +6,12 @@ from pathlib import Path
 
 import asyncpg
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink import clickhouse
 from billing_sink.drift import DriftMetrics
 from billing_sink.exporter import Exporter
-from billing_sink.inspection import Inspection
+from billing_sink.inspection import Inspection, NotComparedError
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
@@ -27,11 +27,13 @@ from gateway_core.logs import Logger
 from gateway_core.mutual_tls import server_context
 from gateway_core.postgres import Trouble, connect_pool
 
-POOL_SIZE_MAX = 4
-"""For the exporter, for looking after the books, and for reading prices."""
+POOL_SIZE_MAX = 8
+"""Two for the exporter, two each for looking after the books and for looking through them, and for reading prices."""
 RETRY_S = 1.0
 BOOKS_S = 60.0
-"""How often what is posted is sealed and added up by provider, and asked whether the books are to be inspected."""
+"""How often what is posted is sealed and added up by provider, and asked whether the nightly inspection is due."""
+ASKED_S = 2.0
+"""How often is asked whether somebody wants the books inspected."""
 DRAIN_S = 1.5
 """How long a stopping sink goes on posting what Envoy has written."""
 
@@ -51,6 +53,16 @@ async def serve(settings: Settings, log: Logger) -> None:
         log=log,
     )
     async with await connect_pool(settings.postgres_dsn, service=Service.BILLING_SINK, size_max=POOL_SIZE_MAX) as pool:
+        books = PostgresBooks(pool)
+        inspection = Inspection(
+            books,
+            PostgresExports(pool),
+            settings.clickhouse_url,
+            at_hour=settings.books_inspected_at_hour,
+            now=utc_now,
+            registry=registry,
+            log=log,
+        )
         try:
             async with (
                 serving_health(
@@ -70,7 +82,8 @@ async def serve(settings: Settings, log: Logger) -> None:
             ):
                 group.create_task(sink.run(settings.spool_poll_ms / 1000), name="sink")
                 group.create_task(_expire(sink, ledger, settings, registry, log), name="expire_holds")
-                group.create_task(_look_after_books(claim, pool, settings, registry, log), name="books")
+                group.create_task(_look_after_books(claim, books, inspection, registry, log), name="books")
+                group.create_task(_answer(inspection, log), name="inspections_asked_for")
                 group.create_task(_export(claim, pool, settings, registry, log), name="exporter")
         finally:
             try:
@@ -112,18 +125,9 @@ async def _expire(
 
 
 async def _look_after_books(
-    claim: SpoolClaim, pool: asyncpg.Pool, settings: Settings, registry: CollectorRegistry, log: Logger
+    claim: SpoolClaim, books: PostgresBooks, inspection: Inspection, registry: CollectorRegistry, log: Logger
 ) -> None:
     """Only with the claim, so that it is done once."""
-    books = PostgresBooks(pool)
-    inspection = Inspection(
-        books,
-        settings.clickhouse_url,
-        at_hour=settings.books_inspected_at_hour,
-        now=utc_now,
-        registry=registry,
-        log=log,
-    )
     drift = DriftMetrics(registry)
     while True:
         await asyncio.sleep(BOOKS_S)
@@ -134,8 +138,18 @@ async def _look_after_books(
             await books.add_up_for_providers()
             drift.show(await books.drifts())
             await inspection.look()
-        except (*Trouble, ClickHouseError) as error:
+        except (*Trouble, NotComparedError) as error:
             log.warning("books_unavailable", error=type(error).__name__)
+
+
+async def _answer(inspection: Inspection, log: Logger) -> None:
+    """In every sink: before the first line of a spool none has the claim. Postgres gives each order to one of them."""
+    while True:
+        await asyncio.sleep(ASKED_S)
+        try:
+            await inspection.answer()
+        except Trouble as error:
+            log.warning("inspection_unavailable", error=type(error).__name__)
 
 
 async def _export(
@@ -146,6 +160,11 @@ async def _export(
     Only with the claim. A batch during which it is lost is copied twice at the worst, and rows of one request collapse.
     """
     rows = Counter("tollgate_billing_sink_exported_rows_total", "Rows copied to ClickHouse", registry=registry)
+    caught_up = Gauge(
+        "tollgate_billing_sink_export_caught_up_timestamp_seconds",
+        "When everything in the ledger was in ClickHouse the last time; stands still in a sink that stands by",
+        registry=registry,
+    )
     exporter: Exporter | None = None
     while True:
         if not claim.is_held:
@@ -163,4 +182,5 @@ async def _export(
             continue
         rows.inc(copied)
         if copied < settings.export_batch_rows:
+            caught_up.set(utc_now().timestamp())
             await asyncio.sleep(settings.export_poll_ms / 1000)

@@ -14,6 +14,9 @@ from billing_sink.clickhouse import insert_requests
 from billing_sink.postgres_exports import PostgresExports, Row
 from gateway_core.usage import Meter
 
+BATCH_S: Final = 30
+"""A batch takes less, or others are let in."""
+
 Getter = Callable[[Row], object]
 
 
@@ -89,10 +92,11 @@ class Exporter:
         Raises:
             clickhouse_connect.driver.exceptions.Error, OSError, asyncpg.PostgresError: nothing is lost; call again.
         """
-        found = await self._exports.next_rows(self._batch_rows)
-        if found is None:
-            return 0
-        values = [[get(row) for get in COLUMNS.values()] for row in found.rows]
-        await asyncio.to_thread(insert_requests, self._client, tuple(COLUMNS), values)
-        await self._exports.move(found.end)
-        return len(values)
+        async with self._exports.turn(BATCH_S):
+            found = await self._exports.next_rows(self._batch_rows)
+            if found is None:
+                return 0
+            values = [[get(row) for get in COLUMNS.values()] for row in found.rows]
+            await asyncio.to_thread(insert_requests, self._client, tuple(COLUMNS), values)
+            await self._exports.move(found.end)
+            return len(values)

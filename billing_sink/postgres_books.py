@@ -8,6 +8,8 @@ from typing import Final
 import asyncpg
 
 from billing_sink.hourly import Hours, Sums
+from billing_sink.postgres_exports import Position
+from gateway_core.contract import InspectionFailure
 
 SEAL_TRANSACTIONS_MAX: Final = 100_000
 ADDED_UP_AT_ONCE: Final = 20_000
@@ -94,14 +96,16 @@ class PostgresBooks:
         rows = await self._pool.fetch("SELECT * FROM billing.check_books()", timeout=_TIMEOUT_S)
         return [Check(row["name"], row["wrong"], row["example"]) for row in rows]
 
-    async def hours(self, before: datetime) -> Hours:
-        """Of what was recorded before a moment."""
+    async def hours(self, copied: Position, before: datetime) -> Hours:
+        """Of what has been copied to ClickHouse, and of what was recorded before a moment, copied or not."""
         rows = await self._pool.fetch(
             """
             SELECT date_trunc('hour', started_at, 'UTC') AS hour, mode, count(*) AS requests, sum(cost_nano_usd)::bigint AS cost,
                    sum(price_nano_usd)::bigint AS price, sum(absorbed_nano_usd)::bigint AS absorbed
-            FROM billing.requests WHERE recorded_at < $1 GROUP BY 1, 2
+            FROM billing.requests WHERE (written_by, seq) <= ($1, $2) OR recorded_at < $3 GROUP BY 1, 2
             """,
+            copied.written_by,
+            copied.seq,
             before,
             timeout=_TIMEOUT_S,
         )
@@ -131,3 +135,15 @@ class PostgresBooks:
             "INSERT INTO billing.inspections (inspected_at, name, wrong, example) VALUES ($1, $2, $3, $4)",
             [(at, check.name, check.wrong, check.example) for check in checks],
         )
+
+    async def begin_asked(self) -> Sequence[int]:
+        """The orders for an inspection that nobody is at; from here on the caller is."""
+        return await self._pool.fetchval("SELECT billing.begin_inspection()") or ()
+
+    async def answer(self, orders: Sequence[int], inspected_at: datetime) -> None:
+        """Answer orders with an inspection that has been kept."""
+        await self._pool.execute("SELECT billing.finish_inspection($1, $2, NULL)", orders, inspected_at)
+
+    async def refuse(self, orders: Sequence[int], failure: InspectionFailure) -> None:
+        """Answer orders with the reason why nobody knows."""
+        await self._pool.execute("SELECT billing.finish_inspection($1, NULL, $2)", orders, failure)

@@ -1,7 +1,8 @@
 """Finished requests in Postgres (schema `billing`) in the order of their transactions, and how far they have been exported."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,29 @@ class PostgresExports:
     def __init__(self, pool: asyncpg.Pool, name: str = "requests") -> None:
         self._pool = pool
         self._name = name
+
+    @asynccontextmanager
+    async def turn(self, silence_s: int) -> AsyncIterator[None]:
+        """While it lasts nobody else copies: ClickHouse has what is before the cursor, and nothing moves either of them.
+
+        Args:
+            silence_s: after which whoever has it, and may be dead, loses it. What was copied until then stays copied.
+        """
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                f"""
+                SET LOCAL idle_in_transaction_session_timeout = '{silence_s}s';
+                SELECT pg_advisory_xact_lock(hashtextextended('billing.exports.{self._name}', 0))
+                """
+            )
+            yield
+
+    async def position(self) -> Position:
+        """Where the cursor is."""
+        row = await self._pool.fetchrow(
+            "SELECT written_by, seq FROM billing.export_cursors WHERE name = $1", self._name
+        )
+        return Position(0, 0) if row is None else Position(row["written_by"], row["seq"])
 
     async def next_rows(self, rows_max: int) -> Rows | None:
         """The rows behind the cursor, None when there are none yet.

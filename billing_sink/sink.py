@@ -18,6 +18,7 @@ from billing_sink.prices import PriceBook
 from billing_sink.spool import SpoolId, read_lines, spool_id
 from gateway_core.ids import PriceVersion
 from gateway_core.logs import Logger
+from gateway_core.mode import Mode
 from gateway_core.postgres import Trouble
 
 RETRY_S = 0.5
@@ -94,6 +95,10 @@ class Sink:
             ["mode"],
             registry=registry,
         )
+        # There from the start: a series that begins with an amount has not grown, to Prometheus.
+        for mode in Mode:
+            self._beyond_hold.labels(mode)
+            self._absorbed.labels(mode)
         self._lag = Gauge(
             "tollgate_billing_sink_lag_bytes",
             "Bytes of the spool not yet in the ledger; 0 in a sink that stands by",

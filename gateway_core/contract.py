@@ -214,6 +214,12 @@ class Peer(StrEnum):
     BILLING_SINK = "billing_sink"
 
 
+class InspectionFailure(StrEnum):
+    """Why an inspection of the books that was asked for has not been made: from the sink to the control plane, in Postgres."""
+
+    CLICKHOUSE_UNREACHABLE = "clickhouse_unreachable"
+
+
 class Service(StrEnum):
     """Who connects to Postgres."""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway_core.clock import monotonic
 from tollgate.account_commands import DataDir, Server
 from tollgate.errors import CommandError, ExitCode, NotComparedError, UsageError
 
@@ -41,20 +42,23 @@ class Period(StrEnum):
 
 @app.command()
 def verify(
+    last: Annotated[
+        bool, typer.Option("--last", help="Show what the last inspection found; wait for no new one.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as it comes, for programs.")] = False,
     server: Server = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Look the whole ledger through: sums, holds, slices, seals, and that every charge has its request.
+    """Have everything looked through: sums, holds, slices, seals, that every charge has its request, and that ClickHouse has the same.
 
-    What the last nightly look found counts too; it has compared ClickHouse. Exit code 0: the books are right, 1: they are not, 2 or more:
-    nobody could look.
+    A billing sink does it, as it does every night; it is waited for, for two minutes at most. Exit code 0: the books are right, 1: they are
+    not, 2 or more: nobody could look, or not at all of it.
     """
     from tollgate import books_verification
     from tollgate.client import Client
 
     with _failing_as_not_compared():
-        books_verification.verify(Client.find(server, data_dir), as_json=as_json)
+        books_verification.verify(Client.find(server, data_dir), last=last, as_json=as_json, monotonic=monotonic)
 
 
 @app.command()

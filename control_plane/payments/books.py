@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 
 from pydantic import Field
 
 from control_plane.resource import Resource
+from gateway_core.contract import InspectionFailure
 
 
 class Check(Resource):
@@ -26,18 +28,42 @@ class Seal(Resource):
 
 
 class Inspection(Resource):
-    """What the nightly look found; it compares ClickHouse with Postgres too."""
+    """What a billing sink found when it looked everything through; it compares ClickHouse with Postgres too."""
 
     inspected_at: datetime
     ok: bool
     checks: list[Check]
 
 
+class InspectionState(StrEnum):
+    """How far an inspection is that somebody asked for."""
+
+    ASKED = "asked"
+    BEGUN = "begun"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class InspectionOrder(Resource):
+    """An inspection that somebody asked for. A running billing sink begins within seconds; how long it takes is up to the ledger."""
+
+    id: int
+    state: InspectionState
+    asked_at: datetime
+    begun_at: datetime | None
+    finished_at: datetime | None
+    failure: InspectionFailure | None = Field(description="Why nothing was found, right or wrong.")
+    inspection: Inspection | None
+
+
 class Books(Resource):
     """What a look at the whole ledger found."""
 
     checked_at: datetime
-    ok: bool = Field(description="Whether they are right, and were at the last nightly look.")
+    ok: bool = Field(
+        description="Whether nothing is wrong, and nothing was at the last inspection. False before the first one: until then nobody "
+        "has compared ClickHouse."
+    )
     checks: list[Check]
     seal: Seal | None = Field(
         description="Null before the first, which is made within a minute of the first transaction."

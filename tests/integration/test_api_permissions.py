@@ -95,6 +95,8 @@ ALLOWED = {
     "DELETE /orgs/{org_id}/tokens/{token_id}": "oa",
     "GET /nodes": OPERATOR,
     "GET /billing/books": OPERATOR,
+    "POST /billing/books/inspections": OPERATOR,
+    "GET /billing/books/inspections/{inspection_id}": OPERATOR,
     "POST /billing/reconciliation": OPERATOR,
     "GET /billing/reconciliation": OPERATOR,
     "GET /billing/reconciliation/{reconciliation_id}": OPERATOR,

@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from billing_sink.inspection import SAME
 from billing_sink.postgres_books import Check as InspectionCheck
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_ledger import PostgresLedger
@@ -39,7 +40,7 @@ async def test_books_that_are_right_give_no_alarm(busy: asyncpg.Pool) -> None:
     assert await found(busy) == {}
     async with running_api(busy) as api:
         answer = await api.as_(await api.operator_token()).get("/billing/books")
-    assert answer["ok"] is True
+    assert answer["ok"] is False  # nobody has compared ClickHouse
     assert {check["wrong"] for check in answer["checks"]} == {0}
     assert len(answer["checks"]) == 12
     assert (answer["seal"], answer["last_inspection"]) == (None, None)
@@ -80,7 +81,7 @@ async def test_whatever_somebody_does_to_the_books_behind_their_back_is_found(
 async def test_the_newest_seal_and_the_last_inspection_are_shown(busy: asyncpg.Pool) -> None:
     books = PostgresBooks(busy)
     await books.seal()
-    await books.keep(datetime(2026, 1, 2, tzinfo=UTC), [InspectionCheck("clickhouse_equals_postgres", 2, "an hour")])
+    await books.keep(datetime(2026, 1, 2, tzinfo=UTC), [InspectionCheck(SAME, 2, "an hour")])
     async with running_api(busy) as api:
         answer = await api.as_(await api.operator_token()).get("/billing/books")
     assert (answer["seal"]["seal_id"], len(answer["seal"]["digest"])) == (1, 64)
@@ -98,15 +99,20 @@ async def test_the_command_that_verifies_ends_with_1_when_something_is_wrong(
 ) -> None:
     async with running_api(busy) as api:
         operator = CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": await api.operator_token()})
-        right = await operator.run("books", "verify")
+        not_compared = await operator.run("books", "verify", "--last")
+        assert not_compared.code > 1
+        assert "nobody has compared ClickHouse yet" in not_compared.err
+        assert "books right in Postgres, not compared" in " ".join(not_compared.out.split())
+        await PostgresBooks(busy).keep(datetime(2026, 1, 2, tzinfo=UTC), [InspectionCheck(SAME, 0, None)])
+        right = await operator.run("books", "verify", "--last")
         assert right.code == 0, right.err
         assert "books right" in " ".join(right.out.split())
         async with busy.acquire() as connection, connection.transaction():
             await connection.execute("SET LOCAL session_replication_role = replica")  # past the triggers
             await connection.execute("DELETE FROM billing.requests WHERE request_id = 'r1'")
-        wrong = await operator.run("books", "verify")
+        wrong = await operator.run("books", "verify", "--last")
         assert wrong.code == 1
         assert "books WRONG" in " ".join(wrong.out.split())
-        assert (await operator.run("books", "verify", "--json")).code == 1
+        assert (await operator.run("books", "verify", "--last", "--json")).code == 1
         stranger = CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": "sk-tg-op-none"})
-        assert (await stranger.run("books", "verify")).code > 1
+        assert (await stranger.run("books", "verify", "--last")).code > 1

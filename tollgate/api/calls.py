@@ -113,7 +113,7 @@ def ended(document: Document, reply: Reply, client: Client) -> Reply:
     found = reply.document()
     if watcher is None or found["state"] != changes.PENDING:
         return reply
-    with changes.spinner(str(found["id"])):
+    with changes.spinner(f"Waiting until every Envoy has it ({found['id']}) ..."):
         return changes.final(reply, watcher, partial(client.send, repeat=True), monotonic=monotonic, sleep=client.sleep)
 
 

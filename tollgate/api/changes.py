@@ -78,11 +78,11 @@ def _because(error: object) -> str:
             return f": {json.dumps(error)}"
 
 
-def spinner(operation_id: str) -> AbstractContextManager[object]:
-    """Shows on standard error that something is waited for, if somebody looks."""
+def spinner(text: str) -> AbstractContextManager[object]:
+    """Shows on standard error what is waited for, if somebody looks."""
     from rich.console import Console  # noqa: PLC0415 - only who waits needs it
 
     console = Console(stderr=True)
     if not console.is_terminal:
         return nullcontext()
-    return console.status(f"Waiting until every Envoy has it ({operation_id}) ...")
+    return console.status(text)

@@ -16,6 +16,8 @@ _ORG_SEGMENT: Final = "{org_id}"
 _EXCEPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "leave_org": ("orgs", "leave"),
     "verify_books": ("books", "verify"),
+    "ask_for_inspection": ("books", "inspect"),
+    "get_inspection": ("books", "inspection"),
     "make_reconciliation": ("books", "reconcile"),
     "list_reconciliations": ("books", "reconciliations"),
     "get_reconciliation": ("books", "reconciliation"),
