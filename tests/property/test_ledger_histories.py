@@ -1,5 +1,6 @@
 """Random histories of credits, top-ups, refunds, disputes, holds, slices, settlements, quarantine, decisions and expiries: the books are right after each step."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -221,6 +222,13 @@ class Histories(PostgresMachine):
             before = self.run(read_books(self.world.pool))
             self.run(self.world.post(line))
             assert self.run(read_books(self.world.pool)) == before
+
+    @rule(line=lines, amount=MONEY)
+    def ask_too_late(self, line: Posting | None, amount: int) -> None:
+        """For somebody who is gone. Where the request had a hold, that is said."""
+        if line is not None:
+            with contextlib.suppress(asyncpg.UniqueViolationError):
+                assert self.run(hold(self.world.pool, line.request_id, amount)) is None
 
     @rule(seconds=st.sampled_from([1, HOLD_S // 2, HOLD_S, YEARS_S]))
     def time_passes(self, seconds: int) -> None:
