@@ -134,8 +134,8 @@ async def check(stack: Stack) -> None:
         }
     if found := {what: amount for what, amount in wrong.items() if amount}:
         raise WrongBooksError(str(found))
-    await _verify(stack)
     await _compare_with_clickhouse(stack)
+    await _verify(stack)
 
 
 async def _verify(stack: Stack) -> None:
@@ -143,11 +143,11 @@ async def _verify(stack: Stack) -> None:
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("tollgate"), "books", "verify", "--json", "--data-dir", stack.data_dir),
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=asyncio.subprocess.PIPE,
     )
-    out, _ = await process.communicate()
+    out, err = await process.communicate()
     if process.returncode != 0 or not json.loads(out)["ok"]:
-        raise WrongBooksError(out.decode())
+        raise WrongBooksError((out + err).decode())
 
 
 async def _compare_with_clickhouse(stack: Stack) -> None:

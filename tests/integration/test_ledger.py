@@ -9,17 +9,34 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from billing_sink.postgres_ledger import BeyondHold, Posted, PostgresLedger, SpoolMovedError, _row
+from billing_sink.postgres_ledger import BeyondHold, Posted, PostgresLedger, SpoolMovedError, _row, encode
 from billing_sink.postings import Batch, Posting
+from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from gateway_core.migrate import migrate, read_functions, read_migrations
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from tests.support.databases import MIGRATIONS, fresh_database
-from tests.support.ledger import FAR, ORG, QUARANTINE_WAIT, Books, hold, odd_line, open_org, posting, read_books
+from tests.support.ledger import (
+    FAR,
+    ORG,
+    QUARANTINE_WAIT,
+    Books,
+    Limits,
+    hold,
+    hold_within,
+    odd_line,
+    open_org,
+    posting,
+    read_books,
+)
 
 SPOOL = SpoolId("spool")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def _held_within(pool: asyncpg.Pool, request_id: str, amount: int, limits: Limits) -> int | None:
+    return (await hold_within(pool, request_id, amount, limits)).held
 
 
 def batch(*postings: Posting, begin: int = 0) -> Batch:
@@ -126,6 +143,30 @@ async def test_a_question_that_waits_for_another_about_the_same_request_finds_it
         assert not again.done()
     assert await again
     assert (await read_books(pool)).held == 400
+
+
+async def test_a_request_that_is_recorded_gets_no_hold(pool: asyncpg.Pool) -> None:
+    """Asked by somebody who is gone, in a statement that was carried out after the request was over."""
+    await open_org(pool, balance=1000)
+    await PostgresLedger(pool).post(batch(posting("r1", price=0, outcome=Outcome.RELEASED)))
+    assert await hold(pool, "r1", 400) is None
+    assert (await hold_within(pool, "r1", 400, Limits(key_per_day=1000))).held is None
+    assert await read_books(pool) == Books(balance=1000, held=0, revenue=0, absorbed=0, funding=-1000)
+    assert await pool.fetchval("SELECT count(*) FROM billing.holds") == 0
+
+
+@pytest.mark.parametrize("limits", [None, Limits(key_per_day=1000)])
+async def test_a_question_that_waits_while_its_request_is_settled_gets_no_hold(
+    pool: asyncpg.Pool, limits: Limits | None
+) -> None:
+    await open_org(pool, balance=1000)
+    async with pool.acquire() as sink, sink.transaction():
+        await sink.execute("SELECT billing.settle($1::jsonb)", encode([posting("r1", price=300)]))
+        asked = asyncio.create_task(hold(pool, "r1", 400) if limits is None else _held_within(pool, "r1", 400, limits))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+    assert await asked is None
+    assert await read_books(pool) == Books(balance=700, held=0, revenue=300, absorbed=0, funding=-1000)
 
 
 async def test_another_question_under_the_id_of_a_hold_is_refused_and_changes_nothing(pool: asyncpg.Pool) -> None:

@@ -134,6 +134,35 @@ async def test_the_share_of_a_quarantined_request_stays_until_a_person_has_decid
     assert (await read_books(pool)).held == 0
 
 
+@pytest.mark.parametrize("price", [0, 60, 450, 700])
+async def test_a_request_that_has_a_hold_and_a_share_ends_both(pool: asyncpg.Pool, price: int) -> None:
+    """One process placed the hold and was too late with its answer; Envoy asked another one, which took a share."""
+    await open_org(pool, balance=1000)
+    await hold(pool, "r1", 400)
+    await open_slice(pool, "s1", 500_000)
+    await hold(pool, "other", 300)
+    outcome = Outcome.SETTLED if price else Outcome.RELEASED
+    await PostgresLedger(pool).post(batch(posting("r1", price=price, outcome=outcome, slice_id="s1", share=100)))
+    assert await pool.fetchval("SELECT state FROM billing.holds WHERE request_id = 'r1'") == outcome
+    assert await slice_of(pool) == {"settled": 100, "returned": 0, "unknown": 0, "open": 200, "requests": 1}
+    # Nothing is left for it beyond 400 and 100: the rest of the slice and the other hold have taken it.
+    paid = min(price, 500)
+    assert await read_books(pool) == Books(1000 - paid, 500, revenue=price, absorbed=paid - price, funding=-1000)
+
+
+async def test_a_request_whose_hold_has_expired_is_late_and_paid_by_its_share(pool: asyncpg.Pool) -> None:
+    await open_org(pool, balance=1000)
+    await hold(pool, "r1", 400, expires_at=NOW)
+    await open_slice(pool, "s1", 500_000, expires_at=SOON)
+    ledger = PostgresLedger(pool)
+    assert await ledger.expire_holds(NOW) == 1
+    await hold(pool, "other", 700)
+    await ledger.post(batch(posting("r1", price=80, slice_id="s1", share=100)))
+    assert await pool.fetchval("SELECT late FROM billing.requests") is True
+    assert await slice_of(pool) == {"settled": 100, "returned": 0, "unknown": 0, "open": 200, "requests": 1}
+    assert await read_books(pool) == Books(balance=920, held=900, revenue=80, absorbed=0, funding=-1000)
+
+
 async def test_a_slice_pays_for_its_own_organisation_only(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=1000)
     await open_org(pool, balance=1000, org_id="org_other")

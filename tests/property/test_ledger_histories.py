@@ -1,5 +1,6 @@
 """Random histories of credits, top-ups, refunds, disputes, holds, slices, settlements, quarantine, decisions and expiries: the books are right after each step."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -131,12 +132,17 @@ class Histories(PostgresMachine):
         size = self.run(open_slice(self.world.pool, slice_id, share_ppm, expires_at=expires_at))
         return None if size is None else Slice(slice_id, size)
 
-    @rule(target=shares, spent=slices, amount=MONEY)
-    def spend(self, spent: Slice | None, amount: int) -> tuple[str, str, int] | None:
-        if spent is None or amount > spent.rest:
+    @rule(target=shares, spent=slices, amount=MONEY, held=st.none() | MONEY)
+    def spend(self, spent: Slice | None, amount: int, held: int | None) -> tuple[str, str, int] | None:
+        """What is `held` besides, another process has asked for, and was too late with its answer."""
+        if spent is None:
             return None
+        request_id, amount = f"r{next(self.numbers)}", min(amount, spent.rest)
+        if held is not None:
+            expires_at = self.world.now + timedelta(seconds=HOLD_S // 2)
+            self.run(hold(self.world.pool, request_id, held, expires_at=expires_at))
         spent.rest -= amount
-        return f"r{next(self.numbers)}", spent.slice_id, amount
+        return request_id, spent.slice_id, amount
 
     @rule(spent=consumes(slices))
     def give_back(self, spent: Slice | None) -> None:
@@ -216,6 +222,13 @@ class Histories(PostgresMachine):
             before = self.run(read_books(self.world.pool))
             self.run(self.world.post(line))
             assert self.run(read_books(self.world.pool)) == before
+
+    @rule(line=lines, amount=MONEY)
+    def ask_too_late(self, line: Posting | None, amount: int) -> None:
+        """For somebody who is gone. Where the request had a hold, that is said."""
+        if line is not None:
+            with contextlib.suppress(asyncpg.UniqueViolationError):
+                assert self.run(hold(self.world.pool, line.request_id, amount)) is None
 
     @rule(seconds=st.sampled_from([1, HOLD_S // 2, HOLD_S, YEARS_S]))
     def time_passes(self, seconds: int) -> None:

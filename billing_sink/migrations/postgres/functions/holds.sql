@@ -3,7 +3,8 @@
 -- that holds, and it stays the only one.
 --
 -- Two questions about one request may be here at once: a connection whose client is gone still finishes its statement. The
--- second then waits for the first at the account, and finds its hold.
+-- second then waits for the first at the account, and finds its hold. The statement of such a client may also be carried out when the
+-- request is over: what is recorded gets no hold, which nobody would end. billing.settle locks the account before it records.
 CREATE OR REPLACE FUNCTION billing.place_hold(
     p_request_id text, p_org_id text, p_key_id text, p_amount_nano_usd bigint, p_expires_at timestamptz,
     p_mode text DEFAULT 'live', p_least_nano_usd bigint DEFAULT NULL, p_project_id text DEFAULT NULL
@@ -19,7 +20,8 @@ BEGIN
     FOR UPDATE;
     IF v_amount >= v_least THEN
         INSERT INTO billing.holds (request_id, account_id, project_id, key_id, amount_nano_usd, expires_at)
-        VALUES (p_request_id, v_account, p_project_id, p_key_id, v_amount, p_expires_at)
+        SELECT p_request_id, v_account, p_project_id, p_key_id, v_amount, p_expires_at
+        WHERE NOT EXISTS (SELECT FROM billing.requests WHERE request_id = p_request_id)
         ON CONFLICT (request_id) DO NOTHING;
         IF FOUND THEN
             UPDATE billing.accounts SET held_nano_usd = held_nano_usd + v_amount WHERE account_id = v_account;

@@ -5,9 +5,9 @@
 -- what was held, and slice_id if that is a share of one. In the order in which they are to be paid for.
 --
 -- Each request is covered by its own hold or share first, then by what is free in the balance, in the order given; what is left is absorbed by
--- the platform. No request takes what another one holds. A hold or share whose time was over before the line came went back when it was:
--- the line is late and pays from what is free. A request and what is held for it have to be of one organisation and one mode, or nothing
--- at all is posted.
+-- the platform. No request takes what another one holds. It may have both, where two processes were asked about it; then both end. A hold or
+-- share whose time was over before the line came went back when it was: the line is late and pays from what else there is. A request and
+-- what is held for it have to be of one organisation and one mode, or nothing at all is posted.
 --
 -- p_now: when they are recorded, which is the day and the month that they are spent in, whenever they began. By the database's clock unless it
 -- is given: the one that billing.place_hold_within_budgets goes by.
@@ -86,14 +86,17 @@ BEGIN
         SELECT position, slice_id, share_nano_usd,
                sum(share_nano_usd) OVER (PARTITION BY slice_id ORDER BY position) - share_nano_usd AS taken_before
         FROM settling_narrow WHERE slice_id IS NOT NULL
+    ), taken AS (
+        SELECT r.position, greatest(least(r.share_nano_usd, l.open_nano_usd - r.taken_before), 0) AS amount,
+               l.closed_at IS NOT NULL AS late
+        FROM running r JOIN billing.slices l USING (slice_id)
     )
-    UPDATE settling_narrow s SET
-        held_nano_usd = greatest(least(r.share_nano_usd, l.open_nano_usd - r.taken_before), 0),
-        late = l.closed_at IS NOT NULL
-        FROM running r JOIN billing.slices l USING (slice_id) WHERE r.position = s.position;
+    UPDATE settling_narrow s
+    SET share_nano_usd = t.amount, held_nano_usd = s.held_nano_usd + t.amount, late = s.late OR t.late
+    FROM taken t WHERE t.position = s.position;
     UPDATE billing.slices l SET settled_nano_usd = l.settled_nano_usd + s.amount,
         requests_settled = l.requests_settled + s.requests
-        FROM (SELECT slice_id, sum(held_nano_usd)::bigint AS amount, count(*) AS requests
+        FROM (SELECT slice_id, sum(share_nano_usd)::bigint AS amount, count(*) AS requests
               FROM settling_narrow WHERE slice_id IS NOT NULL GROUP BY slice_id) s
         WHERE l.slice_id = s.slice_id;
 
