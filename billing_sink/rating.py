@@ -43,7 +43,7 @@ from gateway_core.usage import (
 )
 
 FRAME_BYTES: Final = 400
-"""What a provider wraps around the text of one event; the dialects seen in tests take 150 to 350 bytes."""
+"""What a provider wraps around the text of one event, or of an answer that is no stream; the dialects seen in tests take 150 to 350 bytes."""
 ANSWERS_MAX: Final = 2
 """A model reads and writes no more than it can, once. Twice as much is let pass, since a catalogue may be behind the provider."""
 ANSWERS_MAX_WITH_REFERENCES: Final = 20
@@ -190,7 +190,7 @@ def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, Us
 def _delivered_tokens(line: SpoolLine, asked: Asked) -> int:
     """A low guess at the output tokens that reached the client."""
     if not asked.stream:
-        return -(-line.bytes_sent // BYTES_PER_TOKEN)
+        return max(1, (line.bytes_sent - FRAME_BYTES) // BYTES_PER_TOKEN) if line.bytes_sent else 0
     events = line.sse_events or 0
     return max(events, (line.bytes_sent - events * FRAME_BYTES) // BYTES_PER_TOKEN)
 

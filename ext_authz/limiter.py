@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ext_authz.own_limits import OwnLimits
 from ext_authz.redis_limits import LimitsTrouble
-from ext_authz.reservations import Exceeded, Limit, Reservation, Told
+from ext_authz.reservations import Exceeded, Expected, Limit, Reservation, Told
 from gateway_core.clock import Monotonic
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.limits import Limits
@@ -67,15 +67,15 @@ class Limiter:
         self._own.share_among(processes)
 
     async def reserve(
-        self, key_id: KeyId, request_id: RequestId, limits: Limits, tokens: int
+        self, key_id: KeyId, request_id: RequestId, limits: Limits, expected: Expected
     ) -> Reservation | Exceeded:
         """Count a request, if the limits admit it; for a moment wait for another one to end."""
-        found = await self._reserve(key_id, request_id, limits, tokens)
+        found = await self._reserve(key_id, request_id, limits, expected)
         for wait_s in SLOT_WAITS_S:
             if isinstance(found, Reservation) or found.limit is not Limit.CONCURRENCY:
                 break
             await asyncio.sleep(wait_s)
-            found = await self._reserve(key_id, request_id, limits, tokens)
+            found = await self._reserve(key_id, request_id, limits, expected)
         if isinstance(found, Exceeded):
             self._refused.labels(found.limit).inc()
         return found
@@ -97,17 +97,17 @@ class Limiter:
         return True
 
     async def _reserve(
-        self, key_id: KeyId, request_id: RequestId, limits: Limits, tokens: int
+        self, key_id: KeyId, request_id: RequestId, limits: Limits, expected: Expected
     ) -> Reservation | Exceeded:
         if (shared := self._reachable()) is not None:
             try:
-                found = await shared.reserve(key_id, request_id, limits, tokens)
+                found = await shared.reserve(key_id, request_id, limits, expected.tokens)
             except LimitsTrouble as error:
                 self._leave_alone(error)
             else:
                 self._is_shared.set(1)
                 return found
-        return self._own.reserve(key_id, limits, tokens)
+        return self._own.reserve(key_id, limits, expected.at_most)
 
     def _reachable(self) -> SharedLimits | None:
         return self._shared if self._monotonic() >= self._left_alone_until_s else None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.limits import Limits
@@ -77,10 +77,25 @@ class Told:
     tokens: int
 
 
-def expected_tokens(limits: Limits, *, body_bytes: int, output_tokens: int) -> int:
-    """How many tokens a request will about read and write: a guess, put right when it is over.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a request will read and write, together, before anybody knows.
 
     No more than the whole limit: a request that is larger than that is admitted when nothing else counts.
+
+    Attributes:
+        tokens: about; put right when it is over.
+        at_most: what counts where nobody puts it right.
     """
-    tokens = body_bytes // BYTES_PER_TOKEN + output_tokens
-    return tokens if limits.tokens_per_minute is None else min(tokens, limits.tokens_per_minute)
+
+    tokens: int
+    at_most: int
+
+    @classmethod
+    def of(cls, limits: Limits, *, body_bytes: int, output_tokens: int, output_tokens_max: int) -> Self:
+        """Of a request with so long a body, and so much output as it will about have, and at most."""
+        read = body_bytes // BYTES_PER_TOKEN
+        tokens, at_most = read + output_tokens, read + output_tokens_max
+        if limits.tokens_per_minute is None:
+            return cls(tokens, at_most)
+        return cls(min(tokens, limits.tokens_per_minute), min(at_most, limits.tokens_per_minute))

@@ -17,7 +17,7 @@ from ext_authz.decision import Admitted, Output, Refused, decide
 from ext_authz.keys import KeyCache
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
-from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Limit, Told, expected_tokens
+from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Expected, Limit, Told
 from ext_authz.running_requests import METHOD as FOLLOW
 from ext_authz.running_requests import SERVICE as ACCESS_LOG_SERVICE
 from ext_authz.running_requests import RunningRequests
@@ -158,7 +158,12 @@ class Authorization:
         """Count it against the limits of its key, and then hold the money for it."""
         key_id = decision.key.key_id
         per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
-        expected = expected_tokens(limits, body_bytes=attempt.body_bytes, output_tokens=per_choice * output.choices)
+        expected = Expected.of(
+            limits,
+            body_bytes=attempt.body_bytes,
+            output_tokens=per_choice * output.choices,
+            output_tokens_max=output.tokens * output.choices,
+        )
         found = await self._limiter.reserve(key_id, attempt.request_id, limits, expected)
         if isinstance(found, Exceeded):
             return Refused(limit_exceeded(found), decision.key, room=found.room)

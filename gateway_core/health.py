@@ -100,6 +100,10 @@ async def serving(
         await runner.cleanup()
 
 
+_HEALTH_BOUNDS: Final = Bounds(connections_max=64, per_address_max=16)
+"""Few ask, each with a connection or two: beside a server of its own a process has descriptors left."""
+
+
 @asynccontextmanager
 async def serving_health(
     host: str,
@@ -122,5 +126,5 @@ async def serving_health(
     """
     app = web.Application()
     app.add_routes(health_routes(ready, registry, role))
-    async with serving(app, host, port, registry=registry if counts_connections else None):
+    async with serving(app, host, port, registry=registry if counts_connections else None, bounds=_HEALTH_BOUNDS):
         yield

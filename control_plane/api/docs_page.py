@@ -37,7 +37,7 @@ _GATEWAY: Final = (
     "with such limits: the most in a minute, what is left of it, and when some of what is used no longer counts"
     "<tr><td><code>retry-after</code><td>of a 429: in how many seconds to ask again"
     "<tr><td><code>x-should-retry: false</code><td>of a refusal: asking again is no use</table>"
-    "<p>Refusals have OpenAI's form, or Anthropic's on its path. 401 <code>invalid_api_key</code>; 402 <code>insufficient_quota</code> and "
+    "<p>Refusals have OpenAI's form on every path. 401 <code>invalid_api_key</code>; 402 <code>insufficient_quota</code> and "
     "<code>budget_exceeded</code>; 403 <code>model_not_allowed</code> and <code>address_not_allowed</code>; 404 <code>model_not_found</code>; 429 "
     "<code>budget_held</code> while running requests hold what is left of a budget, and <code>rate_limit_exceeded</code> "
     "beyond a limit of the key; 503 "

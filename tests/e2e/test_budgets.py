@@ -1,7 +1,9 @@
 """A key with a small budget: served, served shorter, refused; raised through the API and served within a second; renewed."""
 
+import asyncio
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -171,3 +173,27 @@ async def prices(stack: Stack, name: str) -> list[int]:
             "SELECT price_nano_usd FROM billing.requests WHERE key_id = $1 AND price_nano_usd > 0", f"key_{name}"
         )
     return [row["price_nano_usd"] for row in rows]
+
+
+async def test_a_client_that_leaves_while_it_is_decided_about_leaves_nothing_held_and_nothing_set_aside(
+    stack: Stack,
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        who = await customer(stack, "hurried", "/v1/chat/completions", session)
+        # With a budget each request has a hold of its own.
+        await who.limit("keys/key_hurried", 1_000_000_000)
+        for number in range(120):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.001 + number % 12 / 1000):
+                    await who.ask()
+        await stack.settled()
+        async with stack.database() as database:
+            rows = await database.fetch(
+                "SELECT state, count(*) FROM billing.holds JOIN billing.accounts USING (account_id)"
+                " WHERE org_id = 'org_hurried' GROUP BY 1"
+            )
+            assert "held" not in {row["state"] for row in rows}
+            assert not await database.fetchval(
+                "SELECT count(*) FROM billing.quarantine WHERE reason LIKE 'the ledger refuses it%'"
+            )
+        assert (await who.ask())[0] == 200

@@ -227,6 +227,23 @@ async def test_an_expired_hold_gives_its_money_back_and_a_late_line_is_marked(po
     assert await pool.fetchval("SELECT state FROM billing.holds") == "expired"
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_a_request_whose_client_left_while_it_was_decided_about_ends_its_hold(
+    pool: asyncpg.Pool, mode: Mode
+) -> None:
+    await open_org(pool, balance=100)
+    assert await hold(pool, "left", 60, mode=mode) == 60
+    assert await hold(pool, "stays", 30, mode=mode) == 30
+    # Envoy got no answer, so its line says not whose the request is.
+    left = posting("left", price=0, outcome=Outcome.REFUSED, mode=mode)
+    nobodys = replace(left, rated=replace(left.rated, line=replace(left.rated.line, grant=None)))
+    another = posting("another", price=10, mode=mode)
+    await PostgresLedger(pool).post(batch(nobodys, another))
+    rows = await pool.fetch("SELECT request_id, state FROM billing.holds ORDER BY 1")
+    assert [tuple(row) for row in rows] == [("left", "released"), ("stays", "held")]
+    assert (await read_books(pool, mode)).held == 30
+
+
 async def test_a_hold_of_a_quarantined_request_waits_for_a_person_for_a_week_and_no_longer(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=1000)
     await hold(pool, "r1", 400, expires_at=NOW)

@@ -164,9 +164,14 @@ def test_a_complete_answer_is_settled_by_the_providers_own_figures(
             id="never more output than was held for",
         ),
         pytest.param(
-            line(usage_first=None, bytes_sent=41),
+            line(usage_first=None, bytes_sent=400 + 47),
             {Meter.INPUT: 17, Meter.OUTPUT: 11},
-            id="not streamed: a token per 4 bytes of the answer",
+            id="not streamed: a token per 4 bytes of the answer beyond what is around its text",
+        ),
+        pytest.param(
+            line(usage_first=None, bytes_sent=41),
+            {Meter.INPUT: 17, Meter.OUTPUT: 1},
+            id="not streamed and hardly anything: a token",
         ),
         pytest.param(
             messages_stream(usage_last=None),

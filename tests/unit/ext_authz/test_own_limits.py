@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_authz.own_limits import OwnLimits
-from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Limit, Reservation, expected_tokens
+from ext_authz.reservations import Exceeded, Expected, Limit, Reservation
 from gateway_core.ids import KeyId
 from gateway_core.limits import Limits
 
@@ -74,5 +74,7 @@ def test_a_request_larger_than_the_share_is_admitted_alone() -> None:
 
 
 def test_what_is_expected_of_a_request_is_its_text_and_its_answer_and_never_more_than_the_limit() -> None:
-    assert expected_tokens(Limits(), body_bytes=400, output_tokens=OUTPUT_TOKENS) == 100 + OUTPUT_TOKENS
-    assert expected_tokens(Limits(tokens_per_minute=50), body_bytes=400, output_tokens=9) == 50
+    asked = {"body_bytes": 400, "output_tokens": 9, "output_tokens_max": 90}
+    assert Expected.of(Limits(), **asked) == Expected(109, 190)
+    assert Expected.of(Limits(tokens_per_minute=150), **asked) == Expected(109, 150)
+    assert Expected.of(Limits(tokens_per_minute=50), **asked) == Expected(50, 50)

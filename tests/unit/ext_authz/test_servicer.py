@@ -39,6 +39,7 @@ from tests.support.admission import (
     MODEL,
     PROVIDER,
     REQUEST_ID,
+    VERSION,
     Keys,
     Purse,
     SliceDrawer,
@@ -457,6 +458,19 @@ async def test_limits_that_nobody_counts_together_are_kept_alone_and_let_no_mone
     assert gate.purse.held == {REQUEST_ID: 1067}
     assert (await gate.ask(from_client())).denied_response.status.code == 429
     assert gate.metrics.get_sample_value("tollgate_ext_authz_limits_shared") == 0
+
+
+async def test_while_nobody_counts_together_a_request_counts_as_all_that_it_may_write(gate: Gate) -> None:
+    within_limits(gate, Limits(tokens_per_minute=10_000))
+    gate.offers.offers = Offers(
+        VERSION,
+        {MODEL: replace(gate.offers.offers.by_model[MODEL], max_output_tokens=9_000)},
+        {},
+    )
+    gate.tally.trouble = OSError("gone")
+    response = await gate.ask(from_client())
+    assert headers(response)["x-ratelimit-remaining-tokens"] == str(10_000 - 9_000 - 67 // 4)
+    assert (await gate.ask(from_client())).denied_response.status.code == 429
 
 
 async def test_a_key_without_limits_is_not_counted(gate: Gate) -> None:

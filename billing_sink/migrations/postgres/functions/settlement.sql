@@ -42,7 +42,11 @@ BEGIN
 
     INSERT INTO settling_narrow
         (position, request_id, org_id, mode, outcome, price_nano_usd, account_id, slice_id, share_nano_usd)
-    SELECT n.position, n.request_id, n.org_id, n.mode, n.outcome, n.price_nano_usd, a.account_id, n.slice_id,
+    SELECT n.position, n.request_id, n.org_id, n.mode, n.outcome, n.price_nano_usd,
+        -- A client that left while it was decided about: the line says not whose it is, the hold does.
+        CASE WHEN n.org_id IS NULL THEN (SELECT h.account_id FROM billing.holds h WHERE h.request_id = n.request_id)
+             ELSE a.account_id END,
+        n.slice_id,
         CASE WHEN n.slice_id IS NOT NULL THEN n.hold_nano_usd END
     FROM (
         SELECT position, request_id, org_id, coalesce(mode, 'live') AS mode, outcome, price_nano_usd, slice_id, hold_nano_usd
@@ -55,7 +59,8 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM billing.requests r WHERE r.request_id = n.request_id);
 
     IF EXISTS (
-        SELECT FROM settling_narrow s JOIN billing.holds h USING (request_id) WHERE h.account_id IS DISTINCT FROM s.account_id
+        SELECT FROM settling_narrow s JOIN billing.holds h USING (request_id)
+        WHERE s.org_id IS NOT NULL AND h.account_id IS DISTINCT FROM s.account_id
         UNION ALL
         SELECT FROM settling_narrow s LEFT JOIN billing.slices l USING (slice_id)
         WHERE s.slice_id IS NOT NULL AND (l.slice_id IS NULL OR l.account_id IS DISTINCT FROM s.account_id)
@@ -74,7 +79,7 @@ BEGIN
         UPDATE billing.holds h
         SET state = CASE s.outcome WHEN 'refused' THEN 'released' WHEN 'free' THEN 'released' ELSE s.outcome END,
             finished_at = p_now
-        FROM settling_narrow s WHERE h.request_id = s.request_id AND h.state = 'held'
+        FROM settling_narrow s WHERE h.request_id = s.request_id AND h.account_id = s.account_id AND h.state = 'held'
         RETURNING h.request_id, h.amount_nano_usd
     )
     UPDATE settling_narrow s SET held_nano_usd = e.amount_nano_usd FROM ended e WHERE e.request_id = s.request_id;
