@@ -34,7 +34,7 @@ from control_plane.api import (
     webhooks,
 )
 from control_plane.api.context import SERVICES, Services
-from control_plane.api.dispatch import handler_of
+from control_plane.api.dispatch import continue_if_asked, handler_of
 from control_plane.api.docs_page import page
 from control_plane.api.errors import error_middleware
 from control_plane.api.model_list import list_models
@@ -81,7 +81,9 @@ def make_app(services: Services, *, registry: CollectorRegistry) -> web.Applicat
     app[SERVICES] = services
     app.router.add_get("/v1/models", list_models)
     for operation in OPERATIONS:
-        app.router.add_route(operation.method, PREFIX + operation.path, handler_of(operation))
+        app.router.add_route(
+            operation.method, PREFIX + operation.path, handler_of(operation), expect_handler=continue_if_asked
+        )
     described = document(OPERATIONS)
     shown = page(described)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor, ActorKind
@@ -37,6 +37,14 @@ from control_plane.resource import Revised
 from gateway_core.ids import OrgId, RequestId
 
 DRY_RUN: Final = "dry_run"
+
+
+async def continue_if_asked(request: web.Request) -> None:
+    """What `Expect` asks for, if that is to go on; anything else may be passed over (RFC 9110, 10.1.1) and would be refused in plain text."""
+    if request.version == HttpVersion11 and request.headers[hdrs.EXPECT].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # As if nothing had been sent yet: aiohttp goes by it when it ends the answer.
+        request.writer.output_size = 0
 
 
 def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -5,6 +5,7 @@ import re
 from io import BytesIO
 
 import jsonschema
+import pytest
 
 from tests.support.api import PASSWORD, Account, Api, Reply
 
@@ -35,6 +36,16 @@ async def test_a_body_that_two_readers_could_take_differently_is_refused(api: Ap
     for body in malformed:
         assert await register(api, body) == (400, "malformed_body"), body[:40]
     assert await register(api, b"{}", "text/plain") == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("expected", [":~", "100-continue", "100-Continue, more"])
+async def test_whatever_is_expected_beside_the_answer_is_no_reason_for_another_one(
+    owner: Account, expected: str
+) -> None:
+    made = await owner.api.post(f"{owner.org}/keys", {"name": "expected"}, headers={"Expect": expected})
+    assert made.status == 201
+    refused = await owner.api.post(f"{owner.org}/keys", {"nam": "expected"}, headers={"Expect": expected})
+    assert (refused.status, refused.pointers) == (422, ["/nam", "/name"])
 
 
 async def test_a_body_may_be_as_large_as_its_operation_says_and_not_a_byte_larger(api: Api, owner: Account) -> None:
