@@ -101,6 +101,8 @@ class Facts:
 
 
 _TEXT: Final = (frozenset({Meter.INPUT, Meter.OUTPUT}),)
+_READING: Final = (frozenset({Meter.INPUT}),)
+"""Of chat no more was ever asked for: what else is counted and has no price is set aside."""
 
 FACTS: Final[Mapping[Endpoint, Facts]] = {
     Endpoint.CHAT: Facts(
@@ -108,11 +110,11 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         "/v1/chat/completions",
         Dialect.OPENAI,
         output_bound="max_completion_tokens",
-        priced_by=_TEXT,
+        priced_by=_READING,
         output=Meter.OUTPUT,
     ),
     Endpoint.MESSAGES: Facts(
-        "POST", "/v1/messages", Dialect.ANTHROPIC, output_bound="max_tokens", priced_by=_TEXT, output=Meter.OUTPUT
+        "POST", "/v1/messages", Dialect.ANTHROPIC, output_bound="max_tokens", priced_by=_READING, output=Meter.OUTPUT
     ),
     # Free, unless a price is asked for each request.
     Endpoint.COUNT_TOKENS: Facts(
@@ -139,7 +141,7 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         "POST",
         "/v1/embeddings",
         Dialect.OPENAI,
-        priced_by=(frozenset({Meter.INPUT}),),
+        priced_by=_READING,
         has_many_inputs=True,
     ),
     Endpoint.MODERATIONS: Facts(
