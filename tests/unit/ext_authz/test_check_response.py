@@ -69,7 +69,10 @@ def test_an_admission_without_a_price_has_no_price_version_and_no_hold() -> None
 
 
 def test_a_hold_of_nothing_is_still_a_hold() -> None:
-    assert render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(0)), ATTEMPT).dynamic_metadata[GrantField.HOLD_NANO_USD] == "0"
+    assert (
+        render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(0)), ATTEMPT).dynamic_metadata[GrantField.HOLD_NANO_USD]
+        == "0"
+    )
 
 
 def test_a_large_hold_keeps_every_digit() -> None:
