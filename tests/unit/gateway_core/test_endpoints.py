@@ -14,12 +14,11 @@ def test_every_endpoint_that_is_sold_has_a_meter_and_a_price_that_it_needs(endpo
     facts = FACTS[endpoint]
     assert facts.priced_by
     assert all(needed <= set(Meter) for needed in facts.priced_by)
-    match facts.counted_by:
-        case CountedBy.USAGE:
-            assert all(facts.priced_by), "what a provider counts is never free by itself"
-        case CountedBy.REQUEST:
-            assert {meter for needed in facts.priced_by for meter in needed} <= {Meter.REQUEST}
-            assert (facts.asked, facts.output, facts.output_bound) == (None, None, None)
+    if facts.counted_by is CountedBy.USAGE:
+        assert all(facts.priced_by), "what a provider counts is never free by itself"
+    else:
+        assert {meter for needed in facts.priced_by for meter in needed} <= {Meter.REQUEST}
+        assert (facts.asked, facts.output, facts.output_bound) == (None, None, None)
 
 
 @SOLD_ON
