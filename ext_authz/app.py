@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
 from ext_authz.keys import KeyCache
+from ext_authz.leases import LeaseId
+from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.own_limits import OwnLimits
 from ext_authz.postgres_authorizers import PostgresAuthorizers
@@ -90,10 +92,17 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         shared = None if settings.redis_url is None else RedisLimits(settings.redis_url)
         limiter = Limiter(shared, OwnLimits(monotonic), monotonic=monotonic, registry=registry, log=log)
+        lender = Lender(
+            slices,
+            ttl_ms=settings.lease_ttl_ms,
+            new_lease_id=lambda: LeaseId(new_id("lease", secrets.token_bytes)),
+            monotonic=monotonic,
+        )
         service = Authorization(
             keys=keys,
             offers=offers,
             slices=slices,
+            lender=lender,
             holds=PostgresHolds(pool, utc_now),
             limiter=limiter,
             uses=uses,

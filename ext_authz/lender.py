@@ -1,0 +1,96 @@
+"""How large leases are, and what is out of them: money is taken from slices for requests that may come, and put back if they do not."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ext_authz.leases import Bounds, Lease, LeaseId, Unspent
+from ext_authz.slices import Slices, Taken
+from gateway_core.clock import Monotonic
+from gateway_core.money import NanoUsd
+
+USES_MAX: Final = 256
+"""Requests of one lease."""
+
+GROWS_AGAIN_S: Final = 0.02
+"""How long after a lease the next one is no larger. Many questions that come at once are one demand, not many."""
+
+DEMANDS_MAX: Final = 65_536
+LENT_MAX: Final = 16_384
+"""Leases that are remembered for what may come back of them. What comes back of others goes back with its slice."""
+
+
+@dataclass(slots=True)
+class _Demand:
+    """How many requests one lease was good for, and since when."""
+
+    uses: int
+    grown_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    taken: Taken
+    amount: NanoUsd
+    uses: int
+    shape: Hashable
+
+
+class Lender:
+    """Lends to whoever asks often.
+
+    Whoever asks again before its lease has ended is given twice as much the next time, and whoever gives back is given twice what it
+    has used: a key that asks once a second has no leases, and one that asks a thousand times has large ones.
+    """
+
+    def __init__(
+        self, slices: Slices, *, ttl_ms: int, new_lease_id: Callable[[], LeaseId], monotonic: Monotonic
+    ) -> None:
+        self._slices = slices
+        self._ttl_ms = ttl_ms
+        self._new_lease_id = new_lease_id
+        self._monotonic = monotonic
+        self._demands: OrderedDict[Hashable, _Demand] = OrderedDict()
+        self._lent: OrderedDict[LeaseId, _Lent] = OrderedDict()
+
+    @property
+    def ttl_ms(self) -> int:
+        """How long one may be spent; 0 if there are none."""
+        return self._ttl_ms
+
+    def wanted(self, shape: Hashable) -> int:
+        """For how many requests of a shape money should be taken now, the one that asks among them."""
+        now_s = self._monotonic()
+        demand = self._demands.pop(shape, None)
+        if demand is None or now_s - demand.grown_s > 2 * self._ttl_ms / 1000:
+            demand = _Demand(1, now_s)
+        elif now_s - demand.grown_s >= GROWS_AGAIN_S:
+            demand = _Demand(min(2 * demand.uses, USES_MAX), now_s)
+        self._demands[shape] = demand
+        if len(self._demands) > DEMANDS_MAX:
+            self._demands.popitem(last=False)
+        return demand.uses
+
+    def lend(self, shape: Hashable, taken: Taken, amount: NanoUsd, bounds: Bounds) -> Lease | None:
+        """The lease for money that was taken; None if there is none left beside what the request needs that asks."""
+        uses = taken.uses - 1
+        if uses < 1:
+            return None
+        lease_id = self._new_lease_id()
+        self._lent[lease_id] = _Lent(taken, amount, uses, shape)
+        if len(self._lent) > LENT_MAX:
+            self._lent.popitem(last=False)
+        return Lease(lease_id, uses, self._ttl_ms, bounds)
+
+    def take_back(self, unspent: Iterable[Unspent]) -> None:
+        """Envoy will not spend these any more. Each lease is taken back once, and no more of it than was lent."""
+        for each in unspent:
+            lent = self._lent.pop(each.lease_id, None)
+            if lent is None:
+                continue
+            rest = min(each.uses, lent.uses)
+            self._slices.put_in(lent.taken.slice, NanoUsd(lent.amount * rest))
+            demand = self._demands.get(lent.shape)
+            if demand is not None:
+                demand.uses = max(1, min(demand.uses, 2 * (lent.uses - rest)))
