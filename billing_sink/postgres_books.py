@@ -50,6 +50,26 @@ class Drift:
     beyond: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A balance of which something else was held than its open holds and slices hold."""
+
+    org_id: str
+    mode: str
+    was_nano_usd: int
+    is_nano_usd: int
+
+
+async def mend_held(connection: asyncpg.Connection) -> list[Mended]:
+    """Set what is held of each balance to what its open holds and slices hold; which balances that changed.
+
+    Raises:
+        asyncpg.CheckViolationError: one does not cover what they hold. Nothing is changed.
+    """
+    rows = await connection.fetch("SELECT * FROM billing.mend_held()", timeout=_TIMEOUT_S)
+    return [Mended(row["org_id"], row["mode"], row["was_nano_usd"], row["is_nano_usd"]) for row in rows]
+
+
 class PostgresBooks:
     """Reads the whole ledger, and writes what is said of it: seals, sums by provider, inspections."""
 
