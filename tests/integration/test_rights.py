@@ -243,7 +243,7 @@ async def test_the_table_that_a_batch_is_settled_in_is_not_its_callers(database:
         for table in ("settling_asked", "settling_decided"):
             for statement in (
                 f"CREATE TRIGGER t BEFORE INSERT ON {table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-                f"INSERT INTO {table} DEFAULT VALUES",  # noqa: S608 - a name from above
+                f"INSERT INTO {table} DEFAULT VALUES",
                 f"DROP TABLE {table}",
             ):
                 assert await refused(connection, statement)
