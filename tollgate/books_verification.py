@@ -41,7 +41,8 @@ def verify(client: Client, *, last: bool, as_json: bool, monotonic: Monotonic) -
     """
     if not last:
         _inspected(client, monotonic)
-    reply = client.send(Request("GET", _PATH), repeat=True)
+    # What has just been read is not read again.
+    reply = client.send(Request("GET", _PATH, {} if last else {"anew": "false"}), repeat=True)
     books = reply.document()
     if as_json:
         output.print_json(reply.body)

@@ -159,3 +159,16 @@ async def test_what_a_balance_holds_for_nobody_comes_free_when_a_person_says_so(
         assert await mend_held(connection) == []
     assert await found(busy) == {}
     assert await busy.fetchrow(f"SELECT {columns}", ORG) == before
+
+
+async def test_what_an_inspection_has_found_is_shown_without_reading_the_ledger_again(busy: asyncpg.Pool) -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    await PostgresBooks(busy).keep(at, [*await PostgresBooks(busy).check(), InspectionCheck(SAME, 0, None)])
+    async with busy.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # past the triggers
+        await connection.execute("DELETE FROM billing.requests WHERE request_id = 'r1'")
+    async with running_api(busy) as api:
+        operator = api.as_(await api.operator_token())
+        seen = await operator.get("/billing/books?anew=false")
+        assert (seen["ok"], seen["checked_at"], len(seen["checks"])) == (True, "2026-01-02T00:00:00Z", 13)
+        assert (await operator.get("/billing/books"))["ok"] is False
