@@ -19,10 +19,10 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Adds the next finished requests to billing.provider_sums, p_limit at most; returns how many there were. Like whoever copies them to
--- ClickHouse it goes by transaction, and stops before the oldest one still running. A plan for places that are not known reads all requests
--- for each stretch of them, so it is planned for these.
+-- ClickHouse it goes by transaction, and stops before the oldest one still running. Many requests are of one
+-- transaction, which the planner does not see: left to itself it may read all requests for each stretch of them.
 CREATE OR REPLACE FUNCTION billing.add_up_for_providers(p_limit integer) RETURNS integer LANGUAGE plpgsql
-SET plan_cache_mode = force_custom_plan AS $$
+SET enable_seqscan = off AS $$
 DECLARE
     v_from  billing.export_cursors;
     v_to    billing.export_cursors;
