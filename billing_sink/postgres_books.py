@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.hourly import Hours, Sums
 from billing_sink.postgres_exports import Position
@@ -60,7 +61,7 @@ class Mended:
     is_nano_usd: int
 
 
-async def mend_held(connection: asyncpg.Connection) -> list[Mended]:
+async def mend_held(connection: asyncpg.Connection | PoolConnectionProxy) -> list[Mended]:
     """Set what is held of each balance to what its open holds and slices hold; which balances that changed.
 
     Raises:

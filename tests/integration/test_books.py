@@ -143,6 +143,7 @@ async def test_what_a_balance_holds_for_nobody_comes_free_when_a_person_says_so(
         "posted_nano_usd, held_nano_usd FROM billing.accounts WHERE org_id = $1 AND mode = 'live' AND kind = 'balance'"
     )
     before = await busy.fetchrow(f"SELECT {columns}", ORG)
+    assert before is not None
     await busy.execute(
         "UPDATE billing.accounts SET held_nano_usd = held_nano_usd + 7 WHERE org_id = $1 AND mode = 'live'", ORG
     )
