@@ -57,8 +57,8 @@ $$;
 
 -- What a key and its project have spent moves with the rows of their requests and in no other way. Whoever posts has locked the
 -- balance, so nobody waits for another one here, and nobody else begins a row meanwhile. All rows of a statement that one spender has
--- paid for are recorded at one moment; they are refused otherwise. Which day and quarter a moment is in takes longer than adding, so it
--- is asked once for each.
+-- paid for are recorded at one moment; they are refused otherwise. Which day and quarter a moment is in takes long, so it is asked once
+-- for each.
 CREATE OR REPLACE FUNCTION billing.post_spending() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     v_left_out bigint;
