@@ -87,6 +87,9 @@ class RequestField:
     BODY_BYTES: Final = "body_bytes"
     MAX_OUTPUT_TOKENS: Final = "max_output_tokens"
     CHOICES: Final = "choices"
+    UNITS: Final = "units"
+    """How many of what its endpoint deals in the request has: pictures it asks for, characters it wants to hear, inputs, prompts or
+    documents of a list. Absent where an endpoint deals in none of it."""
     LEAST_OUTPUT_TOKENS: Final = "least_output_tokens"
     """Below which the provider refuses: more than the tokens of thinking it is told to; absent if it is told of none."""
     SERVICE_TIER: Final = "service_tier"
@@ -105,6 +108,8 @@ class RequestField:
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
     OFFERING: Final = "offering"
     """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
+    REQUEST_ID: Final = "request_id"
+    """Only where an error says it in its body: who words one later has no other way to know it."""
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter, beside what it had read by then."""
 

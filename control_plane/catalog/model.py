@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway_core.endpoints import Endpoint
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
@@ -160,6 +160,7 @@ class Model:
         created: seconds since 1970, as OpenAI lists it.
         aliases: other names that mean the same.
         orgs_allowed: organisations that may see it; none means all.
+        endpoints: on which it is sold.
     """
 
     name: ModelName
@@ -168,6 +169,7 @@ class Model:
     aliases: tuple[ModelName, ...] = ()
     policy: Policy = Policy()
     orgs_allowed: tuple[OrgId, ...] = ()
+    endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
 
     def is_visible_to(self, org_id: OrgId) -> bool:
         """Whether an organisation may know of it."""
@@ -202,7 +204,7 @@ class Catalog:
         by_model = sorted(self.deployments, key=lambda d: (d.model, d.priority, d.provider))
         for name, deployments in groupby(by_model, key=lambda d: d.model):
             model, members = self.models[name], tuple(deployments)
-            for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES):
+            for endpoint in model.endpoints:
                 able = [d for d in members if self.providers[d.provider].path(endpoint) is not None]
                 groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
                 if groups:

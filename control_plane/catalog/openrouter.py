@@ -69,7 +69,7 @@ def _read(entry: Entry) -> Listing:
     fields, notes = entry.fields, list[Skipped]()
     architecture = _object(fields, "architecture")
     if "text" not in (_texts(architecture, "output_modalities") or ["text"]):
-        raise SkipError((*entry.steps, "architecture", "output_modalities"), "only models for chat are taken over")
+        raise SkipError((*entry.steps, "architecture", "output_modalities"), "writes no text")
     context_tokens = count(fields, "context_length")
     if context_tokens is None:
         raise SkipError(entry.steps, "does not say how many tokens it reads")

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
 
 import asyncpg
 
@@ -16,6 +18,7 @@ from control_plane.catalog.model import (
 )
 from control_plane.database import Connection
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential
+from gateway_core.endpoints import SOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.logs import Logger
 from gateway_core.providers import ProviderKind
@@ -24,7 +27,9 @@ _SERVED = """
     SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms
     FROM catalog.served s JOIN catalog.routes r ON r.name = s.route
 """
-_MODELS = "SELECT name, owned_by, extract(epoch FROM created_at)::bigint AS created FROM catalog.models"
+_ENDPOINTS: Final = frozenset(SOLD)
+"""A name that a newer version has written is passed over: nothing here could serve it."""
+_MODELS = "SELECT name, owned_by, endpoints, extract(epoch FROM created_at)::bigint AS created FROM catalog.models"
 _ALIASES = "SELECT model, array_agg(alias ORDER BY alias) AS aliases FROM catalog.model_aliases GROUP BY model"
 
 
@@ -73,9 +78,12 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
 
 def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | None) -> Model:
     """A model, and what its route says, if it has one."""
-    name, names = ModelName(row["name"]), tuple(map(ModelName, aliases))
+    endpoints = tuple(Endpoint(each) for each in row["endpoints"] if each in _ENDPOINTS)
+    model = Model(
+        ModelName(row["name"]), row["owned_by"], row["created"], tuple(map(ModelName, aliases)), endpoints=endpoints
+    )
     if route is None:
-        return Model(name, row["owned_by"], row["created"], names)
+        return model
     statuses = route["retry_statuses"]
     policy = Policy(
         attempts_max=route["attempts_max"],
@@ -83,7 +91,7 @@ def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | 
         first_byte_timeout_ms=route["first_byte_timeout_ms"],
         idle_timeout_ms=route["idle_timeout_ms"],
     )
-    return Model(name, row["owned_by"], row["created"], names, policy, tuple(map(OrgId, route["orgs_allowed"])))
+    return replace(model, policy=policy, orgs_allowed=tuple(map(OrgId, route["orgs_allowed"])))
 
 
 def _provider(row: asyncpg.Record, seal: Seal) -> Provider:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_
 
 from control_plane.fields import STARS_MAX, Body, Moment, PartFault, refuse_parts
 from gateway_core.contract import CREDENTIAL_HEADERS, REQUEST_S_MAX, Header
+from gateway_core.endpoints import SOLD, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.providers import ProviderKind
 
 PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -77,6 +78,19 @@ def _stars(text: str) -> str:
     return text
 
 
+def _in_order(endpoints: list[Endpoint]) -> list[Endpoint]:
+    if len(set(endpoints)) != len(endpoints):
+        raise ValueError("the same endpoint twice")
+    return [each for each in SOLD if each in endpoints]
+
+
+def _is_sold(endpoint: Endpoint) -> Endpoint:
+    if endpoint not in SOLD:
+        raise ValueError("no model is sold there")
+    return endpoint
+
+
+SoldEndpoint = Annotated[Endpoint, AfterValidator(_is_sold)]
 ProviderNameText = Annotated[
     str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63"), Field(examples=["openai"])
 ]
@@ -136,7 +150,13 @@ class ModelSpec(Body):
         description="Whose model it is, as lists of models show it.", examples=["openai"]
     )
     context_tokens: Tokens = Field(description="Input and output together; more is never held for.", examples=[128_000])
-    max_output_tokens: Tokens = Field(description="Of one answer.", examples=[16_384])
+    max_output_tokens: Tokens = Field(description="Of one answer, or of one picture.", examples=[16_384])
+    endpoints: Annotated[list[SoldEndpoint], AfterValidator(_in_order)] = Field(
+        default=list(SOLD_UNLESS_TOLD),
+        min_length=1,
+        description="On which it is sold, as far as its providers have them. Each has to have a price; docs/ENDPOINTS.md says of what.",
+        examples=[["chat", "responses"]],
+    )
     aliases: list[ModelNameText] = Field(
         default=[], max_length=50, description="Other names that mean the same.", examples=[["gpt-mini"]]
     )

@@ -11,7 +11,7 @@ from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
 from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key, simulator_route_key
-from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
+from gateway_core.endpoints import FACTS, SOLD, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
@@ -86,7 +86,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
         }
     )
     if settings.simulator_url is not None:
-        for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES):
+        for endpoint in SOLD:
             actions[simulator_route_key(endpoint)] = _action(_test_route(endpoint, settings.simulator_url, settings))
     return {
         "name": ROUTE_CONFIG,
@@ -163,7 +163,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
 
 def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> JsonObject:
     """Where every request with a test key goes, under the model's own name. The simulator has the endpoint's own path."""
-    path = urlsplit(simulator_url).path.rstrip("/") + PATH_BY_ENDPOINT[endpoint]
+    path = urlsplit(simulator_url).path.rstrip("/") + FACTS[endpoint].path
     return {
         "name": simulator_route_key(endpoint),
         "match": {"prefix": "/"},

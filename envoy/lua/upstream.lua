@@ -8,6 +8,7 @@
 local sub, match, gmatch, format = string.sub, string.match, string.gmatch, string.format
 local tonumber, tostring, pcall = tonumber, tostring, pcall
 local apply = require("edits").apply
+local errors = require("errors")
 
 local NAMESPACE = "tollgate"
 local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
@@ -52,7 +53,10 @@ function envoy_on_request(h)
   local ok, problem = pcall(prepare, h)
   if not ok then
     h:logErr("upstream: " .. tostring(problem))
+    local metadata = h:streamInfo():dynamicMetadata():get(NAMESPACE)
+    local request = metadata and metadata.request
     h:respond({ [":status"] = "503", ["content-type"] = "application/json" },
-      '{"error":{"message":"The gateway could not prepare this request.","type":"server_error","param":null,"code":"gateway_error"}}')
+      errors.as_json(errors.is_anthropic(request and request.endpoint), h:headers():get("x-request-id"),
+        "503", "gateway_error", "The gateway could not prepare this request."))
   end
 end

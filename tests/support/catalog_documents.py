@@ -48,9 +48,11 @@ def _maybe(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[int | None]:
 
 @st.composite
 def _prices(draw: st.DrawFn) -> PriceSpec:
-    meters = draw(st.lists(st.sampled_from(sorted(TOKEN_METERS)), unique=True, max_size=4))
-    if not meters:
+    if draw(st.booleans()):
         return PriceSpec(free=True)
+    # What every endpoint of chat needs, and others.
+    others = sorted({*TOKEN_METERS} - {Meter.INPUT, Meter.OUTPUT})
+    meters = [Meter.INPUT, Meter.OUTPUT, *draw(st.lists(st.sampled_from(others), unique=True, max_size=3))]
     bounds = draw(st.lists(st.integers(1, 10**6), unique=True, max_size=2))
     return PriceSpec(
         prices=[

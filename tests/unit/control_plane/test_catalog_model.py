@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 
 from control_plane.catalog.model import TEMPLATES, Catalog
-from gateway_core.endpoints import Endpoint
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 from tests.support.catalogs import catalog, catalogs, deployment, provider
@@ -80,7 +80,7 @@ def test_a_provider_that_does_not_serve_an_endpoint_is_left_out_of_that_chain() 
         [provider("a", OPENAI), provider("b", ANTHROPIC), provider("c", GEMINI)],
         [deployment("m", "a"), deployment("m", "b", priority=1), deployment("m", "c", priority=2)],
     )
-    assert chains(found) == [("chat", "m", [["a"], ["c"]]), ("messages", "m", [["b"]])]
+    assert chains(found) == [("chat", "m", [["a"], ["c"]]), ("messages", "m", [["b"]]), ("count_tokens", "m", [["b"]])]
 
 
 def test_a_model_without_a_deployment_has_no_chain() -> None:
@@ -94,6 +94,15 @@ def test_an_alias_has_the_chains_of_its_model() -> None:
     assert chains(aliased) == [("chat", name, [["a"]]) for name in "mno"]
 
 
+def test_a_model_is_served_where_it_is_sold_and_nowhere_else() -> None:
+    found = catalog([provider("a"), provider("c", GEMINI)], [deployment("m", "a"), deployment("m", "c")])
+    model = replace(found.models[ModelName("m")], endpoints=(Endpoint.EMBEDDINGS, Endpoint.RERANK))
+    assert chains(replace(found, models={model.name: model})) == [
+        ("embeddings", "m", [["a", "c"]]),
+        ("rerank", "m", [["a"]]),
+    ]
+
+
 @given(catalogs())
 def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found: Catalog) -> None:
     in_chains = {
@@ -102,7 +111,7 @@ def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found:
     expected = {
         (endpoint, d.model, d.provider)
         for d in found.deployments
-        for endpoint in Endpoint
+        for endpoint in SOLD_UNLESS_TOLD
         if found.providers[d.provider].path(endpoint) is not None
     }
     assert in_chains == expected
