@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from control_plane.catalog.model import TEMPLATES
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.price_list import (
     Entry,
     Json,

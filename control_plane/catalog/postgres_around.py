@@ -5,9 +5,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.rules import Around
 from control_plane.catalog.specs import ModelSpec, RouteSpec
 from control_plane.database import Database
+from gateway_core.providers import ProviderKind
 
 _NOTHING: Final = Around(frozenset(), frozenset(), {}, {}, frozenset(), {}, frozenset())
 
@@ -68,6 +70,7 @@ async def around_route(db: Database, name: str, spec: RouteSpec) -> Around:
         {(row["model"], row["provider"]) for row in deployments},
         unpriced_by_provider,
         await known_orgs(db, spec.orgs_allowed),
+        await _without_credential(db, providers),
     )
 
 
@@ -83,3 +86,8 @@ async def _models(db: Database, named: Collection[str]) -> AbstractSet[str]:
 
 async def _providers(db: Database, named: Collection[str]) -> AbstractSet[str]:
     return {row["name"] for row in await db.fetch("SELECT name FROM catalog.providers WHERE name = ANY($1)", named)}
+
+
+async def _without_credential(db: Database, named: Collection[str]) -> AbstractSet[str]:
+    rows = await db.fetch("SELECT name, kind FROM catalog.providers WHERE name = ANY($1) AND credential IS NULL", named)
+    return {row["name"] for row in rows if TEMPLATES[ProviderKind(row["kind"])].requires_credential}

@@ -32,6 +32,7 @@ class Around:
         deployed: models and providers.
         unpriced_by_provider: the models deployed there that have no price there, sorted.
         orgs: those of the organisations that are named which there are.
+        without_credential: providers that lack one and cannot be asked without.
     """
 
     providers: AbstractSet[str]
@@ -41,6 +42,7 @@ class Around:
     deployed: AbstractSet[tuple[str, str]]
     unpriced_by_provider: Mapping[str, Sequence[str]]
     orgs: AbstractSet[str]
+    without_credential: AbstractSet[str] = frozenset()
 
 
 def is_credential_required(spec: ProviderSpec, address: str) -> bool:
@@ -109,6 +111,8 @@ def _member_faults(spec: RouteSpec, provider: str, seen: Collection[str], around
     elif provider not in around.providers:
         yield "no such provider"
     elif spec.published:
+        if provider in around.without_credential:
+            yield "has no credential, and cannot be asked without one"
         if "*" not in spec.match and (spec.match, provider) not in around.deployed:
             yield "the model has no deployment there"
         unpriced = _matched(spec.match, around.unpriced_by_provider.get(provider, ()))
