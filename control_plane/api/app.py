@@ -28,6 +28,7 @@ from control_plane.api import (
     reconciliation,
     routes,
     sign_in_page,
+    starter,
     statements,
     tokens,
     topups,
@@ -71,6 +72,7 @@ OPERATION_MODULES = (
     routes,
     catalog,
     imports,
+    starter,
     operations,
 )
 

@@ -13,7 +13,7 @@ from gateway_core.endpoints import PATH_BY_ENDPOINT
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
 
-class Kind(Resource):
+class KindOfProviders(Resource):
     """A kind of providers."""
 
     name: ProviderKind
@@ -28,20 +28,20 @@ class Kind(Resource):
     notes: list[str]
 
 
-class Kinds(Resource):
+class KindsOfProviders(Resource):
     """All of them."""
 
-    data: list[Kind]
+    data: list[KindOfProviders]
 
 
 @operation("GET", "/provider-kinds", tag=TAG, access=Permission.CATALOG_READ)
-async def list_provider_kinds(call: Call) -> Kinds:  # noqa: ARG001 - the same for everybody
+async def list_provider_kinds(call: Call) -> KindsOfProviders:  # noqa: ARG001 - the same for everybody
     """Every kind of providers, as it can be named in a provider."""
     return _KINDS
 
 
-def _kind(name: ProviderKind, template: KindTemplate) -> Kind:
-    return Kind(
+def _kind(name: ProviderKind, template: KindTemplate) -> KindOfProviders:
+    return KindOfProviders(
         name=name,
         base_url=template.base_url,
         endpoints={PATH_BY_ENDPOINT[endpoint]: path for endpoint, path in PATHS_BY_KIND[name].items()},
@@ -58,8 +58,10 @@ def _peculiarities(template: KindTemplate) -> list[str]:
     if template.refuses_stream_options:
         said.append("It refuses stream_options, so streams are sent to it without ours.")
     if template.output_bound is not None:
-        said.append(f"It takes a bound on the output in {template.output_bound} only; max_completion_tokens becomes that.")
+        said.append(
+            f"It takes a bound on the output in {template.output_bound} only; max_completion_tokens becomes that."
+        )
     return said
 
 
-_KINDS: Final = Kinds(data=[_kind(name, TEMPLATES[name]) for name in ProviderKind])
+_KINDS: Final = KindsOfProviders(data=[_kind(name, TEMPLATES[name]) for name in ProviderKind])

@@ -132,6 +132,7 @@ ALLOWED = {
     "POST /catalog/apply": OPERATOR,
     "POST /catalog/check": OPERATOR,
     "POST /catalog/imports": OPERATOR,
+    "POST /catalog/starter": OPERATOR,
     "GET /operations": OPERATOR,
     "GET /operations/{operation_id}": OPERATOR,
 }
