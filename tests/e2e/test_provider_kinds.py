@@ -1,7 +1,9 @@
 """Kinds of providers at a running gateway: how each one is authenticated to, and what is made of a body that it does not take."""
 
+import asyncio
 import hashlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -164,24 +166,34 @@ async def test_what_a_client_says_to_aws_does_not_reach_it(stack: Stack, provide
     assert "x-amzn-bedrock-service-tier" not in providers.first.headers[0]
 
 
-async def test_envoy_shows_no_key_that_it_signs_with_and_takes_a_new_one_at_once(
+async def test_envoy_shows_no_key_that_it_signs_with_and_a_new_one_costs_no_request_that_runs(
     stack: Stack, providers: Providers
 ) -> None:
     dumped = await config_dump(stack)
     assert KEY_ID in dumped
     assert SECRET not in dumped
     assert TOKEN not in dumped
-    seal = Seal(SecretStr(stack.secret("tollgate_credential_key")), lambda count: b"\x07" * count)
+    providers.first.answers.clear()
+    running = asyncio.create_task(post(stack, {"model": "kind-aws", "messages": []}))
+
+    async def has_arrived() -> bool:
+        return bool(providers.first.bodies)
+
+    await eventually(has_arrived)
+    seal = Seal(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
     sealed = seal.seal_secret(provider_credential(ProviderName("aws")), SecretStr(f"{NEXT_KEY_ID}:{NEXT_SECRET}"))
     async with stack.database() as connection:
         await connection.execute("UPDATE catalog.providers SET credential = $1 WHERE name = 'aws'", sealed)
 
     async def is_changed() -> bool:
-        assert await post(stack, {"model": "kind-aws", "messages": []}) == 200
-        return NEXT_KEY_ID in providers.first.headers[-1]["Authorization"]
+        return NEXT_KEY_ID in await config_dump(stack)
 
     try:
         await eventually(is_changed)
+        providers.first.answers.set()
+        assert await running == 200
+        assert KEY_ID in providers.first.headers[0]["Authorization"]
+        assert await post(stack, {"model": "kind-aws", "messages": []}) == 200
         check_signature(providers.first, -1, secret=NEXT_SECRET, key_id=NEXT_KEY_ID, region="eu-central-1")
         assert "x-amz-security-token" not in providers.first.headers[-1]
         assert NEXT_SECRET not in await config_dump(stack)
