@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from control_plane.catalog.model import TEMPLATES
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.postgres_prices import write_price
 from control_plane.catalog.price_specs import MeterPrice, PriceSpec, Unit
 from control_plane.sealing import Seal, provider_credential

@@ -68,7 +68,8 @@ class Metadata:
     """A struct with the fields of `RequestField`."""
     PLAN: Final = "plan"
     """What upstream.lua may have to write over in the forwarded body, as spans `first,last`, 1-based and inclusive, with spaces
-    between: of the model, then of each bound on the output, or in its place `+` and the name of the field that is to be one."""
+    between: of the model, then of each bound on the output, or in its place `+` and the name of the field that is to be one. One with
+    a `-` in front is of the stream options that we put in, for a provider that does not take them."""
     LEASE: Final = "lease"
     """A struct with the fields of `GrantField`: the grant that a request passes with which ext_authz is not asked about, since what
     it was asked before covers this too. Its presence is what keeps the question from being asked."""
@@ -131,6 +132,10 @@ class RouteField:
     PATH: Final = "path"
     MODEL: Final = "model"
     """Absent where the model keeps its name."""
+    OUTPUT_BOUND: Final = "output_bound"
+    """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
+    REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
+    """Only for a cluster's own script, and there only where it is so."""
 
 
 class GrantField:

@@ -13,20 +13,45 @@ class ProviderKind(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    AZURE = "azure"
+    """Azure OpenAI's v1 API, the same for every deployment of a resource."""
+    BEDROCK = "bedrock"
+    """AWS Bedrock, those of its models that are asked in OpenAI's dialect."""
+    BEDROCK_ANTHROPIC = "bedrock-anthropic"
+    """AWS Bedrock, Anthropic's models in their own dialect."""
+    OPENROUTER = "openrouter"
+    MISTRAL = "mistral"
+    GROQ = "groq"
+    DEEPSEEK = "deepseek"
+    TOGETHER = "together"
+    XAI = "xai"
+    COHERE = "cohere"
+    """Its Compatibility API."""
+    OLLAMA = "ollama"
+    VLLM = "vllm"
+    OPENAI_COMPATIBLE = "openai-compatible"
+    """Any other server that takes chat completions."""
+
+
+_OPENAI: Final[Mapping[Endpoint, str]] = {
+    Endpoint.CHAT: "/chat/completions",
+    Endpoint.RESPONSES: "/responses",
+    Endpoint.COMPLETIONS: "/completions",
+    Endpoint.EMBEDDINGS: "/embeddings",
+    Endpoint.MODERATIONS: "/moderations",
+    # Not OpenAI's: Cohere, Jina and Voyage have it there.
+    Endpoint.RERANK: "/rerank",
+    Endpoint.IMAGES: "/images/generations",
+    Endpoint.SPEECH: "/audio/speech",
+}
+
+
+def _of_openai(*endpoints: Endpoint) -> Mapping[Endpoint, str]:
+    return {endpoint: _OPENAI[endpoint] for endpoint in endpoints}
 
 
 PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
-    ProviderKind.OPENAI: {
-        Endpoint.CHAT: "/chat/completions",
-        Endpoint.RESPONSES: "/responses",
-        Endpoint.COMPLETIONS: "/completions",
-        Endpoint.EMBEDDINGS: "/embeddings",
-        Endpoint.MODERATIONS: "/moderations",
-        # Not OpenAI's: Cohere, Jina and Voyage have it there.
-        Endpoint.RERANK: "/rerank",
-        Endpoint.IMAGES: "/images/generations",
-        Endpoint.SPEECH: "/audio/speech",
-    },
+    ProviderKind.OPENAI: _OPENAI,
     ProviderKind.ANTHROPIC: {Endpoint.MESSAGES: "/messages", Endpoint.COUNT_TOKENS: "/messages/count_tokens"},
     # Gemini's OpenAI-compatible endpoints.
     ProviderKind.GEMINI: {
@@ -34,6 +59,26 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
         Endpoint.EMBEDDINGS: "/openai/embeddings",
         Endpoint.IMAGES: "/openai/images/generations",
     },
+    # One host for several dialects, each behind a path of its own; what a model takes is its kind.
+    ProviderKind.BEDROCK: {Endpoint.CHAT: "/openai/v1/chat/completions"},
+    ProviderKind.BEDROCK_ANTHROPIC: {Endpoint.MESSAGES: "/anthropic/v1/messages"},
+    ProviderKind.AZURE: _of_openai(
+        Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES
+    ),
+    ProviderKind.OPENROUTER: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
+    ProviderKind.MISTRAL: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.MODERATIONS),
+    ProviderKind.GROQ: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.SPEECH),
+    ProviderKind.DEEPSEEK: _of_openai(Endpoint.CHAT),
+    ProviderKind.TOGETHER: _of_openai(
+        *(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.IMAGES, Endpoint.SPEECH)
+    ),
+    ProviderKind.XAI: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.IMAGES),
+    ProviderKind.COHERE: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS),
+    ProviderKind.OLLAMA: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
+    ProviderKind.VLLM: _of_openai(
+        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK)
+    ),
+    ProviderKind.OPENAI_COMPATIBLE: _OPENAI,
 }
 """For each endpoint a kind serves, the path behind the provider's base URL."""
 

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from control_plane.catalog.document import CatalogDocument, Kind, Thing, flat, nested, overlaid, things
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.rules import (
     MODEL,
     PROVIDER,
@@ -19,6 +20,7 @@ from control_plane.catalog.rules import (
     route_faults,
     unpriced_by_provider,
 )
+from control_plane.catalog.specs import ProviderSpec
 from control_plane.errors import InvalidField
 from gateway_core.pricing import FREE
 from gateway_core.providers import served
@@ -32,6 +34,7 @@ def faults(
     orgs: AbstractSet[str],
     with_credential: Collection[str],
     prune: bool,
+    may_lack_credentials: bool = False,
 ) -> list[InvalidField]:
     """The faults of a document, with pointers into it.
 
@@ -42,14 +45,19 @@ def faults(
         orgs: the organisations there are, at least of those that are named.
         with_credential: providers that have one.
         prune: as for `overlaid`.
+        may_lack_credentials: whether a provider that moves may be silent about its credential.
     """
     merged = overlaid(current, wanted, prune=prune)
     named = things(wanted)
-    known = set(_faults(current, around(current, priced, orgs), {}))
+    known = set(_faults(current, around(current, priced, orgs, with_credential), {}))
     addresses = {name: current.providers[name].base_url for name in with_credential if name in current.providers}
+    if may_lack_credentials:
+        addresses = {}
     return [
         replace(fault, pointer=thing.pointer + ("" if fault.pointer in {MODEL, PROVIDER} else fault.pointer))
-        for thing, fault in _faults(merged, around(merged, {**priced, **_meters(wanted)}, orgs), addresses)
+        for thing, fault in _faults(
+            merged, around(merged, {**priced, **_meters(wanted)}, orgs, with_credential), addresses
+        )
         if thing in named and (thing, fault) not in known
     ]
 
@@ -60,7 +68,10 @@ def _meters(document: CatalogDocument) -> Mapping[tuple[str, str], AbstractSet[s
 
 
 def around(
-    document: CatalogDocument, priced: Mapping[tuple[str, str], AbstractSet[str]], orgs: AbstractSet[str]
+    document: CatalogDocument,
+    priced: Mapping[tuple[str, str], AbstractSet[str]],
+    orgs: AbstractSet[str],
+    with_credential: Collection[str],
 ) -> Around:
     """What the things of a whole catalogue are judged beside."""
     models_by_alias: dict[str, set[str]] = {}
@@ -88,7 +99,16 @@ def around(
         orgs,
         sold,
         meters,
+        {
+            name
+            for name, spec in document.providers.items()
+            if TEMPLATES[spec.kind].requires_credential and not _has_credential(name, spec, with_credential)
+        },
     )
+
+
+def _has_credential(name: str, spec: ProviderSpec, with_credential: Collection[str]) -> bool:
+    return spec.credential is not None or (name in with_credential and "credential" not in spec.model_fields_set)
 
 
 def _faults(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from control_plane.catalog.model import TEMPLATES
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.price_list import (
     Entry,
     Json,
@@ -101,8 +101,8 @@ def _read(entry: Entry) -> Listing:
     kind = next((kind for kind in ProviderKind if kind == entry.provider), None)
     supported = (_CAPABILITY.fullmatch(name) for name, value in fields.items() if value is True)
     return Listing(
-        kind=kind or ProviderKind.OPENAI,
-        base_url=None if kind is None else TEMPLATES[kind].base_url,
+        kind=kind or ProviderKind.OPENAI_COMPATIBLE,
+        base_url=None if kind is None else TEMPLATES[kind].fixed_base_url,
         owned_by=entry.provider,
         context_tokens=context_tokens,
         max_output_tokens=max_output_tokens,

@@ -8,6 +8,7 @@ from typing import Final
 import asyncpg
 
 from control_plane.catalog.document import nested
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.rules import Around, unpriced_by_provider
 from control_plane.catalog.specs import ModelSpec, RouteSpec
 from control_plane.database import Database
@@ -78,6 +79,7 @@ async def around_route(db: Database, name: str, spec: RouteSpec) -> Around:
         await known_orgs(db, spec.orgs_allowed),
         sold,
         meters,
+        await _without_credential(db, providers),
     )
 
 
@@ -103,3 +105,8 @@ async def _models(db: Database, named: Collection[str]) -> AbstractSet[str]:
 
 async def _providers(db: Database, named: Collection[str]) -> AbstractSet[str]:
     return {row["name"] for row in await db.fetch("SELECT name FROM catalog.providers WHERE name = ANY($1)", named)}
+
+
+async def _without_credential(db: Database, named: Collection[str]) -> AbstractSet[str]:
+    rows = await db.fetch("SELECT name, kind FROM catalog.providers WHERE name = ANY($1) AND credential IS NULL", named)
+    return {row["name"] for row in rows if TEMPLATES[ProviderKind(row["kind"])].requires_credential}

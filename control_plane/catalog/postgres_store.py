@@ -7,10 +7,12 @@ from typing import Final
 
 import asyncpg
 
+from control_plane.catalog.aws_keys import InvalidAwsKeyError
 from control_plane.catalog.model import (
     Catalog,
     Deployment,
     InvalidBaseUrlError,
+    MissingCredentialError,
     Model,
     Policy,
     Provider,
@@ -42,15 +44,16 @@ async def read_catalog(pool: asyncpg.Pool, seal: Seal, log: Logger) -> Catalog:
 async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalog:
     """The same inside a transaction, which sees what that has changed.
 
-    A provider whose credential does not open or whose URL is none is left out with its deployments; a deployment without a
-    published route or a price is not there: what cannot be reached or charged is not offered.
+    A provider whose credential does not open, is none of its kind or is missing where there has to be one, or whose URL is none, is
+    left out with its deployments; a deployment without a published route or a price is not there: what cannot be reached or charged
+    is not offered.
     """
     revision = await db.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
     usable = {}
     for row in await db.fetch("SELECT * FROM catalog.providers"):
         try:
             usable[ProviderName(row["name"])] = _provider(row, seal)
-        except (UnreadableSealError, InvalidBaseUrlError) as error:
+        except (UnreadableSealError, InvalidBaseUrlError, InvalidAwsKeyError, MissingCredentialError) as error:
             log.error("provider_left_out", provider=row["name"], error=str(error))  # noqa: TRY400 - a traceback adds nothing
     served = await db.fetch(_SERVED)
     routes = {row["model"]: row for row in served}
@@ -97,10 +100,11 @@ def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | 
 def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
     name = ProviderName(row["name"])
     check_base_url(row["base_url"])
-    return Provider(
+    provider = Provider(
         name=name,
         kind=ProviderKind(row["kind"]),
         base_url=row["base_url"],
+        region=row["region"],
         credential=seal.open_secret(provider_credential(name), row["credential"])
         if row["credential"] is not None
         else None,
@@ -109,3 +113,5 @@ def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
         connections_max=row["connections_max"],
         requests_max=row["requests_max"],
     )
+    provider.check_credential()
+    return provider

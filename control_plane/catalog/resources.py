@@ -48,6 +48,7 @@ class Provider(Revised):
     name: str
     kind: ProviderKind
     base_url: str
+    region: str | None
     has_credential: bool
     headers: dict[str, str]
     connect_timeout_ms: int | None

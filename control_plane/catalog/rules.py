@@ -38,6 +38,7 @@ class Around:
         orgs: those of the organisations that are named which there are.
         sold: on which endpoints a deployment sells its model.
         meters: those that a deployment has a price for, by its model and its provider; absent where there is none.
+        without_credential: providers that lack one and cannot be asked without.
     """
 
     providers: AbstractSet[str]
@@ -49,6 +50,7 @@ class Around:
     orgs: AbstractSet[str]
     sold: Mapping[tuple[str, str], Sequence[Endpoint]] = field(default_factory=dict)
     meters: Mapping[str, Mapping[str, AbstractSet[str]]] = field(default_factory=dict)
+    without_credential: AbstractSet[str] = frozenset()
 
 
 def unpriced_by_provider(
@@ -151,6 +153,8 @@ def _member_faults(spec: RouteSpec, provider: str, seen: Collection[str], around
     elif provider not in around.providers:
         yield "no such provider"
     elif spec.published:
+        if provider in around.without_credential:
+            yield "has no credential, and cannot be asked without one"
         if "*" not in spec.match and (spec.match, provider) not in around.deployed:
             yield "the model has no deployment there"
         models = _matched(spec.match, around.unpriced_by_provider.get(provider, ()))

@@ -9,6 +9,7 @@ from ipaddress import IPv6Network
 from typing import Final
 
 from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networks
+from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.model import Provider
 from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
@@ -28,6 +29,9 @@ _CLIENT_HEADERS: Final = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf
 
 _ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "x-goog-user-project", "idempotency-key")
 """Headers with which a client would choose among our accounts at a provider, or be given another tenant's answer in one."""
+
+_SIGNED_PREFIX: Final = "x-amz"
+"""Headers that a signature covers or AWS takes wishes from, such as another tier or guardrail. An attempt elsewhere gets none of them."""
 
 _ACCOUNT_LIMITS: Final = (Header.RATE_LIMIT_PREFIX, "anthropic-ratelimit-")
 """Headers in which a provider tells what is left of our account's limits; the first ones are a key's own for our clients."""
@@ -281,7 +285,7 @@ def _scrub() -> JsonObject:
         mutations={
             "request_mutations": [
                 *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
-                *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-")),
+                *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-", _SIGNED_PREFIX)),
             ],
             "response_mutations": _without(_ACCOUNT_LIMITS),
         },
@@ -304,6 +308,8 @@ def _headers(name: str, headers: Mapping[str, str], append_action: str) -> list[
 
 
 def _credential(provider: Provider) -> list[Json]:
+    if (key := provider.aws_key) is not None:
+        return [_filter("signature", _signature(provider, key))]
     if provider.credential is None:
         return []
     injected = typed(
@@ -326,3 +332,28 @@ def _credential(provider: Provider) -> list[Json]:
             ),
         )
     ]
+
+
+def _signature(provider: Provider, key: AwsKey) -> JsonObject:
+    """AWS's Signature Version 4, of the body and the headers that AWS demands.
+
+    Envoy has no secret by SDS for it. The key stands in the filter, in fields that Envoy shows as `[redacted]` in its configuration
+    dump (docs/decisions/0021).
+    """
+    token = {} if key.session_token is None else {"session_token": key.session_token.get_secret_value()}
+    return typed(
+        "envoy.extensions.filters.http.aws_request_signing.v3.AwsRequestSigning",
+        service_name=provider.template.signing_service,
+        region=provider.region,
+        # What Envoy's router will write there once a host is chosen, which may be after this.
+        host_rewrite=provider.host,
+        # Host, content type and what begins with x-amz are signed in any case; all else may be changed on the way out.
+        match_excluded_headers=[{"safe_regex": {"regex": ".*"}}],
+        credential_provider={
+            "inline_credential": {
+                "access_key_id": key.access_key_id,
+                "secret_access_key": key.secret_access_key.get_secret_value(),
+                **token,
+            }
+        },
+    )

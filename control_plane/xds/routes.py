@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
@@ -30,12 +31,17 @@ _HIDDEN_RESPONSE_HEADERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One provider of a chain, and what it has to be sent."""
+    """One provider of a chain, and what it has to be sent.
+
+    Attributes:
+        peculiarities: what its kind takes in another way than others: more parameters of its cluster's script.
+    """
 
     provider: ProviderName
     path: str
     upstream_model: str
     weight: int
+    peculiarities: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +125,19 @@ def action(route: ProviderRoute, settings: Settings) -> JsonObject:
 
 
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
-    path = catalog.providers[deployment.provider].path(endpoint)
+    provider = catalog.providers[deployment.provider]
+    path = provider.path(endpoint)
     assert path is not None  # noqa: S101 - a chain has only providers that serve its endpoint
-    return Hop(deployment.provider, path, deployment.upstream_model, deployment.weight)
+    peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
+    return Hop(deployment.provider, path, deployment.upstream_model, deployment.weight, peculiarities)
+
+
+def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
+    bound, refuses = template.output_bound, template.refuses_stream_options
+    return (
+        *([] if bound is None else [(RouteField.OUTPUT_BOUND, bound)]),
+        *([(RouteField.REFUSES_STREAM_OPTIONS, "true")] if refuses else []),
+    )
 
 
 def _action(route: JsonObject) -> JsonObject:
@@ -134,10 +150,11 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
     for group in route.groups:
         for hop in group:
             cluster = provider_cluster(hop.provider)
-            parameters = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
-            metadata[upstream_filter(cluster)] = parameters
-            if route.groups[0] == (hop,):
-                # The first attempt is certain, so the front filter prepares it while it has the body in hand.
+            parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
+            metadata[upstream_filter(cluster)] = parameters | dict(hop.peculiarities)
+            if route.groups[0] == (hop,) and not hop.peculiarities:
+                # The first attempt is certain, so the front filter prepares it while it has the body in hand. It prepares what
+                # everybody takes.
                 metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: cluster, **parameters}
     return {
         "name": route.key,

@@ -203,9 +203,10 @@ local function least_output_tokens(s, first, last)
   return budget and budget + 1 or nil
 end
 
--- What upstream.lua needs to write over the model and the bounds on the output, as `plan` in the metadata. `mark` is the edit of the
--- model. A null is as good as a field that is not there.
-local function plan_of(kind, numbers, first, last, mark, edits)
+-- What upstream.lua needs to write over the model and the bounds on the output, and to take back the stream options, as `plan` in the
+-- metadata. `mark` is the edit of the model, `options` the one that put the stream options in, if one has. A null is as good as a
+-- field that is not there, but for a provider that knows the older bound only.
+local function plan_of(endpoint, kind, numbers, first, last, mark, options, edits)
   local from = moved(mark[1], edits)
   local parts = { from .. "," .. from + #mark[3] - 1 }
   local function add(name)
@@ -217,6 +218,11 @@ local function plan_of(kind, numbers, first, last, mark, edits)
   local name = kind.bound
   if name and not parts[2] then
     if first[name] then add(name) else parts[2] = "+" .. name end
+  end
+  if endpoint == "chat" and first.max_tokens and not numbers.max_tokens then add("max_tokens") end
+  if options then
+    local at = moved(options[1], edits)
+    parts[#parts + 1] = "-" .. at .. "," .. at + #options[3] - 1
   end
   return concat(parts, " ")
 end
@@ -371,7 +377,8 @@ local function on_request(h)
     headers:replace("x-tg-asked", number)
   end
   metadata:set(NAMESPACE, "request", known)
-  metadata:set(NAMESPACE, "plan", plan_of(kind, numbers, first, last, mark, edits))
+  local options = edit and not first.stream_options and edit or nil
+  metadata:set(NAMESPACE, "plan", plan_of(known.endpoint, kind, numbers, first, last, mark, options, edits))
 end
 
 return { on_request = on_request, refuse = refuse }

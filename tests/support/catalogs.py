@@ -43,9 +43,11 @@ def provider(
     kind: ProviderKind = ProviderKind.OPENAI,
     base_url: str = "http://127.0.0.1:9000/v1",
     credential: str | None = None,
+    region: str | None = None,
 ) -> Provider:
     """A provider, without a credential unless one is given."""
-    return Provider(ProviderName(name), kind, base_url, None if credential is None else SecretStr(credential))
+    secret = None if credential is None else SecretStr(credential)
+    return Provider(ProviderName(name), kind, base_url, secret, region)
 
 
 def deployment(
@@ -69,6 +71,7 @@ class _WrittenProvider(_Written):
     name: str
     kind: ProviderKind
     base_url: str
+    region: str | None = None
     credential: str | None = None
 
 
@@ -97,7 +100,9 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
     parsed = _WrittenCatalog.model_validate(written)
     return Catalog(
         revision=1,
-        providers={ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential) for p in parsed.providers},
+        providers={
+            ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential, p.region) for p in parsed.providers
+        },
         models={ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created) for m in parsed.models},
         deployments=tuple(
             deployment(d.model, d.provider, upstream_model=d.upstream_model, priority=d.priority, weight=d.weight)

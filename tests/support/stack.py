@@ -237,17 +237,20 @@ async def eventually(find: Callable[[], Awaitable[T | None]], *, deadline_s: flo
     return found
 
 
-async def add_provider(stack: Stack, name: str, base_url: str, credential: str, kind: str = "openai") -> None:
+async def add_provider(
+    stack: Stack, name: str, base_url: str, credential: str, kind: str = "openai", *, region: str | None = None
+) -> None:
     """A provider, written as an operator's change."""
     seal = Seal(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
     sealed = seal.seal_secret(provider_credential(ProviderName(name)), SecretStr(credential))
     async with stack.database() as connection:
         await connection.execute(
-            "INSERT INTO catalog.providers (name, kind, base_url, credential) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO catalog.providers (name, kind, base_url, credential, region) VALUES ($1, $2, $3, $4, $5)",
             name,
             kind,
             base_url,
             sealed,
+            region,
         )
 
 

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from control_plane.catalog.model import TEMPLATES, Catalog
+from control_plane.catalog.kinds import TEMPLATES
+from control_plane.catalog.model import Catalog
 from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind

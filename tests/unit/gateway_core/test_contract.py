@@ -33,13 +33,17 @@ from gateway_core.contract import (
 )
 from gateway_core.endpoints import FACTS, SOLD, Dialect, Endpoint
 from gateway_core.networks import parse_networks
+from gateway_core.providers import ProviderKind
 from tests.support.catalogs import catalog, deployment, provider, settings
 from tests.support.databases import ROOT
 
 # Less the names of modules, one of which is a field's as well.
 FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
-CATALOG = catalog([provider("a", credential="secret"), provider("b")], [deployment("m", "a")])
+CATALOG = catalog(
+    [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
+    [deployment("m", "a"), deployment("m", "c", priority=1)],
+)
 
 
 def names(holder: type) -> set[str]:
@@ -98,8 +102,13 @@ def test_front_lua_writes_exactly_the_request_fields() -> None:
 
 
 def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() -> None:
-    assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField)
-    assert set(re.findall(r'parameters:get\("(\w+)"\)', code(UPSTREAM))) == {RouteField.PATH, RouteField.MODEL}
+    of_a_cluster = {RouteField.OUTPUT_BOUND, RouteField.REFUSES_STREAM_OPTIONS}
+    assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField) - of_a_cluster
+    assert set(re.findall(r'parameters:get\("(\w+)"\)', code(UPSTREAM))) == {
+        RouteField.PATH,
+        RouteField.MODEL,
+        *of_a_cluster,
+    }
     [route] = [r for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
     for name in names(RouteField):
         assert f'"{name}": ' in json.dumps(route)
@@ -195,7 +204,7 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     assert f"cluster_name: {Cluster.XDS}" in bootstrap
     configured = {resource["name"] for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE}
     ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR}
-    assert configured == ours | {provider_cluster("a"), provider_cluster("b")}
+    assert configured == ours | {provider_cluster("a"), provider_cluster("b"), provider_cluster("c")}
 
 
 def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_they_dial() -> None:
