@@ -38,6 +38,7 @@ class Attempt:
         may_search: whether the provider may make searches for it.
         meters: those that the provider will count, whatever the model makes of it.
         offering: what the route stands for that was chosen for it; None if that leads to no provider.
+        is_lease_wanted: whether Envoy would keep a lease.
         unspent: what Envoy gives back with this question.
     """
 
@@ -58,6 +59,7 @@ class Attempt:
     may_search: bool = False
     meters: frozenset[Meter] = frozenset()
     offering: Offering | None = None
+    is_lease_wanted: bool = False
     unspent: tuple[Unspent, ...] = ()
 
     @property
@@ -108,6 +110,7 @@ def parse_check(request: CheckRequest) -> Attempt:
         may_search=fields[RequestField.WEB_SEARCH].bool_value,
         meters=_meters(fields[RequestField.METERS].string_value),
         offering=_offering(fields[RequestField.OFFERING].string_value),
+        is_lease_wanted=fields[RequestField.LEASE_WANTED].bool_value,
         unspent=_unspent(fields[RequestField.UNSPENT].string_value),
     )
 

@@ -13,8 +13,8 @@ from gateway_core.money import NanoUsd
 USES_MAX: Final = 256
 """Requests of one lease."""
 
-GROWS_AGAIN_S: Final = 0.02
-"""How long after a lease the next one is no larger. Many questions that come at once are one demand, not many."""
+GROWTH: Final = 4
+"""How much larger the next lease is where one was too small."""
 
 DEMANDS_MAX: Final = 65_536
 LENT_MAX: Final = 16_384
@@ -23,10 +23,10 @@ LENT_MAX: Final = 16_384
 
 @dataclass(slots=True)
 class _Demand:
-    """How many requests one lease was good for, and since when."""
+    """How many requests the last lease was good for, and when it was lent."""
 
     uses: int
-    grown_s: float
+    lent_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class _Lent:
 class Lender:
     """Lends to whoever asks often.
 
-    Whoever asks again before its lease has ended is given twice as much the next time, and whoever gives back is given twice what it
-    has used: a key that asks once a second has no leases, and one that asks a thousand times has large ones.
+    Whoever asks again before its lease has ended is lent more the next time, and whoever gives back most of it less: a key that asks
+    once in a while has no leases, and one that asks a thousand times a second has large ones.
     """
 
     def __init__(
@@ -63,10 +63,11 @@ class Lender:
         """For how many requests of a shape money should be taken now, the one that asks among them."""
         now_s = self._monotonic()
         demand = self._demands.pop(shape, None)
-        if demand is None or now_s - demand.grown_s > 2 * self._ttl_ms / 1000:
+        if demand is None or now_s - demand.lent_s > 2 * self._ttl_ms / 1000:
             demand = _Demand(1, now_s)
-        elif now_s - demand.grown_s >= GROWS_AGAIN_S:
-            demand = _Demand(min(2 * demand.uses, USES_MAX), now_s)
+        elif now_s - demand.lent_s < self._ttl_ms / 1000:
+            demand.uses = min(GROWTH * demand.uses, USES_MAX)
+        demand.lent_s = now_s
         self._demands[shape] = demand
         if len(self._demands) > DEMANDS_MAX:
             self._demands.popitem(last=False)

@@ -149,7 +149,7 @@ class Authorization:
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
         self._lender.take_back(attempt.unspent)
         key = await self._find_key(attempt)
-        if key is not None and self._may_lease(key):
+        if key is not None and attempt.is_lease_wanted and self._may_lease(key):
             leased = await self._lease(attempt, key)
             if leased is not None:
                 return leased

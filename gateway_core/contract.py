@@ -116,6 +116,8 @@ class RequestField:
     """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
     REQUEST_ID: Final = "request_id"
     """Only where an error says it in its body: who words one later has no other way to know it."""
+    LEASE_WANTED: Final = "lease_wanted"
+    """Whether the front filter would keep a lease: it asks for one at a time for requests of one shape. Absent where it asks nothing."""
     UNSPENT: Final = "unspent"
     """What is given back of leases, with commas between: `id:uses`. Absent where nothing is."""
     ERROR_CODE: Final = "error_code"

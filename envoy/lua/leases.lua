@@ -15,6 +15,7 @@ local concat, floor, tonumber, tostring = table.concat, math.floor, tonumber, to
 local ENTRIES_MAX = 8192     -- in each of two generations
 local ASKED_MAX = 4096       -- questions under way
 local UNSPENT_MAX = 64       -- leases that are given back with one question
+local ASKED_AGAIN_MS = 1000  -- after which a question for a lease counts as lost
 local CLOCK_MONOTONIC_COARSE = 6
 
 local young, old, count = {}, {}, 0
@@ -70,23 +71,37 @@ end
 local function spend(shape, known)
   local lease = find_lease(shape)
   if not lease then return nil end
-  if lease.left == 0 or now_ms() >= lease.ends_ms or lease.offering ~= known.offering then
-    give_up(shape, lease)
+  local now = now_ms()
+  if lease.left == 0 or now >= lease.ends_ms or lease.offering ~= known.offering then
+    if not lease.asked_ms then give_up(shape, lease) end
     return nil
   end
   local bound, output = lease.max_output_tokens, known.max_output_tokens
   if known.body_bytes > lease.body_bytes or (bound and (not output or output > bound)) then return nil end
+  -- One request asks for the next lease while the others spend the rest of this one.
+  if not lease.asked_ms and (lease.left <= lease.low or now >= lease.low_ms) then return nil end
   lease.left = lease.left - 1
   return lease.grant
 end
 
--- A request has to be asked about: the number of the question, and what is given back with it.
+-- A request has to be asked about. Returns the number of the question, whether it should bring a lease, and what is given back with it.
+-- One question at a time does: many connections that find no lease would else be lent one each.
 local function ask(shape, known)
+  local now = now_ms()
+  local lease = find_lease(shape)
+  local is_wanted = not (lease and lease.asked_ms and now < lease.asked_ms + ASKED_AGAIN_MS)
+  if is_wanted then
+    if not lease then
+      lease = { left = 0, ends_ms = 0 }
+      put(shape, lease)
+    end
+    lease.asked_ms = now
+  end
   local returned = unspent[1] and concat(unspent, ",") or nil
   if returned then unspent = {} end
   questions = questions + 1
-  asked[questions % ASKED_MAX] = { number = questions, shape = shape, offering = known.offering, at_ms = now_ms() }
-  return tostring(questions), returned
+  asked[questions % ASKED_MAX] = { number = questions, shape = shape, offering = known.offering, at_ms = now }
+  return tostring(questions), is_wanted, returned
 end
 
 -- ext_authz has admitted a request that was asked about under this number, with this grant; perhaps there is a lease in it.
@@ -96,16 +111,18 @@ local function keep(number, grant)
   if not question or question.number ~= tonumber(number) then return end
   asked[slot] = nil
   local id, uses, ttl_ms = grant.lease_id, grant.lease_uses, grant.lease_ttl_ms
-  if not id then return end
-  grant.lease_uses, grant.lease_ttl_ms = nil, nil
+  local before = find_lease(question.shape)
+  if not id then
+    if before and before.asked_ms == question.at_ms then before.asked_ms = nil end
+    return
+  end
   local lease = {
-    id = id, left = uses, offering = question.offering, grant = grant,
+    id = id, left = uses, low = floor(uses / 4), offering = question.offering, grant = grant,
     -- Since it was asked for: whoever lost the right to it did so later than that.
-    ends_ms = question.at_ms + ttl_ms,
+    ends_ms = question.at_ms + ttl_ms, low_ms = question.at_ms + ttl_ms * 0.75,
     body_bytes = grant.lease_body_bytes, max_output_tokens = grant.lease_max_output_tokens,
   }
-  grant.lease_body_bytes, grant.lease_max_output_tokens = nil, nil
-  local before = find_lease(question.shape)
+  grant.lease_uses, grant.lease_ttl_ms, grant.lease_body_bytes, grant.lease_max_output_tokens = nil, nil, nil, nil
   if before then give_up(question.shape, before) end
   put(question.shape, lease)
 end

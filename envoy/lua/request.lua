@@ -373,7 +373,7 @@ local function on_request(h)
     metadata:set(NAMESPACE, "lease", grant)
   else
     local number
-    number, known.unspent = leases.ask(shape, known)
+    number, known.lease_wanted, known.unspent = leases.ask(shape, known)
     headers:replace("x-tg-asked", number)
   end
   metadata:set(NAMESPACE, "request", known)
