@@ -51,7 +51,12 @@ PUT_AWAY_S = 5.0
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    uptake = Uptake(monotonic)
+    lender = Lender(
+        ttl_ms=settings.lease_ttl_ms,
+        new_lease_id=lambda: LeaseId(new_id("lease", secrets.token_bytes)),
+        monotonic=monotonic,
+    )
+    uptake = Uptake(monotonic, leases_end_s=lambda: lender.end_s)
     instance = new_id("authz", secrets.token_bytes)
     async with (
         await connect_pool(
@@ -92,12 +97,6 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         shared = None if settings.redis_url is None else RedisLimits(settings.redis_url)
         limiter = Limiter(shared, OwnLimits(monotonic), monotonic=monotonic, registry=registry, log=log)
-        lender = Lender(
-            slices,
-            ttl_ms=settings.lease_ttl_ms,
-            new_lease_id=lambda: LeaseId(new_id("lease", secrets.token_bytes)),
-            monotonic=monotonic,
-        )
         service = Authorization(
             keys=keys,
             offers=offers,
@@ -198,7 +197,8 @@ async def _report(
         # Many changes at once are one report.
         await asyncio.sleep(REPORT_GAP_S)
         with suppress(TimeoutError):
-            await asyncio.wait_for(uptake.news.wait(), HEARTBEAT_S)
+            next_s = uptake.next_s
+            await asyncio.wait_for(uptake.news.wait(), HEARTBEAT_S if next_s is None else min(HEARTBEAT_S, next_s))
 
 
 async def _write_uses(uses: KeyUses, authorizers: PostgresAuthorizers, log: Logger) -> None:

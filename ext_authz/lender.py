@@ -1,12 +1,12 @@
 """How large leases are, and what is out of them: money is taken from slices for requests that may come, and put back if they do not."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ext_authz.leases import Bounds, Lease, LeaseId, Unspent
-from ext_authz.slices import Slices, Taken
+from ext_authz.slices import Slice, Taken
 from gateway_core.clock import Monotonic
 from gateway_core.money import NanoUsd
 
@@ -37,6 +37,14 @@ class _Lent:
     shape: Hashable
 
 
+class Back(NamedTuple):
+    """What goes back into a slice, for so many requests that have not come."""
+
+    slice: Slice
+    amount: NanoUsd
+    uses: int
+
+
 class Lender:
     """Lends to whoever asks often.
 
@@ -44,15 +52,18 @@ class Lender:
     once in a while has no leases, and one that asks a thousand times a second has large ones.
     """
 
-    def __init__(
-        self, slices: Slices, *, ttl_ms: int, new_lease_id: Callable[[], LeaseId], monotonic: Monotonic
-    ) -> None:
-        self._slices = slices
+    def __init__(self, *, ttl_ms: int, new_lease_id: Callable[[], LeaseId], monotonic: Monotonic) -> None:
         self._ttl_ms = ttl_ms
         self._new_lease_id = new_lease_id
         self._monotonic = monotonic
         self._demands: OrderedDict[Hashable, _Demand] = OrderedDict()
         self._lent: OrderedDict[LeaseId, _Lent] = OrderedDict()
+        self._end_s = 0.0
+
+    @property
+    def end_s(self) -> float:
+        """When all that is lent by now will be over, by the monotonic clock."""
+        return self._end_s
 
     @property
     def ttl_ms(self) -> int:
@@ -68,6 +79,9 @@ class Lender:
         elif now_s - demand.lent_s < self._ttl_ms / 1000:
             demand.uses = min(GROWTH * demand.uses, USES_MAX)
         demand.lent_s = now_s
+        if demand.uses > 1:
+            # Envoy counts from when it asked, which was before now.
+            self._end_s = now_s + self._ttl_ms / 1000
         self._demands[shape] = demand
         if len(self._demands) > DEMANDS_MAX:
             self._demands.popitem(last=False)
@@ -84,14 +98,14 @@ class Lender:
             self._lent.popitem(last=False)
         return Lease(lease_id, uses, self._ttl_ms, bounds)
 
-    def take_back(self, unspent: Iterable[Unspent]) -> None:
-        """Envoy will not spend these any more. Each lease is taken back once, and no more of it than was lent."""
+    def take_back(self, unspent: Iterable[Unspent]) -> Iterator[Back]:
+        """Envoy will not spend these any more: what goes back into slices. Each lease is taken back once, and no more of it than was lent."""
         for each in unspent:
             lent = self._lent.pop(each.lease_id, None)
             if lent is None:
                 continue
             rest = min(each.uses, lent.uses)
-            self._slices.put_in(lent.taken.slice, NanoUsd(lent.amount * rest))
             demand = self._demands.get(lent.shape)
             if demand is not None:
                 demand.uses = max(1, min(demand.uses, 2 * (lent.uses - rest)))
+            yield Back(lent.taken.slice, NanoUsd(lent.amount * rest), rest)

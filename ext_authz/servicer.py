@@ -123,6 +123,12 @@ class Authorization:
         self._monotonic = monotonic
         self._log = log
         self._decisions = Counter("tollgate_ext_authz_decisions_total", "Decisions", ["decision"], registry=registry)
+        self._leased = Counter(
+            "tollgate_ext_authz_lease_uses_total",
+            "Requests that Envoy was lent the right to let pass, and those given back",
+            ["what"],
+            registry=registry,
+        )
         self._seconds = Histogram(
             "tollgate_ext_authz_seconds",
             "Time to decide",
@@ -147,7 +153,9 @@ class Authorization:
         return render_decision(decision, attempt)
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
-        self._lender.take_back(attempt.unspent)
+        for back in self._lender.take_back(attempt.unspent):
+            self._slices.put_in(back.slice, back.amount)
+            self._leased.labels("given_back").inc(back.uses)
         key = await self._find_key(attempt)
         if key is not None and attempt.is_lease_wanted and self._may_lease(key):
             leased = await self._lease(attempt, key)
@@ -190,6 +198,8 @@ class Authorization:
             return None
         self._uses.note(key.key_id, self._now())
         lease = self._lender.lend(shape, taken, amount, bounds)
+        if lease is not None:
+            self._leased.labels("lent").inc(lease.uses)
         return replace(decision, slice_id=taken.slice.slice_id, lease=lease)
 
     async def _pay_within(

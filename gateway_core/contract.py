@@ -73,6 +73,8 @@ class Metadata:
     LEASE: Final = "lease"
     """A struct with the fields of `GrantField`: the grant that a request passes with which ext_authz is not asked about, since what
     it was asked before covers this too. Its presence is what keeps the question from being asked."""
+    PASSES: Final = "passes"
+    """Of a request that ext_authz was asked about: how many of the two front filters are through with its answer, from 1 on."""
     USAGE_FIRST: Final = "usage_first"
     USAGE_LAST: Final = "usage_last"
     """Raw JSON text of the provider's usage object: the first one seen, and the last one when there were several."""

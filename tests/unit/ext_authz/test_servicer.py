@@ -115,7 +115,7 @@ class Gate:
             ),
             offers=self.offers,
             slices=slices,
-            lender=Lender(slices, ttl_ms=0, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
+            lender=Lender(ttl_ms=0, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
             holds=self.purse,
             limiter=Limiter(
                 self.tally,
