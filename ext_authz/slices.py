@@ -64,7 +64,7 @@ class SliceStore(Protocol):
         """
 
     async def give_back(self, slice_id: SliceId, unspent: NanoUsd) -> None:
-        """Give back what was not spent.
+        """Give back what was not spent: so much in all, however often it is said.
 
         Raises:
             asyncpg.PostgresError, OSError: not now.
