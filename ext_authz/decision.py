@@ -37,6 +37,12 @@ DOCUMENTS_PER_SEARCH_UNIT: Final = 100
 BYTES_PER_DOCUMENT: Final = 250
 """A long document is counted once for each of its parts; none is shorter than this, whatever the query takes of it."""
 
+SOUND_BITS_PER_SECOND: Final = 6000
+"""Speech takes no less in any format that is in use: this is what Opus is made for at the least. Whoever sends hours of silence, which take
+next to nothing, is charged for them beyond the hold, like all that a provider counts beyond one."""
+TOKENS_PER_PICTURE: Final = 10_000
+"""Of one that is to be edited. OpenAI publishes 6,240 for the closest look it takes, beside 194 to 452 for the first one."""
+
 FLOOR_TOKENS: Final = 256
 """An answer shorter than this is worth nothing to most who did not ask for so short a one."""
 
@@ -221,6 +227,11 @@ def _output_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
 
 
 def _input_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
+    if facts.dialect is Dialect.TRANSCRIPTION:
+        # How many tokens a second of sound has is each model's own.
+        return offer.context_tokens
+    if facts.is_form:
+        return min(attempt.text_bytes + attempt.files * TOKENS_PER_PICTURE, offer.context_tokens)
     if not facts.has_many_inputs:
         return offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
     beside = offer.context_tokens * max(1, attempt.units) if attempt.has_references else 0
@@ -237,6 +248,7 @@ def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, fa
             has_output=False,
             asked_tier=attempt.service_tier,
         )
+    seconds = -(-attempt.body_bytes * 8 // SOUND_BITS_PER_SECOND)
     documents = attempt.units + attempt.body_bytes // BYTES_PER_DOCUMENT
     return worst_case(
         deployment.price,
@@ -245,6 +257,7 @@ def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, fa
         besides={
             Meter.WEB_SEARCH: SEARCHES_HELD if attempt.may_search else 0,
             Meter.SEARCH_UNIT: -(-documents // DOCUMENTS_PER_SEARCH_UNIT) if facts.dialect is Dialect.RERANK else 0,
+            Meter.AUDIO_SECOND: seconds if facts.dialect is Dialect.TRANSCRIPTION else 0,
         },
         asked_tier=attempt.service_tier,
     )

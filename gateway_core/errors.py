@@ -138,6 +138,13 @@ STORED_STATE_NOT_OFFERED: Final = ApiError(
 TOOL_NOT_OFFERED: Final = ApiError(
     400, "tool_not_offered", "The field 'tools' has a tool that is not offered on this endpoint.", param="tools"
 )
+INVALID_FORM: Final = ApiError(400, "invalid_form", "The form could be read in more than one way, or in none.")
+UNSUPPORTED_MEDIA_TYPE: Final = ApiError(
+    415, "unsupported_media_type", "A form is required: multipart/form-data with a plain boundary."
+)
+USAGE_REQUIRED: Final = ApiError(
+    400, "usage_required", "An answer in this form does not say how much was heard.", param="response_format"
+)
 INVALID_INPUT: Final = ApiError(
     400, "invalid_input", "The field 'input' is not what this endpoint reads.", param="input"
 )

@@ -42,7 +42,10 @@ _OPENAI: Final[Mapping[Endpoint, str]] = {
     # Not OpenAI's: Cohere, Jina and Voyage have it there.
     Endpoint.RERANK: "/rerank",
     Endpoint.IMAGES: "/images/generations",
+    Endpoint.IMAGE_EDITS: "/images/edits",
     Endpoint.SPEECH: "/audio/speech",
+    Endpoint.TRANSCRIPTIONS: "/audio/transcriptions",
+    Endpoint.TRANSLATIONS: "/audio/translations",
 }
 
 
@@ -63,20 +66,25 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
     ProviderKind.BEDROCK: {Endpoint.CHAT: "/openai/v1/chat/completions"},
     ProviderKind.BEDROCK_ANTHROPIC: {Endpoint.MESSAGES: "/anthropic/v1/messages"},
     ProviderKind.AZURE: _of_openai(
-        Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES
+        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES),
+        *(Endpoint.IMAGE_EDITS, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
     ),
     ProviderKind.OPENROUTER: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.MISTRAL: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.MODERATIONS),
-    ProviderKind.GROQ: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.SPEECH),
+    ProviderKind.GROQ: _of_openai(
+        Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.SPEECH, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS
+    ),
     ProviderKind.DEEPSEEK: _of_openai(Endpoint.CHAT),
     ProviderKind.TOGETHER: _of_openai(
-        *(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.IMAGES, Endpoint.SPEECH)
+        *(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.IMAGES, Endpoint.SPEECH),
+        *(Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
     ),
     ProviderKind.XAI: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.IMAGES),
     ProviderKind.COHERE: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS),
     ProviderKind.OLLAMA: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.VLLM: _of_openai(
-        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK)
+        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK),
+        *(Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
     ),
     ProviderKind.OPENAI_COMPATIBLE: _OPENAI,
 }

@@ -4,6 +4,7 @@
 --                          them than we are
 --   bounds, bound          those that bound the output, and the one that does where the client bounds it by nothing; nil: none does
 --   tells_usage_if_asked   whether a stream tells its usage only if stream_options ask for it
+--   files                  of a form: the names of its fields that are files; nil: the body is JSON
 --   is_anthropic           whether its errors are Anthropic's
 --   look(known, numbers, s, first, last)
 --                          what is read of it besides, into `known`; returns code, message and field of a refusal, or nothing
@@ -23,6 +24,7 @@ local TOOLS = {
   ['"function"'] = true, ['"custom"'] = true, ['"local_shell"'] = true, ['"apply_patch"'] = true, ['"computer"'] = true,
   ['"computer_use_preview"'] = true, ['"mcp"'] = true,
 }
+local ELSEWHERE = { "url", "file_url", "audio_url", "image_url", "file_id" }
 local STORED = { "previous_response_id", "conversation", "prompt" }
 local ITEM_FIELDS = { type = true, role = true }
 local TOOL_FIELDS = { type = true }
@@ -149,11 +151,39 @@ local function look_at_speech(known, _, s, first, last)
   known.stream = first.stream_format ~= nil and sub(s, first.stream_format, last.stream_format) == '"sse"'
 end
 
+-- Sound that is only named could be of any length, and so could pictures.
+local function names_what_is_elsewhere(first)
+  for i = 1, #ELSEWHERE do
+    if first[ELSEWHERE[i]] then return "invalid_input", "Send the file itself.", ELSEWHERE[i] end
+  end
+end
+
+-- The answers of which a provider says, somewhere, how much it has heard.
+local function look_at_sound(formats, default)
+  return function(_, _, s, first, last)
+    local code, message, param = names_what_is_elsewhere(first)
+    if code then return code, message, param end
+    if not first.file then return "invalid_input", "A file is required.", "file" end
+    if not formats[first.response_format and sub(s, first.response_format, last.response_format) or default] then
+      return "usage_required", "An answer in this form does not say how much was heard. Ask for one that does, such as verbose_json.",
+        "response_format"
+    end
+  end
+end
+
+local function look_at_edit(known, numbers, _, first)
+  local code, message, param = names_what_is_elsewhere(first)
+  if code then return code, message, param end
+  return look_at_pictures(known, numbers)
+end
+
 local CHAT_FIELDS = fields("stream_options", "max_tokens", "max_completion_tokens", "n", "speed", "tools", "web_search_options",
   "modalities", "inference_geo", "thinking")
 local CHAT_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 local CHAT_BOUNDS = { "max_tokens", "max_completion_tokens" }
 local NONE = {}
+local SOUND_FIELDS = fields("response_format", "url", "file_url", "audio_url", "file_id")
+local SOUND_FILES = { file = true }
 
 return {
   chat = {
@@ -180,5 +210,17 @@ return {
     look = function(known, _, s, first) known.units = inputs_at(s, first.documents) end,
   },
   images = { fields = fields("n"), numbers = { "n" }, bounds = NONE, look = look_at_pictures },
+  image_edits = {
+    fields = fields("n", "url", "file_url", "image_url", "file_id"), files = { image = true, ["image[]"] = true, mask = true },
+    numbers = { "n" }, bounds = NONE, look = look_at_edit,
+  },
+  transcriptions = {
+    fields = SOUND_FIELDS, files = SOUND_FILES, numbers = NONE, bounds = NONE,
+    look = look_at_sound({ json = true, verbose_json = true, diarized_json = true }, "json"),
+  },
+  -- In plain JSON, OpenAI's translations tell nothing.
+  translations = {
+    fields = SOUND_FIELDS, files = SOUND_FILES, numbers = NONE, bounds = NONE, look = look_at_sound({ verbose_json = true }, "json"),
+  },
   speech = { fields = fields("input", "stream_format"), numbers = NONE, bounds = NONE, look = look_at_speech },
 }

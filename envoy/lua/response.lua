@@ -3,7 +3,7 @@
 
 local json, cost, errors = require("json"), require("cost"), require("errors")
 
-local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
+local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
 local concat, tostring = table.concat, tostring
 local skip_space, skip_string, skip_value = json.skip_space, json.skip_string, json.skip_value
 
@@ -12,11 +12,15 @@ local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
--- The last event of a response says again what it was told; request.lua sees to it that it stays below this.
-local EVENT_BYTES_MAX_OF = { responses = 4194304 }
+-- The last event of a response says again what it was told; request.lua sees to it that it stays below this. That of a transcription
+-- has all its text, maybe with how likely each word is.
+local EVENT_BYTES_MAX_OF = { responses = 4194304, transcriptions = 4194304 }
 -- The object at the top level in which there may be one, and its name there: in the events of a stream, and in other answers.
 local IN_EVENTS = { messages = { "message", "usage" }, responses = { "response", "usage" } }
 local IN_BODIES = { rerank = { "meta", "billed_units" } }
+-- Where there may be no usage, but the length of the sound at the top level.
+local WITH_DURATION = { transcriptions = true, translations = true }
+local DURATION = { duration = true }
 local QUOTE, COMMA, COLON, OPEN_BRACE = json.QUOTE, json.COMMA, json.COLON, json.OPEN_BRACE
 
 -- The raw texts of the usage object and of the service tier of the JSON object at i, each nil if it has none: at its top level or,
@@ -52,6 +56,14 @@ local function usage_texts(s, i, name, within)
     i, c = skip_space(s, i + 1)
   end
   return usage, tier
+end
+
+-- In the place of a usage, the length of the sound that was heard, in seconds as the provider writes them; nil if it does not.
+local function duration_text(s)
+  local first, last = {}, {}
+  if not json.scan_object(s, 1, DURATION, first, last) or not first.duration then return nil end
+  local seconds = match(sub(s, first.duration, last.duration), '^"?(%d+%.?%d*)"?$')
+  return seconds and '{"duration":' .. seconds .. "}"
 end
 
 local function earlier(a_first, a_last, b_first, b_last)
@@ -190,9 +202,10 @@ local function on_response(h)
   local length = body and body:length() or 0
   if length == 0 then return end
   local s = body:getBytes(0, length)
-  local within = IN_BODIES[request.endpoint]
-  if not (within or find(s, '"usage"', 1, true)) then return end
+  local within, has_duration = IN_BODIES[request.endpoint], WITH_DURATION[request.endpoint]
+  if not (within or has_duration or find(s, '"usage"', 1, true)) then return end
   local usage, tier = usage_texts(s, 1, "usage", within)
+  if not usage and has_duration then usage = duration_text(s) end
   -- The handle from above is stale: body() may have waited.
   metadata = h:streamInfo():dynamicMetadata()
   if usage then metadata:set(NAMESPACE, "usage_first", usage) end

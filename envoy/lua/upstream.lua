@@ -60,7 +60,7 @@ end
 -- that is nil, no stream options of ours if it refuses them, and what bound_output adds.
 local function edits_of(s, plan, model, refuses_options, only, max_tokens)
   local edits, spans, absent = {}, {}, nil
-  for sign, part in gmatch(plan, "([+-]?)(%S+)") do
+  for sign, part in gmatch(plan, "([=+-]?)(%S+)") do
     local first, last = match(part, "^(%d+),(%d+)$")
     first, last = tonumber(first), tonumber(last)
     if sign == "+" then
@@ -68,7 +68,8 @@ local function edits_of(s, plan, model, refuses_options, only, max_tokens)
     elseif sign == "-" then
       if refuses_options then edits[#edits + 1] = { first, last, "" } end
     elseif not edits[1] then
-      edits[1] = { first, last, model and '"' .. model .. '"' or sub(s, first, last) }
+      local name = model and (sign == "=" and model or '"' .. model .. '"')
+      edits[1] = { first, last, name or sub(s, first, last) }
     else
       spans[#spans + 1] = { first, last }
     end

@@ -239,13 +239,14 @@ def test_lua_knows_the_body_of_every_endpoint_that_is_sold_and_where_its_output_
     text = code((ROOT / "envoy" / "lua" / "bodies.lua").read_text(encoding="utf-8"))
     table = text[text.rindex("return {") :]
     bodies = {
-        name: (re.findall(r'[^\w]bound = "(\w+)"', body), "is_anthropic = true" in body)
+        name: (re.findall(r'[^\w]bound = "(\w+)"', body), "is_anthropic = true" in body, " files = " in body)
         for name, body in re.findall(r"^  (\w+) = \{(.*?)(?=^  \w+ = \{|\Z)", table, re.DOTALL | re.MULTILINE)
     }
     assert bodies == {
         str(endpoint): (
             [FACTS[endpoint].output_bound] if FACTS[endpoint].output_bound else [],
             FACTS[endpoint].error_form is errors.ErrorForm.ANTHROPIC,
+            FACTS[endpoint].is_form,
         )
         for endpoint in SOLD
     }
