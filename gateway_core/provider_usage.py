@@ -176,7 +176,8 @@ _TRANSCRIPTION: Final[Fields] = {
 def _transcription(usage: Mapping[str, object]) -> dict[Meter, int]:
     """Seconds of sound, in either of their two names, or tokens, whose details have names of their own."""
     seconds = max(_begun(usage, "seconds"), _begun(usage, "duration"))
-    if seconds and "input_tokens" not in usage:
+    is_told = any(usage.get(name) is not None for name in ("seconds", "duration"))
+    if is_told and usage.get("input_tokens") is None:
         return {Meter.AUDIO_SECOND: seconds}
     details = {f"{side}_tokens_details": usage.get(f"{side}_token_details") for side in ("input", "output")}
     return {**_openai({**usage, **details}, "input_tokens", "output_tokens"), Meter.AUDIO_SECOND: seconds}

@@ -50,9 +50,7 @@ def cases(draw: st.DrawFn) -> Case:
     endpoint = draw(st.sampled_from(SOLD))
     needed = draw(st.sampled_from(FACTS[endpoint].priced_by))
     others = draw(
-        st.sets(
-            st.sampled_from([*TOKEN_METERS, *ASKED_METERS, Meter.REQUEST, Meter.SEARCH_UNIT, Meter.AUDIO_SECOND])
-        )
+        st.sets(st.sampled_from([*TOKEN_METERS, *ASKED_METERS, Meter.REQUEST, Meter.SEARCH_UNIT, Meter.AUDIO_SECOND]))
     )
     row = PriceRow(VERSION, {meter: draw(RATES) for meter in sorted({*needed, *others})})
     fields: dict[str, str | int | bool] = {
