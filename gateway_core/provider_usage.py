@@ -421,7 +421,7 @@ def _count(usage: Mapping[str, object], name: str, *, required: bool = False) ->
 def _begun(usage: Mapping[str, object], name: str) -> int:
     """A number with or without a fraction, rounded up."""
     value = usage.get(name)
-    if isinstance(value, float) and math.isfinite(value):
+    if isinstance(value, float) and 0 <= value <= MAX_TOKENS:
         value = math.ceil(value)
     return _count({name: value}, name)
 
