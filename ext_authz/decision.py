@@ -221,7 +221,7 @@ def _output_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
     """Of each answer, at most."""
     if facts.output is None:
         return 0
-    if facts.output_bound is None or attempt.max_output_tokens is None:
+    if attempt.max_output_tokens is None:
         return offer.max_output_tokens
     return min(offer.max_output_tokens, attempt.max_output_tokens)
 

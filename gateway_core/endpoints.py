@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway_core.errors import ANTHROPIC_PATHS, ErrorForm
+from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ErrorForm
 from gateway_core.usage import Meter
 
 
@@ -30,6 +30,8 @@ class Endpoint(StrEnum):
     SPEECH = "speech"
     TRANSCRIPTIONS = "transcriptions"
     TRANSLATIONS = "translations"
+    GENERATE = "generate"
+    STREAM_GENERATE = "stream_generate"
     MODELS = "models"
     MODEL = "model"
 
@@ -78,6 +80,7 @@ class Facts:
         is_usage_in_stream_only: whether the provider tells its usage in streams and nowhere else.
         has_many_inputs: whether one request may bring many inputs, each as long as the model's whole context.
         is_form: whether the body is a form with files.
+        query: what is behind the path at every provider.
     """
 
     method: str
@@ -91,11 +94,14 @@ class Facts:
     is_usage_in_stream_only: bool = False
     has_many_inputs: bool = False
     is_form: bool = False
+    query: str = ""
 
     @property
     def error_form(self) -> ErrorForm:
         """How its errors look."""
-        return ErrorForm.ANTHROPIC if self.path.startswith(ANTHROPIC_PATHS) else ErrorForm.OPENAI
+        if self.path.startswith(ANTHROPIC_PATHS):
+            return ErrorForm.ANTHROPIC
+        return ErrorForm.GOOGLE if self.path.startswith(GOOGLE_PATHS) else ErrorForm.OPENAI
 
     @property
     def is_of_a_model(self) -> bool:
@@ -204,6 +210,18 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         priced_by=_HEARING,
         output=Meter.OUTPUT,
         is_form=True,
+    ),
+    # The bound on the output is inside another object, where nobody writes over it.
+    Endpoint.GENERATE: Facts(
+        "POST", "/v1beta/models/{model}:generateContent", Dialect.GEMINI, priced_by=_TEXT, output=Meter.OUTPUT
+    ),
+    Endpoint.STREAM_GENERATE: Facts(
+        "POST",
+        "/v1beta/models/{model}:streamGenerateContent",
+        Dialect.GEMINI,
+        priced_by=_TEXT,
+        output=Meter.OUTPUT,
+        query="?alt=sse",
     ),
     Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING),
     Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING),

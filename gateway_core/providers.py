@@ -13,6 +13,9 @@ class ProviderKind(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    """Gemini's OpenAI-compatible endpoints."""
+    GEMINI_NATIVE = "gemini-native"
+    """Gemini's own."""
     AZURE = "azure"
     """Azure OpenAI's v1 API, the same for every deployment of a resource."""
     BEDROCK = "bedrock"
@@ -61,6 +64,10 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
         Endpoint.CHAT: "/openai/chat/completions",
         Endpoint.EMBEDDINGS: "/openai/embeddings",
         Endpoint.IMAGES: "/openai/images/generations",
+    },
+    ProviderKind.GEMINI_NATIVE: {
+        Endpoint.GENERATE: "/models/{model}:generateContent",
+        Endpoint.STREAM_GENERATE: "/models/{model}:streamGenerateContent",
     },
     # One host for several dialects, each behind a path of its own; what a model takes is its kind.
     ProviderKind.BEDROCK: {Endpoint.CHAT: "/openai/v1/chat/completions"},

@@ -8,7 +8,7 @@ local forms = require("forms")
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
 local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math.floor
 local skip_space, scan_object = json.skip_space, json.scan_object
-local apply, moved = edits_of_text.apply, edits_of_text.moved
+local apply, moved, path_for = edits_of_text.apply, edits_of_text.moved, edits_of_text.path_for
 
 local NAMESPACE = "tollgate"
 local QUOTE, BACKSLASH, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.CLOSE_BRACE
@@ -32,6 +32,8 @@ local ENDPOINTS = {
   ["POST /v1/audio/speech"] = "speech",
   ["POST /v1/audio/transcriptions"] = "transcriptions",
   ["POST /v1/audio/translations"] = "translations",
+  ["POST /v1beta/models/{model}:generateContent"] = "generate",
+  ["POST /v1beta/models/{model}:streamGenerateContent"] = "stream_generate",
   ["GET /v1/models"] = "models",
   ["GET /v1/models/{model}"] = "model",
 }
@@ -41,6 +43,7 @@ local MODELS_NAMED = "Name one model, in the field 'model'."
 local NO_NUMBER = "This field must be a whole number of at least 1."
 local NO_TIER = "The field 'service_tier' is not a tier's name."
 local ONE_MODEL, OF_A_MODEL = "GET /v1/models/{model}", "/v1/models/"
+local IN_PATH, FOR_A_MODEL = "^/v1beta/models/(.+):(%a+)$", "POST /v1beta/models/{model}:"
 
 -- Words that bring in what the body's length does not tell: images, files and documents by reference, pages that the provider
 -- finds or fetches.
@@ -80,7 +83,7 @@ local function refuse(h, known, status, code, message, param)
   local headers = h:headers()
   h:respond(
     { [":status"] = status, ["content-type"] = "application/json" },
-    errors.as_json(errors.is_anthropic(known.endpoint, headers:get(":path")), headers:get("x-request-id"),
+    errors.as_json(errors.form_of(known.endpoint, headers:get(":path")), headers:get("x-request-id"),
       status, code, message, param))
 end
 
@@ -212,9 +215,10 @@ local function least_output_tokens(s, first, last)
 end
 
 -- What upstream.lua needs to write over the model (with `=` where it is bare text) and the bounds on the output, and to take back the stream options, as `plan` in the
--- metadata. `mark` is the edit of the model, `options` the one that put the stream options in, if one has. A null is as good as a
+-- metadata. `mark` is the edit of the model (none where that stands in the path), `options` the one that put the stream options in, if one has. A null is as good as a
 -- field that is not there, but for a provider that knows the older bound only.
 local function plan_of(endpoint, kind, numbers, first, last, mark, options, edits)
+  if not mark then return "" end
   local from = moved(mark[1], edits)
   local parts = { (kind.files and "=" or "") .. from .. "," .. from + #mark[3] - 1 }
   local function add(name)
@@ -244,9 +248,14 @@ local function read_json(h, known, kind, s)
   if has_hidden_word(s) then
     return refuse(h, known, "400", "invalid_json", "Letters, digits and underscores must not be written as escapes.")
   end
-  if not first.model then return refuse(h, known, "400", "missing_model", NO_MODEL, "model") end
-  known.model = byte(s, first.model) == QUOTE and model_name(s, first.model + 1, last.model - 1) or nil
-  if not known.model then return refuse(h, known, "400", "invalid_model", NO_MODEL_NAME, "model") end
+  if known.model then
+    -- It stands in the path, and there only.
+    if first.model then return refuse(h, known, "400", "invalid_model", "The model is named in the path.", "model") end
+  else
+    if not first.model then return refuse(h, known, "400", "missing_model", NO_MODEL, "model") end
+    known.model = byte(s, first.model) == QUOTE and model_name(s, first.model + 1, last.model - 1) or nil
+    if not known.model then return refuse(h, known, "400", "invalid_model", NO_MODEL_NAME, "model") end
+  end
   local numbers = {}
   for i = 1, #kind.numbers do
     local name = kind.numbers[i]
@@ -331,15 +340,25 @@ local function on_request(h)
   end
   local path = headers:get(":path")
   -- What a client adds there is for nobody: a provider may take it for a credential or a wish.
-  local mark = find(path, "?", 1, true)
-  if mark then
-    path = sub(path, 1, mark - 1)
+  local asks, query = find(path, "?", 1, true), ""
+  if asks then
+    path, query = sub(path, 1, asks - 1), sub(path, asks)
     headers:replace(":path", path)
   end
   local method = headers:get(":method")
   known.endpoint = ENDPOINTS[method .. " " .. path]
   if not known.endpoint and method == "GET" and #path > #OF_A_MODEL and sub(path, 1, #OF_A_MODEL) == OF_A_MODEL then
     known.endpoint = ENDPOINTS[ONE_MODEL]
+  end
+  if not known.endpoint and method == "POST" then
+    local name, verb = match(path, IN_PATH)
+    known.model = name and model_name(name, 1, #name)
+    known.endpoint = known.model and ENDPOINTS[FOR_A_MODEL .. verb]
+    if known.endpoint and not headers:get("authorization") then
+      -- Google's clients bring the key in other places. From here on it is where admission looks.
+      local key = headers:get("x-goog-api-key") or match(query, "[?&]key=([^&]*)")
+      if key then headers:replace("x-api-key", key) end
+    end
   end
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
   known.mode = mode_of(headers)
@@ -356,6 +375,9 @@ local function on_request(h)
   end
 
   local kind = bodies[known.endpoint]
+  if known.endpoint == "stream_generate" and not find(query .. "&", "[?&]alt=sse&") then
+    return refuse(h, known, "400", "stream_required", "Streams are offered as events only: ask with ?alt=sse.")
+  end
   if kind.is_anthropic then known.request_id = headers:get("x-request-id") end
   local body = h:body()
   local length = body and body:length() or 0
@@ -398,13 +420,13 @@ local function on_request(h)
   local upstream_model = model
   if cluster then
     upstream_model = prepared:get("model") or model
-    headers:replace(":path", prepared:get("path"))
+    headers:replace(":path", path_for(prepared:get("path"), upstream_model))
     headers:replace("x-tg-prepared", cluster)
   end
 
-  local mark = { first.model, last.model, kind.files and upstream_model or '"' .. upstream_model .. '"' }
+  local mark = first.model and { first.model, last.model, kind.files and upstream_model or '"' .. upstream_model .. '"' }
   local edits = { mark, edit }
-  if edit or upstream_model ~= model then
+  if edit or (mark and upstream_model ~= model) then
     length = body:setBytes(apply(s, edits))
     headers:replace("content-length", tostring(length))
   end
@@ -418,8 +440,8 @@ local function on_request(h)
   known.body_bytes = length
   known.references = not kind.files and (known.references or has_references(s))
   known.web_search = known.references and find(s, WEB_SEARCH, 1, true) ~= nil
-  known.meters = kind.bound and asked_meters(s, known.endpoint, first, last) or nil
-  known.max_output_tokens = requested
+  known.meters = known.meters or kind.bound and asked_meters(s, known.endpoint, first, last) or nil
+  known.max_output_tokens = known.max_output_tokens or requested
   known.least_output_tokens = known.endpoint == "messages" and least_output_tokens(s, first, last) or nil
   local metadata = h:streamInfo():dynamicMetadata()
   metadata:set(NAMESPACE, "request", known)

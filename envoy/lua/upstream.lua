@@ -7,7 +7,8 @@
 
 local sub, byte, match, gmatch, format = string.sub, string.byte, string.match, string.gmatch, string.format
 local tonumber, tostring, pcall = tonumber, tostring, pcall
-local apply = require("edits").apply
+local edits_of_text = require("edits")
+local apply, path_for = edits_of_text.apply, edits_of_text.path_for
 local errors = require("errors")
 
 local NAMESPACE = "tollgate"
@@ -90,7 +91,7 @@ local function prepare(h)
   local edits = edits_of(s, plan, model, refuses_options, only, tonumber(grant.max_tokens))
   local length = body:setBytes(apply(s, edits))
   local headers = h:headers()
-  headers:replace(":path", path)
+  headers:replace(":path", path_for(path, model or metadata:get(NAMESPACE).request.model))
   headers:replace("content-length", tostring(length))
 end
 
@@ -101,7 +102,7 @@ function envoy_on_request(h)
     local metadata = h:streamInfo():dynamicMetadata():get(NAMESPACE)
     local request = metadata and metadata.request
     h:respond({ [":status"] = "503", ["content-type"] = "application/json" },
-      errors.as_json(errors.is_anthropic(request and request.endpoint), h:headers():get("x-request-id"),
+      errors.as_json(errors.form_of(request and request.endpoint), h:headers():get("x-request-id"),
         "503", "gateway_error", "The gateway could not prepare this request."))
   end
 end

@@ -62,7 +62,7 @@ def cases(draw: st.DrawFn) -> Case:
         "stream": draw(st.booleans()),
         "references": draw(st.booleans()),
     }
-    if FACTS[endpoint].output_bound is not None:
+    if FACTS[endpoint].output_bound is not None or FACTS[endpoint].dialect is Dialect.GEMINI:
         fields["choices"] = draw(st.integers(1, 4))
         fields["max_output_tokens"] = draw(st.integers(1, 2 * OUTPUT))
     if FACTS[endpoint].is_form:
@@ -101,6 +101,13 @@ def usage(case: Case, data: st.DataObject) -> str | None:
             }
         case Dialect.ANTHROPIC:
             counted = {"input_tokens": read - cached, "cache_read_input_tokens": cached, "output_tokens": written}
+        case Dialect.GEMINI:
+            counted = {
+                "promptTokenCount": read,
+                "cachedContentTokenCount": cached,
+                "candidatesTokenCount": written * answers,
+                "totalTokenCount": read + written * answers,
+            }
         case Dialect.TRANSCRIPTION:
             heard = data.draw(st.integers(0, read))
             details = {"text_tokens": read - heard, "audio_tokens": heard}
