@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from yarl import URL
 
 from gateway_core.mode import Mode
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
@@ -174,7 +175,7 @@ async def test_errors_are_in_googles_form(
     session: aiohttp.ClientSession, failing: ScriptedProvider, where: str, status: int, name: str, reason: str
 ) -> None:
     del failing
-    async with session.post(aiohttp.client.URL(where, encoded=True), json=BODY) as response:
+    async with session.post(URL(where, encoded=True), json=BODY) as response:
         error = (await response.json())["error"]
     assert (response.status, error["code"], error["status"], error["reason"]) == (status, status, name, reason)
 
