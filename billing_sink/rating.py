@@ -6,8 +6,8 @@ The rules, in order:
    nothing else is counted (the request itself): `settled`, by what was asked.
 3. Answered with 2xx and the provider's usage complete: `settled`, by that usage.
 4. Answered with 2xx and something delivered, but no usage or only its beginning (the client left, the provider broke off):
-   `estimated` - what was reported, and where nothing was: a token per 4 bytes of input, or a search unit per 100 documents
-   where these have a price; for the output, where the endpoint has any, a token per event of a stream, or per 4 bytes (256 of
+   `estimated` - what was reported, and where nothing was: a token per 4 bytes of input that is text, or a search unit per 100
+   documents or a second of sound per 4000 bytes where these have a price; for the output, where the endpoint has any, a token per event of a stream, or per 4 bytes (256 of
    a picture or of speech) of what is left when 400 bytes of framing are taken off each event, whichever is more; never more
    output than the client asked for or was cut down to, and never more money than was held.
 5. Everything else: `released`, nothing charged.
@@ -58,12 +58,18 @@ FRAME_BYTES: Final = 400
 MEDIA_BYTES_PER_TOKEN: Final = 256
 """Of pictures and speech in base64; those seen have more."""
 DOCUMENTS_PER_SEARCH_UNIT: Final = 100
+SOUND_BYTES_PER_SECOND: Final = 4000
+"""Speech as it is usually compressed to be sent: 32 kbit/s."""
+SOUND_TOKENS_PER_SECOND: Final = 10
+"""As OpenAI's models hear it."""
 ANSWERS_MAX: Final = 2
 """A model reads and writes no more than it can, once. Twice as much is let pass, since a catalogue may be behind the provider."""
 ANSWERS_MAX_WITH_REFERENCES: Final = 20
 """Where the provider's own tools are at work, it reads everything anew for each of their results; ten times, as far as known."""
 SEARCHES_MAX: Final = 1000
 """Nothing bounds the searches of one request but the time it may take."""
+SECONDS_MAX: Final = 86_400
+"""Of sound in one request: nobody offers to hear a day of it."""
 
 NOTHING: Final = Charge(NanoUsd(0), NanoUsd(0))
 
@@ -199,7 +205,7 @@ def _usage(line: SpoolLine, asked: Asked, facts: Facts, price: PriceRow) -> tupl
         reported, served_at = dict(usage.counts), usage.service_tier
         if is_last_word(dialect, stream=asked.stream, last=line.usage_last):
             return usage, UsageSource.PROVIDER
-    if facts.output is None:
+    if facts.output is None or Meter.AUDIO_SECOND in reported:
         return Usage(reported, served_at), UsageSource.ESTIMATED
     output = max(reported.get(facts.output, 0), delivered)
     for bound in (asked.max_output_tokens, line.granted.max_tokens if line.granted else None):
@@ -223,7 +229,13 @@ def _asked_for(asked: Asked, facts: Facts, price: PriceRow) -> dict[Meter, int]:
 def _guessed_input(asked: Asked, dialect: Dialect, price: PriceRow) -> dict[Meter, int]:
     if dialect is Dialect.RERANK and Meter.SEARCH_UNIT in price.rates:
         return {Meter.SEARCH_UNIT: max(1, -(-(asked.units or 0) // DOCUMENTS_PER_SEARCH_UNIT))}
-    return {Meter.INPUT: -(-asked.body_bytes // BYTES_PER_TOKEN)}
+    read = {Meter.INPUT: -(-(asked.body_bytes - asked.file_bytes) // BYTES_PER_TOKEN)}
+    if dialect is not Dialect.TRANSCRIPTION:
+        return read
+    seconds = max(1, -(-asked.file_bytes // SOUND_BYTES_PER_SECOND))
+    if Meter.AUDIO_SECOND in price.rates:
+        return {Meter.AUDIO_SECOND: seconds}
+    return {**read, Meter.AUDIO_INPUT: seconds * SOUND_TOKENS_PER_SECOND}
 
 
 def _delivered_tokens(line: SpoolLine, asked: Asked, facts: Facts) -> int:
@@ -237,13 +249,15 @@ def _delivered_tokens(line: SpoolLine, asked: Asked, facts: Facts) -> int:
 
 def _refuse_implausible(usage: Usage, asked: Asked, grant: Grant) -> None:
     """What is merely beyond its hold is charged; this is about what cannot be."""
-    if not usage.total_tokens and Meter.SEARCH_UNIT not in usage.counts:
+    if not usage.total_tokens and not usage.counts.keys() & {Meter.SEARCH_UNIT, Meter.AUDIO_SECOND}:
         raise ImplausibleUsageError("an answer of which nothing is counted")
     answers = ANSWERS_MAX_WITH_REFERENCES if asked.references else ANSWERS_MAX
     if grant.tokens_max is not None and usage.total_tokens > answers * grant.tokens_max:
         raise ImplausibleUsageError("more tokens than the model can have read and written")
     if max(usage.counts.get(meter, 0) for meter in (Meter.WEB_SEARCH, Meter.SEARCH_UNIT)) > SEARCHES_MAX:
         raise ImplausibleUsageError("more searches than one request can have made")
+    if usage.counts.get(Meter.AUDIO_SECOND, 0) > SECONDS_MAX:
+        raise ImplausibleUsageError("more sound than one request can have brought")
 
 
 def unrated(line: SpoolLine) -> Rated:

@@ -57,10 +57,14 @@ PROVIDERS: Final = (
     _DemoProvider(GEMINI, ProviderKind.GEMINI, "/v1beta"),
 )
 
-_UNITS: Final = {Meter.CHARACTER: Unit.MILLION_CHARACTERS, Meter.REQUEST: Unit.MILLION_REQUESTS}
+_UNITS: Final = {
+    Meter.CHARACTER: Unit.MILLION_CHARACTERS,
+    Meter.REQUEST: Unit.MILLION_REQUESTS,
+    Meter.AUDIO_SECOND: Unit.MINUTE,
+}
 _CHAT_AND_RESPONSES: Final = (*SOLD_UNLESS_TOLD, Endpoint.RESPONSES)
 
-# List prices as the providers publish them, in US dollars per million tokens, characters or requests.
+# List prices as the providers publish them, in US dollars per million tokens, characters or requests, or per minute.
 MODELS: Final = (
     _DemoModel(
         "gpt-4o-mini",
@@ -114,9 +118,25 @@ MODELS: Final = (
         32_000,
         6240,
         {Meter.INPUT: "5.00", Meter.IMAGE_INPUT: "10.00", Meter.IMAGE_OUTPUT: "40.00"},
-        (Endpoint.IMAGES,),
+        (Endpoint.IMAGES, Endpoint.IMAGE_EDITS),
     ),
     _DemoModel("tts-1", OPENAI, 4096, 1, {Meter.CHARACTER: "15.00"}, (Endpoint.SPEECH,)),
+    _DemoModel(
+        "whisper-1",
+        OPENAI,
+        448,
+        448,
+        {Meter.AUDIO_SECOND: "0.006"},
+        (Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
+    ),
+    _DemoModel(
+        "gpt-4o-transcribe",
+        OPENAI,
+        16_000,
+        2000,
+        {Meter.INPUT: "2.50", Meter.AUDIO_INPUT: "6.00", Meter.OUTPUT: "10.00"},
+        (Endpoint.TRANSCRIPTIONS,),
+    ),
 )
 
 

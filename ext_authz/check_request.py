@@ -31,6 +31,8 @@ class Attempt:
         has_references: whether the body names images, files or documents that are not in it.
         max_output_tokens: what the client asked for per choice, or None.
         choices: how many answers it asked for, at least 1.
+        files: how many a form brings.
+        file_bytes: of the body; all else is text.
         units: how many pictures, characters or inputs; see `gateway_core.contract.RequestField.UNITS`. 0 where there is nothing of it.
         is_stream: whether it wants a stream.
         least_output_tokens: below which no provider takes it; 0 if it says nothing of that.
@@ -52,6 +54,8 @@ class Attempt:
     has_references: bool
     max_output_tokens: int | None
     choices: int
+    files: int = 0
+    file_bytes: int = 0
     units: int = 0
     is_stream: bool = False
     least_output_tokens: int = 0
@@ -66,6 +70,11 @@ class Attempt:
     def shape(self) -> Hashable:
         """What requests of one lease have in common beside their key."""
         return (self.mode, self.endpoint, self.model, self.offering and str(self.offering), self.is_stream)
+
+    @property
+    def text_bytes(self) -> int:
+        """What of the body is no file."""
+        return self.body_bytes - self.file_bytes
 
     def __repr__(self) -> str:
         return f"Attempt({self.request_id!r}, {self.endpoint}, {self.model!r})"
@@ -88,6 +97,8 @@ def parse_check(request: CheckRequest) -> Attempt:
         raise MalformedCheckError("a request without a model")
     if FACTS[endpoint].asked is not None and not fields[RequestField.UNITS].HasField("number_value"):
         raise MalformedCheckError("a request that does not say how much it asks for")
+    if FACTS[endpoint].is_form and not fields[RequestField.FILE_BYTES].HasField("number_value"):
+        raise MalformedCheckError("a form that does not say how much of it is files")
     return Attempt(
         request_id=RequestId(headers[Header.REQUEST_ID]),
         address=headers.get(Header.CLIENT_ADDRESS) or request.attributes.source.address.socket_address.address,
@@ -103,6 +114,8 @@ def parse_check(request: CheckRequest) -> Attempt:
             else None
         ),
         choices=max(1, int(fields[RequestField.CHOICES].number_value)),
+        files=int(fields[RequestField.FILES].number_value),
+        file_bytes=int(fields[RequestField.FILE_BYTES].number_value),
         units=int(fields[RequestField.UNITS].number_value),
         is_stream=fields[RequestField.STREAM].bool_value,
         least_output_tokens=int(fields[RequestField.LEAST_OUTPUT_TOKENS].number_value),

@@ -38,6 +38,12 @@ DOCUMENTS_PER_SEARCH_UNIT: Final = 100
 BYTES_PER_DOCUMENT: Final = 250
 """A long document is counted once for each of its parts; none is shorter than this, whatever the query takes of it."""
 
+SOUND_BITS_PER_SECOND: Final = 6000
+"""Speech takes no less in any format that is in use: this is what Opus is made for at the least. Whoever sends hours of silence, which take
+next to nothing, is charged for them beyond the hold, like all that a provider counts beyond one."""
+TOKENS_PER_PICTURE: Final = 10_000
+"""Of one that is to be edited. OpenAI publishes 6,240 for the closest look it takes, beside 194 to 452 for the first one."""
+
 FLOOR_TOKENS: Final = 256
 """An answer shorter than this is worth nothing to most who did not ask for so short a one."""
 
@@ -218,12 +224,17 @@ def _output_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
     """Of each answer, at most."""
     if facts.output is None:
         return 0
-    if facts.output_bound is None or attempt.max_output_tokens is None:
+    if attempt.max_output_tokens is None:
         return offer.max_output_tokens
     return min(offer.max_output_tokens, attempt.max_output_tokens)
 
 
 def _input_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
+    if facts.dialect is Dialect.TRANSCRIPTION:
+        # How many tokens a second of sound has is each model's own.
+        return offer.context_tokens
+    if facts.is_form:
+        return min(attempt.text_bytes + attempt.files * TOKENS_PER_PICTURE, offer.context_tokens)
     if not facts.has_many_inputs:
         return offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
     beside = offer.context_tokens * max(1, attempt.units) if attempt.has_references else 0
@@ -240,6 +251,7 @@ def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, fa
             has_output=False,
             asked_tier=attempt.service_tier,
         )
+    seconds = -(-attempt.body_bytes * 8 // SOUND_BITS_PER_SECOND)
     documents = attempt.units + attempt.body_bytes // BYTES_PER_DOCUMENT
     return worst_case(
         deployment.price,
@@ -248,6 +260,7 @@ def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, fa
         besides={
             Meter.WEB_SEARCH: SEARCHES_HELD if attempt.may_search else 0,
             Meter.SEARCH_UNIT: -(-documents // DOCUMENTS_PER_SEARCH_UNIT) if facts.dialect is Dialect.RERANK else 0,
+            Meter.AUDIO_SECOND: seconds if facts.dialect is Dialect.TRANSCRIPTION else 0,
         },
         asked_tier=attempt.service_tier,
     )

@@ -210,7 +210,7 @@ class Authorization:
         per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
         expected = Expected.of(
             limits,
-            body_bytes=attempt.body_bytes,
+            body_bytes=attempt.text_bytes,
             output_tokens=per_choice * output.choices,
             output_tokens_max=output.tokens * output.choices,
         )

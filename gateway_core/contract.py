@@ -33,6 +33,8 @@ class Header:
     ASKED: Final = "x-tg-asked"
     """From the front filter to itself, on requests that ext_authz is asked about: the number of the question."""
     CLIENT_REQUEST_ID: Final = "x-tg-client-request-id"
+    CONTENT_TYPE: Final = "x-tg-content-type"
+    """What the client says of its body, for the front filter alone; on the way to a provider it is what that has read."""
     CLIENT_ADDRESS: Final = "x-tg-client-address"
     """For ext_authz alone: where the request comes from, where a trusted proxy may be in between. Absent without any."""
     INTERNAL_PREFIX: Final = "x-tg-"
@@ -68,7 +70,7 @@ class Metadata:
     """A struct with the fields of `RequestField`."""
     PLAN: Final = "plan"
     """What upstream.lua may have to write over in the forwarded body, as spans `first,last`, 1-based and inclusive, with spaces
-    between: of the model, then of each bound on the output, or in its place `+` and the name of the field that is to be one. One with
+    between: of the model (with a `=` in front in a form, where it is bare text), then of each bound on the output, or in its place `+` and the name of the field that is to be one. One with
     a `-` in front is of the stream options that we put in, for a provider that does not take them."""
     LEASE: Final = "lease"
     """A struct with the fields of `GrantField`: the grant that a request passes with which ext_authz is not asked about, since what
@@ -98,6 +100,10 @@ class RequestField:
     UNITS: Final = "units"
     """How many of what its endpoint deals in the request has: pictures it asks for, characters it wants to hear, inputs, prompts or
     documents of a list. Absent where an endpoint deals in none of it."""
+    FILES: Final = "files"
+    """How many files a form brings; absent where the body is JSON."""
+    FILE_BYTES: Final = "file_bytes"
+    """How long they are together, of `BODY_BYTES`."""
     LEAST_OUTPUT_TOKENS: Final = "least_output_tokens"
     """Below which the provider refuses: more than the tokens of thinking it is told to; absent if it is told of none."""
     SERVICE_TIER: Final = "service_tier"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway_core.errors import ANTHROPIC_PATHS, ErrorForm
+from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ErrorForm
 from gateway_core.usage import Meter
 
 
@@ -26,7 +26,12 @@ class Endpoint(StrEnum):
     MODERATIONS = "moderations"
     RERANK = "rerank"
     IMAGES = "images"
+    IMAGE_EDITS = "image_edits"
     SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"
+    GENERATE = "generate"
+    STREAM_GENERATE = "stream_generate"
     MODELS = "models"
     MODEL = "model"
 
@@ -42,6 +47,8 @@ class Dialect(StrEnum):
     """OpenAI's pictures: as Responses, and what is written is a picture where nothing else is said."""
     SPEECH = "speech"
     """OpenAI's speech: as Responses, and what is written is sound."""
+    TRANSCRIPTION = "transcription"
+    """OpenAI's transcriptions: tokens as in Responses, or seconds of sound."""
     RERANK = "rerank"
     """Cohere's billed units, or the usage of Jina and Voyage."""
     ANTHROPIC = "anthropic"
@@ -72,6 +79,8 @@ class Facts:
         output: the meter of what is written; None if nothing is that has a price.
         is_usage_in_stream_only: whether the provider tells its usage in streams and nowhere else.
         has_many_inputs: whether one request may bring many inputs, each as long as the model's whole context.
+        is_form: whether the body is a form with files.
+        query: what is behind the path at every provider.
     """
 
     method: str
@@ -84,11 +93,15 @@ class Facts:
     output: Meter | None = None
     is_usage_in_stream_only: bool = False
     has_many_inputs: bool = False
+    is_form: bool = False
+    query: str = ""
 
     @property
     def error_form(self) -> ErrorForm:
         """How its errors look."""
-        return ErrorForm.ANTHROPIC if self.path.startswith(ANTHROPIC_PATHS) else ErrorForm.OPENAI
+        if self.path.startswith(ANTHROPIC_PATHS):
+            return ErrorForm.ANTHROPIC
+        return ErrorForm.GOOGLE if self.path.startswith(GOOGLE_PATHS) else ErrorForm.OPENAI
 
     @property
     def is_of_a_model(self) -> bool:
@@ -103,6 +116,7 @@ class Facts:
 _TEXT: Final = (frozenset({Meter.INPUT, Meter.OUTPUT}),)
 _READING: Final = (frozenset({Meter.INPUT}),)
 """Of chat no more was ever asked for: what else is counted and has no price is set aside."""
+_HEARING: Final = (frozenset({Meter.AUDIO_SECOND}), frozenset({Meter.INPUT, Meter.AUDIO_INPUT, Meter.OUTPUT}))
 
 FACTS: Final[Mapping[Endpoint, Facts]] = {
     Endpoint.CHAT: Facts(
@@ -170,6 +184,44 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         asked=Meter.CHARACTER,
         output=Meter.AUDIO_OUTPUT,
         is_usage_in_stream_only=True,
+    ),
+    # Pictures are always read, so they need a price.
+    Endpoint.IMAGE_EDITS: Facts(
+        "POST",
+        "/v1/images/edits",
+        Dialect.IMAGES,
+        priced_by=(frozenset({Meter.IMAGE}), frozenset({Meter.INPUT, Meter.IMAGE_INPUT, Meter.IMAGE_OUTPUT})),
+        asked=Meter.IMAGE,
+        output=Meter.IMAGE_OUTPUT,
+        is_form=True,
+    ),
+    Endpoint.TRANSCRIPTIONS: Facts(
+        "POST",
+        "/v1/audio/transcriptions",
+        Dialect.TRANSCRIPTION,
+        priced_by=_HEARING,
+        output=Meter.OUTPUT,
+        is_form=True,
+    ),
+    Endpoint.TRANSLATIONS: Facts(
+        "POST",
+        "/v1/audio/translations",
+        Dialect.TRANSCRIPTION,
+        priced_by=_HEARING,
+        output=Meter.OUTPUT,
+        is_form=True,
+    ),
+    # The bound on the output is inside another object, where nobody writes over it.
+    Endpoint.GENERATE: Facts(
+        "POST", "/v1beta/models/{model}:generateContent", Dialect.GEMINI, priced_by=_TEXT, output=Meter.OUTPUT
+    ),
+    Endpoint.STREAM_GENERATE: Facts(
+        "POST",
+        "/v1beta/models/{model}:streamGenerateContent",
+        Dialect.GEMINI,
+        priced_by=_TEXT,
+        output=Meter.OUTPUT,
+        query="?alt=sse",
     ),
     Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING),
     Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING),

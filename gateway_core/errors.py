@@ -1,4 +1,4 @@
-"""Every error a client can get from us, whichever process words it, in OpenAI's form or in Anthropic's.
+"""Every error a client can get from us, whichever process words it, in OpenAI's form, Anthropic's or Google's.
 
 request.lua, response.lua and upstream.lua hold their own texts, because Lua cannot import this; a test compares their codes with these.
 """
@@ -28,11 +28,26 @@ class ErrorForm(StrEnum):
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    GOOGLE = "google"
 
 
 ANTHROPIC_PATHS: Final = "/v1/messages"
 """What the path of every request begins with whose errors are in Anthropic's form. errors.lua knows it too."""
 
+GOOGLE_PATHS: Final = "/v1beta/"
+"""The same of Google's form."""
+
+_GOOGLE_STATUSES: Final[Mapping[int, str]] = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    402: "FAILED_PRECONDITION",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    504: "DEADLINE_EXCEEDED",
+}
 _ANTHROPIC_TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     402: "billing_error",
@@ -52,6 +67,14 @@ def anthropic_type(status: int) -> str:
     return _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < _OURS else "api_error")
 
 
+def google_status(status: int) -> str:
+    """Google's class of an error."""
+    return _GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < _OURS else "UNAVAILABLE")
+
+
+Detail = str | int | None
+
+
 @dataclass(frozen=True, slots=True)
 class ApiError:
     """One refusal: an HTTP status and what the caller is told. The message is for people and never quotes a secret.
@@ -69,21 +92,31 @@ class ApiError:
 
     def document(
         self, form: ErrorForm = ErrorForm.OPENAI, request_id: str | None = None
-    ) -> dict[str, dict[str, str | None] | str | None]:
+    ) -> dict[str, dict[str, Detail] | Detail]:
         """The JSON object: `{"error": {message, type, param, code}}`.
 
-        In Anthropic's form `{"type": "error", "error": {type, message, code}, "request_id"}`, where the code is ours.
+        In Anthropic's form `{"type": "error", "error": {type, message, code}, "request_id"}`, where the code is ours; in Google's
+        `{"error": {code, message, status, reason}}`, where the code is the HTTP status and the reason our code.
         """
         match form:
             case ErrorForm.OPENAI:
                 return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
             case ErrorForm.ANTHROPIC:
-                error: dict[str, str | None] = {
+                error: dict[str, Detail] = {
                     "type": anthropic_type(self.status),
                     "message": self.message,
                     "code": self.code,
                 }
                 return {"type": "error", "error": error, "request_id": request_id}
+            case ErrorForm.GOOGLE:
+                return {
+                    "error": {
+                        "code": self.status,
+                        "message": self.message,
+                        "status": google_status(self.status),
+                        "reason": self.code,
+                    }
+                }
             case _:
                 assert_never(form)
 
@@ -137,6 +170,16 @@ STORED_STATE_NOT_OFFERED: Final = ApiError(
 )
 TOOL_NOT_OFFERED: Final = ApiError(
     400, "tool_not_offered", "The field 'tools' has a tool that is not offered on this endpoint.", param="tools"
+)
+INVALID_FORM: Final = ApiError(400, "invalid_form", "The form could be read in more than one way, or in none.")
+UNSUPPORTED_MEDIA_TYPE: Final = ApiError(
+    415, "unsupported_media_type", "A form is required: multipart/form-data with a plain boundary."
+)
+EVENTS_REQUIRED: Final = ApiError(
+    400, "stream_required", "Streams are offered as events only: ask with ?alt=sse.", param="alt"
+)
+USAGE_REQUIRED: Final = ApiError(
+    400, "usage_required", "An answer in this form does not say how much was heard.", param="response_format"
 )
 INVALID_INPUT: Final = ApiError(
     400, "invalid_input", "The field 'input' is not what this endpoint reads.", param="input"

@@ -6,7 +6,7 @@ as OpenAI counts the Responses API, and say of their output that it is one or th
 
 What is in a usage object and not known here:
 - A whole number other than zero, at any depth, may be money: `UnknownUsageError`, and the request is set aside.
-- Nothing (null, zero, an empty text, list or object), text, a truth value, and a number with a fraction (seconds, or a cost
+- Nothing (null, zero, an empty text, list or object), text, a truth value, and a number with a fraction (a time, or a cost
   that somebody has worked out) count nothing and are passed over.
 - Text that is known to change the price is read: the service tier, Anthropic's `speed` and `inference_geo`.
 
@@ -15,6 +15,7 @@ types of the official SDKs, which also say what is inside what.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
@@ -64,6 +65,9 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None, *, tier: 
         case Dialect.SPEECH:
             counts, served_at = _media(merged, Meter.AUDIO_OUTPUT), tier
             _refuse_unknown(merged, _RESPONSES)
+        case Dialect.TRANSCRIPTION:
+            counts, served_at = _transcription(merged), tier
+            _refuse_unknown(merged, _TRANSCRIPTION)
         case Dialect.RERANK:
             counts, served_at = _rerank(merged), tier
             _refuse_unknown(merged, _RERANK)
@@ -155,6 +159,28 @@ def _media(usage: Mapping[str, object], written: Meter) -> dict[Meter, int]:
     counts = _openai(usage, "input_tokens", "output_tokens")
     text = min(_count(_nested(usage, "output_tokens_details"), "text_tokens"), counts[Meter.OUTPUT])
     return {**counts, Meter.OUTPUT: text, written: counts[written] + counts[Meter.OUTPUT] - text}
+
+
+_TRANSCRIPTION: Final[Fields] = {
+    "input_tokens": None,
+    "output_tokens": None,
+    "total_tokens": None,
+    "input_token_details": _OPENAI_INPUT,
+    "output_token_details": _OPENAI_OUTPUT,
+    "seconds": None,
+    # Told beside the text and not as a usage, which response.lua puts in the place of one.
+    "duration": None,
+}
+
+
+def _transcription(usage: Mapping[str, object]) -> dict[Meter, int]:
+    """Seconds of sound, in either of their two names, or tokens, whose details have names of their own."""
+    seconds = max(_begun(usage, "seconds"), _begun(usage, "duration"))
+    is_told = any(usage.get(name) is not None for name in ("seconds", "duration"))
+    if is_told and usage.get("input_tokens") is None:
+        return {Meter.AUDIO_SECOND: seconds}
+    details = {f"{side}_tokens_details": usage.get(f"{side}_token_details") for side in ("input", "output")}
+    return {**_openai({**usage, **details}, "input_tokens", "output_tokens"), Meter.AUDIO_SECOND: seconds}
 
 
 _RERANK: Final[Fields] = {"search_units": None, "input_tokens": None, "prompt_tokens": None, "total_tokens": None}
@@ -390,6 +416,14 @@ def _count(usage: Mapping[str, object], name: str, *, required: bool = False) ->
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TOKENS:
         raise InvalidUsageError(f"{name} is not a whole number from 0 to {MAX_TOKENS}")
     return value
+
+
+def _begun(usage: Mapping[str, object], name: str) -> int:
+    """A number with or without a fraction, rounded up."""
+    value = usage.get(name)
+    if isinstance(value, float) and 0 <= value <= MAX_TOKENS:
+        value = math.ceil(value)
+    return _count({name: value}, name)
 
 
 def _rest(whole: int, parts: int) -> int:

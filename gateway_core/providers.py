@@ -13,6 +13,9 @@ class ProviderKind(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    """Gemini's OpenAI-compatible endpoints."""
+    GEMINI_NATIVE = "gemini-native"
+    """Gemini's own."""
     AZURE = "azure"
     """Azure OpenAI's v1 API, the same for every deployment of a resource."""
     BEDROCK = "bedrock"
@@ -42,7 +45,10 @@ _OPENAI: Final[Mapping[Endpoint, str]] = {
     # Not OpenAI's: Cohere, Jina and Voyage have it there.
     Endpoint.RERANK: "/rerank",
     Endpoint.IMAGES: "/images/generations",
+    Endpoint.IMAGE_EDITS: "/images/edits",
     Endpoint.SPEECH: "/audio/speech",
+    Endpoint.TRANSCRIPTIONS: "/audio/transcriptions",
+    Endpoint.TRANSLATIONS: "/audio/translations",
 }
 
 
@@ -59,24 +65,33 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
         Endpoint.EMBEDDINGS: "/openai/embeddings",
         Endpoint.IMAGES: "/openai/images/generations",
     },
+    ProviderKind.GEMINI_NATIVE: {
+        Endpoint.GENERATE: "/models/{model}:generateContent",
+        Endpoint.STREAM_GENERATE: "/models/{model}:streamGenerateContent",
+    },
     # One host for several dialects, each behind a path of its own; what a model takes is its kind.
     ProviderKind.BEDROCK: {Endpoint.CHAT: "/openai/v1/chat/completions"},
     ProviderKind.BEDROCK_ANTHROPIC: {Endpoint.MESSAGES: "/anthropic/v1/messages"},
     ProviderKind.AZURE: _of_openai(
-        Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES
+        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES),
+        *(Endpoint.IMAGE_EDITS, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
     ),
     ProviderKind.OPENROUTER: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.MISTRAL: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.MODERATIONS),
-    ProviderKind.GROQ: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.SPEECH),
+    ProviderKind.GROQ: _of_openai(
+        Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.SPEECH, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS
+    ),
     ProviderKind.DEEPSEEK: _of_openai(Endpoint.CHAT),
     ProviderKind.TOGETHER: _of_openai(
-        *(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.IMAGES, Endpoint.SPEECH)
+        *(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.IMAGES, Endpoint.SPEECH),
+        *(Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
     ),
     ProviderKind.XAI: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.IMAGES),
     ProviderKind.COHERE: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS),
     ProviderKind.OLLAMA: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.VLLM: _of_openai(
-        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK)
+        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK),
+        *(Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
     ),
     ProviderKind.OPENAI_COMPATIBLE: _OPENAI,
 }

@@ -44,6 +44,8 @@ class Meter(StrEnum):
     """Characters of the text that the request wants to hear."""
     SEARCH_UNIT = "search_unit"
     """What providers of reranking count: a query with up to 100 documents, or parts of long ones."""
+    AUDIO_SECOND = "audio_second"
+    """Seconds of sound that the model heard, where it is not tokens of them that are counted."""
     REQUEST = "request"
     """The request itself: one, where a price is asked for it."""
 
@@ -63,7 +65,7 @@ OUTPUT_METERS: Final = (Meter.OUTPUT, Meter.REASONING, Meter.AUDIO_OUTPUT, Meter
 TOKEN_METERS: Final = tuple(meter for meter in Meter if meter in {*INPUT_METERS, *OUTPUT_METERS})
 _INPUT: Final = frozenset(INPUT_METERS)
 _TOKENS: Final = frozenset(TOKEN_METERS)
-PROVIDER_METERS: Final = (*TOKEN_METERS, Meter.WEB_SEARCH, Meter.SEARCH_UNIT)
+PROVIDER_METERS: Final = (*TOKEN_METERS, Meter.WEB_SEARCH, Meter.SEARCH_UNIT, Meter.AUDIO_SECOND)
 """What a provider counts; the request itself, and what it asks for, are counted here."""
 ASKED_METERS: Final = (Meter.IMAGE, Meter.CHARACTER)
 """What a request asks for, counted before a provider hears of it."""

@@ -33,7 +33,10 @@ PLAIN: Final[Mapping[str, PlainEndpoint]] = {
     "/v1/rerank": PlainEndpoint(OpenAiChat(), plain.rerank),
     "/v1/images/generations": PlainEndpoint(OpenAiChat(), plain.images),
     "/v1beta/openai/images/generations": PlainEndpoint(OpenAiChat(), plain.images),
+    "/v1/images/edits": PlainEndpoint(OpenAiChat(), plain.image_edit),
     "/v1/audio/speech": PlainEndpoint(OpenAiChat(), plain.speech),
+    "/v1/audio/transcriptions": PlainEndpoint(OpenAiChat(), plain.transcription),
+    "/v1/audio/translations": PlainEndpoint(OpenAiChat(), plain.translation),
     "/v1/messages/count_tokens": PlainEndpoint(AnthropicMessages(), plain.token_count),
 }
 

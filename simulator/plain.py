@@ -1,10 +1,11 @@
-"""Endpoints whose answer is no conversation: vectors, scores, verdicts, pictures, sound, a count. Pure.
+"""Endpoints whose answer is no conversation: vectors, scores, verdicts, pictures, sound, what was said in it, a count. Pure.
 
-Sources: the API references of OpenAI (embeddings, moderations, images, speech), Cohere and Jina (rerank), Anthropic (count tokens).
+Sources: the API references of OpenAI (embeddings, moderations, images, audio), Cohere and Jina (rerank), Anthropic (count tokens).
 """
 
 import base64
 import json
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,13 +15,20 @@ from pydantic import Field
 
 from simulator.chat import JsonObject, Stamp
 from simulator.dialect import Body, Dialect, ModelName, parse_body
+from simulator.forms import Form, parse_form
 from simulator.frames import compact, sse
+from simulator.refusal import RefusalError
 from simulator.words import MESSAGE_TOKENS, count_tokens, fingerprint
 
 VECTOR_LENGTH: Final = 8
 BYTES_PER_CHARACTER: Final = 32
 """Of sound."""
+BYTES_PER_SECOND: Final = 16_000
+"""Of sound that is to be heard."""
+TOKENS_PER_SECOND: Final = 10
 PICTURE_TOKENS: Final = 272
+PICTURE_INPUT_TOKENS: Final = 194
+"""Of each picture that is to be edited."""
 _PIXEL: Final = base64.b64encode(b"\x89PNG\r\n\x1a\n simulated").decode()
 
 
@@ -82,6 +90,19 @@ class _Speech(Body):
     model: ModelName
     input: Annotated[str, Field(min_length=1)]
     stream_format: Literal["audio", "sse"] = "audio"
+
+
+class _Edit(Body):
+    model: ModelName
+    prompt: str
+    n: Annotated[str, Field(pattern=r"^([1-9]|10)$")] = "1"
+
+
+class _Sound(Body):
+    model: ModelName
+    prompt: str = ""
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = "json"
+    stream: Literal["true", "false"] = "false"
 
 
 class _CountTokens(Body):
@@ -180,6 +201,57 @@ def speech(body: bytes, _stamp: Stamp) -> Plain:
     )
 
 
+def image_edit(body: bytes, stamp: Stamp) -> Plain:
+    """As many pictures as are asked for; those that come are read."""
+    form = parse_form(body)
+    request = parse_body(_Edit, _texts(form))
+    if not form.files:
+        raise RefusalError(400, "image: Field required", param="image")
+    count, read, seen = int(request.n), count_tokens(request.prompt), PICTURE_INPUT_TOKENS * len(form.files)
+    return Plain(
+        text=request.prompt,
+        body={"created": int(stamp.at.timestamp()), "data": [{"b64_json": _PIXEL} for _ in range(count)]},
+        usage={
+            "input_tokens": read + seen,
+            "input_tokens_details": {"text_tokens": read, "image_tokens": seen},
+            "output_tokens": PICTURE_TOKENS * count,
+            "total_tokens": read + seen + PICTURE_TOKENS * count,
+        },
+    )
+
+
+def transcription(body: bytes, _stamp: Stamp) -> Plain:
+    """Nothing that was said: a text that hangs on the bytes. Models called whisper count seconds, others tokens."""
+    request, sound = _heard(body)
+    seconds = len(sound) / BYTES_PER_SECOND
+    text = f"Sound {fingerprint((sound,))}"
+    usage = _usage_of_sound(request, text, seconds)
+    if request.response_format in {"text", "srt", "vtt"}:
+        return Plain(text=request.prompt, body=f"{text}\n".encode(), content_type="text/plain")
+    if request.stream == "true" and not _counts_seconds(request):
+        return Plain(
+            text=request.prompt,
+            frames=(
+                sse({"type": "transcript.text.delta", "delta": text}),
+                sse({"type": "transcript.text.done", "text": text, "usage": usage}),
+            ),
+            content_type="text/event-stream",
+        )
+    more: JsonObject = {} if request.response_format == "json" else _verbose("transcribe", seconds)
+    return Plain(text=request.prompt, body={"text": text, **more}, usage=usage)
+
+
+def translation(body: bytes, _stamp: Stamp) -> Plain:
+    """The same, of which only the verbose form says how long the sound is."""
+    request, sound = _heard(body)
+    text = f"Sound {fingerprint((sound,))}"
+    if request.response_format in {"text", "srt", "vtt"}:
+        return Plain(text=request.prompt, body=f"{text}\n".encode(), content_type="text/plain")
+    verbose = request.response_format == "verbose_json"
+    more: JsonObject = _verbose("translate", len(sound) / BYTES_PER_SECOND) if verbose else {}
+    return Plain(text=request.prompt, body={"text": text, **more})
+
+
 def token_count(body: bytes, _stamp: Stamp) -> Plain:
     """What a message of this body would read, by the rules of `words`, roughly."""
     request = parse_body(_CountTokens, body)
@@ -188,6 +260,43 @@ def token_count(body: bytes, _stamp: Stamp) -> Plain:
         text=json.dumps(request.messages[-1]),
         body={"input_tokens": count_tokens(said) + MESSAGE_TOKENS * len(request.messages)},
     )
+
+
+def _texts(form: Form) -> bytes:
+    return json.dumps(dict(form.texts)).encode()
+
+
+def _heard(body: bytes) -> tuple[_Sound, bytes]:
+    form = parse_form(body)
+    request = parse_body(_Sound, _texts(form))
+    if "file" not in form.files:
+        raise RefusalError(400, "file: Field required", param="file")
+    return request, form.files["file"]
+
+
+def _counts_seconds(request: _Sound) -> bool:
+    return "whisper" in request.model
+
+
+def _usage_of_sound(request: _Sound, text: str, seconds: float) -> JsonObject:
+    if _counts_seconds(request):
+        return {"type": "duration", "seconds": math.ceil(seconds)}
+    heard, read, written = (
+        max(1, math.ceil(seconds * TOKENS_PER_SECOND)),
+        count_tokens(request.prompt),
+        count_tokens(text),
+    )
+    return {
+        "type": "tokens",
+        "input_tokens": heard + read,
+        "input_token_details": {"text_tokens": read, "audio_tokens": heard},
+        "output_tokens": written,
+        "total_tokens": heard + read + written,
+    }
+
+
+def _verbose(task: str, seconds: float) -> JsonObject:
+    return {"task": task, "language": "english", "duration": seconds, "segments": []}
 
 
 def _is_tokens(given: _Input) -> bool:

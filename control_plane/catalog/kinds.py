@@ -65,6 +65,12 @@ TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
         base_url="https://generativelanguage.googleapis.com/v1beta",
         notes=("Asked at its OpenAI-compatible endpoint.",),
     ),
+    ProviderKind.GEMINI_NATIVE: KindTemplate(
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        credential_header="x-goog-api-key",
+        credential_prefix="",
+        requires_credential=True,
+    ),
     ProviderKind.AZURE: KindTemplate(
         base_url="https://{resource}.openai.azure.com/openai/v1",
         credential_header="api-key",

@@ -53,13 +53,21 @@ _ENDPOINTS_BY_MODE: Final[Mapping[str, tuple[Endpoint, ...]]] = {
     "rerank": (Endpoint.RERANK,),
     "image_generation": (Endpoint.IMAGES,),
     "audio_speech": (Endpoint.SPEECH,),
+    "audio_transcription": (Endpoint.TRANSCRIPTIONS,),
 }
 _METERS_BY_ENDPOINT: Final[Mapping[Endpoint, Mapping[str, Meter]]] = {
     Endpoint.RERANK: {"input_cost_per_query": Meter.SEARCH_UNIT},
     # What a picture costs stands in one field or the other.
     Endpoint.IMAGES: {"input_cost_per_image": Meter.IMAGE, "output_cost_per_image": Meter.IMAGE},
     Endpoint.SPEECH: {"input_cost_per_character": Meter.CHARACTER},
+    Endpoint.TRANSCRIPTIONS: {"input_cost_per_second": Meter.AUDIO_SECOND},
 }
+_MORE_ENDPOINTS: Final[Mapping[str, tuple[Endpoint, ...]]] = {
+    "chat": (Endpoint.RESPONSES,),
+    "image_generation": (Endpoint.IMAGE_EDITS,),
+    "audio_transcription": (Endpoint.TRANSLATIONS,),
+}
+"""What an entry of a mode may serve besides, if it says so."""
 _UNTOLD_CONTEXT_TOKENS: Final = 1_000_000
 """What reads no conversation is not bounded by how much it reads; the size of a request is."""
 _UNTOLD_OUTPUT_TOKENS: Final[Mapping[Endpoint, int]] = {
@@ -67,6 +75,8 @@ _UNTOLD_OUTPUT_TOKENS: Final[Mapping[Endpoint, int]] = {
     Endpoint.IMAGES: 6_240,
     # Of a quarter of an hour.
     Endpoint.SPEECH: 20_000,
+    # Of an hour that is talked through.
+    Endpoint.TRANSCRIPTIONS: 16_000,
     **dict.fromkeys((Endpoint.EMBEDDINGS, Endpoint.MODERATIONS, Endpoint.RERANK), 1),
 }
 
@@ -88,10 +98,13 @@ def _read(entry: Entry) -> Listing:
     if not isinstance(mode, str) or mode not in _ENDPOINTS_BY_MODE:
         raise SkipError((*entry.steps, "mode"), "there is no endpoint for it")
     endpoints = _ENDPOINTS_BY_MODE[mode]
-    told = fields.get("supported_endpoints")
-    if mode == "chat" and isinstance(told, list) and FACTS[Endpoint.RESPONSES].path in told:
-        endpoints = (*endpoints, Endpoint.RESPONSES)
     first = endpoints[0]
+    rates = _rates(entry, endpoints, notes)
+    told = fields.get("supported_endpoints")
+    if isinstance(told, list):
+        always = {meter for meter, bound in rates if bound is None}
+        more = (each for each in _MORE_ENDPOINTS.get(mode, ()) if FACTS[each].path in told)
+        endpoints = (*endpoints, *(each for each in more if FACTS[each].is_priced(always)))
     context_tokens = count(fields, "max_input_tokens", "max_tokens")
     max_output_tokens = _UNTOLD_OUTPUT_TOKENS.get(first) or count(fields, "max_output_tokens", "max_tokens")
     if context_tokens is None and first in _UNTOLD_OUTPUT_TOKENS:
@@ -108,7 +121,7 @@ def _read(entry: Entry) -> Listing:
         max_output_tokens=max_output_tokens,
         capabilities=tuple(sorted(match["name"] for match in supported if match)),
         deprecated_at=date(fields, "deprecation_date", entry.steps, notes),
-        rates=_rates(entry, endpoints, notes),
+        rates=rates,
         endpoints=endpoints,
         notes=notes,
     )
@@ -130,10 +143,10 @@ def _rates(entry: Entry, endpoints: Sequence[Endpoint], notes: list[Skipped]) ->
     if Endpoint.MODERATIONS in endpoints and not any(rates.values()):
         # Counted by nothing but their number, and free.
         rates = {(Meter.REQUEST, None): 0}
-    if (Meter.SEARCH_UNIT, None) in rates:
+    if {(Meter.SEARCH_UNIT, None), (Meter.AUDIO_SECOND, None)} & rates.keys():
         # Tokens at nothing are how the list says that they are not what is charged.
         rates = {key: rate for key, rate in rates.items() if rate}
-    if FACTS[endpoints[0]].output is Meter.OUTPUT:
+    if FACTS[endpoints[0]].output is Meter.OUTPUT and not FACTS[endpoints[0]].is_form:
         for meter in (Meter.INPUT, Meter.OUTPUT):
             if (meter, None) not in rates:
                 raise SkipError(entry.steps, f"has no price for {meter} tokens")

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES, KindTemplate
-from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
+from gateway_core.endpoints import FACTS, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 
@@ -110,9 +110,12 @@ class Provider:
         return urlsplit(self.base_url).port or (443 if self.tls else 80)
 
     def path(self, endpoint: Endpoint) -> str | None:
-        """The path of an endpoint at this provider, or None if it does not serve it."""
+        """The path of an endpoint at this provider, or None if it does not serve it.
+
+        The model's name is to be put in the place of `{model}`, if it has that.
+        """
         suffix = PATHS_BY_KIND[self.kind].get(endpoint)
-        return None if suffix is None else urlsplit(self.base_url).path.rstrip("/") + suffix
+        return None if suffix is None else urlsplit(self.base_url).path.rstrip("/") + suffix + FACTS[endpoint].query
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ _UNITS: Final[Mapping[Meter, Unit]] = {
     Meter.IMAGE: Unit.IMAGE,
     Meter.CHARACTER: Unit.MILLION_CHARACTERS,
     Meter.SEARCH_UNIT: Unit.THOUSAND_SEARCH_UNITS,
+    Meter.AUDIO_SECOND: Unit.MINUTE,
 }
 """As they are published; tokens per million."""
 

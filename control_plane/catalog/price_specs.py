@@ -50,6 +50,9 @@ class Unit(StrEnum):
     MILLION_CHARACTERS = "1M characters"
     SEARCH_UNIT = "search unit"
     THOUSAND_SEARCH_UNITS = "1K search units"
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
     SEARCH = "search"
     THOUSAND_SEARCHES = "1K searches"
 
@@ -60,6 +63,7 @@ _SEARCH_UNITS: Final = {Unit.SEARCH: 1, Unit.THOUSAND_SEARCHES: 1000}
 _IMAGE_UNITS: Final = {Unit.IMAGE: 1, Unit.THOUSAND_IMAGES: 1000}
 _CHARACTER_UNITS: Final = {Unit.CHARACTER: 1, Unit.THOUSAND_CHARACTERS: 1000, Unit.MILLION_CHARACTERS: 1_000_000}
 _SEARCH_UNIT_UNITS: Final = {Unit.SEARCH_UNIT: 1, Unit.THOUSAND_SEARCH_UNITS: 1000}
+_TIME_UNITS: Final = {Unit.SECOND: 1, Unit.MINUTE: 60, Unit.HOUR: 3600}
 _SIZES: Final[Mapping[Unit, int]] = {
     **_TOKEN_UNITS,
     **_REQUEST_UNITS,
@@ -67,6 +71,7 @@ _SIZES: Final[Mapping[Unit, int]] = {
     **_IMAGE_UNITS,
     **_CHARACTER_UNITS,
     **_SEARCH_UNIT_UNITS,
+    **_TIME_UNITS,
 }
 UNITS_BY_METER: Final[Mapping[Meter, Mapping[Unit, int]]] = {
     **dict.fromkeys(TOKEN_METERS, _TOKEN_UNITS),
@@ -75,6 +80,7 @@ UNITS_BY_METER: Final[Mapping[Meter, Mapping[Unit, int]]] = {
     Meter.IMAGE: _IMAGE_UNITS,
     Meter.CHARACTER: _CHARACTER_UNITS,
     Meter.SEARCH_UNIT: _SEARCH_UNIT_UNITS,
+    Meter.AUDIO_SECOND: _TIME_UNITS,
 }
 
 

@@ -50,7 +50,14 @@ EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     {"remove": Header.REQUEST_ID},
     # A compressed answer could not be read for its usage.
     {"remove": "accept-encoding"},
-    # All bodies here are JSON in UTF-8. A provider that believed another charset would read another body than we did.
+    # Bodies here are JSON in UTF-8, and a provider that believed another charset would read another body than we did. Where a form
+    # is asked for, the front filter says what the client said, if there is one way only to read that.
+    {
+        "append": {
+            "header": {"key": Header.CONTENT_TYPE, "value": "%REQ(content-type)%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    },
     {
         "append": {
             "header": {"key": "content-type", "value": "application/json"},

@@ -7,7 +7,7 @@ from control_plane.xds.protobuf import Json, JsonObject, typed
 from gateway_core import errors
 from gateway_core.contract import Header, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
-from gateway_core.errors import ANTHROPIC_PATHS, ApiError, ErrorForm
+from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ApiError, ErrorForm
 
 _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed")
 """Details of replies whose body one of us has already written, or that have none; they pass as they are."""
@@ -20,13 +20,17 @@ _REPLY_ID: JsonObject = {
 
 
 _ENDPOINT: Final = f"metadata.filter_metadata['{Metadata.NAMESPACE}']['{Metadata.REQUEST}']['{RequestField.ENDPOINT}']"
-_ANTHROPIC: Final = " || ".join(
-    (
-        *(f"{_ENDPOINT} == '{each}'" for each in Endpoint if FACTS[each].error_form is ErrorForm.ANTHROPIC),
-        # What the front filter has not come to see still has the path that the client gave it.
-        f"request.path.startsWith('{ANTHROPIC_PATHS}')",
+_PATHS: Final = {ErrorForm.ANTHROPIC: ANTHROPIC_PATHS, ErrorForm.GOOGLE: GOOGLE_PATHS}
+_ASKED_IN: Final = {
+    form: " || ".join(
+        (
+            *(f"{_ENDPOINT} == '{each}'" for each in Endpoint if FACTS[each].error_form is form),
+            # What the front filter has not come to see still has the path that the client gave it.
+            f"request.path.startsWith('{paths}')",
+        )
     )
-)
+    for form, paths in _PATHS.items()
+}
 
 
 def local_reply_config() -> JsonObject:
@@ -34,10 +38,13 @@ def local_reply_config() -> JsonObject:
     return {
         "mappers": [
             # A route's own answer has one body for all.
-            _mapper(
-                _cel(f"response.code_details == 'direct_response' && ({_ANTHROPIC})"),
-                errors.NOT_FOUND,
-                ErrorForm.ANTHROPIC,
+            *(
+                _mapper(
+                    _cel(f"response.code_details == 'direct_response' && ({asked})"),
+                    errors.NOT_FOUND,
+                    form,
+                )
+                for form, asked in _ASKED_IN.items()
             ),
             {
                 "filter": _details(*_OUR_OWN),
@@ -73,10 +80,10 @@ def local_reply_config() -> JsonObject:
 
 
 def _mappers(matching: JsonObject, error: ApiError, *, sets_status: bool = False) -> Iterator[JsonObject]:
-    """An error in both forms, Anthropic's only where that was asked."""
+    """An error in all forms, those that are not OpenAI's only where they were asked."""
     status: JsonObject = {"status_code": error.status} if sets_status else {}
-    anthropic: JsonObject = {"and_filter": {"filters": [matching, _cel(_ANTHROPIC)]}}
-    yield {**_mapper(anthropic, error, ErrorForm.ANTHROPIC), **status}
+    for form, asked in _ASKED_IN.items():
+        yield {**_mapper({"and_filter": {"filters": [matching, _cel(asked)]}}, error, form), **status}
     yield {**_mapper(matching, error, ErrorForm.OPENAI), **status}
 
 

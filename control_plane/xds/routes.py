@@ -180,7 +180,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
 
 def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> JsonObject:
     """Where every request with a test key goes, under the model's own name. The simulator has the endpoint's own path."""
-    path = urlsplit(simulator_url).path.rstrip("/") + FACTS[endpoint].path
+    path = urlsplit(simulator_url).path.rstrip("/") + FACTS[endpoint].path + FACTS[endpoint].query
     return {
         "name": simulator_route_key(endpoint),
         "match": {"prefix": "/"},

@@ -4,13 +4,15 @@
 --                          them than we are
 --   bounds, bound          those that bound the output, and the one that does where the client bounds it by nothing; nil: none does
 --   tells_usage_if_asked   whether a stream tells its usage only if stream_options ask for it
+--   files                  of a form: the names of its fields that are files; nil: the body is JSON
 --   is_anthropic           whether its errors are Anthropic's
 --   look(known, numbers, s, first, last)
 --                          what is read of it besides, into `known`; returns code, message and field of a refusal, or nothing
 
 local json = require("json")
 
-local sub, byte, max = string.sub, string.byte, math.max
+local sub, byte, find, match, max = string.sub, string.byte, string.find, string.match, math.max
+local concat, setmetatable, tonumber = table.concat, setmetatable, tonumber
 local scan_object, scan_array = json.scan_object, json.scan_array
 local QUOTE, BACKSLASH, OPEN_BRACE, OPEN_BRACKET = json.QUOTE, json.BACKSLASH, json.OPEN_BRACE, json.OPEN_BRACKET
 local NULL = 110
@@ -23,6 +25,7 @@ local TOOLS = {
   ['"function"'] = true, ['"custom"'] = true, ['"local_shell"'] = true, ['"apply_patch"'] = true, ['"computer"'] = true,
   ['"computer_use_preview"'] = true, ['"mcp"'] = true,
 }
+local ELSEWHERE = { "url", "file_url", "audio_url", "image_url", "file_id" }
 local STORED = { "previous_response_id", "conversation", "prompt" }
 local ITEM_FIELDS = { type = true, role = true }
 local TOOL_FIELDS = { type = true }
@@ -149,11 +152,137 @@ local function look_at_speech(known, _, s, first, last)
   known.stream = first.stream_format ~= nil and sub(s, first.stream_format, last.stream_format) == '"sse"'
 end
 
+-- Sound that is only named could be of any length, and so could pictures.
+local function names_what_is_elsewhere(first)
+  for i = 1, #ELSEWHERE do
+    if first[ELSEWHERE[i]] then return "invalid_input", "Send the file itself.", ELSEWHERE[i] end
+  end
+end
+
+-- The answers of which a provider says, somewhere, how much it has heard.
+local function look_at_sound(formats, default)
+  return function(_, _, s, first, last)
+    local code, message, param = names_what_is_elsewhere(first)
+    if code then return code, message, param end
+    if not first.file then return "invalid_input", "A file is required.", "file" end
+    if not formats[first.response_format and sub(s, first.response_format, last.response_format) or default] then
+      return "usage_required", "An answer in this form does not say how much was heard. Ask for one that does, such as verbose_json.",
+        "response_format"
+    end
+  end
+end
+
+local function look_at_edit(known, numbers, _, first)
+  local code, message, param = names_what_is_elsewhere(first)
+  if code then return code, message, param end
+  return look_at_pictures(known, numbers)
+end
+
+-- What is wrong with a name that Google reads in two spellings: one of them is read here.
+local OTHER_SPELLINGS = { "generation_config", "cached_content" }
+local CONFIG_FIELDS = {
+  maxOutputTokens = true, candidateCount = true, responseModalities = true,
+  max_output_tokens = true, candidate_count = true, response_modalities = true,
+}
+local OTHER_CONFIG_SPELLINGS = { "max_output_tokens", "candidate_count", "response_modalities" }
+local CANDIDATES_MAX = 8
+local MODALITIES = { ['"TEXT"'] = "", ['"IMAGE"'] = "image_output", ['"AUDIO"'] = "audio_output" }
+local IN_THE_BODY = { '"inlineData"', '"inline_data"' }
+local OUT_OF_THE_BODY = { '"fileData"', '"file_data"', '"fileUri"', '"file_uri"' }
+local SPELLING = "Write this field in camelCase."
+
+local function other_spelling(first, names)
+  for i = 1, #names do
+    if first[names[i]] then return "invalid_input", SPELLING, names[i] end
+  end
+end
+
+local function has_any(s, words)
+  for i = 1, #words do
+    if find(s, words[i], 1, true) then return true end
+  end
+  return false
+end
+
+-- Whether tools are other than functions of the client's own.
+local function has_other_than_functions(s, at)
+  if not is_given(s, at) then return false end
+  if byte(s, at) ~= OPEN_BRACKET then return true end
+  local found = false
+  -- Asked for every key, in lower case where that differs, and takes none.
+  local keys = setmetatable({}, { __index = function(_, key)
+    if key ~= "functionDeclarations" and key ~= "functiondeclarations" and key ~= "function_declarations" then found = true end
+  end })
+  scan_array(s, at, function(first)
+    if not scan_object(s, first, keys, {}, {}) then found = true end
+  end)
+  return found
+end
+
+-- A count in a configuration: nil where there is none, false where it is no plain one.
+local function count_at(s, first, last)
+  if not is_given(s, first) then return nil end
+  local value = match(sub(s, first, last), "^[1-9]%d*$")
+  value = value and tonumber(value)
+  return value and value <= 1e9 and value or false
+end
+
+local function look_at_configuration(known, meters, s, at)
+  local first, last = {}, {}
+  if not is_given(s, at) then return end
+  local close, problem = scan_object(s, at, CONFIG_FIELDS, first, last)
+  if not close then return "invalid_json", problem, "generationConfig" end
+  local code, message, param = other_spelling(first, OTHER_CONFIG_SPELLINGS)
+  if code then return code, message, param end
+  local bound = count_at(s, first.maxOutputTokens, last.maxOutputTokens)
+  local candidates = count_at(s, first.candidateCount, last.candidateCount)
+  if bound == false or candidates == false or (candidates or 1) > CANDIDATES_MAX then
+    return "invalid_number", "This field has a number that is not offered.", "generationConfig"
+  end
+  known.max_output_tokens, known.choices = bound, candidates
+  if not is_given(s, first.responseModalities) then return end
+  local unknown = byte(s, first.responseModalities) ~= OPEN_BRACKET
+  if not unknown then
+    scan_array(s, first.responseModalities, function(from, to)
+      local meter = MODALITIES[sub(s, from, to)]
+      if not meter then
+        unknown = true
+      elseif meter ~= "" then
+        meters[#meters + 1] = meter
+      end
+    end)
+  end
+  if unknown then return "invalid_input", "There is something else than TEXT, IMAGE and AUDIO.", "generationConfig" end
+end
+
+local function look_at_generation(streams)
+  return function(known, _, s, first)
+    known.stream = streams
+    local code, message, param = other_spelling(first, OTHER_SPELLINGS)
+    if code then return code, message, param end
+    if is_given(s, first.cachedContent) or has_any(s, OUT_OF_THE_BODY) then
+      return "stored_state_not_offered", "What a provider has stored cannot be kept to its owner here. Send it whole.", "cachedContent"
+    end
+    if has_other_than_functions(s, first.tools) then
+      return "tool_not_offered", "There is a tool that is not offered on this endpoint.", "tools"
+    end
+    local meters = {}
+    code, message, param = look_at_configuration(known, meters, s, first.generationConfig)
+    if code then return code, message, param end
+    known.references = has_any(s, IN_THE_BODY)
+    if find(s, '"audio/', 1, true) then meters[#meters + 1] = "audio_input" end
+    known.meters = meters[1] and concat(meters, ",") or nil
+  end
+end
+
 local CHAT_FIELDS = fields("stream_options", "max_tokens", "max_completion_tokens", "n", "speed", "tools", "web_search_options",
   "modalities", "inference_geo", "thinking")
 local CHAT_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 local CHAT_BOUNDS = { "max_tokens", "max_completion_tokens" }
 local NONE = {}
+local GENERATION_FIELDS = fields("generationConfig", "generation_config", "cachedContent", "cached_content", "tools")
+local SOUND_FIELDS = fields("response_format", "url", "file_url", "audio_url", "file_id")
+local SOUND_FILES = { file = true }
 
 return {
   chat = {
@@ -161,6 +290,8 @@ return {
   },
   messages = { fields = CHAT_FIELDS, numbers = CHAT_NUMBERS, bounds = CHAT_BOUNDS, bound = "max_tokens", is_anthropic = true },
   count_tokens = { fields = fields(), numbers = NONE, bounds = NONE, is_anthropic = true },
+  generate = { fields = GENERATION_FIELDS, numbers = NONE, bounds = NONE, look = look_at_generation(false) },
+  stream_generate = { fields = GENERATION_FIELDS, numbers = NONE, bounds = NONE, look = look_at_generation(true) },
   responses = {
     fields = fields("max_output_tokens", "input", "tools", "background", "previous_response_id", "conversation", "prompt"),
     numbers = { "max_output_tokens" }, bounds = { "max_output_tokens" }, bound = "max_output_tokens", look = look_at_response,
@@ -180,5 +311,17 @@ return {
     look = function(known, _, s, first) known.units = inputs_at(s, first.documents) end,
   },
   images = { fields = fields("n"), numbers = { "n" }, bounds = NONE, look = look_at_pictures },
+  image_edits = {
+    fields = fields("n", "url", "file_url", "image_url", "file_id"), files = { image = true, ["image[]"] = true, mask = true },
+    numbers = { "n" }, bounds = NONE, look = look_at_edit,
+  },
+  transcriptions = {
+    fields = SOUND_FIELDS, files = SOUND_FILES, numbers = NONE, bounds = NONE,
+    look = look_at_sound({ json = true, verbose_json = true, diarized_json = true }, "json"),
+  },
+  -- In plain JSON, OpenAI's translations tell nothing.
+  translations = {
+    fields = SOUND_FIELDS, files = SOUND_FILES, numbers = NONE, bounds = NONE, look = look_at_sound({ verbose_json = true }, "json"),
+  },
   speech = { fields = fields("input", "stream_format"), numbers = NONE, bounds = NONE, look = look_at_speech },
 }

@@ -1,7 +1,7 @@
 -- Edits of a text: tables {first, last, text}, each of which puts its text in the place of a span, 1-based and inclusive. Spans do not
 -- overlap; one whose last is before its first inserts.
 
-local sub, concat, sort = string.sub, table.concat, table.sort
+local sub, gsub, concat, sort = string.sub, string.gsub, table.concat, table.sort
 
 local function is_earlier(a, b) return a[1] < b[1] end
 
@@ -29,4 +29,9 @@ local function moved(i, edits)
   return to
 end
 
-return { apply = apply, moved = moved }
+-- The path of a provider for a model: Google's have its name in them.
+local function path_for(path, model)
+  return (gsub(path, "{model}", model))
+end
+
+return { apply = apply, moved = moved, path_for = path_for }

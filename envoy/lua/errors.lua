@@ -1,24 +1,37 @@
--- Errors of ours as JSON, in the form of the endpoint that was asked: OpenAI's or Anthropic's. gateway_core/errors.py words the others.
+-- Errors of ours as JSON, in the form of the endpoint that was asked: OpenAI's, Anthropic's or Google's. gateway_core/errors.py words the others.
 
 local byte, sub, format = string.byte, string.sub, string.format
 
 local FIVE = 53
-local ANTHROPIC_PATHS = "/v1/messages"
+local ANTHROPIC_PATHS, GOOGLE_PATHS = "/v1/messages", "/v1beta/"
 local ANTHROPIC = { messages = true, count_tokens = true }
+local GOOGLE = { generate = true, stream_generate = true }
 local ANTHROPIC_TYPES = {
   ["401"] = "authentication_error", ["402"] = "billing_error", ["403"] = "permission_error", ["404"] = "not_found_error",
   ["408"] = "timeout_error", ["413"] = "request_too_large", ["429"] = "rate_limit_error", ["504"] = "timeout_error",
 }
 
--- Who asked for an endpoint that there is not is known by the path.
-local function is_anthropic(endpoint, path)
-  if endpoint then return ANTHROPIC[endpoint] == true end
-  return path ~= nil and sub(path, 1, #ANTHROPIC_PATHS) == ANTHROPIC_PATHS
+local GOOGLE_STATUSES = {
+  ["400"] = "INVALID_ARGUMENT", ["401"] = "UNAUTHENTICATED", ["402"] = "FAILED_PRECONDITION", ["403"] = "PERMISSION_DENIED",
+  ["404"] = "NOT_FOUND", ["408"] = "DEADLINE_EXCEEDED", ["429"] = "RESOURCE_EXHAUSTED", ["500"] = "INTERNAL",
+  ["504"] = "DEADLINE_EXCEEDED",
+}
+
+-- The form of the errors of an endpoint: "anthropic", "google", or nil for OpenAI's. Who asked for one that there is not is known by the path.
+local function form_of(endpoint, path)
+  if endpoint then return ANTHROPIC[endpoint] and "anthropic" or GOOGLE[endpoint] and "google" or nil end
+  if not path then return nil end
+  return sub(path, 1, #ANTHROPIC_PATHS) == ANTHROPIC_PATHS and "anthropic"
+    or sub(path, 1, #GOOGLE_PATHS) == GOOGLE_PATHS and "google" or nil
 end
 
-local function as_json(anthropic, request_id, status, code, message, param)
+local function as_json(form, request_id, status, code, message, param)
   local is_ours = byte(status) == FIVE
-  if anthropic then
+  if form == "google" then
+    return format('{"error":{"code":%s,"message":"%s","status":"%s","reason":"%s"}}',
+      status, message, GOOGLE_STATUSES[status] or (is_ours and "UNAVAILABLE" or "INVALID_ARGUMENT"), code)
+  end
+  if form == "anthropic" then
     return format('{"type":"error","error":{"type":"%s","message":"%s","code":"%s"},"request_id":%s}',
       ANTHROPIC_TYPES[status] or (is_ours and "api_error" or "invalid_request_error"), message, code,
       request_id and '"' .. request_id .. '"' or "null")
@@ -27,4 +40,4 @@ local function as_json(anthropic, request_id, status, code, message, param)
     message, is_ours and "server_error" or "invalid_request_error", param and '"' .. param .. '"' or "null", code)
 end
 
-return { is_anthropic = is_anthropic, as_json = as_json }
+return { form_of = form_of, as_json = as_json }

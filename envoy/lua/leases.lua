@@ -58,10 +58,12 @@ end
 -- gateway_core/contract.py; a test compares.
 local function shape_of(credential, route, known)
   local usual = credential .. "\n" .. route .. (known.stream and "\nstream" or "")
-  if known.references or known.meters or known.service_tier or known.choices or known.units or known.least_output_tokens then
+  if known.references or known.meters or known.service_tier or known.choices or known.units or known.files
+    or known.least_output_tokens then
     return concat({
       usual, tostring(known.references), tostring(known.web_search), tostring(known.meters), tostring(known.service_tier),
-      tostring(known.choices), tostring(known.units), tostring(known.least_output_tokens),
+      tostring(known.choices), tostring(known.units), tostring(known.files), tostring(known.file_bytes),
+      tostring(known.least_output_tokens),
     }, "\n")
   end
   return usual

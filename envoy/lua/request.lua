@@ -1,14 +1,15 @@
--- The request side of front.lua: finds the endpoint, turns away what brings no key, checks the JSON body, chooses the route by
--- model (for a test key: the endpoint's test route, whatever the model), asks the provider for usage, and prepares the body for
--- the first provider of the chain. What is special about single endpoints stands in bodies.lua.
+-- The request side of front.lua: finds the endpoint, turns away what brings no key, checks the body, which is JSON or a form, chooses
+-- the route by model (for a test key: the endpoint's test route, whatever the model), asks the provider for usage, and prepares the
+-- body for the first provider of the chain. What is special about single endpoints stands in bodies.lua.
 
 local json, edits_of_text, errors, bodies = require("json"), require("edits"), require("errors"), require("bodies")
 local leases = require("leases")
+local forms = require("forms")
 
-local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
+local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
 local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math.floor
 local skip_space, scan_object = json.skip_space, json.scan_object
-local apply, moved = edits_of_text.apply, edits_of_text.moved
+local apply, moved, path_for = edits_of_text.apply, edits_of_text.moved, edits_of_text.path_for
 
 local NAMESPACE = "tollgate"
 local QUOTE, BACKSLASH, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.CLOSE_BRACE
@@ -28,11 +29,22 @@ local ENDPOINTS = {
   ["POST /v1/moderations"] = "moderations",
   ["POST /v1/rerank"] = "rerank",
   ["POST /v1/images/generations"] = "images",
+  ["POST /v1/images/edits"] = "image_edits",
   ["POST /v1/audio/speech"] = "speech",
+  ["POST /v1/audio/transcriptions"] = "transcriptions",
+  ["POST /v1/audio/translations"] = "translations",
+  ["POST /v1beta/models/{model}:generateContent"] = "generate",
+  ["POST /v1beta/models/{model}:streamGenerateContent"] = "stream_generate",
   ["GET /v1/models"] = "models",
   ["GET /v1/models/{model}"] = "model",
 }
+-- What is wrong with a field, whatever it stands in.
+local NO_MODEL, NO_MODEL_NAME = "The field 'model' is required.", "The field 'model' is not a model's name."
+local MODELS_NAMED = "Name one model, in the field 'model'."
+local NO_NUMBER = "This field must be a whole number of at least 1."
+local NO_TIER = "The field 'service_tier' is not a tier's name."
 local ONE_MODEL, OF_A_MODEL = "GET /v1/models/{model}", "/v1/models/"
+local IN_PATH, FOR_A_MODEL = "^/v1beta/models/(.+):(%a+)$", "POST /v1beta/models/{model}:"
 
 -- Words that bring in what the body's length does not tell: images, files and documents by reference, pages that the provider
 -- finds or fetches.
@@ -72,7 +84,7 @@ local function refuse(h, known, status, code, message, param)
   local headers = h:headers()
   h:respond(
     { [":status"] = status, ["content-type"] = "application/json" },
-    errors.as_json(errors.is_anthropic(known.endpoint, headers:get(":path")), headers:get("x-request-id"),
+    errors.as_json(errors.form_of(known.endpoint, headers:get(":path")), headers:get("x-request-id"),
       status, code, message, param))
 end
 
@@ -92,13 +104,13 @@ end
 
 -- A model name is what routing and prices hang on, so only plain characters: letters, digits, - . / : _ @
 local function model_name(s, first, last)
-  if byte(s, first) ~= QUOTE or last - first < 2 or last - first > 200 then return nil end
-  for i = first + 1, last - 1 do
+  if last < first or last - first > 198 then return nil end
+  for i = first, last do
     local c = byte(s, i)
     local plain = (c >= 97 and c <= 122) or (c >= 65 and c <= 90) or (c >= 45 and c <= 58) or c == 95 or c == 64
     if not plain then return nil end
   end
-  return sub(s, first + 1, last - 1)
+  return sub(s, first, last)
 end
 
 -- The word of lower case letters, digits and underscores at a span, or nil for null or nothing; false for anything else.
@@ -203,12 +215,13 @@ local function least_output_tokens(s, first, last)
   return budget and budget + 1 or nil
 end
 
--- What upstream.lua needs to write over the model and the bounds on the output, and to take back the stream options, as `plan` in the
--- metadata. `mark` is the edit of the model, `options` the one that put the stream options in, if one has. A null is as good as a
+-- What upstream.lua needs to write over the model (with `=` where it is bare text) and the bounds on the output, and to take back the stream options, as `plan` in the
+-- metadata. `mark` is the edit of the model (none where that stands in the path), `options` the one that put the stream options in, if one has. A null is as good as a
 -- field that is not there, but for a provider that knows the older bound only.
 local function plan_of(endpoint, kind, numbers, first, last, mark, options, edits)
+  if not mark then return "" end
   local from = moved(mark[1], edits)
-  local parts = { from .. "," .. from + #mark[3] - 1 }
+  local parts = { (kind.files and "=" or "") .. from .. "," .. from + #mark[3] - 1 }
   local function add(name)
     parts[#parts + 1] = moved(first[name], edits) .. "," .. moved(last[name], edits)
   end
@@ -227,6 +240,96 @@ local function plan_of(endpoint, kind, numbers, first, last, mark, options, edit
   return concat(parts, " ")
 end
 
+-- Reads a body of JSON, and what everybody needs of it into `known`. Returns the spans of the values, the numbers, and where the object
+-- closes; nothing if it is refused.
+local function read_json(h, known, kind, s)
+  local first, last = {}, {}
+  local close, problem = scan_body(s, kind.fields, first, last)
+  if not close then return refuse(h, known, "400", "invalid_json", problem) end
+  if has_hidden_word(s) then
+    return refuse(h, known, "400", "invalid_json", "Letters, digits and underscores must not be written as escapes.")
+  end
+  if known.model then
+    -- It stands in the path, and there only.
+    if first.model then return refuse(h, known, "400", "invalid_model", "The model is named in the path.", "model") end
+  else
+    if not first.model then return refuse(h, known, "400", "missing_model", NO_MODEL, "model") end
+    known.model = byte(s, first.model) == QUOTE and model_name(s, first.model + 1, last.model - 1) or nil
+    if not known.model then return refuse(h, known, "400", "invalid_model", NO_MODEL_NAME, "model") end
+  end
+  local numbers = {}
+  for i = 1, #kind.numbers do
+    local name = kind.numbers[i]
+    numbers[name] = whole_number(s, first[name], last[name])
+    if numbers[name] == false then
+      return refuse(h, known, "400", "invalid_number", NO_NUMBER, name)
+    end
+  end
+
+  local service_tier = plain_word(s, first.service_tier, last.service_tier)
+  if service_tier == false then
+    return refuse(h, known, "400", "invalid_service_tier", NO_TIER, "service_tier")
+  end
+  -- Another word for a tier, with one provider; with both, nobody could say what it will be.
+  local speed = plain_word(s, first.speed, last.speed)
+  if speed == false or (speed and service_tier) then
+    return refuse(h, known, "400", "invalid_service_tier", "The field 'speed' is not a tier's name, or stands beside one.", "speed")
+  end
+  if speed and speed ~= "standard" then service_tier = speed end
+  known.service_tier = service_tier
+  -- A list of other models to fall back on would be served and not paid for.
+  if first.models and byte(s, first.models) ~= 110 then
+    return refuse(h, known, "400", "invalid_model", MODELS_NAMED, "models")
+  end
+
+  -- Where the answer is made can change its price, and the provider does not say by how much.
+  if known.endpoint == "messages" and first.inference_geo and byte(s, first.inference_geo) ~= 110
+    and sub(s, first.inference_geo, last.inference_geo) ~= '"global"' then
+    return refuse(h, known, "400", "inference_geo_not_offered",
+      "Answers are not offered from a place of your choice. Leave the field 'inference_geo' out.", "inference_geo")
+  end
+
+  known.stream = first.stream ~= nil and byte(s, first.stream) == 116
+  known.choices = numbers.n
+  return { first = first, last = last, numbers = numbers, close = close }
+end
+
+-- The same of a form, whose values are bare text. Its type is what the client says, and the provider is told nothing else.
+local function read_form(h, known, kind, s)
+  local headers = h:headers()
+  local content_type = headers:get("x-tg-content-type")
+  local boundary = forms.boundary_of(content_type)
+  if not boundary then
+    return refuse(h, known, "415", "unsupported_media_type", "A form is required: multipart/form-data with a plain boundary.")
+  end
+  headers:replace("content-type", content_type)
+  local first, last = {}, {}
+  local count, file_bytes = forms.scan(s, boundary, kind.fields, kind.files, first, last)
+  if not count then return refuse(h, known, "400", "invalid_form", file_bytes) end
+  if not first.model then return refuse(h, known, "400", "missing_model", NO_MODEL, "model") end
+  known.model = model_name(s, first.model, last.model)
+  if not known.model then return refuse(h, known, "400", "invalid_model", NO_MODEL_NAME, "model") end
+  if first.models then return refuse(h, known, "400", "invalid_model", MODELS_NAMED, "models") end
+  local numbers = {}
+  for i = 1, #kind.numbers do
+    local name = kind.numbers[i]
+    local text = first[name] and sub(s, first[name], last[name])
+    numbers[name] = text and match(text, "^[1-9]%d?%d?%d?$") and tonumber(text)
+    if text and not numbers[name] then return refuse(h, known, "400", "invalid_number", NO_NUMBER, name) end
+  end
+  if first.service_tier then
+    known.service_tier = match(sub(s, first.service_tier, last.service_tier), "^[a-z0-9_]+$")
+    if not known.service_tier then return refuse(h, known, "400", "invalid_service_tier", NO_TIER, "service_tier") end
+  end
+  local stream = first.stream and sub(s, first.stream, last.stream)
+  if stream and stream ~= "true" and stream ~= "false" then
+    return refuse(h, known, "400", "invalid_input", "This field is true or false.", "stream")
+  end
+  known.stream = stream == "true"
+  known.files, known.file_bytes = count, file_bytes
+  return { first = first, last = last, numbers = numbers }
+end
+
 local function on_request(h)
   local headers = h:headers()
   local known = {}                 -- what the log line is told of the request
@@ -238,15 +341,25 @@ local function on_request(h)
   end
   local path = headers:get(":path")
   -- What a client adds there is for nobody: a provider may take it for a credential or a wish.
-  local mark = find(path, "?", 1, true)
-  if mark then
-    path = sub(path, 1, mark - 1)
+  local asks, query = find(path, "?", 1, true), ""
+  if asks then
+    path, query = sub(path, 1, asks - 1), sub(path, asks)
     headers:replace(":path", path)
   end
   local method = headers:get(":method")
   known.endpoint = ENDPOINTS[method .. " " .. path]
   if not known.endpoint and method == "GET" and #path > #OF_A_MODEL and sub(path, 1, #OF_A_MODEL) == OF_A_MODEL then
     known.endpoint = ENDPOINTS[ONE_MODEL]
+  end
+  if not known.endpoint and method == "POST" then
+    local name, verb = match(path, IN_PATH)
+    known.model = name and model_name(name, 1, #name)
+    known.endpoint = known.model and ENDPOINTS[FOR_A_MODEL .. verb]
+    if known.endpoint and not headers:get("authorization") then
+      -- Google's clients bring the key in other places. From here on it is where admission looks.
+      local key = headers:get("x-goog-api-key") or match(query, "[?&]key=([^&]*)")
+      if key then headers:replace("x-api-key", key) end
+    end
   end
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
   local credential
@@ -264,64 +377,32 @@ local function on_request(h)
   end
 
   local kind = bodies[known.endpoint]
+  if known.endpoint == "stream_generate" and not find(query .. "&", "[?&]alt=sse&") then
+    return refuse(h, known, "400", "stream_required", "Streams are offered as events only: ask with ?alt=sse.")
+  end
   if kind.is_anthropic then known.request_id = headers:get("x-request-id") end
   local body = h:body()
   local length = body and body:length() or 0
-  if length == 0 then return refuse(h, known, "400", "invalid_json", "A JSON body is required.") end
+  if length == 0 then
+    return refuse(h, known, "400", kind.files and "invalid_form" or "invalid_json", "A body is required: JSON, or a form where that is asked.")
+  end
   local s = body:getBytes(0, length)
-  local first, last = {}, {}
-  local close, problem = scan_body(s, kind.fields, first, last)
-  if not close then return refuse(h, known, "400", "invalid_json", problem) end
-  if has_hidden_word(s) then
-    return refuse(h, known, "400", "invalid_json", "Letters, digits and underscores must not be written as escapes.")
+  local read
+  if kind.files then
+    read = read_form(h, known, kind, s)
+  else
+    read = read_json(h, known, kind, s)
   end
-  if not first.model then return refuse(h, known, "400", "missing_model", "The field 'model' is required.", "model") end
-  local model = model_name(s, first.model, last.model)
-  if not model then
-    return refuse(h, known, "400", "invalid_model", "The field 'model' is not a model's name.", "model")
-  end
-  known.model = model
-  local numbers = {}
-  for i = 1, #kind.numbers do
-    local name = kind.numbers[i]
-    numbers[name] = whole_number(s, first[name], last[name])
-    if numbers[name] == false then
-      return refuse(h, known, "400", "invalid_number", "This field must be a whole number of at least 1.", name)
-    end
-  end
-
-  local service_tier = plain_word(s, first.service_tier, last.service_tier)
-  if service_tier == false then
-    return refuse(h, known, "400", "invalid_service_tier", "The field 'service_tier' is not a tier's name.", "service_tier")
-  end
-  -- Another word for a tier, with one provider; with both, nobody could say what it will be.
-  local speed = plain_word(s, first.speed, last.speed)
-  if speed == false or (speed and service_tier) then
-    return refuse(h, known, "400", "invalid_service_tier", "The field 'speed' is not a tier's name, or stands beside one.", "speed")
-  end
-  if speed and speed ~= "standard" then service_tier = speed end
-  known.service_tier = service_tier
-  -- A list of other models to fall back on would be served and not paid for.
-  if first.models and byte(s, first.models) ~= 110 then
-    return refuse(h, known, "400", "invalid_model", "Name one model, in the field 'model'.", "models")
-  end
-
-  -- Where the answer is made can change its price, and the provider does not say by how much.
-  if known.endpoint == "messages" and first.inference_geo and byte(s, first.inference_geo) ~= 110
-    and sub(s, first.inference_geo, last.inference_geo) ~= '"global"' then
-    return refuse(h, known, "400", "inference_geo_not_offered",
-      "Answers are not offered from a place of your choice. Leave the field 'inference_geo' out.", "inference_geo")
-  end
-
-  known.stream = first.stream ~= nil and byte(s, first.stream) == 116
-  known.choices = numbers.n
+  if not read then return end
+  local model, first, last, numbers = known.model, read.first, read.last, read.numbers
   if kind.look then
     local code, message, param = kind.look(known, numbers, s, first, last)
     if code then return refuse(h, known, "400", code, message, param) end
   end
   local edit, hide_usage = nil, false
   if known.stream and kind.tells_usage_if_asked then
-    edit, hide_usage, problem = ask_for_usage(s, close, first, last)
+    local problem
+    edit, hide_usage, problem = ask_for_usage(s, read.close, first, last)
     if problem then return refuse(h, known, "400", "invalid_json", problem, "stream_options") end
   end
 
@@ -342,13 +423,13 @@ local function on_request(h)
   local upstream_model = model
   if cluster then
     upstream_model = prepared:get("model") or model
-    headers:replace(":path", prepared:get("path"))
+    headers:replace(":path", path_for(prepared:get("path"), upstream_model))
     headers:replace("x-tg-prepared", cluster)
   end
 
-  local mark = { first.model, last.model, '"' .. upstream_model .. '"' }
+  local mark = first.model and { first.model, last.model, kind.files and upstream_model or '"' .. upstream_model .. '"' }
   local edits = { mark, edit }
-  if edit or upstream_model ~= model then
+  if edit or (mark and upstream_model ~= model) then
     length = body:setBytes(apply(s, edits))
     headers:replace("content-length", tostring(length))
   end
@@ -360,10 +441,10 @@ local function on_request(h)
   end
   known.hide_usage = hide_usage
   known.body_bytes = length
-  known.references = known.references or has_references(s)
+  known.references = not kind.files and (known.references or has_references(s))
   known.web_search = known.references and find(s, WEB_SEARCH, 1, true) ~= nil
-  known.meters = kind.bound and asked_meters(s, known.endpoint, first, last) or nil
-  known.max_output_tokens = requested
+  known.meters = known.meters or kind.bound and asked_meters(s, known.endpoint, first, last) or nil
+  known.max_output_tokens = known.max_output_tokens or requested
   known.least_output_tokens = known.endpoint == "messages" and least_output_tokens(s, first, last) or nil
   local metadata = h:streamInfo():dynamicMetadata()
   -- What admission looks at is whole: either there is a lease for it, or ext_authz is asked.

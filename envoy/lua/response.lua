@@ -3,7 +3,7 @@
 
 local json, cost, errors = require("json"), require("cost"), require("errors")
 
-local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
+local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
 local concat, tostring = table.concat, tostring
 local skip_space, skip_string, skip_value = json.skip_space, json.skip_string, json.skip_value
 
@@ -12,11 +12,17 @@ local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
--- The last event of a response says again what it was told; request.lua sees to it that it stays below this.
-local EVENT_BYTES_MAX_OF = { responses = 4194304 }
+-- The last event of a response says again what it was told; request.lua sees to it that it stays below this. That of a transcription
+-- has all its text, maybe with how likely each word is.
+local EVENT_BYTES_MAX_OF = { responses = 4194304, transcriptions = 4194304 }
 -- The object at the top level in which there may be one, and its name there: in the events of a stream, and in other answers.
 local IN_EVENTS = { messages = { "message", "usage" }, responses = { "response", "usage" } }
+-- What the usage is called, where that is not "usage".
+local USAGE_OF = { generate = "usageMetadata", stream_generate = "usageMetadata" }
 local IN_BODIES = { rerank = { "meta", "billed_units" } }
+-- Where there may be no usage, but the length of the sound at the top level.
+local WITH_DURATION = { transcriptions = true, translations = true }
+local DURATION = { duration = true }
 local QUOTE, COMMA, COLON, OPEN_BRACE = json.QUOTE, json.COMMA, json.COLON, json.OPEN_BRACE
 
 -- The raw texts of the usage object and of the service tier of the JSON object at i, each nil if it has none: at its top level or,
@@ -30,7 +36,7 @@ local function usage_texts(s, i, name, within)
   while c == QUOTE do
     local close = skip_string(s, i + 1)
     if not close then return usage, tier end
-    local key = close - i < 14 and sub(s, i + 1, close - 1)
+    local key = close - i < 15 and sub(s, i + 1, close - 1)
     i, c = skip_space(s, close + 1)
     if c ~= COLON then return usage, tier end
     i, c = skip_space(s, i + 1)
@@ -54,6 +60,14 @@ local function usage_texts(s, i, name, within)
   return usage, tier
 end
 
+-- In the place of a usage, the length of the sound that was heard, in seconds as the provider writes them; nil if it does not.
+local function duration_text(s)
+  local first, last = {}, {}
+  if not json.scan_object(s, 1, DURATION, first, last) or not first.duration then return nil end
+  local seconds = match(sub(s, first.duration, last.duration), '^"?(%d+%.?%d*)"?$')
+  return seconds and '{"duration":' .. seconds .. "}"
+end
+
 local function earlier(a_first, a_last, b_first, b_last)
   if b_first and (not a_first or b_first < a_first) then return b_first, b_last end
   return a_first, a_last
@@ -70,14 +84,14 @@ local function event_last(s, i, has_cr)
 end
 
 -- The usage object and the service tier in the event from first to last. Its data may stand behind other lines.
-local function event_usage(s, first, last, within)
+local function event_usage(s, first, last, name, within)
   local data = first
   while sub(s, data, data + 4) ~= "data:" do
     local line_end = find(s, "\n", data, true) or find(s, "\r", data, true)
     if not line_end or line_end >= last then return nil end
     data = line_end + 1
   end
-  return usage_texts(s, data + 5, "usage", within)
+  return usage_texts(s, data + 5, name, within)
 end
 
 -- Reads the stream as it passes. A client that asked for no usage gets whole events only, less the one that carries
@@ -87,6 +101,8 @@ end
 -- hide_usage, already sent otherwise. An event too long to keep is let through and not read (`oversized`).
 local function on_stream(h, endpoint, hide_usage)
   local within, event_bytes_max = IN_EVENTS[endpoint], EVENT_BYTES_MAX_OF[endpoint] or EVENT_BYTES_MAX
+  local name = USAGE_OF[endpoint] or "usage"
+  local quoted = '"' .. name .. '"'
   local carry, events, captured, oversized = "", 0, false, false
   local chunk, forwarded, service_tier
 
@@ -109,7 +125,7 @@ local function on_stream(h, endpoint, hide_usage)
     local kept = hide_usage and {} or nil
     local position = 1
     local has_cr = find(s, "\r", 1, true)
-    local mention = find(s, '"usage"', 1, true)      -- looked for once per chunk, not once per event
+    local mention = find(s, quoted, 1, true)         -- looked for once per chunk, not once per event
     while true do
       local last = event_last(s, position, has_cr)
       if not last then break end
@@ -118,10 +134,10 @@ local function on_stream(h, endpoint, hide_usage)
       if mention and mention < last then
         if not oversized then
           local tier
-          usage, tier = event_usage(s, position, last, within)
+          usage, tier = event_usage(s, position, last, name, within)
           capture(usage, tier)
         end
-        mention = find(s, '"usage"', last + 1, true)
+        mention = find(s, quoted, last + 1, true)
       end
       if kept then
         local empty = usage and (find(s, '"choices":[]', position, true) or find(s, '"choices": []', position, true))
@@ -148,14 +164,14 @@ local function on_stream(h, endpoint, hide_usage)
   -- What is left is a last event without its blank line.
   if carry ~= "" and chunk then
     if hide_usage then chunk:setBytes(forwarded .. carry) end
-    if not oversized and find(carry, '"usage"', 1, true) then capture(event_usage(carry, 1, #carry, within)) end
+    if not oversized and find(carry, quoted, 1, true) then capture(event_usage(carry, 1, #carry, name, within)) end
   end
 end
 
 -- A provider that refuses our credential tells the client about a key it never sent, sometimes quoting a part of it.
 -- Known by the grant: a 401 or 403 to a request that was admitted is the provider's.
 local function hide_credential_error(h, endpoint, request_id)
-  local text = errors.as_json(errors.is_anthropic(endpoint), request_id,
+  local text = errors.as_json(errors.form_of(endpoint), request_id,
     "502", "provider_credential_rejected", "The provider refused the credential of this gateway.")
   local body = h:body(true)
   local headers = h:headers()
@@ -194,9 +210,11 @@ local function on_response(h)
   local length = body and body:length() or 0
   if length == 0 then return end
   local s = body:getBytes(0, length)
-  local within = IN_BODIES[request.endpoint]
-  if not (within or find(s, '"usage"', 1, true)) then return end
-  local usage, tier = usage_texts(s, 1, "usage", within)
+  local within, has_duration = IN_BODIES[request.endpoint], WITH_DURATION[request.endpoint]
+  local name = USAGE_OF[request.endpoint] or "usage"
+  if not (within or has_duration or find(s, '"' .. name .. '"', 1, true)) then return end
+  local usage, tier = usage_texts(s, 1, name, within)
+  if not usage and has_duration then usage = duration_text(s) end
   -- The handle from above is stale: body() may have waited.
   metadata = h:streamInfo():dynamicMetadata()
   if usage then metadata:set(NAMESPACE, "usage_first", usage) end

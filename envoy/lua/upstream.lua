@@ -7,7 +7,8 @@
 
 local sub, byte, match, gmatch, format = string.sub, string.byte, string.match, string.gmatch, string.format
 local tonumber, tostring, pcall = tonumber, tostring, pcall
-local apply = require("edits").apply
+local edits_of_text = require("edits")
+local apply, path_for = edits_of_text.apply, edits_of_text.path_for
 local errors = require("errors")
 
 local NAMESPACE = "tollgate"
@@ -60,7 +61,7 @@ end
 -- that is nil, no stream options of ours if it refuses them, and what bound_output adds.
 local function edits_of(s, plan, model, refuses_options, only, max_tokens)
   local edits, spans, absent = {}, {}, nil
-  for sign, part in gmatch(plan, "([+-]?)(%S+)") do
+  for sign, part in gmatch(plan, "([=+-]?)(%S+)") do
     local first, last = match(part, "^(%d+),(%d+)$")
     first, last = tonumber(first), tonumber(last)
     if sign == "+" then
@@ -68,7 +69,8 @@ local function edits_of(s, plan, model, refuses_options, only, max_tokens)
     elseif sign == "-" then
       if refuses_options then edits[#edits + 1] = { first, last, "" } end
     elseif not edits[1] then
-      edits[1] = { first, last, model and '"' .. model .. '"' or sub(s, first, last) }
+      local name = model and (sign == "=" and model or '"' .. model .. '"')
+      edits[1] = { first, last, name or sub(s, first, last) }
     else
       spans[#spans + 1] = { first, last }
     end
@@ -90,7 +92,7 @@ local function prepare(h)
   local edits = edits_of(s, plan, model, refuses_options, only, grant and tonumber(grant.max_tokens))
   local length = body:setBytes(apply(s, edits))
   local headers = h:headers()
-  headers:replace(":path", path)
+  headers:replace(":path", path_for(path, model or metadata:get(NAMESPACE).request.model))
   headers:replace("content-length", tostring(length))
 end
 
@@ -101,7 +103,7 @@ function envoy_on_request(h)
     local metadata = h:streamInfo():dynamicMetadata():get(NAMESPACE)
     local request = metadata and metadata.request
     h:respond({ [":status"] = "503", ["content-type"] = "application/json" },
-      errors.as_json(errors.is_anthropic(request and request.endpoint), h:headers():get("x-request-id"),
+      errors.as_json(errors.form_of(request and request.endpoint), h:headers():get("x-request-id"),
         "503", "gateway_error", "The gateway could not prepare this request."))
   end
 end

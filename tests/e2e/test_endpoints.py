@@ -434,7 +434,7 @@ async def test_every_endpoint_answers_a_test_key(stack: Stack) -> None:
 async def upstream(stack: Stack) -> AsyncIterator[ScriptedProvider]:
     """What serves the models `odd-*`, in the words of a test."""
     async with scripted_provider() as provider:
-        await add_provider(stack, "odd", provider.url, "secret")
+        await add_provider(stack, "odd", provider.url, "odd-secret")
         for name, endpoint, meters in (
             ("odd-sorter", "rerank", ["input"]),
             ("odd-picture", "images", ["input", "image_output"]),
@@ -531,7 +531,7 @@ async def test_errors_on_anthropics_endpoints_are_in_its_form_whoever_words_them
     stack: Stack, path: str, key: str | None, body: bytes, status: int, kind: str, code: str
 ) -> None:
     if b"counted-down" in body:
-        await add_provider(stack, "gone", "http://127.0.0.1:9/v1", "secret", "anthropic")
+        await add_provider(stack, "gone", "http://127.0.0.1:9/v1", "gone-secret", "anthropic")
         await add_model(stack, "counted-down", [("gone", "counted-down")])
         await wait_until_routed(stack, "counted-down", "messages")
     keys = {"good": stack.endpoints["api_key"], "bad": "sk-tg-live-" + "0" * 49}
@@ -553,7 +553,7 @@ async def test_errors_on_anthropics_endpoints_are_in_its_form_whoever_words_them
 async def test_a_provider_that_refuses_our_credential_is_told_of_in_the_form_of_the_endpoint(
     stack: Stack, upstream: ScriptedProvider
 ) -> None:
-    await add_provider(stack, "odd-anthropic", upstream.url, "secret", "anthropic")
+    await add_provider(stack, "odd-anthropic", upstream.url, "odd-anthropic-secret", "anthropic")
     await add_model(stack, "odd-claude", [("odd-anthropic", "odd-claude")])
     await wait_until_routed(stack, "odd-claude", "messages")
     upstream.status, upstream.pieces = 401, [b"{}"]

@@ -364,7 +364,7 @@ async def test_what_is_not_http_is_answered_in_the_same_shape_and_recorded(stack
 async def test_an_empty_balance_is_402_and_the_sdk_is_told_not_to_retry(
     stack: Stack, session: aiohttp.ClientSession
 ) -> None:
-    key = await stack.make_key("poor", balance="0.000001")
+    key = await stack.make_key("penniless", balance="0.000001")
     async with session.post(CHAT, json=chat(), headers={"Authorization": f"Bearer {key}"}) as response:
         assert response.status == 402
         assert (await error_of(response))["code"] == "insufficient_quota"

@@ -12,7 +12,14 @@ from billing_sink.access_log import parse_line
 from billing_sink.prices import PriceBook
 from billing_sink.rating import Outcome, rate
 from ext_authz.check_request import Attempt, parse_check
-from ext_authz.decision import BYTES_PER_DOCUMENT, DOCUMENTS_PER_SEARCH_UNIT, Admitted, decide
+from ext_authz.decision import (
+    BYTES_PER_DOCUMENT,
+    DOCUMENTS_PER_SEARCH_UNIT,
+    SOUND_BITS_PER_SECOND,
+    TOKENS_PER_PICTURE,
+    Admitted,
+    decide,
+)
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from gateway_core.endpoints import FACTS, SOLD, CountedBy, Dialect, Endpoint
 from gateway_core.pricing import PriceRow, Rate
@@ -42,7 +49,9 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     endpoint = draw(st.sampled_from(SOLD))
     needed = draw(st.sampled_from(FACTS[endpoint].priced_by))
-    others = draw(st.sets(st.sampled_from([*TOKEN_METERS, *ASKED_METERS, Meter.REQUEST, Meter.SEARCH_UNIT])))
+    others = draw(
+        st.sets(st.sampled_from([*TOKEN_METERS, *ASKED_METERS, Meter.REQUEST, Meter.SEARCH_UNIT, Meter.AUDIO_SECOND]))
+    )
     row = PriceRow(VERSION, {meter: draw(RATES) for meter in sorted({*needed, *others})})
     fields: dict[str, str | int | bool] = {
         "endpoint": str(endpoint),
@@ -53,15 +62,22 @@ def cases(draw: st.DrawFn) -> Case:
         "stream": draw(st.booleans()),
         "references": draw(st.booleans()),
     }
-    if FACTS[endpoint].output_bound is not None:
+    if FACTS[endpoint].output_bound is not None or FACTS[endpoint].dialect is Dialect.GEMINI:
         fields["choices"] = draw(st.integers(1, 4))
         fields["max_output_tokens"] = draw(st.integers(1, 2 * OUTPUT))
+    if FACTS[endpoint].is_form:
+        fields["files"] = draw(st.integers(1, 16))
+        fields["file_bytes"] = draw(st.integers(0, int(fields["body_bytes"]) - 20))
     return Case(endpoint, row, fields)
 
 
 def input_max(case: Case) -> int:
     """As many tokens as a model could make of the request."""
     attempt = case.attempt
+    if FACTS[case.endpoint].dialect is Dialect.TRANSCRIPTION:
+        return CONTEXT
+    if FACTS[case.endpoint].is_form:
+        return min(attempt.text_bytes + attempt.files * TOKENS_PER_PICTURE, CONTEXT)
     if not FACTS[case.endpoint].has_many_inputs:
         return CONTEXT if attempt.has_references else min(attempt.body_bytes, CONTEXT)
     return attempt.body_bytes + (CONTEXT * attempt.units if attempt.has_references else 0)
@@ -71,7 +87,7 @@ def usage(case: Case, data: st.DataObject) -> str | None:
     """What a provider may count for it at most, in its own words; None where it counts nothing."""
     attempt, facts = case.attempt, FACTS[case.endpoint]
     read = data.draw(st.integers(1, input_max(case)))
-    answers = attempt.units if case.endpoint is Endpoint.IMAGES else attempt.choices
+    answers = attempt.units if facts.dialect is Dialect.IMAGES else attempt.choices
     written = data.draw(
         st.integers(0, OUTPUT if attempt.max_output_tokens is None else min(OUTPUT, attempt.max_output_tokens))
     )
@@ -85,6 +101,26 @@ def usage(case: Case, data: st.DataObject) -> str | None:
             }
         case Dialect.ANTHROPIC:
             counted = {"input_tokens": read - cached, "cache_read_input_tokens": cached, "output_tokens": written}
+        case Dialect.GEMINI:
+            counted = {
+                "promptTokenCount": read,
+                "cachedContentTokenCount": cached,
+                "candidatesTokenCount": written * answers,
+                "totalTokenCount": read + written * answers,
+            }
+        case Dialect.TRANSCRIPTION:
+            heard = data.draw(st.integers(0, read))
+            details = {"text_tokens": read - heard, "audio_tokens": heard}
+            seconds = data.draw(st.floats(0.01, max(0.01, attempt.body_bytes * 8 / SOUND_BITS_PER_SECOND)))
+            counted = data.draw(
+                st.sampled_from(
+                    [
+                        {"type": "duration", "seconds": seconds},
+                        {"duration": seconds},
+                        {"input_tokens": read, "output_tokens": written, "input_token_details": details},
+                    ]
+                )
+            )
         case Dialect.RERANK:
             documents = attempt.units + attempt.body_bytes // BYTES_PER_DOCUMENT
             units = data.draw(st.integers(0, -(-documents // DOCUMENTS_PER_SEARCH_UNIT)))
@@ -109,7 +145,7 @@ def test_a_hold_covers_whatever_the_request_is_charged(case: Case, data: st.Data
     assume(isinstance(decision, Admitted))
     assert isinstance(decision, Admitted)
     told = usage(case, data) if is_told else None
-    missing = {Meter.INPUT, Meter.CACHED_INPUT, Meter.SEARCH_UNIT, *TOKEN_METERS} - case.row.rates.keys()
+    missing = {Meter.SEARCH_UNIT, Meter.AUDIO_SECOND, *TOKEN_METERS} - case.row.rates.keys()
     # What has no price is set aside, which is another story.
     priced = PriceRow(VERSION, {**case.row.rates, **dict.fromkeys(missing, Rate(0, 0))})
     written = line(
@@ -117,6 +153,8 @@ def test_a_hold_covers_whatever_the_request_is_charged(case: Case, data: st.Data
         grant={**GRANT, "price_version": VERSION, "hold_nano_usd": str(decision.hold_nano_usd)},
         cluster=f"provider/{PROVIDER}",
         usage_first=told,
+        # Said again at the end of a stream, which Anthropic does and without which it is not all.
+        usage_last=told,
         bytes_sent=data.draw(st.integers(1, 10**6)),
         sse_events=5,
     )

@@ -514,13 +514,19 @@ def test_a_request_is_charged_at_the_tier_it_was_served_at(written: Json, tier: 
 
 
 def rated_on(
-    endpoint: str, meters: Mapping[Meter, int], *, is_free: bool = False, units: int | None = None, **fields: object
+    endpoint: str,
+    meters: Mapping[Meter, int],
+    *,
+    is_free: bool = False,
+    units: int | None = None,
+    asked: Json | None = None,
+    **fields: object,
 ) -> Rated:
     """A request on an endpoint, rated by these prices per unit, in nano-USD."""
     rates = {meter: Rate(0, price * 1_000_000) for meter, price in meters.items()}
     row = PriceRow.of(10, ["free"], ["{}"], [0], [0]) if is_free else PriceRow(PriceVersion(10), rates)
     book = PriceBook.of(PriceVersion(18), [((ModelName("gpt-4o-mini"), ProviderName("openai")), row)])
-    request = {**REQUEST, "endpoint": endpoint, **({} if units is None else {"units": units})}
+    request = {**REQUEST, "endpoint": endpoint, **({} if units is None else {"units": units}), **(asked or {})}
     return rate(parse_line(render(line("one", request=request, **fields))), book)
 
 
@@ -534,6 +540,37 @@ def test_what_has_a_price_by_what_is_asked_is_charged_by_that_whatever_is_report
     assert rated_on(endpoint, {meter: 7}, units=3, usage_first=None, status=500).outcome is Outcome.RELEASED
     with pytest.raises(ImplausibleUsageError):
         rated_on(endpoint, {meter: 7}, usage_first=None)
+
+
+FORM: Json = {"body_bytes": 9000, "file_bytes": 8001, "files": 1}
+
+
+@pytest.mark.parametrize(
+    ("meters", "expected"),
+    [
+        ({Meter.AUDIO_SECOND: 1}, {Meter.AUDIO_SECOND: 3}),
+        (
+            {Meter.INPUT: 1, Meter.AUDIO_INPUT: 1, Meter.OUTPUT: 1},
+            {Meter.INPUT: 250, Meter.AUDIO_INPUT: 30, Meter.OUTPUT: 25},
+        ),
+    ],
+)
+def test_sound_of_whose_length_nothing_is_told_is_estimated_by_the_size_of_its_file(
+    meters: Mapping[Meter, int], expected: Mapping[Meter, int]
+) -> None:
+    found = rated_on("transcriptions", meters, asked=FORM, usage_first=None, bytes_sent=400 + 4 * 25)
+    assert (found.outcome, found.meters) == (Outcome.ESTIMATED, expected)
+    assert rated_on("transcriptions", {}, is_free=True, asked=FORM, usage_first=None).charge.price_nano_usd == 0
+    assert rated_on("transcriptions", meters, asked=FORM, usage_first=None, bytes_sent=0).outcome is Outcome.RELEASED
+
+
+def test_sound_is_charged_by_the_second_beyond_its_hold_too_but_never_a_day_of_it() -> None:
+    prices = {Meter.AUDIO_SECOND: 1_000_000}
+    found = rated_on("translations", prices, asked=FORM, usage_first={"duration": 86_399.5})
+    assert (found.outcome, found.charge.price_nano_usd) == (Outcome.SETTLED, 86_400_000_000)
+    for seconds in (86_401, 0):
+        with pytest.raises(ImplausibleUsageError):
+            rated_on("translations", prices, asked=FORM, usage_first={"type": "duration", "seconds": seconds})
 
 
 def test_a_moderation_is_charged_by_the_request_and_never_for_nothing_that_nobody_said() -> None:

@@ -123,6 +123,13 @@ def test_every_meter_has_units() -> None:
     assert set(UNITS_BY_METER) == set(Meter)
 
 
+@pytest.mark.parametrize(("unit", "cost"), [("second", "0.0001"), ("minute", "0.006"), ("hour", "0.36")])
+def test_sound_is_priced_by_the_second_the_minute_or_the_hour(unit: str, cost: str) -> None:
+    price = MeterPrice.model_validate({"meter": "audio_second", "unit": unit, "cost": cost})
+    assert price.row()["cost_nano_usd_per_mtok"] == 100_000_000_000
+    assert amount_per(100_000_000_000, Unit(unit)).rstrip("0") == cost
+
+
 def test_the_price_is_the_cost_if_only_the_cost_is_known() -> None:
     row = MeterPrice.model_validate(INPUT).row()
     assert row["cost_nano_usd_per_mtok"] == row["price_nano_usd_per_mtok"] == 150_000_000

@@ -28,6 +28,15 @@ def test_what_front_lua_says_about_a_chat_request_is_read() -> None:
     assert attempt.least_output_tokens == 1025
 
 
+def test_a_form_says_how_much_of_it_is_files() -> None:
+    fields = {**CHAT, "endpoint": "transcriptions", "files": 1, "file_bytes": 60}
+    attempt = parse_check(check_request(fields))
+    assert (attempt.files, attempt.file_bytes, attempt.text_bytes) == (1, 60, 7)
+    del fields["file_bytes"]
+    with pytest.raises(MalformedCheckError):
+        parse_check(check_request(fields))
+
+
 def test_what_the_client_left_out_is_one_choice_and_no_bound() -> None:
     attempt = parse_check(check_request())
     assert (attempt.max_output_tokens, attempt.choices, attempt.credential) == (None, 1, None)

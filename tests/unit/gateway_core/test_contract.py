@@ -255,13 +255,14 @@ def test_lua_knows_the_body_of_every_endpoint_that_is_sold_and_where_its_output_
     text = code((ROOT / "envoy" / "lua" / "bodies.lua").read_text(encoding="utf-8"))
     table = text[text.rindex("return {") :]
     bodies = {
-        name: (re.findall(r'[^\w]bound = "(\w+)"', body), "is_anthropic = true" in body)
+        name: (re.findall(r'[^\w]bound = "(\w+)"', body), "is_anthropic = true" in body, " files = " in body)
         for name, body in re.findall(r"^  (\w+) = \{(.*?)(?=^  \w+ = \{|\Z)", table, re.DOTALL | re.MULTILINE)
     }
     assert bodies == {
         str(endpoint): (
             [FACTS[endpoint].output_bound] if FACTS[endpoint].output_bound else [],
             FACTS[endpoint].error_form is errors.ErrorForm.ANTHROPIC,
+            FACTS[endpoint].is_form,
         )
         for endpoint in SOLD
     }
@@ -279,12 +280,20 @@ def test_lua_words_errors_in_the_form_of_the_endpoint_and_by_the_classes_of_erro
     anthropic = {endpoint for endpoint in Endpoint if FACTS[endpoint].error_form is errors.ErrorForm.ANTHROPIC}
     assert set(re.findall(r"(\w+) = true", endpoints)) == anthropic
     assert {endpoint for endpoint in SOLD if FACTS[endpoint].dialect is Dialect.ANTHROPIC} == anthropic
+    [endpoints] = re.findall(r"local GOOGLE = \{([^}]*)\}", text)
+    google = {endpoint for endpoint in Endpoint if FACTS[endpoint].error_form is errors.ErrorForm.GOOGLE}
+    assert set(re.findall(r"(\w+) = true", endpoints)) == google
+    assert {endpoint for endpoint in SOLD if FACTS[endpoint].dialect is Dialect.GEMINI} == google
+    [statuses] = re.findall(r"local GOOGLE_STATUSES = \{([^}]*)\}", text)
+    named = dict(re.findall(r'\["(\d+)"\] = "(\w+)"', statuses))
     [classes] = re.findall(r"local ANTHROPIC_TYPES = \{([^}]*)\}", text)
     told = dict(re.findall(r'\["(\d+)"\] = "(\w+)"', classes))
     for status in (400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 500, 502, 503, 504):
         other = "invalid_request_error" if status < 500 else "api_error"
         assert told.get(str(status), other) == errors.anthropic_type(status)
-    assert f'local ANTHROPIC_PATHS = "{errors.ANTHROPIC_PATHS}"' in text
+        other = "INVALID_ARGUMENT" if status < 500 else "UNAVAILABLE"
+        assert named.get(str(status), other) == errors.google_status(status)
+    assert f'PATHS = "{errors.ANTHROPIC_PATHS}", "{errors.GOOGLE_PATHS}"' in text
 
 
 def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:

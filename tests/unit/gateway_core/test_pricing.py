@@ -121,7 +121,10 @@ def test_a_rate_of_zero_is_a_price() -> None:
 
 def test_every_meter_of_tokens_is_on_exactly_one_side_and_the_others_on_none() -> None:
     assert sorted(INPUT_METERS + OUTPUT_METERS) == sorted(TOKEN_METERS)
-    assert set(Meter) - set(TOKEN_METERS) == {Meter.REQUEST, Meter.WEB_SEARCH, Meter.SEARCH_UNIT, *ASKED_METERS}
+    assert set(Meter) - set(TOKEN_METERS) == {
+        *(Meter.REQUEST, Meter.WEB_SEARCH, Meter.SEARCH_UNIT, Meter.AUDIO_SECOND),
+        *ASKED_METERS,
+    }
 
 
 def test_a_request_that_has_a_price_is_counted_once_and_is_no_token() -> None:

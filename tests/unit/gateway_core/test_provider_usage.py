@@ -774,6 +774,29 @@ def test_anthropic_meters_sum_to_all_iterations(steps: list[tuple[str, int, int,
             {"input": 4, "audio_output": 80},
             id="speech",
         ),
+        pytest.param(
+            Dialect.TRANSCRIPTION,
+            {
+                "type": "tokens",
+                "input_tokens": 14,
+                "input_token_details": {"text_tokens": 4, "audio_tokens": 10},
+                "output_tokens": 5,
+                "total_tokens": 19,
+            },
+            {"input": 4, "audio_input": 10, "output": 5},
+            id="a transcription in tokens",
+        ),
+        pytest.param(
+            Dialect.TRANSCRIPTION, {"type": "duration", "seconds": 61}, {"audio_second": 61}, id="one in seconds"
+        ),
+        pytest.param(Dialect.TRANSCRIPTION, {"seconds": 60.01}, {"audio_second": 61}, id="a second that has begun"),
+        pytest.param(Dialect.TRANSCRIPTION, {"duration": 0.0}, {}, id="no sound at all"),
+        pytest.param(
+            Dialect.TRANSCRIPTION,
+            {"input_tokens": 3, "output_tokens": 2, "seconds": 4},
+            {"input": 3, "output": 2, "audio_second": 4},
+            id="both, and neither is for nothing",
+        ),
         pytest.param(Dialect.RERANK, {"search_units": 2}, {"search_unit": 2}, id="Cohere"),
         pytest.param(Dialect.RERANK, {"total_tokens": 7, "prompt_tokens": 7}, {"input": 7}, id="Jina and Voyage"),
         pytest.param(Dialect.OPENAI, {"prompt_tokens": 3, "total_tokens": 3}, {"input": 3}, id="embeddings"),
@@ -784,6 +807,12 @@ def test_what_is_no_conversation_is_counted_by_what_it_is(
 ) -> None:
     found = parse_usage(dialect, json.dumps(text))
     assert {str(meter): count for meter, count in found.counts.items()} == expected
+
+
+@pytest.mark.parametrize("seconds", ["-1", "-0.5", "NaN", "Infinity", "1e300", '"9"', "true", "null"])
+def test_a_length_that_is_none_is_no_usage(seconds: str) -> None:
+    with pytest.raises(InvalidUsageError):
+        parse_usage(Dialect.TRANSCRIPTION, f'{{"seconds":{seconds}}}')
 
 
 def test_a_search_unit_beside_something_unknown_is_set_aside() -> None:
