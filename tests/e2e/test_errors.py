@@ -371,7 +371,7 @@ async def test_an_empty_balance_is_402_and_the_sdk_is_told_not_to_retry(
         assert response.headers["x-should-retry"] == "false"
     async with stack.database() as database:
         held = await database.fetchval(
-            "SELECT held_nano_usd FROM billing.accounts WHERE org_id = 'org_poor' AND mode = 'live'"
+            "SELECT held_nano_usd FROM billing.accounts WHERE org_id = 'org_penniless' AND mode = 'live'"
         )
     assert held == 0
 

@@ -270,7 +270,7 @@ def test_no_usage_within_the_bounds_costs_more_than_the_worst_case(
     worst = worst_case(
         prices,
         terms,
-        besides={meter: counts.get(meter, 0) for meter in (Meter.WEB_SEARCH, Meter.SEARCH_UNIT)},
+        besides={meter: counts.get(meter, 0) for meter in (Meter.WEB_SEARCH, Meter.SEARCH_UNIT, Meter.AUDIO_SECOND)},
         asked_tier=asked,
         input_tokens_max=sum(counts.get(meter, 0) for meter in INPUT_METERS) + slack_in,
     ).nano_usd(sum(counts.get(meter, 0) for meter in OUTPUT_METERS) + slack_out)
