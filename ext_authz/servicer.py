@@ -184,7 +184,11 @@ class Authorization:
         )
 
     async def _lease(self, attempt: Attempt, key: ApiKey) -> Admitted | Refused | None:
-        """Decide about a request and others like it; None if that needs more money than a slice is good for."""
+        """Decide about a request and others like it; None if none are expected, or if they need more money than a slice is good for."""
+        shape = (key.key_id, attempt.shape)
+        uses = self._lender.wanted(shape)
+        if uses == 1:
+            return None
         bounds = Bounds(body_bound(attempt.body_bytes), attempt.max_output_tokens)
         widest = replace(attempt, body_bytes=bounds.body_bytes)
         decision = await self._decide_but_for_limits_and_money(widest, key)
@@ -192,8 +196,8 @@ class Authorization:
             return decision
         if decision.output is None:
             return None
-        shape, amount = (key.key_id, attempt.shape), decision.output.nano_usd
-        taken = await self._slices.take(Payer(key.org_id, key.mode), amount, uses_max=self._lender.wanted(shape))
+        amount = decision.output.nano_usd
+        taken = await self._slices.take(Payer(key.org_id, key.mode), amount, uses_max=uses)
         if taken is None:
             return None
         self._uses.note(key.key_id, self._now())

@@ -187,10 +187,10 @@ async def test_a_leased_request_fails_over_and_its_provider_tells_nobody_of_our_
         TOLLGATE_SIMULATOR_KNOBS="error=401",
         TOLLGATE_SIMULATOR_RECORD="true",
     ):
-        await add_provider(stack, "closed", f"http://127.0.0.1:{port}/v1", "closed-provider-secret")
-        await add_provider(stack, "open", f"{stack.simulator_url}/v1", "open-provider-secret")
-        await add_model(stack, "leased-closed", [("closed", "closed-model")])
-        await add_model(stack, "leased-open", [("open", "open-model")])
+        await add_provider(stack, "leases-closed", f"http://127.0.0.1:{port}/v1", "closed-provider-secret")
+        await add_provider(stack, "leases-open", f"{stack.simulator_url}/v1", "open-provider-secret")
+        await add_model(stack, "leased-closed", [("leases-closed", "closed-model")])
+        await add_model(stack, "leased-open", [("leases-open", "open-model")])
         for model in ("leased-closed", "leased-open"):
             await wait_until_routed(stack, model)
         for _ in range(20):
