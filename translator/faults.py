@@ -20,12 +20,16 @@ class Feature(StrEnum):
     TIER = "service_tier"
     CACHE = "cache_control"
     AUDIO = "audio"
+    DOCUMENT = "document"
+    """One of words that are not words in UTF-8."""
     DOCUMENT_URL = "document_url"
     IMAGE_URL = "image_url"
     IMAGE_DETAIL = "image_detail"
     STRICT_TOOLS = "tools.strict"
     TOOL_ERROR = "is_error"
     THINKING = "thinking"
+    ARGUMENTS = "arguments"
+    """Of a call that the model made earlier, and that are no JSON object."""
 
 
 class InexpressibleError(ValueError):

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, TypeAlias, TypeVar
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-JsonObject: TypeAlias = "dict[str, Json]"
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+JsonObject: TypeAlias = dict[str, Json]
 
 
 class ShapeError(ValueError):

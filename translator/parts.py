@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway_core.endpoints import Dialect
-from translator.json_values import JsonObject
+from translator.json_values import JsonObject, ShapeError, parse_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,13 @@ class ToolCall:
     name: str
     arguments: str
     seal: Seal | None = None
+
+    def arguments_object(self) -> JsonObject | None:
+        """The arguments as they are for those who want them read; None if they are no object."""
+        try:
+            return parse_object(self.arguments or "{}")
+        except ShapeError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,14 @@ from translator.parts import (
 FIELD_NAMES: Final[Mapping[Feature, str]] = {
     Feature.REASONING: "reasoning_effort",
     Feature.AUDIO: "messages.content.input_audio",
+    Feature.DOCUMENT: "messages.content.file.file_data",
     Feature.DOCUMENT_URL: "messages.content.file",
     Feature.IMAGE_URL: "messages.content.image_url",
     Feature.IMAGE_DETAIL: "messages.content.image_url.detail",
     Feature.STRICT_TOOLS: "tools.function.strict",
     Feature.CACHE: "messages.content.cache_control",
     Feature.THINKING: "messages.thinking_blocks",
+    Feature.ARGUMENTS: "messages.tool_calls.function.arguments",
 }
 """Chat's names where they are not the features' own."""
 

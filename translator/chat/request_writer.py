@@ -83,7 +83,9 @@ def write_request(conversation: Conversation, lost: set[Feature]) -> JsonObject:
 
 def _messages(turn: Turn, lost: set[Feature]) -> Iterable[JsonObject]:
     if isinstance(turn, ModelTurn):
-        yield _assistant(turn.parts, lost)
+        message = _assistant(turn.parts, lost)
+        if len(message) > len(("role", "content")) or message["content"] is not None:
+            yield message
         return
     rest: list[UserPart] = []
     attached: list[UserPart] = []

@@ -22,7 +22,7 @@ from translator.conversation import (
     merged,
 )
 from translator.faults import Feature, InexpressibleError
-from translator.json_values import Json, JsonObject, parse_object
+from translator.json_values import Json, JsonObject
 from translator.parts import (
     Audio,
     Document,
@@ -67,7 +67,6 @@ def write_request(conversation: Conversation, lost: set[Feature]) -> JsonObject:
 
     Raises:
         InexpressibleError: it cannot be said, and leaving it out would change the answer.
-        ShapeError: arguments of a tool call are no JSON object.
     """
     turns = merged(list(conversation.turns))
     names = {
@@ -77,7 +76,9 @@ def write_request(conversation: Conversation, lost: set[Feature]) -> JsonObject:
         for part in turn.parts
         if isinstance(part, ToolCall)
     }
-    body: JsonObject = {"contents": [_content(turn, names, lost) for turn in turns]}
+    contents = [_content(turn, names, lost) for turn in turns]
+    # Gemini refuses one without parts.
+    body: JsonObject = {"contents": [content for content in contents if content["parts"]]}
     if system := [_said(part.text) for part in conversation.system if part.text]:
         body["systemInstruction"] = {"parts": system}
     if conversation.tools:
@@ -143,7 +144,9 @@ def _model_part(part: ModelPart, lost: set[Feature]) -> list[Json]:
             lost.add(Feature.THINKING)
             return []
         case ToolCall():
-            call: JsonObject = {"functionCall": {"name": part.name, "args": parse_object(part.arguments or "{}")}}
+            if (arguments := part.arguments_object()) is None:
+                raise InexpressibleError(Feature.ARGUMENTS)
+            call: JsonObject = {"functionCall": {"name": part.name, "args": arguments}}
             if _is_ours(part.seal):
                 call["thoughtSignature"] = part.seal.data
             return [call]

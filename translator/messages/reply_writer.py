@@ -10,7 +10,7 @@ from gateway_core.endpoints import Dialect
 from gateway_core.usage import BYTES_PER_TOKEN
 from translator.asked import Asked
 from translator.faults import UnreadableAnswerError
-from translator.json_values import Json, JsonObject, ShapeError, compact, parse_object
+from translator.json_values import Json, JsonObject, compact
 from translator.metering import messages_usage
 from translator.parts import ModelPart, Refusal, Seal, SealKind, Text, Thinking, ToolCall
 from translator.reply import (
@@ -84,7 +84,7 @@ def _block(part: ModelPart, stop: Stop) -> Json:
                 return {"type": "redacted_thinking", "data": seal.data}
             return {"type": "thinking", "thinking": text, "signature": _signature(seal)}
         case ToolCall():
-            return {"type": "tool_use", "id": part.id, "name": part.name, "input": _arguments(part.arguments, stop)}
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": _arguments(part, stop)}
         case _:
             assert_never(part)
 
@@ -93,14 +93,14 @@ def _signature(seal: Seal | None) -> str:
     return seal.data if seal is not None and seal.maker is Dialect.ANTHROPIC else ""
 
 
-def _arguments(text: str, stop: Stop) -> JsonObject:
-    try:
-        return parse_object(text or "{}")
-    except ShapeError as error:
-        if stop is Stop.LENGTH:
-            # Cut off: Anthropic has an empty object there, too.
-            return {}
-        raise UnreadableAnswerError("the arguments of a tool call are no JSON object") from error
+def _arguments(call: ToolCall, stop: Stop) -> JsonObject:
+    arguments = call.arguments_object()
+    if arguments is not None:
+        return arguments
+    if stop is Stop.LENGTH:
+        # Cut off: Anthropic has an empty object there, too.
+        return {}
+    raise UnreadableAnswerError("the arguments of a tool call are no JSON object")
 
 
 class StreamWriter:

@@ -23,7 +23,7 @@ from translator.conversation import (
     merged,
 )
 from translator.faults import Feature, InexpressibleError
-from translator.json_values import Json, JsonObject, ShapeError, parse_object
+from translator.json_values import Json, JsonObject
 from translator.parts import (
     Audio,
     Document,
@@ -60,14 +60,15 @@ def write_request(conversation: Conversation, lost: set[Feature]) -> JsonObject:
 
     Raises:
         InexpressibleError: it cannot be said, and leaving it out would change the answer.
-        ShapeError: arguments of a tool call are no JSON object.
     """
     turns = merged(list(conversation.turns))
+    messages = [_message(turn, lost) for turn in turns]
     max_tokens = conversation.sampling.max_tokens or MAX_TOKENS_DEFAULT
     body: JsonObject = {
         "model": conversation.model,
         "max_tokens": max_tokens,
-        "messages": [_message(turn, lost) for turn in turns],
+        # Anthropic refuses a message without content.
+        "messages": [message for message in messages if message["content"]],
     }
     if conversation.system:
         body["system"] = [_text(part) for part in conversation.system if part.text]
@@ -142,7 +143,8 @@ def _model_part(part: ModelPart, lost: set[Feature]) -> list[Json]:
         case Refusal():
             return [{"type": "text", "text": part.text}] if part.text else []
         case ToolCall():
-            arguments = parse_object(part.arguments or "{}")
+            if (arguments := part.arguments_object()) is None:
+                raise InexpressibleError(Feature.ARGUMENTS)
             return [{"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": arguments}]
         case Thinking(text=text, seal=seal):
             if seal is None or seal.maker is not Dialect.ANTHROPIC:
@@ -178,7 +180,7 @@ def _document_source(source: Source) -> JsonObject:
         try:
             text = base64.b64decode(source.data, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError) as error:
-            raise ShapeError("", "a text document that is not UTF-8 in base64") from error
+            raise InexpressibleError(Feature.DOCUMENT) from error
         return {"type": "text", "media_type": "text/plain", "data": text}
     return _source(source)
 

@@ -231,7 +231,7 @@ class StreamWriter:
                     return b""
                 return self._piece("response.function_call_arguments.delta", arguments, "")
             case Sealed(seal=seal):
-                opened = b"" if self._open is Thinking else self._in(Thinking)
+                opened = self._in(Thinking, tells=False)
                 self._seal = seal
                 return opened + self._close("completed")
             case CallBegan():
@@ -269,7 +269,7 @@ class StreamWriter:
         response = self._response({**_ending(event.stop, event.metered), "output": list(self._items)})
         return closed + self._event(f"response.{response['status']}", {"response": response})
 
-    def _in(self, kind: type[ModelPart]) -> bytes:
+    def _in(self, kind: type[ModelPart], *, tells: bool = True) -> bytes:
         if self._open is kind:
             return b""
         before = self._close("completed")
@@ -283,7 +283,7 @@ class StreamWriter:
         if kind in {Text, Refusal}:
             part = {**place, "content_index": 0, "part": self._content()}
             return before + added + self._event("response.content_part.added", part)
-        if kind is Thinking:
+        if kind is Thinking and tells:
             empty: JsonObject = {"type": "summary_text", "text": ""}
             part = {**place, "summary_index": 0, "part": empty}
             return before + added + self._event("response.reasoning_summary_part.added", part)
@@ -328,6 +328,8 @@ class StreamWriter:
     def _endings(self, item: JsonObject) -> Iterable[tuple[str, JsonObject]]:
         text = "".join(self._pieces)
         match item["type"]:
+            case "reasoning" if not text:
+                return
             case "reasoning":
                 part: JsonObject = {"type": "summary_text", "text": text}
                 yield "response.reasoning_summary_text.done", {"summary_index": 0, "text": text}

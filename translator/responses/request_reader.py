@@ -48,11 +48,13 @@ FIELD_NAMES: Final[Mapping[Feature, str]] = {
     Feature.REASONING: "reasoning",
     Feature.FORMAT: "text.format",
     Feature.AUDIO: "input.content.input_audio",
+    Feature.DOCUMENT: "input.content.file_data",
     Feature.DOCUMENT_URL: "input.content.file_url",
     Feature.IMAGE_URL: "input.content.image_url",
     Feature.IMAGE_DETAIL: "input.content.detail",
     Feature.STRICT_TOOLS: "tools.strict",
     Feature.THINKING: "input.reasoning",
+    Feature.ARGUMENTS: "input.arguments",
 }
 """The Responses API's names where they are not the features' own."""
 
