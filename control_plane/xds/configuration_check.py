@@ -117,6 +117,15 @@ class Turn:
         return static_bootstrap(resources(replace(catalog, providers=providers), settings), _base(settings.xds_tls))
 
 
+INTERNAL_LISTENER: Final[JsonObject] = {
+    "name": "envoy.bootstrap.internal_listener",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+    },
+}
+"""As in `envoy/bootstrap.yaml`: without it there are no listeners inside Envoy."""
+
+
 def _base(files: TlsFiles) -> JsonObject:
     """As much of a bootstrap as is judged with it. Envoy's own certificate is not here; to be looked at, ours does."""
     identity: JsonObject = {
@@ -126,6 +135,7 @@ def _base(files: TlsFiles) -> JsonObject:
     authority: JsonObject = {"trusted_ca": {"filename": str(files.ca)}}
     return {
         "node": {"id": "check", "cluster": "tollgate"},
+        "bootstrap_extensions": [INTERNAL_LISTENER],
         "static_resources": {
             "secrets": [
                 {"name": BootstrapSecret.IDENTITY, "tls_certificate": identity},

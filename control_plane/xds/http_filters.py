@@ -15,10 +15,17 @@ from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
+from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
 EXT_AUTHZ_TIMEOUT: Final = "4s"
 """Enough for a replica that keeps silent and another one that is asked then."""
+
+TRANSLATION: Final = "translation"
+"""Name of the listener inside Envoy behind which attempts are translated."""
+
+TRANSLATOR_TIMEOUT: Final = "10s"
+"""For one message; the largest body takes a second."""
 
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
 """Of the filter that judges addresses; Envoy finds it by its name."""
@@ -130,6 +137,55 @@ def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]
         *_headers("headers", provider.headers, "OVERWRITE_IF_EXISTS_OR_ADD"),
         *_credential(provider),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def translated_filters(cluster: str, provider: str, translation: Translation) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider's through the translator."""
+    told = {Header.PROVIDER_CLUSTER: provider, Header.TRANSLATE: f"{translation.client}/{translation.provider}"}
+    return [
+        # In the client's dialect still, so that admission's bound on the output is written where it knows the place.
+        _preparation(cluster),
+        _filter("scrub", _scrub()),
+        *_headers("translation", told, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def translation_filters() -> list[Json]:
+    """The filters between the two passes of a translated attempt."""
+    return [
+        _filter(
+            "translator",
+            typed(
+                "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+                grpc_service={
+                    "envoy_grpc": {"cluster_name": Cluster.TRANSLATOR},
+                    "retry_policy": grpc_retries(attempt_timeout=TRANSLATOR_TIMEOUT),
+                },
+                # Headers have to be sent: with a body alone its translation was lost, and the path's with it.
+                processing_mode={
+                    "request_header_mode": "SEND",
+                    "request_body_mode": "BUFFERED",
+                    "response_header_mode": "SEND",
+                    # The translator asks for pieces where there is a stream.
+                    "response_body_mode": "BUFFERED",
+                    "request_trailer_mode": "SKIP",
+                    "response_trailer_mode": "SKIP",
+                },
+                allow_mode_override=True,
+                failure_mode_allow=False,
+                status_on_error={"code": 503},
+                message_timeout=TRANSLATOR_TIMEOUT,
+                # It needs no credential, so it is shown none.
+                forward_rules={
+                    "allowed_headers": {
+                        "patterns": [{"exact": name} for name in (":path", ":status", "content-type", Header.TRANSLATE)]
+                    }
+                },
+            ),
+        ),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
 
 

@@ -8,6 +8,8 @@ from gateway_core.errors import ApiError
 _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed")
 """Details of replies whose body one of us has already written, or that have none; they pass as they are."""
 
+_TRANSLATOR = "translator"
+
 _REPLY_ID: JsonObject = {
     "header": {"key": Header.REQUEST_ID, "value": "%UNIQUE_ID%"},
     "append_action": "ADD_IF_ABSENT",
@@ -15,17 +17,22 @@ _REPLY_ID: JsonObject = {
 """For what was no request at all, and so has no id: every answer carries one, and the log line has it too."""
 
 
-def local_reply_config() -> JsonObject:
-    """Mappers are tried in order; the first that matches words the answer."""
+def local_reply_config(*, translates: bool = False) -> JsonObject:
+    """Mappers are tried in order; the first that matches words the answer. Where one translates, its own words pass, too."""
     return {
         "mappers": [
             {
-                "filter": _details(*_OUR_OWN),
+                "filter": _details(*_OUR_OWN, *((_TRANSLATOR,) if translates else ())),
                 "body_format_override": {
                     "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
                     "content_type": "application/json",
                 },
             },
+            *(
+                [_mapper(_cel("response.code_details.startsWith('ext_proc')"), errors.TRANSLATOR_UNAVAILABLE)]
+                if translates
+                else []
+            ),
             _mapper(_details("ext_authz_error"), errors.AUTHORIZATION_UNAVAILABLE),
             {
                 **_mapper(_details("failed_to_inject_credential"), errors.PROVIDER_CREDENTIAL_UNAVAILABLE),
