@@ -146,7 +146,7 @@ def translated_filters(cluster: str, provider: str, translation: Translation) ->
     return [
         # In the client's dialect still, so that admission's bound on the output is written where it knows the place.
         _preparation(cluster),
-        _filter("scrub", _scrub()),
+        _filter("scrub", _scrub_on_the_way()),
         *_headers("translation", told, "OVERWRITE_IF_EXISTS_OR_ADD"),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
@@ -314,13 +314,22 @@ def _scrub() -> JsonObject:
     return typed(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
-            "request_mutations": [
-                *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
-                *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-")),
-            ],
-            "response_mutations": _without(_ACCOUNT_LIMITS),
+            "request_mutations": _scrubbed(),
+            "response_mutations": [*_without(_ACCOUNT_LIMITS), {"remove": Header.DROPPED}],
         },
     )
+
+
+def _scrub_on_the_way() -> JsonObject:
+    """What the translator is not told of the client either; the answer is the provider's cluster's to scrub."""
+    return _header_mutation(_scrubbed())
+
+
+def _scrubbed() -> list[Json]:
+    return [
+        *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
+        *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-")),
+    ]
 
 
 def _without(prefixes: Sequence[str]) -> list[Json]:

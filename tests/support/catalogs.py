@@ -13,6 +13,7 @@ from gateway_core.contract import Peer
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.networks import Network
 from gateway_core.providers import ProviderKind
+from gateway_core.settings import HostPort
 from tests.support.planes import Certificates
 
 
@@ -22,6 +23,7 @@ def settings(
     simulator_url: str | None = "http://127.0.0.1:8090",
     certificates: Path = Path("/nonexistent"),
     trusted_proxies: tuple[Network, ...] = (),
+    translator_endpoints: tuple[HostPort, ...] = (),
 ) -> Settings:
     """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
     tls = Certificates(certificates).of(Peer.CONTROL_PLANE)
@@ -35,6 +37,7 @@ def settings(
         spool_dir=spool_dir,
         simulator_url=simulator_url,
         trusted_proxies=trusted_proxies,
+        translator_endpoints=translator_endpoints,
     )
 
 

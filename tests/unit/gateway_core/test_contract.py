@@ -30,15 +30,18 @@ from gateway_core.contract import (
     provider_of_cluster,
     route_key,
     simulator_route_key,
+    translated_cluster,
 )
-from gateway_core.endpoints import DIALECT_BY_ENDPOINT, PATH_BY_ENDPOINT, Endpoint
+from gateway_core.endpoints import DIALECT_BY_ENDPOINT, PATH_BY_ENDPOINT, Dialect, Endpoint
 from gateway_core.networks import parse_networks
+from gateway_core.settings import HostPort
 from tests.support.catalogs import catalog, deployment, provider, settings
 from tests.support.databases import ROOT
 
 # Less the names of modules, one of which is a field's as well.
 FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
+TRANSLATORS = (HostPort("127.0.0.1", 9005),)
 CATALOG = catalog([provider("a", credential="secret"), provider("b")], [deployment("m", "a")])
 
 
@@ -57,8 +60,8 @@ def assigned(lua: str, table: str) -> set[str]:
 
 
 def resource_texts(type_url: str) -> str:
-    # Behind proxies: it says more then.
-    told = settings(trusted_proxies=parse_networks("10.0.0.0/8"))
+    # Behind proxies and with a translator: it says more then.
+    told = settings(trusted_proxies=parse_networks("10.0.0.0/8"), translator_endpoints=TRANSLATORS)
     return "\n".join(json.dumps(resource) for name, resource in resources(CATALOG, told) if name == type_url)
 
 
@@ -192,9 +195,15 @@ def test_the_ext_authz_filter_bears_the_name_its_metadata_is_found_under() -> No
 def test_every_cluster_of_the_contract_is_configured() -> None:
     bootstrap = (ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
     assert f"cluster_name: {Cluster.XDS}" in bootstrap
-    configured = {resource["name"] for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE}
-    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR}
-    assert configured == ours | {provider_cluster("a"), provider_cluster("b")}
+    told = settings(translator_endpoints=TRANSLATORS)
+    configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
+    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR}
+    of_providers = {
+        cluster
+        for provider in ("a", "b")
+        for cluster in (provider_cluster(provider), translated_cluster(provider, Dialect.ANTHROPIC))
+    }
+    assert configured == ours | of_providers
 
 
 def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_they_dial() -> None:
@@ -202,18 +211,21 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
     assert {secret["name"] for secret in static["secrets"]} == names(BootstrapSecret)
     dialled = {cluster["name"]: cluster for cluster in static["clusters"]}
     dialled |= {
-        str(resource["name"]): resource for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE
+        str(resource["name"]): resource
+        for name, resource in resources(CATALOG, settings(translator_endpoints=TRANSLATORS))
+        if name == CLUSTER_TYPE
     }
     contexts = []
     for cluster, peer in (
         (Cluster.XDS, Peer.CONTROL_PLANE),
         (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ),
         (Cluster.BILLING_SINK, Peer.BILLING_SINK),
+        (Cluster.TRANSLATOR, Peer.TRANSLATOR),
     ):
         text = json.dumps(dialled[cluster]["transport_socket"], sort_keys=True)
         assert f'{{"exact": "{peer}"}}' in text
         contexts.append(text.replace(f'"{peer}"', '"peer"'))
-    assert contexts[0] == contexts[1] == contexts[2]
+    assert len(set(contexts)) == 1
 
 
 def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:
@@ -230,6 +242,7 @@ def test_every_endpoint_has_a_path_and_a_dialect_and_no_colon_in_its_name() -> N
 
 def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:
     assert provider_of_cluster(provider_cluster("openai")) == "openai"
+    assert provider_of_cluster(translated_cluster("openai", Dialect.ANTHROPIC)) == "openai"
     assert provider_of_cluster(Cluster.EXT_AUTHZ) is None
     assert provider_of_cluster("") is None
 
