@@ -118,6 +118,30 @@ async def test_a_message_is_answered_and_charged_by_a_provider_of_chat(
     assert "x-api-key" not in received["headers"]
 
 
+@pytest.mark.parametrize(("path", "model"), [("chat/completions", CLAUDE), ("messages", GPT)])
+async def test_a_translated_stream_that_is_left_is_charged_for_what_was_delivered_and_read(
+    stack: Stack, path: str, model: str
+) -> None:
+    said = "Slowly. [[sim output_tokens=200 token_delay_ms=20]] " + "word " * 400
+    body = {"model": model, "max_tokens": 300, "stream": True, "messages": [{"role": "user", "content": said}]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{stack.url}/v1/{path}", json=body, headers=stack.headers) as got,
+    ):
+        seen = b""
+        async for piece in got.content.iter_any():
+            seen += piece
+            if seen.count(b"\n\n") > 12:
+                break
+        request_id = got.headers["x-request-id"]
+        got.close()
+    row = await stack.request_row(request_id)
+    meters = json.loads(row["meters"])
+    assert (row["outcome"], row["usage_source"]) == ("estimated", "estimated")
+    assert meters["input"] >= 500
+    assert 10 <= meters["output"] < 200
+
+
 async def test_what_cannot_be_said_is_refused_by_its_name_in_the_clients_dialect(chat: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await chat.chat.completions.create(model=CLAUDE, messages=PROMPT, response_format={"type": "json_object"})

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -25,13 +26,14 @@ from translator.messages import request_writer as messages_writer
 from translator.metering import chat_usage, messages_usage, metered, responses_usage
 from translator.reply import Unpriced
 from translator.sse import EventReader
-from translator.translation import CLIENT_SIDES, PROVIDER_SIDES, Answer, translate_request
+from translator.translation import CLIENT_SIDES, PROVIDER_SIDES, Answer, UntranslatableError, translate_request
 
 WRITERS = {
     Dialect.OPENAI: chat_usage,
     Dialect.RESPONSES: responses_usage,
     Dialect.ANTHROPIC: messages_usage,
 }
+FOLDER = Path(__file__).parents[1] / "golden" / "translation" / "requests"
 COUNTS = st.integers(0, 1_000_000)
 PAIRS = [(client, provider) for client in CLIENT_SIDES for provider in PROVIDER_SIDES]
 
@@ -248,3 +250,36 @@ def test_whatever_a_provider_sends_whole_is_translated_or_known_to_be_unreadable
     with suppress(UnreadableAnswerError):
         parse_object(made.whole(body))
     assert "error" in parse_object(made.refusal(500, body))
+
+
+REQUESTS = {
+    name: [path.read_bytes() for path in sorted((FOLDER / name).iterdir())]
+    for name in ("chat", "messages", "responses")
+}
+CLIENTS = {"chat": Dialect.OPENAI, "messages": Dialect.ANTHROPIC, "responses": Dialect.RESPONSES}
+
+
+def damaged(value: Json, draw: st.DataObject) -> Json:
+    """A value with something else in the place of a part of it."""
+    if isinstance(value, dict) and value and draw.draw(st.booleans()):
+        name = draw.draw(st.sampled_from(sorted(value)))
+        return {**value, name: damaged(value[name], draw)}
+    if isinstance(value, list) and value and draw.draw(st.booleans()):
+        place = draw.draw(st.integers(0, len(value) - 1))
+        return [*value[:place], damaged(value[place], draw), *value[place + 1 :]]
+    return draw.draw(JUNK)
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_whatever_a_client_sends_is_translated_or_refused(name: str, data: st.DataObject) -> None:
+    whole = parse_object(data.draw(st.sampled_from(REQUESTS[name])))
+    field = data.draw(st.sampled_from(sorted(whole)))
+    body = json.dumps({**whole, field: damaged(whole[field], data)}).encode()
+    provider = data.draw(st.sampled_from(list(PROVIDER_SIDES)))
+    try:
+        answered = translate_request(body, "/", CLIENTS[name], provider, now_s=1, new_call_id=lambda: "call_1").body
+    except UntranslatableError as refused:
+        answered = refused.body
+    assert parse_object(answered)

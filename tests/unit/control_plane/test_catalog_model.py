@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from control_plane.catalog.model import TEMPLATES, Catalog
+from control_plane.catalog.model import TEMPLATES, Catalog, Provider
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
@@ -94,16 +95,23 @@ def test_an_alias_has_the_chains_of_its_model() -> None:
     assert chains(aliased) == [("chat", name, [["a"]]) for name in "mno"]
 
 
-@given(catalogs())
-def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found: Catalog) -> None:
+@given(catalogs(), st.booleans())
+def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found: Catalog, translated: bool) -> None:
     in_chains = {
-        (chain.endpoint, d.model, d.provider) for chain in found.chains() for group in chain.groups for d in group
+        (chain.endpoint, d.model, d.provider)
+        for chain in found.chains(translated=translated)
+        for group in chain.groups
+        for d in group
     }
+
+    def serves(provider: Provider, endpoint: Endpoint) -> bool:
+        return provider.path(endpoint) is not None or (translated and provider.translation(endpoint) is not None)
+
     expected = {
         (endpoint, d.model, d.provider)
         for d in found.deployments
         for endpoint in Endpoint
-        if found.providers[d.provider].path(endpoint) is not None
+        if serves(found.providers[d.provider], endpoint)
     }
     assert in_chains == expected
 
