@@ -98,13 +98,18 @@ def messages_usage(usage: Usage | Unpriced) -> JsonObject:
 
 def _openai(usage: Usage | Unpriced, read_name: str, written_name: str) -> JsonObject:
     if isinstance(usage, Unpriced):
-        return {read_name: 0, written_name: 0, "total_tokens": 0, UNREAD: _unread(usage)}
+        return {
+            read_name: 0,
+            f"{read_name}_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            written_name: 0,
+            f"{written_name}_details": {"reasoning_tokens": 0},
+            "total_tokens": 0,
+            UNREAD: _unread(usage),
+        }
     counts = usage.counts
     read, written = _sum(counts, INPUT_METERS), _sum(counts, OUTPUT_METERS)
     writes, written_12h = _sum(counts, _WRITES), counts.get(Meter.CACHE_WRITE_12H, 0)
-    details: JsonObject = {"cached_tokens": _sum(counts, _CACHED)}
-    if writes:
-        details["cache_write_tokens"] = writes
+    details: JsonObject = {"cached_tokens": _sum(counts, _CACHED), "cache_write_tokens": writes}
     if written_12h:
         details["cache_write_tokens_details"] = {"ttl_12h_tokens": written_12h}
     _put(details, "audio_tokens", counts.get(Meter.AUDIO_INPUT, 0))
