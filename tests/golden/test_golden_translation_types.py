@@ -11,10 +11,10 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 FOLDER = Path(__file__).parent / "translation" / "expected"
-WHOLE = {"chat": ChatCompletion, "messages": Message, "responses": Response}
+WHOLE: dict[str, type[BaseModel]] = {"chat": ChatCompletion, "messages": Message, "responses": Response}
 EVENTS: dict[str, TypeAdapter[Any]] = {
     "chat": TypeAdapter(ChatCompletionChunk),
     "messages": TypeAdapter(RawMessageStreamEvent),
