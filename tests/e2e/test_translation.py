@@ -11,6 +11,8 @@ import pytest
 from anthropic.types import Message
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
+from local_stack.ports import free_port
+from tests.support.processes import running_python
 from tests.support.stack import Stack, add_model, add_provider, eventually, wait_until_routed
 
 CLAUDE, GPT = "claude-sonnet-4-6", "gpt-4o"
@@ -155,6 +157,35 @@ async def test_an_error_of_the_provider_comes_in_the_clients_dialect(messages: a
         )
     error = json.loads(refused.value.response.text)
     assert (error["type"], error["error"]["type"]) == ("error", "rate_limit_error")
+
+
+async def test_a_chain_fails_over_from_one_dialect_into_the_other_with_the_right_body_path_and_credential(
+    stack: Stack, chat: openai.AsyncOpenAI
+) -> None:
+    port = free_port()
+    async with running_python(
+        "simulator",
+        ready=f"http://127.0.0.1:{port}/readyz",
+        TOLLGATE_SIMULATOR_PORT=str(port),
+        TOLLGATE_SIMULATOR_KNOBS="error=500",
+    ):
+        await add_provider(stack, "over-o", f"http://127.0.0.1:{port}/v1", "secret-of-over-o")
+        await add_provider(stack, "over-a", f"{stack.simulator_url}/v1", "secret-of-over-a", "anthropic")
+        await add_model(stack, "over", [("over-o", "gpt-x"), ("over-a", "claude-x")])
+        await wait_until_routed(stack, "over")
+        for size in (10, 5_000_000):
+            await stack.forget_provider_requests()
+            stream = await chat.chat.completions.create(
+                model="over", messages=[{"role": "user", "content": "x" * size}], stream=True
+            )
+            assert [chunk async for chunk in stream][-1].choices[0].finish_reason == "stop"
+            row = await stack.request_row(stream.response.headers["x-request-id"])
+            assert (row["provider"], row["outcome"], row["usage_source"]) == ("over-a", "settled", "provider")
+            [received] = await stack.provider_requests()
+            assert received["path"] == "/v1/messages"
+            assert received["headers"]["x-api-key"] == "secret-of-over-a"
+            assert "secret-of-over-o" not in json.dumps(received["headers"])
+            assert received["body_start"].startswith('{"model":"claude-x","max_tokens":')
 
 
 @pytest.fixture
