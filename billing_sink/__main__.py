@@ -1,11 +1,13 @@
-"""`python -m billing_sink [serve|migrate]`."""
+"""`python -m billing_sink [serve|migrate|mend]`."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import asyncpg
 
 from billing_sink import clickhouse
 from billing_sink.app import serve
+from billing_sink.postgres_books import mend_held
 from billing_sink.settings import MigrationSettings, Settings
 from gateway_core.logs import configure
 from gateway_core.migrate import migrate, read_functions, read_migrations
@@ -33,9 +35,22 @@ async def _migrate() -> None:
     log.info("migrated", postgres=applied, clickhouse=clickhouse.migrate(client))
 
 
+async def _mend() -> None:
+    """Free what balances hold for nobody, and tell of which balances. For a person who knows why it came to be."""
+    settings = MigrationSettings.load()
+    log = configure("billing_sink", settings.log_level)
+    connection = await asyncpg.connect(settings.postgres_dsn.get_secret_value())
+    try:
+        for each in await mend_held(connection):
+            log.warning("held_mended", **asdict(each))
+    finally:
+        await connection.close()
+    log.info("mended")
+
+
 def main() -> None:
     """Run the command named on the command line; `serve` when none is."""
-    run_command("billing_sink", {"serve": _serve, "migrate": _migrate})
+    run_command("billing_sink", {"serve": _serve, "migrate": _migrate, "mend": _mend})
 
 
 if __name__ == "__main__":

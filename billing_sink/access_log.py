@@ -38,6 +38,7 @@ class Asked:
     body_bytes: Count = 0
     max_output_tokens: Count | None = None
     choices: Count | None = None
+    units: Count | None = None
     client_request_id: Annotated[Text, StringConstraints(max_length=200)] | None = None
     service_tier: Text | None = None
     references: bool = False

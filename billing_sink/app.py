@@ -114,6 +114,9 @@ async def _expire(
                 expired.inc(count)
                 if count:
                     log.warning("holds_expired", count=count)
+                strays = await ledger.end_stray_holds(utc_now())
+                if strays.ended:
+                    log.warning("stray_holds_ended", count=strays.ended, nano_usd=strays.freed_nano_usd)
                 slices = await ledger.close_slices(utc_now())
                 closed.inc(slices.closed)
                 unknown.inc(slices.unknown_nano_usd)

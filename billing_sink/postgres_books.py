@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.hourly import Hours, Sums
 from billing_sink.postgres_exports import Position
@@ -48,6 +49,26 @@ class Drift:
     made_at: datetime
     drift_ppm: int
     beyond: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A balance of which something else was held than its open holds and slices hold."""
+
+    org_id: str
+    mode: str
+    was_nano_usd: int
+    is_nano_usd: int
+
+
+async def mend_held(connection: asyncpg.Connection | PoolConnectionProxy) -> list[Mended]:
+    """Set what is held of each balance to what its open holds and slices hold; which balances that changed.
+
+    Raises:
+        asyncpg.CheckViolationError: one does not cover what they hold. Nothing is changed.
+    """
+    rows = await connection.fetch("SELECT * FROM billing.mend_held()", timeout=_TIMEOUT_S)
+    return [Mended(row["org_id"], row["mode"], row["was_nano_usd"], row["is_nano_usd"]) for row in rows]
 
 
 class PostgresBooks:

@@ -26,6 +26,13 @@ class ClosedSlices(NamedTuple):
     unknown_nano_usd: NanoUsd
 
 
+class StrayHolds(NamedTuple):
+    """How many open holds of recorded requests were ended, and what they held."""
+
+    ended: int
+    freed_nano_usd: NanoUsd
+
+
 class BeyondHold(NamedTuple):
     """How many requests of a mode cost more than was held for them then, and what of that no balance covered."""
 
@@ -129,6 +136,12 @@ class PostgresLedger:
         async with self._connections.acquire() as connection:
             count: int = await connection.fetchval("SELECT billing.expire_holds($1, $2)", now, EXPIRE_AT_ONCE)
         return count
+
+    async def end_stray_holds(self, now: datetime) -> StrayHolds:
+        """End open holds of requests that are recorded: whose they are was not known when those were settled."""
+        async with self._connections.acquire() as connection:
+            [row] = await connection.fetch("SELECT * FROM billing.end_stray_holds($1, $2)", now, EXPIRE_AT_ONCE)
+        return StrayHolds(row["ended"], NanoUsd(row["freed_nano_usd"]))
 
     async def close_slices(self, now: datetime) -> ClosedSlices:
         """Close slices whose time is over."""

@@ -2,12 +2,15 @@
 
 The rules, in order:
 1. Not admitted: `refused`. Admitted without a price (a list of models): `free`.
-2. Answered with 2xx and the provider's usage complete: `settled`, by that usage.
-3. Answered with 2xx and something delivered, but no usage or only its beginning (the client left, the provider broke off):
-   `estimated` - what was reported, and where nothing was: a token per 4 bytes of input; for the output a token per event
-   of a stream, or per 4 bytes of what is left when 400 bytes of framing are taken off each event, whichever is more; never
-   more output than the client asked for or was cut down to, and never more money than was held.
-4. Everything else: `released`, nothing charged.
+2. Answered with 2xx, something delivered, and charged by what was asked, since that has a price (pictures, characters) or
+   nothing else is counted (the request itself): `settled`, by what was asked.
+3. Answered with 2xx and the provider's usage complete: `settled`, by that usage.
+4. Answered with 2xx and something delivered, but no usage or only its beginning (the client left, the provider broke off):
+   `estimated` - what was reported, and where nothing was: a token per 4 bytes of input, or a search unit per 100 documents
+   where these have a price; for the output, where the endpoint has any, a token per event of a stream, or per 4 bytes (256 of
+   a picture or of speech) of what is left when 400 bytes of framing are taken off each event, whichever is more; never more
+   output than the client asked for or was cut down to, and never more money than was held.
+5. Everything else: `released`, nothing charged.
 
 It is priced at the service tier that the answer names. One that names none was served at the tier that was asked for, and
 where none was, at the standard one.
@@ -24,11 +27,19 @@ from typing import Final
 from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.prices import PriceBook, UnknownPriceError
 from gateway_core.contract import Cluster, provider_of_cluster
-from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Endpoint
+from gateway_core.endpoints import FACTS, CountedBy, Dialect, Facts
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
-from gateway_core.pricing import Charge, UnpricedError, UnpricedTierError, UnusablePriceError, billable, charge
+from gateway_core.pricing import (
+    Charge,
+    PriceRow,
+    UnpricedError,
+    UnpricedTierError,
+    UnusablePriceError,
+    billable,
+    charge,
+)
 from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError, is_last_word, parse_usage
 from gateway_core.usage import (
     BYTES_PER_TOKEN,
@@ -44,6 +55,9 @@ from gateway_core.usage import (
 
 FRAME_BYTES: Final = 400
 """What a provider wraps around the text of one event, or of an answer that is no stream; the dialects seen in tests take 150 to 350 bytes."""
+MEDIA_BYTES_PER_TOKEN: Final = 256
+"""Of pictures and speech in base64; those seen have more."""
+DOCUMENTS_PER_SEARCH_UNIT: Final = 100
 ANSWERS_MAX: Final = 2
 """A model reads and writes no more than it can, once. Twice as much is let pass, since a catalogue may be behind the provider."""
 ANSWERS_MAX_WITH_REFERENCES: Final = 20
@@ -90,6 +104,8 @@ class UsageSource(StrEnum):
     """Whose figures the meters are."""
 
     PROVIDER = "provider"
+    REQUEST = "request"
+    """What was asked for, or the request itself."""
     ESTIMATED = "estimated"
     NONE = "none"
 
@@ -132,15 +148,15 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         return Rated(line, Outcome.RELEASED, provider, mode)
     price = prices.find(model, provider, grant.price_version)
     terms = prices.terms(grant.org_id, model, provider, grant.price_version)
-    tokens, source = _usage(line, asked, asked.endpoint)
+    tokens, source = _usage(line, asked, FACTS[asked.endpoint], price)
     if source is UsageSource.NONE:
         return Rated(line, Outcome.RELEASED, provider, mode)
     usage = billable(tokens, price)
     charged = charge(usage, price, terms)
+    outcome = Outcome.SETTLED
     if source is UsageSource.PROVIDER:
         _refuse_implausible(usage, asked, grant)
-        outcome = Outcome.SETTLED
-    else:
+    elif source is UsageSource.ESTIMATED:
         outcome, charged = Outcome.ESTIMATED, _at_most_held(charged, grant)
     return Rated(line, outcome, provider, mode, source, usage.counts, charged, usage.service_tier)
 
@@ -166,43 +182,67 @@ def _served_by(line: SpoolLine) -> ProviderName | None:
     return ProviderName(name) if name else None
 
 
-def _usage(line: SpoolLine, asked: Asked, endpoint: Endpoint) -> tuple[Usage, UsageSource]:
-    dialect = DIALECT_BY_ENDPOINT[endpoint]
+def _usage(line: SpoolLine, asked: Asked, facts: Facts, price: PriceRow) -> tuple[Usage, UsageSource]:
+    dialect = facts.dialect
     tier = line.service_tier or asked_service_tier(asked.service_tier)
-    delivered = _delivered_tokens(line, asked)
+    if facts.counted_by is CountedBy.REQUEST or price.counts(facts.asked):
+        if not line.bytes_sent:
+            return Usage({}), UsageSource.NONE
+        return Usage(_asked_for(asked, facts, price), service_tier(tier)), UsageSource.REQUEST
+    delivered = _delivered_tokens(line, asked, facts)
     if line.usage_first is None:
         if not delivered:
             return Usage({}), UsageSource.NONE
-        reported, served_at = {Meter.INPUT: -(-asked.body_bytes // BYTES_PER_TOKEN)}, service_tier(tier)
+        reported, served_at = _guessed_input(asked, dialect, price), service_tier(tier)
     else:
         usage = parse_usage(dialect, line.usage_first, line.usage_last, tier=tier)
         reported, served_at = dict(usage.counts), usage.service_tier
         if is_last_word(dialect, stream=asked.stream, last=line.usage_last):
             return usage, UsageSource.PROVIDER
-    output = max(reported.get(Meter.OUTPUT, 0), delivered)
+    if facts.output is None:
+        return Usage(reported, served_at), UsageSource.ESTIMATED
+    output = max(reported.get(facts.output, 0), delivered)
     for bound in (asked.max_output_tokens, line.grant.max_tokens if line.grant else None):
         if bound is not None:
             output = min(output, bound * max(1, asked.choices or 1))
-    estimated = {**reported, Meter.OUTPUT: output}
+    estimated = {**reported, facts.output: output}
     return Usage({meter: count for meter, count in estimated.items() if count}, served_at), UsageSource.ESTIMATED
 
 
-def _delivered_tokens(line: SpoolLine, asked: Asked) -> int:
+def _asked_for(asked: Asked, facts: Facts, price: PriceRow) -> dict[Meter, int]:
+    """What the request asks for, but for the request itself, which `billable` counts."""
+    if facts.asked is None:
+        if not (price.is_free or facts.is_priced(price.rates.keys())):
+            raise UnpricedError(Meter.REQUEST)
+        return {}
+    if asked.units is None:
+        raise ImplausibleUsageError("a request that does not say how much it asks for")
+    return {facts.asked: asked.units} if asked.units else {}
+
+
+def _guessed_input(asked: Asked, dialect: Dialect, price: PriceRow) -> dict[Meter, int]:
+    if dialect is Dialect.RERANK and Meter.SEARCH_UNIT in price.rates:
+        return {Meter.SEARCH_UNIT: max(1, -(-(asked.units or 0) // DOCUMENTS_PER_SEARCH_UNIT))}
+    return {Meter.INPUT: -(-asked.body_bytes // BYTES_PER_TOKEN)}
+
+
+def _delivered_tokens(line: SpoolLine, asked: Asked, facts: Facts) -> int:
     """A low guess at the output tokens that reached the client."""
+    per_token = BYTES_PER_TOKEN if facts.output in {None, Meter.OUTPUT} else MEDIA_BYTES_PER_TOKEN
     if not asked.stream:
-        return max(1, (line.bytes_sent - FRAME_BYTES) // BYTES_PER_TOKEN) if line.bytes_sent else 0
+        return max(1, (line.bytes_sent - FRAME_BYTES) // per_token) if line.bytes_sent else 0
     events = line.sse_events or 0
-    return max(events, (line.bytes_sent - events * FRAME_BYTES) // BYTES_PER_TOKEN)
+    return max(events, (line.bytes_sent - events * FRAME_BYTES) // per_token)
 
 
 def _refuse_implausible(usage: Usage, asked: Asked, grant: Grant) -> None:
     """What is merely beyond its hold is charged; this is about what cannot be."""
-    if not usage.total_tokens:
+    if not usage.total_tokens and Meter.SEARCH_UNIT not in usage.counts:
         raise ImplausibleUsageError("an answer of which nothing is counted")
     answers = ANSWERS_MAX_WITH_REFERENCES if asked.references else ANSWERS_MAX
     if grant.tokens_max is not None and usage.total_tokens > answers * grant.tokens_max:
         raise ImplausibleUsageError("more tokens than the model can have read and written")
-    if usage.counts.get(Meter.WEB_SEARCH, 0) > SEARCHES_MAX:
+    if max(usage.counts.get(meter, 0) for meter in (Meter.WEB_SEARCH, Meter.SEARCH_UNIT)) > SEARCHES_MAX:
         raise ImplausibleUsageError("more searches than one request can have made")
 
 

@@ -12,13 +12,14 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from control_plane.catalog.model import TEMPLATES
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.postgres_prices import write_price
 from control_plane.catalog.price_specs import MeterPrice, PriceSpec, Unit
 from control_plane.sealing import Seal, provider_credential
 from control_plane.settings import SeedSettings
 from gateway_core.api_keys import hash_key, hint
 from gateway_core.clock import utc_now
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ProviderName
 from gateway_core.money import parse_usd
 from gateway_core.providers import ProviderKind
@@ -44,7 +45,8 @@ class _DemoModel:
     provider: ProviderName
     context_tokens: int
     max_output_tokens: int
-    usd_per_mtok: Mapping[Meter, str]
+    usd_per_million: Mapping[Meter, str]
+    endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
 
 
 OPENAI, ANTHROPIC, GEMINI = ProviderName("openai"), ProviderName("anthropic"), ProviderName("gemini")
@@ -55,7 +57,10 @@ PROVIDERS: Final = (
     _DemoProvider(GEMINI, ProviderKind.GEMINI, "/v1beta"),
 )
 
-# List prices as the providers publish them, in US dollars per million tokens.
+_UNITS: Final = {Meter.CHARACTER: Unit.MILLION_CHARACTERS, Meter.REQUEST: Unit.MILLION_REQUESTS}
+_CHAT_AND_RESPONSES: Final = (*SOLD_UNLESS_TOLD, Endpoint.RESPONSES)
+
+# List prices as the providers publish them, in US dollars per million tokens, characters or requests.
 MODELS: Final = (
     _DemoModel(
         "gpt-4o-mini",
@@ -63,6 +68,7 @@ MODELS: Final = (
         128_000,
         16_384,
         {Meter.INPUT: "0.15", Meter.CACHED_INPUT: "0.075", Meter.OUTPUT: "0.60", Meter.REASONING: "0.60"},
+        _CHAT_AND_RESPONSES,
     ),
     _DemoModel(
         "gpt-4o",
@@ -70,6 +76,7 @@ MODELS: Final = (
         128_000,
         16_384,
         {Meter.INPUT: "2.50", Meter.CACHED_INPUT: "1.25", Meter.OUTPUT: "10.00", Meter.REASONING: "10.00"},
+        _CHAT_AND_RESPONSES,
     ),
     _DemoModel(
         "claude-sonnet-4-6",
@@ -91,6 +98,25 @@ MODELS: Final = (
         65_536,
         {Meter.INPUT: "0.30", Meter.CACHED_INPUT: "0.03", Meter.OUTPUT: "2.50", Meter.REASONING: "2.50"},
     ),
+    _DemoModel(
+        "gpt-3.5-turbo-instruct",
+        OPENAI,
+        4096,
+        4096,
+        {Meter.INPUT: "1.50", Meter.OUTPUT: "2.00"},
+        (Endpoint.COMPLETIONS,),
+    ),
+    _DemoModel("text-embedding-3-small", OPENAI, 8191, 1, {Meter.INPUT: "0.02"}, (Endpoint.EMBEDDINGS,)),
+    _DemoModel("omni-moderation-latest", OPENAI, 32_768, 1, {Meter.REQUEST: "0"}, (Endpoint.MODERATIONS,)),
+    _DemoModel(
+        "gpt-image-1",
+        OPENAI,
+        32_000,
+        6240,
+        {Meter.INPUT: "5.00", Meter.IMAGE_INPUT: "10.00", Meter.IMAGE_OUTPUT: "40.00"},
+        (Endpoint.IMAGES,),
+    ),
+    _DemoModel("tts-1", OPENAI, 4096, 1, {Meter.CHARACTER: "15.00"}, (Endpoint.SPEECH,)),
 )
 
 
@@ -180,12 +206,14 @@ async def _seed_models(connection: asyncpg.Connection) -> None:
             continue
         await connection.execute(
             """
-            INSERT INTO catalog.models (name, owned_by, context_tokens, max_output_tokens) VALUES ($1, $2, $3, $4)
+            INSERT INTO catalog.models (name, owned_by, context_tokens, max_output_tokens, endpoints)
+            VALUES ($1, $2, $3, $4, $5)
             """,
             model.name,
             model.provider,
             model.context_tokens,
             model.max_output_tokens,
+            model.endpoints,
         )
         await connection.execute(
             "INSERT INTO catalog.deployments (model, provider, upstream_model) VALUES ($1, $2, $1)",
@@ -197,6 +225,7 @@ async def _seed_models(connection: asyncpg.Connection) -> None:
             "INSERT INTO catalog.route_members (route, provider) VALUES ($1, $2)", model.name, model.provider
         )
         prices = [
-            MeterPrice(meter=meter, unit=Unit.MILLION_TOKENS, cost=cost) for meter, cost in model.usd_per_mtok.items()
+            MeterPrice(meter=meter, unit=_UNITS.get(meter, Unit.MILLION_TOKENS), cost=cost)
+            for meter, cost in model.usd_per_million.items()
         ]
         await write_price(connection, model.name, model.provider, PriceSpec(prices=prices), now=utc_now())

@@ -92,6 +92,14 @@ class InsufficientBalanceError(RefusedError):
         )
 
 
+class UnknownModelError(Exception):
+    """No such model, or none that the key may use. Only for `/v1`, whose errors have no fields."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__("no such model")
+        self.model = model
+
+
 class NoTestModeError(RefusedError):
     """There are no test keys, because this installation has no simulator to answer them."""
 

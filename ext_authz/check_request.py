@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gateway_core.api_keys import credential_of
 from gateway_core.contract import Header, Metadata, RequestField
-from gateway_core.endpoints import Endpoint
+from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.ids import ModelName, RequestId
 from gateway_core.mode import Mode
 from gateway_core.offering import InvalidOfferingError, Offering
@@ -29,6 +29,8 @@ class Attempt:
         has_references: whether the body names images, files or documents that are not in it.
         max_output_tokens: what the client asked for per choice, or None.
         choices: how many answers it asked for, at least 1.
+        units: how many pictures, characters or inputs; see `gateway_core.contract.RequestField.UNITS`. 0 where there is nothing of it.
+        is_stream: whether it wants a stream.
         least_output_tokens: below which no provider takes it; 0 if it says nothing of that.
         service_tier: what it asked for; None if it leaves the choice to the provider.
         may_search: whether the provider may make searches for it.
@@ -46,6 +48,8 @@ class Attempt:
     has_references: bool
     max_output_tokens: int | None
     choices: int
+    units: int = 0
+    is_stream: bool = False
     least_output_tokens: int = 0
     service_tier: ServiceTier | None = None
     may_search: bool = False
@@ -60,7 +64,7 @@ def parse_check(request: CheckRequest) -> Attempt:
     """Read a CheckRequest.
 
     Raises:
-        MalformedCheckError: no request id, nothing from the front filter, or no model where one is charged for.
+        MalformedCheckError: no request id, nothing from the front filter, or no model or number where one is charged for.
     """
     headers = request.attributes.request.http.headers
     metadata = request.attributes.metadata_context.filter_metadata
@@ -69,8 +73,10 @@ def parse_check(request: CheckRequest) -> Attempt:
     fields = metadata[Metadata.NAMESPACE].fields[Metadata.REQUEST].struct_value.fields
     endpoint = _endpoint(fields[RequestField.ENDPOINT].string_value)
     model = fields[RequestField.MODEL].string_value
-    if not model and endpoint is not Endpoint.MODELS:
+    if not model and FACTS[endpoint].is_of_a_model:
         raise MalformedCheckError("a request without a model")
+    if FACTS[endpoint].asked is not None and not fields[RequestField.UNITS].HasField("number_value"):
+        raise MalformedCheckError("a request that does not say how much it asks for")
     return Attempt(
         request_id=RequestId(headers[Header.REQUEST_ID]),
         address=headers.get(Header.CLIENT_ADDRESS) or request.attributes.source.address.socket_address.address,
@@ -86,6 +92,8 @@ def parse_check(request: CheckRequest) -> Attempt:
             else None
         ),
         choices=max(1, int(fields[RequestField.CHOICES].number_value)),
+        units=int(fields[RequestField.UNITS].number_value),
+        is_stream=fields[RequestField.STREAM].bool_value,
         least_output_tokens=int(fields[RequestField.LEAST_OUTPUT_TOKENS].number_value),
         service_tier=_service_tier(fields[RequestField.SERVICE_TIER].string_value),
         may_search=fields[RequestField.WEB_SEARCH].bool_value,

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 from google.protobuf.struct_pb2 import Struct
 
+from ext_authz.check_request import Attempt
 from ext_authz.decision import Admitted, Refused
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
 from gateway_core.contract import GrantField, Header
+from gateway_core.endpoints import FACTS
 from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption, RpcStatus
 
 _OK = 0
@@ -15,7 +17,7 @@ _PERMISSION_DENIED = 7
 _PAYMENT_REQUIRED = 402
 
 
-def render_decision(decision: Admitted | Refused) -> CheckResponse:
+def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResponse:
     """The answer, with the grant as dynamic metadata, which the access log writes down."""
     response = CheckResponse()
     if decision.key is not None:
@@ -46,7 +48,7 @@ def render_decision(decision: Admitted | Refused) -> CheckResponse:
         case Refused(error=error):
             response.status.CopyFrom(RpcStatus(code=_PERMISSION_DENIED))
             response.denied_response.status.code = error.status
-            response.denied_response.body = error.body()
+            response.denied_response.body = error.body(FACTS[attempt.endpoint].error_form, attempt.request_id)
             _add_header(response, "content-type", "application/json")
             if error.status == _PAYMENT_REQUIRED:
                 _add_header(response, Header.SHOULD_RETRY, "false")

@@ -6,30 +6,36 @@ from datetime import datetime
 from typing import Final, Self
 
 from ext_authz.check_request import Attempt
-from ext_authz.offers import Offers
+from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
-from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
+from gateway_core.endpoints import FACTS, CountedBy, Dialect, Facts
 from gateway_core.errors import (
     ADDRESS_NOT_ALLOWED,
     API_KEY_ENDED,
     INVALID_API_KEY,
     MODEL_CHANGING,
     ApiError,
+    endpoint_not_priced,
     endpoint_not_supported,
     feature_not_offered,
     model_not_allowed,
     model_not_found,
     service_tier_not_offered,
+    stream_required,
 )
 from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from gateway_core.pricing import UnpricedTierError, WorstCase, worst_case
+from gateway_core.pricing import Terms, UnpricedTierError, WorstCase, worst_case
 from gateway_core.usage import Meter
 
 SEARCHES_HELD: Final = 10
 """A request that may search can do so without a bound of ours: so many are held for, and those beyond pay from what is free."""
+
+DOCUMENTS_PER_SEARCH_UNIT: Final = 100
+BYTES_PER_DOCUMENT: Final = 250
+"""A long document is counted once for each of its parts; none is shorter than this, whatever the query takes of it."""
 
 FLOOR_TOKENS: Final = 256
 """An answer shorter than this is worth nothing to most who did not ask for so short a one."""
@@ -128,9 +134,11 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     """Everything but the balance: key, model, endpoint, and the worst case that has to be held.
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
-    the model's whole context; if the body refers to something outside it, the whole context. It counts the full output of
-    the model unless the client asked for less; where that is more than can be held, answers are made shorter. The price is that of the organisation, at the dearest of all deployments that
-    may serve it and of all service tiers it may be served at.
+    the model's whole context; if the body refers to something outside it, the whole context. Where a request brings many
+    inputs, each may be as long as that. It counts the full output of the model, for each answer or picture, unless the client
+    asked for less; where that is more than can be held, answers are made shorter if the endpoint has a field for it. Where the
+    request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
+    deployments that may serve it and of all service tiers it may be served at.
 
     Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
     """
@@ -143,7 +151,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         return Refused(INVALID_API_KEY, key)
     if not key.may_come_from(attempt.address):
         return Refused(ADDRESS_NOT_ALLOWED, key)
-    if attempt.endpoint is Endpoint.MODELS or attempt.model is None:
+    facts = FACTS[attempt.endpoint]
+    if not facts.is_of_a_model or attempt.model is None:
         return Admitted(key)
     offer = offers.by_model.get(attempt.model)
     if offer is None or not offer.is_visible_to(key.org_id):
@@ -161,28 +170,27 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         return Refused(model_not_allowed(attempt.model), key)
     prices = offer.prices.get(attempt.endpoint)
     if not prices:
-        return Refused(endpoint_not_supported(attempt.model, (PATH_BY_ENDPOINT[each] for each in offer.prices)), key)
-    input_tokens = offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
-    tokens = offer.max_output_tokens
-    if attempt.max_output_tokens is not None:
-        tokens = min(tokens, attempt.max_output_tokens)
+        return Refused(endpoint_not_supported(attempt.model, (FACTS[each].path for each in offer.prices)), key)
+    if not all(each.price.is_free or facts.is_priced(each.price.rates.keys()) for each in prices):
+        return Refused(endpoint_not_priced(attempt.model), key)
+    if facts.is_usage_in_stream_only and not attempt.is_stream and not all(_is_asked(each, facts) for each in prices):
+        return Refused(stream_required(attempt.model), key)
+    output_tokens = _output_tokens(attempt, offer, facts)
     try:
         for meter in sorted(attempt.meters):
             if not all(each.price.covers(meter, attempt.service_tier) for each in prices):
                 return Refused(feature_not_offered(attempt.model, FEATURES[meter]), key)
         worst = WorstCase.of_any(
-            worst_case(
-                each.price,
-                offers.terms(key.org_id, offer.model, each.provider),
-                input_tokens_max=input_tokens,
-                searches_max=SEARCHES_HELD if attempt.may_search else 0,
-                asked_tier=attempt.service_tier,
-            )
+            _worst_case(attempt, offer, each, facts, offers.terms(key.org_id, offer.model, each.provider))
             for each in prices
         )
     except UnpricedTierError:
         return Refused(service_tier_not_offered(attempt.model), key)
-    output = Output(worst, attempt.choices, tokens, min(tokens, max(FLOOR_TOKENS, attempt.least_output_tokens)))
+    least_tokens = output_tokens
+    if facts.output_bound is not None:
+        least_tokens = min(output_tokens, max(FLOOR_TOKENS, attempt.least_output_tokens))
+    answers = _answers(attempt, facts)
+    output = Output(worst, answers, output_tokens, least_tokens)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
     return Admitted(
         key,
@@ -190,6 +198,53 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         offers.version,
         output.nano_usd,
         rated_as,
-        tokens_max=offer.context_tokens + offer.max_output_tokens * attempt.choices,
+        tokens_max=max(offer.context_tokens, _input_tokens(attempt, offer, facts)) + offer.max_output_tokens * answers,
         output=output,
+    )
+
+
+def _is_asked(deployment: PricedDeployment, facts: Facts) -> bool:
+    return deployment.price.counts(facts.asked)
+
+
+def _answers(attempt: Attempt, facts: Facts) -> int:
+    return max(1, attempt.units) if facts.output is Meter.IMAGE_OUTPUT else attempt.choices
+
+
+def _output_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
+    """Of each answer, at most."""
+    if facts.output is None:
+        return 0
+    if facts.output_bound is None or attempt.max_output_tokens is None:
+        return offer.max_output_tokens
+    return min(offer.max_output_tokens, attempt.max_output_tokens)
+
+
+def _input_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
+    if not facts.has_many_inputs:
+        return offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
+    beside = offer.context_tokens * max(1, attempt.units) if attempt.has_references else 0
+    return beside + attempt.body_bytes
+
+
+def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, facts: Facts, terms: Terms) -> WorstCase:
+    if facts.counted_by is CountedBy.REQUEST or _is_asked(deployment, facts):
+        return worst_case(
+            deployment.price,
+            terms,
+            input_tokens_max=0,
+            besides={} if facts.asked is None else {facts.asked: attempt.units},
+            has_output=False,
+            asked_tier=attempt.service_tier,
+        )
+    documents = attempt.units + attempt.body_bytes // BYTES_PER_DOCUMENT
+    return worst_case(
+        deployment.price,
+        terms,
+        input_tokens_max=_input_tokens(attempt, offer, facts),
+        besides={
+            Meter.WEB_SEARCH: SEARCHES_HELD if attempt.may_search else 0,
+            Meter.SEARCH_UNIT: -(-documents // DOCUMENTS_PER_SEARCH_UNIT) if facts.dialect is Dialect.RERANK else 0,
+        },
+        asked_tier=attempt.service_tier,
     )

@@ -14,7 +14,7 @@ from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.logs import Logger
 from gateway_core.postgres_prices import org_terms, price_row
-from gateway_core.providers import ProviderKind, endpoints_of
+from gateway_core.providers import ProviderKind, served
 
 
 class PostgresOffers:
@@ -63,7 +63,7 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
         aliases = await connection.fetch("SELECT alias, model FROM catalog.model_aliases")
         rows = await connection.fetch(
             """
-            SELECT s.model, s.provider, s.upstream_model, m.context_tokens, m.max_output_tokens, r.orgs_allowed, v.kind, p.*
+            SELECT s.model, s.provider, s.upstream_model, m.context_tokens, m.max_output_tokens, m.endpoints, r.orgs_allowed, v.kind, p.*
             FROM catalog.served s
             JOIN catalog.models m ON m.name = s.model
             JOIN catalog.routes r ON r.name = s.route
@@ -107,7 +107,7 @@ def _offer(rows: Sequence[asyncpg.Record], deployments: Sequence[PricedDeploymen
     """A model from its rows, one per deployment."""
     prices: dict[Endpoint, tuple[PricedDeployment, ...]] = {}
     for row, deployment in zip(rows, deployments, strict=True):
-        for endpoint in endpoints_of(ProviderKind(row["kind"]), translated=translated):
+        for endpoint in served(ProviderKind(row["kind"]), row["endpoints"], translated=translated):
             prices[endpoint] = (*prices.get(endpoint, ()), deployment)
     first = rows[0]
     return Offer(

@@ -17,7 +17,7 @@ from ext_authz.redis_limits import OPEN_S
 from ext_authz.reservations import Told
 from gateway_core.clock import Monotonic
 from gateway_core.contract import GrantField, Metadata, RequestField
-from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Endpoint
+from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.provider_usage import is_last_word, parse_usage
 from gateway_core.usage import HTTP_OK
@@ -63,7 +63,7 @@ def _used(told: Struct, status: int, expected: int) -> int:
         return expected
     asked = told.fields[Metadata.REQUEST].struct_value.fields
     try:
-        dialect = DIALECT_BY_ENDPOINT[Endpoint(asked[RequestField.ENDPOINT].string_value)]
+        dialect = FACTS[Endpoint(asked[RequestField.ENDPOINT].string_value)].dialect
         used = parse_usage(dialect, first, last).total_tokens
     except ValueError:
         # A usage that nobody can read is billing_sink's to set aside.

@@ -132,14 +132,15 @@ class Authorization:
         """Decide about one request."""
         began = self._monotonic()
         try:
-            decision = await self._decide(parse_check(request))
+            attempt = parse_check(request)
+            decision = await self._decide(attempt)
         except (MalformedCheckError, *Trouble) as error:
             self._decisions.labels("error").inc()
             self._log.warning("check_failed", error=type(error).__name__)
             await context.abort(grpc.StatusCode.UNAVAILABLE, "cannot decide")
         self._decisions.labels("admitted" if isinstance(decision, Admitted) else decision.error.code).inc()
         self._seconds.observe(self._monotonic() - began)
-        return render_decision(decision)
+        return render_decision(decision, attempt)
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
         decision = await self._decide_but_for_limits_and_money(attempt, await self._find_key(attempt))

@@ -48,6 +48,12 @@ class Header:
     """Between the two passes of a translated attempt: the cluster of the provider that is asked."""
     TRANSLATE: Final = "x-tg-translate"
     """There, too: the dialects of client and provider, with a slash between."""
+    OUTPUT_BOUND: Final = "x-tg-output-bound"
+    """There, too: the field in which the provider takes the bound on the output of a chat, where it is not the usual one."""
+    REFUSES_STREAM_OPTIONS: Final = "x-tg-refuses-stream-options"
+    """There, too: `true` where the provider takes no `stream_options`."""
+    OWN_REPLY: Final = "x-tg-own-reply"
+    """On what Envoy itself answers there: it is in the client's form already."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
     DROPPED: Final = "x-tollgate-dropped"
@@ -76,7 +82,8 @@ class Metadata:
     """A struct with the fields of `RequestField`."""
     PLAN: Final = "plan"
     """What upstream.lua may have to write over in the forwarded body, as spans `first,last`, 1-based and inclusive, with spaces
-    between: of the model, then of each bound on the output, or in its place `+` and the name of the field that is to be one."""
+    between: of the model, then of each bound on the output, or in its place `+` and the name of the field that is to be one. One with
+    a `-` in front is of the stream options that we put in, for a provider that does not take them."""
     USAGE_FIRST: Final = "usage_first"
     USAGE_LAST: Final = "usage_last"
     """Raw JSON text of the provider's usage object: the first one seen, and the last one when there were several."""
@@ -84,6 +91,8 @@ class Metadata:
     """What the answer says at its top level of the tier it was served at."""
     SSE_EVENTS: Final = "sse_events"
     """Server-sent events delivered so far."""
+    TRANSLATED: Final = "translated"
+    """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
 
@@ -97,6 +106,9 @@ class RequestField:
     BODY_BYTES: Final = "body_bytes"
     MAX_OUTPUT_TOKENS: Final = "max_output_tokens"
     CHOICES: Final = "choices"
+    UNITS: Final = "units"
+    """How many of what its endpoint deals in the request has: pictures it asks for, characters it wants to hear, inputs, prompts or
+    documents of a list. Absent where an endpoint deals in none of it."""
     LEAST_OUTPUT_TOKENS: Final = "least_output_tokens"
     """Below which the provider refuses: more than the tokens of thinking it is told to; absent if it is told of none."""
     SERVICE_TIER: Final = "service_tier"
@@ -115,6 +127,8 @@ class RequestField:
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
     OFFERING: Final = "offering"
     """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
+    REQUEST_ID: Final = "request_id"
+    """Only where an error says it in its body: who words one later has no other way to know it."""
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter, beside what it had read by then."""
 
@@ -129,6 +143,10 @@ class RouteField:
     PATH: Final = "path"
     MODEL: Final = "model"
     """Absent where the model keeps its name."""
+    OUTPUT_BOUND: Final = "output_bound"
+    """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
+    REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
+    """Only for a cluster's own script, and there only where it is so."""
 
 
 class GrantField:

@@ -1,10 +1,17 @@
-"""The endpoints a client may call and the dialect each one speaks.
+"""The endpoints a client may call: where each is, how it is counted, and what it needs a price for. Pure facts.
 
 A dialect decides how usage is read and how errors look; an endpoint decides what a provider must offer to serve it.
-request.lua holds the same paths; a test compares them.
+request.lua holds the same paths and bounds; a test compares them.
 """
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from gateway_core.errors import ANTHROPIC_PATHS, ErrorForm
+from gateway_core.usage import Meter
 
 
 class Endpoint(StrEnum):
@@ -12,28 +19,164 @@ class Endpoint(StrEnum):
 
     CHAT = "chat"
     MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    RESPONSES = "responses"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    MODERATIONS = "moderations"
+    RERANK = "rerank"
+    IMAGES = "images"
+    SPEECH = "speech"
     MODELS = "models"
+    MODEL = "model"
 
 
 class Dialect(StrEnum):
     """Whose JSON a request and its answer are written in."""
 
     OPENAI = "openai"
-    """Chat completions."""
+    """Chat completions, and what counts like them."""
     RESPONSES = "responses"
     """OpenAI's Responses API."""
+    IMAGES = "images"
+    """OpenAI's pictures: as Responses, and what is written is a picture where nothing else is said."""
+    SPEECH = "speech"
+    """OpenAI's speech: as Responses, and what is written is sound."""
+    RERANK = "rerank"
+    """Cohere's billed units, or the usage of Jina and Voyage."""
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
 
 
-PATH_BY_ENDPOINT = {
-    Endpoint.CHAT: "/v1/chat/completions",
-    Endpoint.MESSAGES: "/v1/messages",
-    Endpoint.MODELS: "/v1/models",
+class CountedBy(StrEnum):
+    """Whose figures a request is charged by."""
+
+    USAGE = "usage"
+    """The provider's, in its answer."""
+    REQUEST = "request"
+    """Nobody's: the request itself is what is counted."""
+    NOTHING = "nothing"
+    """It costs nothing and leads to no provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What there is to know of an endpoint.
+
+    Attributes:
+        output_bound: the field that bounds the output of an answer where the client bounds it by nothing; None if there is none, so that
+            an answer cannot be made shorter.
+        priced_by: the meters of which a price is needed: all of one of these sets. An empty one: none is.
+        asked: the meter that counts what the request asks for. Where it has a price, the request is charged by that, and by nothing that
+            the provider counts.
+        output: the meter of what is written; None if nothing is that has a price.
+        is_usage_in_stream_only: whether the provider tells its usage in streams and nowhere else.
+        has_many_inputs: whether one request may bring many inputs, each as long as the model's whole context.
+    """
+
+    method: str
+    path: str
+    dialect: Dialect
+    counted_by: CountedBy = CountedBy.USAGE
+    output_bound: str | None = None
+    priced_by: tuple[frozenset[Meter], ...] = ()
+    asked: Meter | None = None
+    output: Meter | None = None
+    is_usage_in_stream_only: bool = False
+    has_many_inputs: bool = False
+
+    @property
+    def error_form(self) -> ErrorForm:
+        """How its errors look."""
+        return ErrorForm.ANTHROPIC if self.path.startswith(ANTHROPIC_PATHS) else ErrorForm.OPENAI
+
+    @property
+    def is_of_a_model(self) -> bool:
+        """Whether a request names a model, and a provider serves it."""
+        return self.counted_by is not CountedBy.NOTHING
+
+    def is_priced(self, meters: AbstractSet[Meter]) -> bool:
+        """Whether these are prices enough to sell it."""
+        return any(needed <= meters for needed in self.priced_by)
+
+
+_TEXT: Final = (frozenset({Meter.INPUT, Meter.OUTPUT}),)
+_READING: Final = (frozenset({Meter.INPUT}),)
+"""Of chat no more was ever asked for: what else is counted and has no price is set aside."""
+
+FACTS: Final[Mapping[Endpoint, Facts]] = {
+    Endpoint.CHAT: Facts(
+        "POST",
+        "/v1/chat/completions",
+        Dialect.OPENAI,
+        output_bound="max_completion_tokens",
+        priced_by=_READING,
+        output=Meter.OUTPUT,
+    ),
+    Endpoint.MESSAGES: Facts(
+        "POST", "/v1/messages", Dialect.ANTHROPIC, output_bound="max_tokens", priced_by=_READING, output=Meter.OUTPUT
+    ),
+    # Free, unless a price is asked for each request.
+    Endpoint.COUNT_TOKENS: Facts(
+        "POST", "/v1/messages/count_tokens", Dialect.ANTHROPIC, CountedBy.REQUEST, priced_by=(frozenset(),)
+    ),
+    Endpoint.RESPONSES: Facts(
+        "POST",
+        "/v1/responses",
+        Dialect.RESPONSES,
+        output_bound="max_output_tokens",
+        priced_by=_TEXT,
+        output=Meter.OUTPUT,
+    ),
+    Endpoint.COMPLETIONS: Facts(
+        "POST",
+        "/v1/completions",
+        Dialect.OPENAI,
+        output_bound="max_tokens",
+        priced_by=_TEXT,
+        output=Meter.OUTPUT,
+        has_many_inputs=True,
+    ),
+    Endpoint.EMBEDDINGS: Facts(
+        "POST",
+        "/v1/embeddings",
+        Dialect.OPENAI,
+        priced_by=_READING,
+        has_many_inputs=True,
+    ),
+    Endpoint.MODERATIONS: Facts(
+        "POST", "/v1/moderations", Dialect.OPENAI, CountedBy.REQUEST, priced_by=(frozenset({Meter.REQUEST}),)
+    ),
+    Endpoint.RERANK: Facts(
+        "POST",
+        "/v1/rerank",
+        Dialect.RERANK,
+        priced_by=(frozenset({Meter.SEARCH_UNIT}), frozenset({Meter.INPUT})),
+        has_many_inputs=True,
+    ),
+    Endpoint.IMAGES: Facts(
+        "POST",
+        "/v1/images/generations",
+        Dialect.IMAGES,
+        priced_by=(frozenset({Meter.IMAGE}), frozenset({Meter.INPUT, Meter.IMAGE_OUTPUT})),
+        asked=Meter.IMAGE,
+        output=Meter.IMAGE_OUTPUT,
+    ),
+    Endpoint.SPEECH: Facts(
+        "POST",
+        "/v1/audio/speech",
+        Dialect.SPEECH,
+        priced_by=(frozenset({Meter.CHARACTER}), frozenset({Meter.INPUT, Meter.AUDIO_OUTPUT})),
+        asked=Meter.CHARACTER,
+        output=Meter.AUDIO_OUTPUT,
+        is_usage_in_stream_only=True,
+    ),
+    Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING),
 }
 
-DIALECT_BY_ENDPOINT = {
-    Endpoint.CHAT: Dialect.OPENAI,
-    Endpoint.MESSAGES: Dialect.ANTHROPIC,
-    Endpoint.MODELS: Dialect.OPENAI,
-}
+SOLD: Final = tuple(endpoint for endpoint in Endpoint if FACTS[endpoint].is_of_a_model)
+"""Those on which a model can be bought."""
+
+SOLD_UNLESS_TOLD: Final = (Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
+"""Those of a model of which nobody says more."""

@@ -1,4 +1,4 @@
-"""Every error a client can get from us, whichever process words it, in OpenAI's form.
+"""Every error a client can get from us, whichever process words it, in OpenAI's form or in Anthropic's.
 
 request.lua, response.lua and upstream.lua hold their own texts, because Lua cannot import this; a test compares their codes with these.
 """
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from gateway_core.budgets import AllHeld, Budget, Exhausted
 
@@ -21,6 +21,35 @@ class ErrorType(StrEnum):
     TOKENS = "tokens"
     SERVER = "server_error"
     TIMEOUT = "timeout_error"
+
+
+class ErrorForm(StrEnum):
+    """Whose errors ours look like: those of the endpoint that was asked."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+ANTHROPIC_PATHS: Final = "/v1/messages"
+"""What the path of every request begins with whose errors are in Anthropic's form. errors.lua knows it too."""
+
+_ANTHROPIC_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+"""Anthropic's classes by status; of the others, what the caller has to mend, and what we have."""
+_OURS: Final = 500
+
+
+def anthropic_type(status: int) -> str:
+    """Anthropic's class of an error."""
+    return _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < _OURS else "api_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +67,29 @@ class ApiError:
     param: str | None = None
     retry_after_s: int | None = None
 
-    def document(self) -> dict[str, dict[str, str | None]]:
-        """The JSON object: `{"error": {message, type, param, code}}`."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+    def document(
+        self, form: ErrorForm = ErrorForm.OPENAI, request_id: str | None = None
+    ) -> dict[str, dict[str, str | None] | str | None]:
+        """The JSON object: `{"error": {message, type, param, code}}`.
 
-    def body(self) -> str:
+        In Anthropic's form `{"type": "error", "error": {type, message, code}, "request_id"}`, where the code is ours.
+        """
+        match form:
+            case ErrorForm.OPENAI:
+                return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+            case ErrorForm.ANTHROPIC:
+                error: dict[str, str | None] = {
+                    "type": anthropic_type(self.status),
+                    "message": self.message,
+                    "code": self.code,
+                }
+                return {"type": "error", "error": error, "request_id": request_id}
+            case _:
+                assert_never(form)
+
+    def body(self, form: ErrorForm = ErrorForm.OPENAI, request_id: str | None = None) -> str:
         """The JSON text."""
-        return json.dumps(self.document())
+        return json.dumps(self.document(form, request_id))
 
 
 # The caller's, worded by ext_authz or control_plane.
@@ -84,6 +129,20 @@ INFERENCE_GEO_NOT_OFFERED: Final = ApiError(
     "inference_geo_not_offered",
     "Answers are not offered from a place of your choice. Leave the field 'inference_geo' out.",
     param="inference_geo",
+)
+STORED_STATE_NOT_OFFERED: Final = ApiError(
+    400,
+    "stored_state_not_offered",
+    "What a provider has stored cannot be kept to its owner here. Send the whole conversation, and wait for the answer.",
+)
+TOOL_NOT_OFFERED: Final = ApiError(
+    400, "tool_not_offered", "The field 'tools' has a tool that is not offered on this endpoint.", param="tools"
+)
+INVALID_INPUT: Final = ApiError(
+    400, "invalid_input", "The field 'input' is not what this endpoint reads.", param="input"
+)
+STREAM_NOT_OFFERED: Final = ApiError(
+    400, "stream_not_offered", "Pictures are not streamed here. Leave the field 'stream' out.", param="stream"
 )
 INVALID_SERVICE_TIER: Final = ApiError(
     400, "invalid_service_tier", "The field 'service_tier' is not a tier's name.", param="service_tier"
@@ -226,6 +285,17 @@ def service_tier_not_offered(model: str) -> ApiError:
 def feature_not_offered(model: str, feature: str) -> ApiError:
     """Nobody has priced what the request asks for at every provider that may serve it, so nobody could be charged for it."""
     return ApiError(400, "feature_not_offered", f"The model '{model}' is not offered with {feature}.")
+
+
+def stream_required(model: str) -> ApiError:
+    """Its price is by tokens, and the provider counts them aloud in streams only."""
+    message = f'The model \'{model}\' is offered here as a stream of events only: send "stream_format": "sse".'
+    return ApiError(400, "stream_required", message, param="stream_format")
+
+
+def endpoint_not_priced(model: str) -> ApiError:
+    """It is served there, but nobody has priced what the endpoint counts."""
+    return ApiError(400, "endpoint_not_priced", f"The model '{model}' has no price on this endpoint.", param="model")
 
 
 def endpoint_not_supported(model: str, paths: Iterable[str]) -> ApiError:

@@ -11,7 +11,16 @@ from typing import Final
 
 from gateway_core.ids import ModelName, PriceVersion, ProviderName
 from gateway_core.money import NanoUsd, round_half_even
-from gateway_core.usage import INPUT_METERS, OUTPUT_METERS, PROVIDER_METERS, STANDARD, Meter, ServiceTier, Usage
+from gateway_core.usage import (
+    ASKED_METERS,
+    INPUT_METERS,
+    OUTPUT_METERS,
+    PROVIDER_METERS,
+    STANDARD,
+    Meter,
+    ServiceTier,
+    Usage,
+)
 
 _METERS: Final = frozenset(Meter)
 
@@ -119,7 +128,9 @@ class PriceRow:
         A meter this version of the code does not know is left out: nothing here can count on it, so nothing needs its price.
         """
         if FREE in meters:
-            return cls(PriceVersion(version), dict.fromkeys(PROVIDER_METERS, Rate(0, 0)), is_free=True)
+            return cls(
+                PriceVersion(version), dict.fromkeys((*PROVIDER_METERS, *ASKED_METERS), Rate(0, 0)), is_free=True
+            )
         found: dict[ServiceTier, dict[int | None, dict[Meter, Rate]]] = {STANDARD: {}}
         for meter, condition, cost, price in zip(meters, conditions, costs, prices, strict=True):
             try:
@@ -169,6 +180,10 @@ class PriceRow:
             UnusablePriceError: nobody knows.
         """
         return all(meter in rates for rates in self.rates_up_to(0, asked))
+
+    def counts(self, asked: Meter | None) -> bool:
+        """Whether a request is charged by what it asks for; if so, then by nothing that the provider counts."""
+        return asked is not None and asked in self.rates
 
     def _at(self, tier: ServiceTier) -> Rates:
         if not self.is_usable:
@@ -360,7 +375,8 @@ def worst_case(
     terms: Terms,
     *,
     input_tokens_max: int,
-    searches_max: int = 0,
+    besides: Mapping[Meter, int] | None = None,
+    has_output: bool = True,
     asked_tier: ServiceTier | None = STANDARD,
 ) -> WorstCase:
     """What a request can cost in each of the service tiers it can be served at, and of the tiers that its input can reach.
@@ -371,7 +387,8 @@ def worst_case(
         row: the version that it would be charged by.
         terms: of the same version.
         input_tokens_max: the most tokens it can read.
-        searches_max: the most searches of the provider's.
+        besides: the most of what is no token; what has no price there costs nothing.
+        has_output: whether output is charged for.
         asked_tier: see `PriceRow.rates_up_to`.
 
     Raises:
@@ -386,9 +403,9 @@ def worst_case(
         tuple(
             (
                 input_tokens_max * dearest(INPUT_METERS, rates)
-                + searches_max * dearest((Meter.WEB_SEARCH,), rates)
+                + sum(count * dearest((meter,), rates) for meter, count in (besides or {}).items())
                 + dearest((Meter.REQUEST,), rates),
-                dearest(OUTPUT_METERS, rates),
+                dearest(OUTPUT_METERS, rates) if has_output else 0,
             )
             for rates in row.rates_up_to(input_tokens_max, asked_tier)
         )

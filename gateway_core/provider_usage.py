@@ -1,7 +1,8 @@
 """The one normaliser: a provider's raw usage object becomes disjoint meters, whichever dialect it is written in. Pure.
 
 Each dialect counts in its own way. OpenAI counts cached tokens inside the prompt and reasoning inside the completion, Anthropic
-counts cached tokens beside the input, Gemini counts thoughts and the results of tools beside everything.
+counts cached tokens beside the input, Gemini counts thoughts and the results of tools beside everything. Pictures and speech are counted
+as OpenAI counts the Responses API, and say of their output that it is one or the other only if it is not all.
 
 What is in a usage object and not known here:
 - A whole number other than zero, at any depth, may be money: `UnknownUsageError`, and the request is set aside.
@@ -62,6 +63,15 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None, *, tier: 
         case Dialect.RESPONSES:
             counts, served_at = _openai(merged, "input_tokens", "output_tokens"), tier
             _refuse_unknown(merged, _RESPONSES)
+        case Dialect.IMAGES:
+            counts, served_at = _media(merged, Meter.IMAGE_OUTPUT), tier
+            _refuse_unknown(merged, _RESPONSES)
+        case Dialect.SPEECH:
+            counts, served_at = _media(merged, Meter.AUDIO_OUTPUT), tier
+            _refuse_unknown(merged, _RESPONSES)
+        case Dialect.RERANK:
+            counts, served_at = _rerank(merged), tier
+            _refuse_unknown(merged, _RERANK)
         case Dialect.ANTHROPIC:
             counts, served_at = _anthropic(merged), _anthropic_tier(merged) or tier
             _refuse_unknown(merged, _ANTHROPIC)
@@ -156,6 +166,22 @@ def _openai(usage: Mapping[str, object], prompt_name: str, completion_name: str)
         Meter.AUDIO_OUTPUT: audio_out,
         Meter.IMAGE_OUTPUT: image_out,
     }
+
+
+def _media(usage: Mapping[str, object], written: Meter) -> dict[Meter, int]:
+    """As Responses; what is written is of the given kind, but for what is said to be text."""
+    counts = _openai(usage, "input_tokens", "output_tokens")
+    text = min(_count(_nested(usage, "output_tokens_details"), "text_tokens"), counts[Meter.OUTPUT])
+    return {**counts, Meter.OUTPUT: text, written: counts[written] + counts[Meter.OUTPUT] - text}
+
+
+_RERANK: Final[Fields] = {"search_units": None, "input_tokens": None, "prompt_tokens": None, "total_tokens": None}
+
+
+def _rerank(usage: Mapping[str, object]) -> dict[Meter, int]:
+    """Cohere bills search units; others the tokens that are read, and name them in one way or another."""
+    read = [_count(usage, name) for name in ("input_tokens", "prompt_tokens", "total_tokens")]
+    return {Meter.INPUT: max(read), Meter.SEARCH_UNIT: _count(usage, "search_units")}
 
 
 def _kinds(uncached: int, prompt: int, details: Mapping[str, object]) -> tuple[int, int]:

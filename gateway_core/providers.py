@@ -1,11 +1,11 @@
-"""The kinds of providers, and which endpoints each kind serves in the endpoint's own dialect. Pure facts."""
+"""The kinds of providers, and which endpoints each kind serves in the endpoint's own dialect or in another. Pure facts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway_core.endpoints import DIALECT_BY_ENDPOINT, Dialect, Endpoint
+from gateway_core.endpoints import FACTS, Dialect, Endpoint
 
 
 class ProviderKind(StrEnum):
@@ -14,13 +14,72 @@ class ProviderKind(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    AZURE = "azure"
+    """Azure OpenAI's v1 API, the same for every deployment of a resource."""
+    BEDROCK = "bedrock"
+    """AWS Bedrock, those of its models that are asked in OpenAI's dialect."""
+    BEDROCK_ANTHROPIC = "bedrock-anthropic"
+    """AWS Bedrock, Anthropic's models in their own dialect."""
+    OPENROUTER = "openrouter"
+    MISTRAL = "mistral"
+    GROQ = "groq"
+    DEEPSEEK = "deepseek"
+    TOGETHER = "together"
+    XAI = "xai"
+    COHERE = "cohere"
+    """Its Compatibility API."""
+    OLLAMA = "ollama"
+    VLLM = "vllm"
+    OPENAI_COMPATIBLE = "openai-compatible"
+    """Any other server that takes chat completions."""
+
+
+_OPENAI: Final[Mapping[Endpoint, str]] = {
+    Endpoint.CHAT: "/chat/completions",
+    Endpoint.RESPONSES: "/responses",
+    Endpoint.COMPLETIONS: "/completions",
+    Endpoint.EMBEDDINGS: "/embeddings",
+    Endpoint.MODERATIONS: "/moderations",
+    # Not OpenAI's: Cohere, Jina and Voyage have it there.
+    Endpoint.RERANK: "/rerank",
+    Endpoint.IMAGES: "/images/generations",
+    Endpoint.SPEECH: "/audio/speech",
+}
+
+
+def _of_openai(*endpoints: Endpoint) -> Mapping[Endpoint, str]:
+    return {endpoint: _OPENAI[endpoint] for endpoint in endpoints}
 
 
 PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
-    ProviderKind.OPENAI: {Endpoint.CHAT: "/chat/completions"},
-    ProviderKind.ANTHROPIC: {Endpoint.MESSAGES: "/messages"},
-    # Gemini's OpenAI-compatible endpoint.
-    ProviderKind.GEMINI: {Endpoint.CHAT: "/openai/chat/completions"},
+    ProviderKind.OPENAI: _OPENAI,
+    ProviderKind.ANTHROPIC: {Endpoint.MESSAGES: "/messages", Endpoint.COUNT_TOKENS: "/messages/count_tokens"},
+    # Gemini's OpenAI-compatible endpoints.
+    ProviderKind.GEMINI: {
+        Endpoint.CHAT: "/openai/chat/completions",
+        Endpoint.EMBEDDINGS: "/openai/embeddings",
+        Endpoint.IMAGES: "/openai/images/generations",
+    },
+    # One host for several dialects, each behind a path of its own; what a model takes is its kind.
+    ProviderKind.BEDROCK: {Endpoint.CHAT: "/openai/v1/chat/completions"},
+    ProviderKind.BEDROCK_ANTHROPIC: {Endpoint.MESSAGES: "/anthropic/v1/messages"},
+    ProviderKind.AZURE: _of_openai(
+        Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES
+    ),
+    ProviderKind.OPENROUTER: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
+    ProviderKind.MISTRAL: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.MODERATIONS),
+    ProviderKind.GROQ: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.SPEECH),
+    ProviderKind.DEEPSEEK: _of_openai(Endpoint.CHAT),
+    ProviderKind.TOGETHER: _of_openai(
+        *(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.IMAGES, Endpoint.SPEECH)
+    ),
+    ProviderKind.XAI: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.IMAGES),
+    ProviderKind.COHERE: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS),
+    ProviderKind.OLLAMA: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
+    ProviderKind.VLLM: _of_openai(
+        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK)
+    ),
+    ProviderKind.OPENAI_COMPATIBLE: _OPENAI,
 }
 """For each endpoint a kind serves, the path behind the provider's base URL."""
 
@@ -39,18 +98,30 @@ class Translation:
     path: str
 
 
-def _translation(endpoint: Endpoint, provider: Dialect, path: str) -> tuple[Endpoint, Translation]:
-    return endpoint, Translation(DIALECT_BY_ENDPOINT[endpoint], provider, path)
+_ASKED_INSTEAD: Final[Mapping[Endpoint, tuple[Endpoint, ...]]] = {
+    Endpoint.CHAT: (Endpoint.MESSAGES,),
+    Endpoint.MESSAGES: (Endpoint.CHAT,),
+    Endpoint.RESPONSES: (Endpoint.CHAT, Endpoint.MESSAGES),
+}
+"""What a provider that lacks an endpoint can be asked instead, the first that it has, if the request is translated."""
+
+
+def _translations(paths: Mapping[Endpoint, str]) -> Mapping[Endpoint, Translation]:
+    return {
+        endpoint: Translation(FACTS[endpoint].dialect, FACTS[able[0]].dialect, paths[able[0]])
+        for endpoint, others in _ASKED_INSTEAD.items()
+        if endpoint not in paths and (able := [other for other in others if other in paths])
+    }
 
 
 TRANSLATIONS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, Translation]]] = {
-    ProviderKind.OPENAI: dict([_translation(Endpoint.MESSAGES, Dialect.OPENAI, "/chat/completions")]),
-    ProviderKind.ANTHROPIC: dict([_translation(Endpoint.CHAT, Dialect.ANTHROPIC, "/messages")]),
-    ProviderKind.GEMINI: dict([_translation(Endpoint.MESSAGES, Dialect.OPENAI, "/openai/chat/completions")]),
+    kind: _translations(paths) for kind, paths in PATHS_BY_KIND.items()
 }
 """For each endpoint that a kind serves through the translator, how. None of them is in `PATHS_BY_KIND`, which needs none."""
 
 
-def endpoints_of(kind: ProviderKind, *, translated: bool) -> Iterable[Endpoint]:
-    """The endpoints a kind serves, with the translator's help or without."""
-    return (*PATHS_BY_KIND[kind], *(TRANSLATIONS_BY_KIND[kind] if translated else ()))
+def served(kind: ProviderKind, endpoints: Collection[Endpoint], *, translated: bool) -> tuple[Endpoint, ...]:
+    """Those of a model's endpoints that a provider of the kind serves, with the translator's help or without."""
+    return tuple(
+        each for each in endpoints if each in PATHS_BY_KIND[kind] or (translated and each in TRANSLATIONS_BY_KIND[kind])
+    )

@@ -38,6 +38,12 @@ class Meter(StrEnum):
     IMAGE_OUTPUT = "image_output"
     WEB_SEARCH = "web_search"
     """Searches that the provider made for the request; no tokens."""
+    IMAGE = "image"
+    """Pictures that the request asks for."""
+    CHARACTER = "character"
+    """Characters of the text that the request wants to hear."""
+    SEARCH_UNIT = "search_unit"
+    """What providers of reranking count: a query with up to 100 documents, or parts of long ones."""
     REQUEST = "request"
     """The request itself: one, where a price is asked for it."""
 
@@ -57,8 +63,10 @@ OUTPUT_METERS: Final = (Meter.OUTPUT, Meter.REASONING, Meter.AUDIO_OUTPUT, Meter
 TOKEN_METERS: Final = tuple(meter for meter in Meter if meter in {*INPUT_METERS, *OUTPUT_METERS})
 _INPUT: Final = frozenset(INPUT_METERS)
 _TOKENS: Final = frozenset(TOKEN_METERS)
-PROVIDER_METERS: Final = (*TOKEN_METERS, Meter.WEB_SEARCH)
-"""What a provider counts; the request itself is counted here."""
+PROVIDER_METERS: Final = (*TOKEN_METERS, Meter.WEB_SEARCH, Meter.SEARCH_UNIT)
+"""What a provider counts; the request itself, and what it asks for, are counted here."""
+ASKED_METERS: Final = (Meter.IMAGE, Meter.CHARACTER)
+"""What a request asks for, counted before a provider hears of it."""
 
 ServiceTier = NewType("ServiceTier", str)
 """How fast or how cheaply a provider serves a request, in its own word: `flex`, `priority`, `batch`, ..."""

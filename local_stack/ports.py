@@ -120,6 +120,15 @@ def choose(
     return chosen
 
 
+def displaced(chosen: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Ports that others have where they were looked for first: by name, that one and the one that was chosen.
+
+    One that was asked for by number is where it was asked for.
+    """
+    expected = {name: kept.get(name, port) for name, port in DEFAULTS.items() if port is not None}
+    return {name: (port, chosen[name]) for name, port in expected.items() if chosen[name] != port}
+
+
 def take_fixed(ports: Mapping[str, int], *, take: Callable[[int], bool]) -> None:
     """Take ports that were asked for by number.
 

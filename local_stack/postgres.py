@@ -29,7 +29,7 @@ _SETTINGS = {
     "unix_socket_directories": "",
     # One of each service of ours has 45 connections at the most, and there may be four of each.
     "max_connections": "200",
-    "shared_buffers": "64MB",
+    "shared_buffers": "256MB",
     # Not minimal: it does not log a sequence that is used in the transaction that makes it, as migrations do, and after a
     # crash the sequence gives a number twice.
     "wal_level": "replica",

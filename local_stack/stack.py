@@ -14,7 +14,7 @@ from local_stack import predecessors, tollgate_services
 from local_stack.data_directory import DataDirectory
 from local_stack.endpoints import Endpoints, endpoints
 from local_stack.groundwork import Groundwork
-from local_stack.ports import PortClaims, choose, free_port, take_fixed
+from local_stack.ports import PortClaims, choose, displaced, free_port, take_fixed
 from local_stack.secret_files import write_private
 from local_stack.service import Service
 from local_stack.settings import PROVIDER_KEYS, Environment
@@ -47,6 +47,9 @@ class Progress(Protocol):
     def ready(self, endpoints: Endpoints, providers: list[Provider]) -> None:
         """The stack serves. Once."""
 
+    def displaced(self, name: str, taken: int, port: int) -> None:
+        """Something of the stack has another port than the one that people expect: that one is taken."""
+
     def stopping(self) -> None:
         """A signal has asked for the end. Once, and not when a start that failed is undone."""
 
@@ -78,7 +81,10 @@ async def up(directory: DataDirectory, port: int | None, replicas: int, progress
         directory.endpoints.unlink(missing_ok=True)
         await predecessors.outlive(read_state(directory.state))
         directory.state.unlink(missing_ok=True)
-        ports = choose(_kept_ports(directory), fixed, replicas=replicas, take=claims.take, any_port=free_port)
+        kept = {**_kept_ports(directory), **fixed}
+        ports = choose(kept, fixed, replicas=replicas, take=claims.take, any_port=free_port)
+        for name, (taken, got) in displaced(ports, kept).items():
+            progress.displaced(name, taken, got)
         write_private(directory.ports, json.dumps(ports, indent=2))
         environment = Environment.load(tollgate_services.Secret)
         stores = tollgate_services.servers(directory, ports, environment)

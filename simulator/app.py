@@ -1,7 +1,9 @@
 """The wiring: which path speaks which dialect, and the life of the process. Start reading here."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Final
 
 from aiohttp import web
 
@@ -9,16 +11,31 @@ from gateway_core.clock import Now, utc_now
 from gateway_core.connections import Bounds
 from gateway_core.health import serving
 from gateway_core.logs import Logger
+from simulator import plain
 from simulator.anthropic_messages import AnthropicMessages
 from simulator.exchange import BODY_BYTES_MAX, Exchange
 from simulator.gemini_generate import Framing, GeminiGenerate
 from simulator.openai_chat import OpenAiChat
+from simulator.openai_completions import OpenAiCompletions
+from simulator.openai_responses import OpenAiResponses
+from simulator.plain import PlainEndpoint
 from simulator.recorder import Recorder
 from simulator.settings import SimulatorSettings
 from simulator.stripe_stand_in import stand_in
 
 EXCHANGE = web.AppKey("exchange", Exchange)
 RECORDER = web.AppKey("recorder", Recorder)
+
+PLAIN: Final[Mapping[str, PlainEndpoint]] = {
+    "/v1/embeddings": PlainEndpoint(OpenAiChat(), plain.embeddings),
+    "/v1beta/openai/embeddings": PlainEndpoint(OpenAiChat(), plain.embeddings),
+    "/v1/moderations": PlainEndpoint(OpenAiChat(), plain.moderation),
+    "/v1/rerank": PlainEndpoint(OpenAiChat(), plain.rerank),
+    "/v1/images/generations": PlainEndpoint(OpenAiChat(), plain.images),
+    "/v1beta/openai/images/generations": PlainEndpoint(OpenAiChat(), plain.images),
+    "/v1/audio/speech": PlainEndpoint(OpenAiChat(), plain.speech),
+    "/v1/messages/count_tokens": PlainEndpoint(AnthropicMessages(), plain.token_count),
+}
 
 _DRAIN_S = 0.1
 _BOUNDS = Bounds(connections_max=20_000, idle_s=3630.0)
@@ -38,6 +55,10 @@ def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> w
     app.router.add_post("/v1/chat/completions", post_chat)
     app.router.add_post("/v1beta/openai/chat/completions", post_chat)
     app.router.add_post("/v1/messages", post_message)
+    app.router.add_post("/v1/responses", post_response)
+    app.router.add_post("/v1/completions", post_completion)
+    for path in PLAIN:
+        app.router.add_post(path, post_plain)
     app.router.add_post("/v1beta/models/{model}:generateContent", post_generate)
     app.router.add_post("/v1beta/models/{model}:streamGenerateContent", post_stream_generate)
     app.router.add_get("/v1/models", get_models)
@@ -75,6 +96,21 @@ async def post_chat(request: web.Request) -> web.StreamResponse:
 async def post_message(request: web.Request) -> web.StreamResponse:
     """Anthropic's message."""
     return await request.app[EXCHANGE].answer(request, AnthropicMessages())
+
+
+async def post_response(request: web.Request) -> web.StreamResponse:
+    """OpenAI's response."""
+    return await request.app[EXCHANGE].answer(request, OpenAiResponses())
+
+
+async def post_completion(request: web.Request) -> web.StreamResponse:
+    """OpenAI's completion."""
+    return await request.app[EXCHANGE].answer(request, OpenAiCompletions())
+
+
+async def post_plain(request: web.Request) -> web.StreamResponse:
+    """Whatever is no conversation."""
+    return await request.app[EXCHANGE].answer_plainly(request, PLAIN[request.path])
 
 
 async def post_generate(request: web.Request) -> web.StreamResponse:

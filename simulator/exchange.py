@@ -14,8 +14,9 @@ from simulator.chat import Answer, ChatRequest, JsonObject, Stamp, without_direc
 from simulator.compose import compose
 from simulator.dialect import Dialect
 from simulator.frames import compact
-from simulator.knobs import HEADER, Fault, InvalidKnobsError, Knobs, turn
+from simulator.knobs import HEADER, Fault, InvalidKnobsError, Knobs, take_directives, turn
 from simulator.openai_chat import OpenAiChat
+from simulator.plain import PlainEndpoint
 from simulator.recorder import Recorder
 from simulator.refusal import RefusalError
 from simulator.words import fingerprint
@@ -65,6 +66,40 @@ class Exchange:
             return await _send_stream(request, dialect, answer, headers, knobs, fault)
         return await _send_body(request, dialect.unary(answer), headers, fault)
 
+    async def answer_plainly(self, request: web.Request, endpoint: PlainEndpoint) -> web.StreamResponse:
+        """The same where the answer is no conversation; of the knobs, those for faults and latency have a meaning."""
+        stamp, dialect = Stamp(fingerprint((request.path,)), self.now()), endpoint.dialect
+        try:
+            body = await _read(request)
+            if self.recorder is not None:
+                self.recorder.record(request, body)
+            stamp = Stamp(fingerprint((request.path, body)), self.now())
+            dialect.check_headers(request.headers, request.query)
+            plain = endpoint.answer(body, stamp)
+            knobs = self._turned(request, take_directives(plain.text)[1])
+        except RefusalError as refusal:
+            return _refuse(dialect, refusal, stamp, latency_ms=0)
+        fault = knobs.fault(stamp.digest)
+        if knobs.latency_ms:
+            await asyncio.sleep(knobs.latency_ms / 1000)
+        if fault is Fault.RESET:
+            return _reset(request)
+        if fault is not None and fault.status is not None:
+            return _refuse(dialect, RefusalError(fault.status), stamp, latency_ms=knobs.latency_ms)
+        headers = dialect.headers(stamp, status=200, latency_ms=knobs.latency_ms)
+        if not isinstance(plain.body, bytes):
+            usage: JsonObject = {"usage": plain.usage} if plain.usage and fault is not Fault.NO_USAGE else {}
+            return await _send_body(request, plain.body | usage, headers, fault)
+        response = web.StreamResponse(headers=headers | {"content-type": plain.content_type})
+        await response.prepare(request)
+        frames = plain.frames or (plain.body,)
+        # A stream without its end has no usage either.
+        for frame in frames[:-1] if fault in {Fault.CUT, Fault.NO_USAGE} and plain.frames else frames:
+            await response.write(frame)
+        if fault is Fault.CUT:
+            _hang_up(request)
+        return response
+
     def list_models(self, request: web.Request) -> web.Response:
         """OpenAI's list of models; no knob reaches it."""
         dialect = OpenAiChat()
@@ -81,9 +116,12 @@ class Exchange:
 
     def _read_chat(self, request: web.Request, chat: ChatRequest) -> tuple[ChatRequest, Knobs]:
         chat, directives = without_directives(chat)
+        return chat, self._turned(request, directives)
+
+    def _turned(self, request: web.Request, directives: str) -> Knobs:
         try:
             knobs = turn(self.knobs, ",".join(request.headers.getall(HEADER, ())))
-            return chat, turn(knobs, directives)
+            return turn(knobs, directives)
         except InvalidKnobsError as error:
             raise RefusalError(400, f"Invalid knobs: {error}") from error
 

@@ -95,7 +95,9 @@ class _ResponseFormat(Body):
     json_schema: _JsonSchema | None = None
 
 
-class _StreamOptions(Body):
+class StreamOptions(Body):
+    """What a stream tells besides."""
+
     include_usage: bool = False
 
 
@@ -116,7 +118,7 @@ class _Request(Body):
     max_completion_tokens: OutputTokensMax | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     tools: list[_Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
     response_format: _ResponseFormat | None = None
@@ -162,7 +164,7 @@ class OpenAiChat:
             "choices": [_choice(reply, index, answer.stamp) for index, reply in enumerate(answer.replies)],
         }
         if answer.report_usage:
-            body["usage"] = _usage(answer.usage)
+            body["usage"] = usage_of(answer.usage)
         return body | {"service_tier": "default", "system_fingerprint": _SYSTEM_FINGERPRINT}
 
     def stream(self, answer: Answer) -> list[bytes]:
@@ -191,7 +193,7 @@ class OpenAiChat:
             ]
         frames += [chunk(index, {}, _FINISH_REASON[reply.ending]) for index, reply in replies]
         if with_usage:
-            frames.append(sse(envelope | {"choices": [], "usage": _usage(answer.usage)}))
+            frames.append(sse(envelope | {"choices": [], "usage": usage_of(answer.usage)}))
         return [*frames, _DONE]
 
     def error(self, refusal: RefusalError, _stamp: Stamp) -> JsonObject:
@@ -282,7 +284,8 @@ def _piece_delta(reply: Reply) -> JsonObject:
     return {"tool_calls": [{"index": 0, "function": {"arguments": SLOT}}]}
 
 
-def _usage(usage: Usage) -> JsonObject:
+def usage_of(usage: Usage) -> JsonObject:
+    """The usage as chat and completions write it."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,

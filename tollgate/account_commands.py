@@ -82,7 +82,7 @@ def logout(server: Server = None, data_dir: DataDir = None) -> None:
         pass  # it was over before
     except CommandError as error:
         typer.echo(f"The server was not told: {error}", err=True)
-    client.sessions.update(lambda state: state.with_session(client.server, None).with_org(client.server, None))
+    client.sessions.update(lambda state: state.with_session(client.server, None))
     typer.echo(f"Logged out of {client.server}.", err=True)
 
 

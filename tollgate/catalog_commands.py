@@ -13,12 +13,14 @@ from tollgate.account_commands import DataDir, Server
 from tollgate.errors import CommandError, ExitCode, NotComparedError
 
 NOUN: Final = "catalog"
-OPERATIONS: Final = frozenset({"get_catalog", "diff_catalog", "apply_catalog", "check_catalog", "preview_import"})
+OPERATIONS: Final = frozenset(
+    {"get_catalog", "diff_catalog", "apply_catalog", "check_catalog", "preview_import", "preview_starter"}
+)
 """What they call: all that there is under this noun."""
 
 app = typer.Typer(
     name=NOUN,
-    help="export, diff, apply, check, import",
+    help="export, diff, apply, check, import, starter",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -193,6 +195,31 @@ def import_list(
         force=force,
         as_json=as_json,
     )
+
+
+@app.command("starter")
+def starter(
+    providers: Annotated[
+        list[str] | None,
+        typer.Option("--provider", metavar="NAME", help="May be repeated. [default: all]", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="[default: standard output]", show_default=False),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    server: Server = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Current models and their list prices as a file to look at, edit and apply; changes nothing.
+
+    Only what the catalogue does not have yet. With --json the source and date of each price are beside it.
+    """
+    from tollgate.catalog import operations
+    from tollgate.client import Client
+
+    operations.starter(Client.find(server, data_dir), providers=providers or [], out=out, force=force, as_json=as_json)
 
 
 def _named_url(text: str) -> tuple[str, str]:

@@ -180,7 +180,7 @@ class Client:
         Raises:
             UsageError: there are none, or several.
         """
-        remembered = self.sessions.read().orgs.get(self.server)
+        remembered = self.sessions.read().org(self.server)
         if remembered is not None:
             return remembered
         found = self.get("/orgs", limit=str(_ORGS_SHOWN))["data"]

@@ -61,10 +61,10 @@ def print_table(names: Sequence[str], things: Sequence[Mapping[str, Any]]) -> No
     """A table with these columns."""
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(Text(name.removesuffix("_nano_usd").replace("_", " ")))
+        table.add_column(Text(_heading(name, things)))
     for thing in things:
         table.add_row(*(Text(readable(name, thing.get(name), short=True)) for name in names))
-    _console().print(table)
+    _print(table)
 
 
 def print_one(thing: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ def print_one(thing: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in _flat(thing):
         table.add_row(Text(name, "bold"), Text(readable(name.rpartition(".")[2], value, short=False)))
-    _console().print(table)
+    _print(table)
 
 
 def print_json(document: bytes) -> None:
@@ -139,7 +139,7 @@ def readable(name: str, value: Any, *, short: bool) -> str:
             return f"${format_usd(NanoUsd(value))}"
         case str() if name.endswith("_usd"):
             return f"${value}"
-        case str() if name.endswith(("_at", "_until", "_from")) or name == "at":
+        case str() if _is_moment(name):
             return _moment(value, short=short)
         case str() | int() | float():
             return printable(str(value))
@@ -176,10 +176,30 @@ def _price(price: Mapping[str, Any]) -> str:
     return f"{said} ({_line(price['condition'])})" if price["condition"] else said
 
 
-def _moment(text: str, *, short: bool) -> str:
+def _heading(name: str, things: Iterable[Mapping[str, Any]]) -> str:
+    """The name of a column; of times, with the zones that they are shown in, which in summer and winter may be two."""
+    words = name.removesuffix("_nano_usd").replace("_", " ")
+    if not _is_moment(name):
+        return words
+    moments = (_local(thing[name]) for thing in things if isinstance(thing.get(name), str))
+    zones = sorted({f"{moment:%Z}" for moment in moments if moment is not None})
+    return f"{words} ({'/'.join(zones)})" if zones else words
+
+
+def _is_moment(name: str) -> bool:
+    return name.endswith(("_at", "_until", "_from")) or name == "at"
+
+
+def _local(text: str) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(text).astimezone()
+        return datetime.fromisoformat(text).astimezone()
     except ValueError:
+        return None
+
+
+def _moment(text: str, *, short: bool) -> str:
+    moment = _local(text)
+    if moment is None:
         return printable(text)
     return f"{moment:%Y-%m-%d %H:%M}" if short else f"{moment:%Y-%m-%d %H:%M:%S %Z}"
 
@@ -192,6 +212,13 @@ def _flat(thing: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
             yield prefix + name, value
 
 
-def _console() -> Console:
-    # A pipe has no width: what reads it wants a thing a line.
-    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
+def _print(table: Table) -> None:
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    # A pipe has no width: what reads it wants a thing a line, and no blanks behind it.
+    console = Console(width=_WIDE)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())

@@ -50,6 +50,10 @@ class Lines:
         """What a user needs to know."""
         typer.echo(welcome(endpoints, providers, self._invocation))
 
+    def displaced(self, name: str, taken: int, port: int) -> None:
+        """One line: whoever expects it at the usual port meets somebody else there."""
+        typer.echo(f"Port {taken} is taken: {name} is at port {port}.")
+
     def stopping(self) -> None:
         """From here on a second Ctrl-C hurries."""
         self._stop("Stopping; Ctrl-C again hurries.")

@@ -49,7 +49,7 @@ class State:
     Attributes:
         server: where the last log-in was.
         sessions: by server.
-        orgs: the organisation that is meant when none is named, by server.
+        orgs: the organisation that is meant when none is named, by server and whose session there is.
     """
 
     server: str | None = None
@@ -57,23 +57,25 @@ class State:
     orgs: Mapping[str, str] = field(default_factory=dict)
 
     def with_session(self, server: str, session: Session | None) -> "State":
-        """Another session on a server, or none. Whoever else logs in there has other organisations."""
-        before = self.sessions.get(server)
+        """Another session on a server, or none. Whoever else logs in there has other organisations; one's own are there again later."""
         others = {each: kept for each, kept in self.sessions.items() if each != server}
-        if session is None:
-            return replace(self, sessions=others)
-        same = before is not None and before.email == session.email
-        state = self if same else self.with_org(server, None)
-        return replace(state, sessions={**others, server: session})
+        return replace(self, sessions=others if session is None else {**others, server: session})
 
     def at(self, server: str) -> "State":
         """With that server as the last."""
         return replace(self, server=server)
 
-    def with_org(self, server: str, org_id: str | None) -> "State":
-        """Another organisation that is meant on a server, or none."""
-        others = {each: kept for each, kept in self.orgs.items() if each != server}
-        return replace(self, orgs=others if org_id is None else {**others, server: org_id})
+    def with_org(self, server: str, org_id: str) -> "State":
+        """Another organisation that is meant on a server, by whoever is logged in there now, or by who is not."""
+        return replace(self, orgs={**self.orgs, self._place(server): org_id})
+
+    def org(self, server: str) -> str | None:
+        """The organisation that is meant on a server, by whoever is logged in there now, or by who is not."""
+        return self.orgs.get(self._place(server))
+
+    def _place(self, server: str) -> str:
+        session = self.sessions.get(server)
+        return server if session is None else f"{server} {session.email}"
 
 
 Renew = Callable[[Session], Session]

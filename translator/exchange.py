@@ -12,6 +12,7 @@ from typing import Final
 from gateway_core.contract import Header
 from gateway_core.endpoints import Dialect
 from gateway_core.errors import TRANSLATOR_ERROR
+from translator.chat.peculiarities import NONE, Peculiarities
 from translator.faults import UnreadableAnswerError
 from translator.reply import Failure
 from translator.translation import (
@@ -36,7 +37,7 @@ class Outcome(Enum):
     TRANSLATED = auto()
     UNTRANSLATABLE = auto()
     REFUSED = auto()
-    """The provider did not serve it, and its error was put into the client's dialect."""
+    """The provider did not serve it, and its error was put into the client's dialect; or Envoy has said in it that nobody did."""
     UNREADABLE = auto()
 
 
@@ -123,8 +124,10 @@ class Exchange:
         self._new_call_id = new_call_id
         self._pair: Pair | None = None
         self._path = ""
+        self._peculiarities = NONE
         self._request: Request | None = None
         self._status = 0
+        self._is_ours = False
         self._stream: StreamedAnswer | None = None
         self.outcome = Outcome.TRANSLATED
 
@@ -137,6 +140,9 @@ class Exchange:
         """The headers of the request."""
         self._pair = Pair.parse(headers.get(Header.TRANSLATE, ""))
         self._path = headers.get(":path", "")
+        self._peculiarities = Peculiarities(
+            headers.get(Header.OUTPUT_BOUND, NONE.output_bound), Header.REFUSES_STREAM_OPTIONS in headers
+        )
         return GoOn()
 
     def request_body(self, body: bytes) -> Step:
@@ -151,6 +157,7 @@ class Exchange:
                 self._pair.provider,
                 now_s=self._now_s,
                 new_call_id=self._new_call_id,
+                peculiarities=self._peculiarities,
             )
         except UntranslatableError as error:
             self.outcome = Outcome.UNTRANSLATABLE
@@ -160,6 +167,10 @@ class Exchange:
     def response_headers(self, headers: Mapping[str, str]) -> Step:
         """The headers of the answer."""
         request = self._asked()
+        self._is_ours = Header.OWN_REPLY in headers
+        if self._is_ours:
+            self.outcome = Outcome.REFUSED
+            return GoOn()
         self._status = int(headers.get(":status", "0"))
         is_stream = headers.get("content-type", "").lower().startswith("text/event-stream")
         if self._status in _OK and is_stream:
@@ -169,6 +180,8 @@ class Exchange:
     def response_body(self, piece: bytes, *, is_last: bool) -> Step:
         """The whole body of the answer, or a piece of a stream."""
         answer = self._asked().answer
+        if self._is_ours:
+            return GoOn()
         if self._stream is not None:
             written = self._stream.feed(piece)
             return GiveBack(written + self._stream.end() if is_last else written)

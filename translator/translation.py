@@ -13,6 +13,7 @@ from translator.chat import reply_reader as chat_replies
 from translator.chat import reply_writer as chat_answers
 from translator.chat import request_reader as chat_requests
 from translator.chat import request_writer as chat_asks
+from translator.chat.peculiarities import NONE, Peculiarities
 from translator.conversation import Conversation
 from translator.failures import broken_stream, read_failure
 from translator.faults import Feature, InexpressibleError, UnreadableAnswerError, UnsupportedFieldError
@@ -148,7 +149,14 @@ class Request:
 
 
 def translate_request(
-    body: bytes, path: str, client: Dialect, provider: Dialect, *, now_s: int, new_call_id: NewCallId
+    body: bytes,
+    path: str,
+    client: Dialect,
+    provider: Dialect,
+    *,
+    now_s: int,
+    new_call_id: NewCallId,
+    peculiarities: Peculiarities = NONE,
 ) -> Request:
     """Put a request into the provider's dialect.
 
@@ -159,6 +167,7 @@ def translate_request(
         provider: the dialect it is put into.
         now_s: seconds since 1970.
         new_call_id: names calls that the provider leaves without a name.
+        peculiarities: those of a provider of chat.
 
     Raises:
         UntranslatableError: that cannot be done.
@@ -168,7 +177,7 @@ def translate_request(
     try:
         document = parse_object(body)
         conversation = ours.read_request(document)
-        translated = compact(theirs.write_request(conversation, lost)).encode()
+        translated = compact(peculiarities.adapted(theirs.write_request(conversation, lost))).encode()
     except ShapeError as error:
         raise _untranslatable(ours, error.field, f"This request cannot be read: {error}.") from error
     except UnsupportedFieldError as error:

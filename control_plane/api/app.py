@@ -22,11 +22,13 @@ from control_plane.api import (
     payment_settings,
     play_money,
     prices,
+    provider_kinds,
     providers,
     quarantine,
     reconciliation,
     routes,
     sign_in_page,
+    starter,
     statements,
     tokens,
     topups,
@@ -37,7 +39,7 @@ from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import continue_if_asked, handler_of
 from control_plane.api.docs_page import page
 from control_plane.api.errors import error_middleware
-from control_plane.api.model_list import list_models
+from control_plane.api.model_list import list_models, show_model
 from control_plane.api.openapi import document
 from control_plane.api.operation import BODY_BYTES_MAX, OPERATIONS, PREFIX
 from control_plane.api.static_page import StaticPage
@@ -64,11 +66,13 @@ OPERATION_MODULES = (
     webhooks,
     tokens,
     providers,
+    provider_kinds,
     models,
     prices,
     routes,
     catalog,
     imports,
+    starter,
     operations,
 )
 
@@ -80,6 +84,8 @@ def make_app(services: Services, *, registry: CollectorRegistry) -> web.Applicat
     )
     app[SERVICES] = services
     app.router.add_get("/v1/models", list_models)
+    # A name may have slashes in it.
+    app.router.add_get("/v1/models/{model:.+}", show_model)
     for operation in OPERATIONS:
         app.router.add_route(
             operation.method, PREFIX + operation.path, handler_of(operation), expect_handler=continue_if_asked

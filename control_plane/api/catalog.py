@@ -217,7 +217,8 @@ async def _plan(
         document,
         priced=await read_priced(db),
         orgs=await known_orgs(db, {org_id for route in document.routes.values() for org_id in route.orgs_allowed}),
-        with_credential=() if may_lack_credentials else sealed.keys(),
+        with_credential=sealed.keys(),
+        may_lack_credentials=may_lack_credentials,
         prune=prune,
     )
     catalog_change.pass_if_valid([*call.faults, *found])

@@ -25,7 +25,7 @@ _JSON: Final = "application/json"
 
 _GATEWAY: Final = (
     "<h2 id=gateway>The gateway</h2><p>Where a key is used: <code>$TOLLGATE_GATEWAY</code>, another port than this. It speaks OpenAI's "
-    "<code>POST /v1/chat/completions</code> and <code>GET /v1/models</code> and Anthropic's <code>POST /v1/messages</code>, streamed or not; "
+    "<code>POST /v1/chat/completions</code> and <code>GET /v1/models</code> and Anthropic's <code>POST /v1/messages</code>, streamed or not, and others; "
     "the key goes into <code>Authorization: Bearer</code> or <code>x-api-key</code>, as the SDKs send it.</p>"
     "<pre><code>curl $TOLLGATE_GATEWAY/v1/chat/completions -H &quot;Authorization: Bearer $KEY&quot; -H &#x27;Content-Type: application/json&#x27; "
     "-d &#x27;{&quot;model&quot;: &quot;gpt-4o-mini&quot;, &quot;messages&quot;: [{&quot;role&quot;: &quot;user&quot;, &quot;content&quot;: "

@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 from control_plane.api.operation import PREFIX
 from control_plane.api.problems import INTERNAL as INTERNAL_PROBLEM
 from control_plane.api.problems import problem_of, render_problem
-from control_plane.errors import NoTestModeError, UnauthenticatedError
+from control_plane.errors import NoTestModeError, UnauthenticatedError, UnknownModelError
 from gateway_core.contract import Header
 from gateway_core.errors import (
     DATABASE_UNAVAILABLE,
@@ -18,6 +18,7 @@ from gateway_core.errors import (
     NOT_FOUND,
     TEST_MODE_UNAVAILABLE,
     ApiError,
+    model_not_found,
 )
 from gateway_core.ids import RandomBytes, RequestId, new_id
 from gateway_core.logs import Logger
@@ -60,6 +61,8 @@ def error_middleware(log: Logger, random_bytes: RandomBytes) -> Middleware:
 async def _openai(request: web.Request, handler: Handler, log: Logger) -> web.StreamResponse:
     try:
         return await handler(request)
+    except UnknownModelError as error:
+        return render_error(model_not_found(error.model))
     except Exception as error:  # the outermost edge: every exception becomes an answer
         for kind, answer in ERROR_BY_TYPE.items():
             if isinstance(error, kind):

@@ -41,8 +41,8 @@ class Import(Body):
     provider_base_urls: dict[ListName, BaseUrl] = Field(
         default={},
         max_length=1000,
-        description="Where a provider is, by the list's name. Without it, OpenAI, Anthropic, Gemini, OpenRouter and the "
-        "providers that are there already are known.",
+        description="Where a provider is, by the list's name. Without it, vendors that are in one place for "
+        "everybody and the providers that are there already are known.",
     )
 
 

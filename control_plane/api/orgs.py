@@ -3,6 +3,7 @@
 from typing import Final
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from control_plane.accounts import postgres_audit, postgres_orgs
 from control_plane.accounts.actor import ActorKind
@@ -29,14 +30,15 @@ class OrganizationName(Body):
 
 
 class OrganizationChange(Body):
-    """What can be changed about an organisation. `disabled` is for operators."""
+    """What can be changed about an organisation; what is left out stays. `disabled` is for operators."""
 
-    name: Name | None = None
-    time_zone: TimeZone | None = Field(
+    # None only stands for what was left out: there is no organisation without any of these.
+    name: Name | SkipJsonSchema[None] = None
+    time_zone: TimeZone | SkipJsonSchema[None] = Field(
         default=None,
         description="By whose clock its days and months begin: those of budgets at once, those of invoices from the next one on.",
     )
-    disabled: bool | None = None
+    disabled: bool | SkipJsonSchema[None] = None
 
 
 class NewProject(Body):
@@ -50,10 +52,10 @@ class NewProject(Body):
 class ProjectChange(Body):
     """What can be changed about a project; what is left out stays, null removes a budget. An archived one takes no new keys."""
 
-    name: Name | None = None
+    name: Name | SkipJsonSchema[None] = None
     budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
     budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
-    archived: bool | None = None
+    archived: bool | SkipJsonSchema[None] = None
 
 
 @operation("GET", "/orgs", tag=TAG, access=Open.KNOWN)

@@ -29,6 +29,7 @@ from control_plane.catalog.specs import (
 )
 from control_plane.errors import pointer
 from control_plane.fault_words import in_our_words
+from gateway_core.endpoints import Endpoint
 
 
 class ImportFormat(StrEnum):
@@ -170,6 +171,7 @@ class _Draft:
             max_output_tokens=min(
                 listing.max_output_tokens, others.max_output_tokens if others else listing.max_output_tokens
             ),
+            endpoints=list(known.endpoints if known else _shared(listing.endpoints, others)),
             capabilities=[each for each in listing.capabilities if others is None or each in others.capabilities],
             deprecated_at=listing.deprecated_at or (others and others.deprecated_at) or (known and known.deprecated_at),
             aliases=known.aliases if known else [],
@@ -196,6 +198,13 @@ class _Draft:
             for model, members in sorted(providers.items())
             if model not in taken
         }
+
+
+def _shared(endpoints: Sequence[Endpoint], others: ModelSpec | None) -> Sequence[Endpoint]:
+    """Those that all have who offer a model, or those of the first where they have none in common."""
+    if others is None:
+        return endpoints
+    return [each for each in endpoints if each in others.endpoints] or others.endpoints
 
 
 def _newer(told: MeterPrice, kept: MeterPrice | None) -> MeterPrice:

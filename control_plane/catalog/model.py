@@ -9,49 +9,21 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway_core.endpoints import Endpoint
+from control_plane.catalog.aws_keys import AwsKey
+from control_plane.catalog.kinds import TEMPLATES, KindTemplate
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
-from gateway_core.providers import PATHS_BY_KIND, TRANSLATIONS_BY_KIND, ProviderKind, Translation, endpoints_of
-
-
-@dataclass(frozen=True, slots=True)
-class KindTemplate:
-    """What all providers of a kind have in common.
-
-    Attributes:
-        credential_header: the header that carries the credential.
-        credential_prefix: what stands before the credential in it.
-        default_headers: sent when the client did not send its own.
-        base_url: where the vendor whose API it is serves it.
-    """
-
-    base_url: str
-    credential_header: str
-    credential_prefix: str = ""
-    default_headers: Mapping[str, str] = field(default_factory=dict)
-
+from gateway_core.providers import PATHS_BY_KIND, TRANSLATIONS_BY_KIND, ProviderKind, Translation, served
 
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+")
-
-TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
-    ProviderKind.OPENAI: KindTemplate(
-        base_url="https://api.openai.com/v1", credential_header="authorization", credential_prefix="Bearer "
-    ),
-    ProviderKind.ANTHROPIC: KindTemplate(
-        base_url="https://api.anthropic.com/v1",
-        credential_header="x-api-key",
-        default_headers={"anthropic-version": "2023-06-01"},
-    ),
-    ProviderKind.GEMINI: KindTemplate(
-        base_url="https://generativelanguage.googleapis.com/v1beta",
-        credential_header="authorization",
-        credential_prefix="Bearer ",
-    ),
-}
 
 
 class InvalidBaseUrlError(ValueError):
     """A base URL without a host, with a port there is not, or of another scheme than http and https."""
+
+
+class MissingCredentialError(ValueError):
+    """A provider without what its kind cannot be asked without."""
 
 
 def check_base_url(url: str) -> None:
@@ -79,6 +51,7 @@ class Provider:
     """One provider and the credential we use with it.
 
     Attributes:
+        region: of a provider whose requests are signed.
         headers: sent with every request, whatever the client sent under these names.
         connect_timeout_ms: None for Envoy's default here, 5 s.
         connections_max, requests_max: how many it may have at once from each Envoy; None for no bound of its own.
@@ -88,6 +61,7 @@ class Provider:
     kind: ProviderKind
     base_url: str
     credential: SecretStr | None
+    region: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     connect_timeout_ms: int | None = None
     connections_max: int | None = None
@@ -97,6 +71,28 @@ class Provider:
     def template(self) -> KindTemplate:
         """What its kind has in common."""
         return TEMPLATES[self.kind]
+
+    @property
+    def aws_key(self) -> AwsKey | None:
+        """What its requests are signed with, if they are.
+
+        Raises:
+            InvalidAwsKeyError: its credential is none of its kind.
+        """
+        if self.credential is None or self.template.signing_service is None:
+            return None
+        return AwsKey.find(self.credential)
+
+    def check_credential(self) -> None:
+        """Refuse what its kind cannot be asked with.
+
+        Raises:
+            InvalidAwsKeyError, MissingCredentialError: it has none of its kind.
+        """
+        if self.credential is None and self.template.requires_credential:
+            raise MissingCredentialError("a provider of this kind needs a credential")
+        if self.aws_key is not None and self.region is None:
+            raise MissingCredentialError("a provider of this kind needs a region")
 
     @property
     def tls(self) -> bool:
@@ -168,6 +164,7 @@ class Model:
         created: seconds since 1970, as OpenAI lists it.
         aliases: other names that mean the same.
         orgs_allowed: organisations that may see it; none means all.
+        endpoints: on which it is sold.
     """
 
     name: ModelName
@@ -176,6 +173,7 @@ class Model:
     aliases: tuple[ModelName, ...] = ()
     policy: Policy = Policy()
     orgs_allowed: tuple[OrgId, ...] = ()
+    endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
 
     def is_visible_to(self, org_id: OrgId) -> bool:
         """Whether an organisation may know of it."""
@@ -210,11 +208,9 @@ class Catalog:
         by_model = sorted(self.deployments, key=lambda d: (d.model, d.priority, d.provider))
         for name, deployments in groupby(by_model, key=lambda d: d.model):
             model, members = self.models[name], tuple(deployments)
-            for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES):
+            for endpoint in model.endpoints:
                 able = [
-                    d
-                    for d in members
-                    if endpoint in endpoints_of(self.providers[d.provider].kind, translated=translated)
+                    d for d in members if served(self.providers[d.provider].kind, (endpoint,), translated=translated)
                 ]
                 groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
                 if groups:

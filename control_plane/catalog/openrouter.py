@@ -9,6 +9,7 @@ Source: OpenRouter's API reference, `Model` and `Pricing`.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.price_list import (
     Entry,
     Json,
@@ -26,7 +27,6 @@ from gateway_core.providers import ProviderKind
 from gateway_core.usage import Meter
 
 PROVIDER: Final = "openrouter"
-BASE_URL: Final = "https://openrouter.ai/api/v1"
 
 _REQUIRED: Final[Mapping[str, Meter]] = {"prompt": Meter.INPUT, "completion": Meter.OUTPUT}
 _METER_BY_FIELD: Final[Mapping[str, Meter]] = {
@@ -69,13 +69,13 @@ def _read(entry: Entry) -> Listing:
     fields, notes = entry.fields, list[Skipped]()
     architecture = _object(fields, "architecture")
     if "text" not in (_texts(architecture, "output_modalities") or ["text"]):
-        raise SkipError((*entry.steps, "architecture", "output_modalities"), "only models for chat are taken over")
+        raise SkipError((*entry.steps, "architecture", "output_modalities"), "writes no text")
     context_tokens = count(fields, "context_length")
     if context_tokens is None:
         raise SkipError(entry.steps, "does not say how many tokens it reads")
     return Listing(
-        kind=ProviderKind.OPENAI,
-        base_url=BASE_URL,
+        kind=ProviderKind.OPENROUTER,
+        base_url=TEMPLATES[ProviderKind.OPENROUTER].fixed_base_url,
         owned_by=entry.model.partition("/")[0],
         context_tokens=context_tokens,
         max_output_tokens=count(_object(fields, "top_provider"), "max_completion_tokens") or context_tokens,

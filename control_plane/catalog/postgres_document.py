@@ -72,10 +72,15 @@ def _document(
     )
 
 
-async def read_priced(db: Database) -> set[tuple[str, str]]:
-    """The deployments that have a price, or would have one if they were there."""
-    rows = await db.fetch("SELECT DISTINCT model, provider FROM catalog.prices")
-    return {(row["model"], row["provider"]) for row in rows}
+async def read_priced(db: Database) -> dict[tuple[str, str], frozenset[str]]:
+    """The deployments that have a price, or would have one if they were there, and the meters of the newest one."""
+    rows = await db.fetch(
+        """
+        SELECT DISTINCT ON (model, provider) model, provider, array_agg(DISTINCT meter) AS meters
+        FROM catalog.prices GROUP BY model, provider, revision ORDER BY model, provider, revision DESC
+        """
+    )
+    return {(row["model"], row["provider"]): frozenset(row["meters"]) for row in rows}
 
 
 async def write_changes(

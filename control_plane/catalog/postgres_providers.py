@@ -10,7 +10,7 @@ from control_plane.catalog.resources import Provider
 from control_plane.catalog.specs import ProviderSpec
 from control_plane.database import Database, written
 
-_COLUMNS: Final = """name, kind, base_url, credential IS NOT NULL AS has_credential, headers, connect_timeout_ms,
+_COLUMNS: Final = """name, kind, base_url, region, credential IS NOT NULL AS has_credential, headers, connect_timeout_ms,
     connections_max, requests_max, revision"""
 
 
@@ -44,6 +44,7 @@ async def put_providers(db: Database, specs: Mapping[str, ProviderSpec], *, seal
             "name": name,
             "kind": spec.kind,
             "base_url": spec.base_url,
+            "region": spec.region,
             "credential": "\\x" + sealed[name].hex() if name in sealed else None,
             "headers": spec.headers,
             "connect_timeout_ms": spec.connect_timeout_ms,
@@ -55,11 +56,12 @@ async def put_providers(db: Database, specs: Mapping[str, ProviderSpec], *, seal
     await db.execute(
         """
         INSERT INTO catalog.providers
-            (name, kind, base_url, credential, headers, connect_timeout_ms, connections_max, requests_max)
+            (name, kind, base_url, region, credential, headers, connect_timeout_ms, connections_max, requests_max)
         SELECT * FROM jsonb_to_recordset($1) AS r (
-            name text, kind text, base_url text, credential bytea, headers jsonb, connect_timeout_ms integer,
+            name text, kind text, base_url text, region text, credential bytea, headers jsonb, connect_timeout_ms integer,
             connections_max integer, requests_max integer)
-        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url, headers = excluded.headers,
+        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url, region = excluded.region,
+            headers = excluded.headers,
             credential = CASE WHEN excluded.name = ANY($2) THEN providers.credential ELSE excluded.credential END,
             connect_timeout_ms = excluded.connect_timeout_ms, connections_max = excluded.connections_max,
             requests_max = excluded.requests_max, managed_by = 'operator'

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
 
 import asyncpg
 
+from control_plane.catalog.aws_keys import InvalidAwsKeyError
 from control_plane.catalog.model import (
     Catalog,
     Deployment,
     InvalidBaseUrlError,
+    MissingCredentialError,
     Model,
     Policy,
     Provider,
@@ -16,6 +20,7 @@ from control_plane.catalog.model import (
 )
 from control_plane.database import Connection
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential
+from gateway_core.endpoints import SOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.logs import Logger
 from gateway_core.providers import ProviderKind
@@ -24,7 +29,9 @@ _SERVED = """
     SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms
     FROM catalog.served s JOIN catalog.routes r ON r.name = s.route
 """
-_MODELS = "SELECT name, owned_by, extract(epoch FROM created_at)::bigint AS created FROM catalog.models"
+_ENDPOINTS: Final = frozenset(SOLD)
+"""A name that a newer version has written is passed over: nothing here could serve it."""
+_MODELS = "SELECT name, owned_by, endpoints, extract(epoch FROM created_at)::bigint AS created FROM catalog.models"
 _ALIASES = "SELECT model, array_agg(alias ORDER BY alias) AS aliases FROM catalog.model_aliases GROUP BY model"
 
 
@@ -37,15 +44,16 @@ async def read_catalog(pool: asyncpg.Pool, seal: Seal, log: Logger) -> Catalog:
 async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalog:
     """The same inside a transaction, which sees what that has changed.
 
-    A provider whose credential does not open or whose URL is none is left out with its deployments; a deployment without a
-    published route or a price is not there: what cannot be reached or charged is not offered.
+    A provider whose credential does not open, is none of its kind or is missing where there has to be one, or whose URL is none, is
+    left out with its deployments; a deployment without a published route or a price is not there: what cannot be reached or charged
+    is not offered.
     """
     revision = await db.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
     usable = {}
     for row in await db.fetch("SELECT * FROM catalog.providers"):
         try:
             usable[ProviderName(row["name"])] = _provider(row, seal)
-        except (UnreadableSealError, InvalidBaseUrlError) as error:
+        except (UnreadableSealError, InvalidBaseUrlError, InvalidAwsKeyError, MissingCredentialError) as error:
             log.error("provider_left_out", provider=row["name"], error=str(error))  # noqa: TRY400 - a traceback adds nothing
     served = await db.fetch(_SERVED)
     routes = {row["model"]: row for row in served}
@@ -73,9 +81,12 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
 
 def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | None) -> Model:
     """A model, and what its route says, if it has one."""
-    name, names = ModelName(row["name"]), tuple(map(ModelName, aliases))
+    endpoints = tuple(Endpoint(each) for each in row["endpoints"] if each in _ENDPOINTS)
+    model = Model(
+        ModelName(row["name"]), row["owned_by"], row["created"], tuple(map(ModelName, aliases)), endpoints=endpoints
+    )
     if route is None:
-        return Model(name, row["owned_by"], row["created"], names)
+        return model
     statuses = route["retry_statuses"]
     policy = Policy(
         attempts_max=route["attempts_max"],
@@ -83,16 +94,17 @@ def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | 
         first_byte_timeout_ms=route["first_byte_timeout_ms"],
         idle_timeout_ms=route["idle_timeout_ms"],
     )
-    return Model(name, row["owned_by"], row["created"], names, policy, tuple(map(OrgId, route["orgs_allowed"])))
+    return replace(model, policy=policy, orgs_allowed=tuple(map(OrgId, route["orgs_allowed"])))
 
 
 def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
     name = ProviderName(row["name"])
     check_base_url(row["base_url"])
-    return Provider(
+    provider = Provider(
         name=name,
         kind=ProviderKind(row["kind"]),
         base_url=row["base_url"],
+        region=row["region"],
         credential=seal.open_secret(provider_credential(name), row["credential"])
         if row["credential"] is not None
         else None,
@@ -101,3 +113,5 @@ def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
         connections_max=row["connections_max"],
         requests_max=row["requests_max"],
     )
+    provider.check_credential()
+    return provider

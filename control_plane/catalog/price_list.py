@@ -13,6 +13,7 @@ from pydantic import Field
 from control_plane.catalog.price_specs import Condition, MeterPrice, Unit, amount_per
 from control_plane.errors import pointer
 from control_plane.resource import Resource
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.money import MAX_NANO_USD, NANO_PER_USD
 from gateway_core.pricing import UNITS_PER_PRICE
 from gateway_core.providers import ProviderKind
@@ -27,6 +28,13 @@ Rates = dict[tuple[Meter, int | None], int]
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
 _DATE: Final = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _EXPONENT_MAX: Final = 40
+_UNITS: Final[Mapping[Meter, Unit]] = {
+    Meter.REQUEST: Unit.MILLION_REQUESTS,
+    Meter.IMAGE: Unit.IMAGE,
+    Meter.CHARACTER: Unit.MILLION_CHARACTERS,
+    Meter.SEARCH_UNIT: Unit.THOUSAND_SEARCH_UNITS,
+}
+"""As they are published; tokens per million."""
 
 
 class Skipped(Resource):
@@ -66,6 +74,7 @@ class Listing:
 
     Attributes:
         base_url: where the provider is, if that is known.
+        endpoints: on which it can be sold.
         notes: parts of it that could not be taken over.
     """
 
@@ -77,6 +86,7 @@ class Listing:
     capabilities: tuple[str, ...]
     deprecated_at: datetime | None
     rates: Rates
+    endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
     notes: list[Skipped] = field(default_factory=list)
 
 
@@ -151,7 +161,7 @@ def meter_prices(rates: Rates, kind: ProviderKind) -> list[MeterPrice]:
     return [
         MeterPrice(
             meter=meter,
-            unit=(unit := Unit.MILLION_REQUESTS if meter is Meter.REQUEST else Unit.MILLION_TOKENS),
+            unit=(unit := _UNITS.get(meter, Unit.MILLION_TOKENS)),
             condition=Condition(input_tokens_above=bound),
             cost=amount_per(rate, unit),
         )

@@ -43,6 +43,13 @@ class Unit(StrEnum):
     REQUEST = "request"
     THOUSAND_REQUESTS = "1K requests"
     MILLION_REQUESTS = "1M requests"
+    IMAGE = "image"
+    THOUSAND_IMAGES = "1K images"
+    CHARACTER = "character"
+    THOUSAND_CHARACTERS = "1K characters"
+    MILLION_CHARACTERS = "1M characters"
+    SEARCH_UNIT = "search unit"
+    THOUSAND_SEARCH_UNITS = "1K search units"
     SEARCH = "search"
     THOUSAND_SEARCHES = "1K searches"
 
@@ -50,11 +57,24 @@ class Unit(StrEnum):
 _TOKEN_UNITS: Final = {Unit.TOKEN: 1, Unit.THOUSAND_TOKENS: 1000, Unit.MILLION_TOKENS: 1_000_000}
 _REQUEST_UNITS: Final = {Unit.REQUEST: 1, Unit.THOUSAND_REQUESTS: 1000, Unit.MILLION_REQUESTS: 1_000_000}
 _SEARCH_UNITS: Final = {Unit.SEARCH: 1, Unit.THOUSAND_SEARCHES: 1000}
-_SIZES: Final[Mapping[Unit, int]] = {**_TOKEN_UNITS, **_REQUEST_UNITS, **_SEARCH_UNITS}
+_IMAGE_UNITS: Final = {Unit.IMAGE: 1, Unit.THOUSAND_IMAGES: 1000}
+_CHARACTER_UNITS: Final = {Unit.CHARACTER: 1, Unit.THOUSAND_CHARACTERS: 1000, Unit.MILLION_CHARACTERS: 1_000_000}
+_SEARCH_UNIT_UNITS: Final = {Unit.SEARCH_UNIT: 1, Unit.THOUSAND_SEARCH_UNITS: 1000}
+_SIZES: Final[Mapping[Unit, int]] = {
+    **_TOKEN_UNITS,
+    **_REQUEST_UNITS,
+    **_SEARCH_UNITS,
+    **_IMAGE_UNITS,
+    **_CHARACTER_UNITS,
+    **_SEARCH_UNIT_UNITS,
+}
 UNITS_BY_METER: Final[Mapping[Meter, Mapping[Unit, int]]] = {
     **dict.fromkeys(TOKEN_METERS, _TOKEN_UNITS),
     Meter.REQUEST: _REQUEST_UNITS,
     Meter.WEB_SEARCH: _SEARCH_UNITS,
+    Meter.IMAGE: _IMAGE_UNITS,
+    Meter.CHARACTER: _CHARACTER_UNITS,
+    Meter.SEARCH_UNIT: _SEARCH_UNIT_UNITS,
 }
 
 

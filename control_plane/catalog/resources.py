@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from control_plane.catalog.price_specs import MeterPrice, PriceOverride
-from control_plane.catalog.specs import Group
+from control_plane.catalog.specs import Group, SoldEndpoint
 from control_plane.resource import Resource, Revised
 from gateway_core.providers import ProviderKind
 
@@ -48,6 +48,7 @@ class Provider(Revised):
     name: str
     kind: ProviderKind
     base_url: str
+    region: str | None
     has_credential: bool
     headers: dict[str, str]
     connect_timeout_ms: int | None
@@ -62,6 +63,7 @@ class Model(Revised):
     owned_by: str
     context_tokens: int
     max_output_tokens: int
+    endpoints: list[SoldEndpoint]
     aliases: list[str]
     capabilities: list[str]
     deprecated_at: datetime | None

@@ -7,7 +7,7 @@ may be is judged elsewhere (`addresses.py`), because that may take long.
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
@@ -15,11 +15,15 @@ from control_plane.catalog.model import is_moved
 from control_plane.catalog.price_specs import PriceSpec
 from control_plane.catalog.specs import ModelSpec, ProviderSpec, RouteSpec
 from control_plane.errors import InvalidField
+from gateway_core.endpoints import FACTS, Endpoint
+from gateway_core.pricing import FREE
+from gateway_core.usage import Meter
 
 MODEL: Final = "{model}"
 PROVIDER: Final = "{provider}"
 
 _MISSING_PRICES_MAX: Final = 5
+_METERS: Final = frozenset(map(str, Meter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,11 @@ class Around:
         models_by_alias: more than one where an alias is claimed by several.
         routes_by_match: more than one where several match the same.
         deployed: models and providers.
-        unpriced_by_provider: the models deployed there that have no price there, sorted.
+        unpriced_by_provider: the models deployed there that have no price there, or none for an endpoint, sorted.
         orgs: those of the organisations that are named which there are.
+        sold: on which endpoints a deployment sells its model.
+        meters: those that a deployment has a price for, by its model and its provider; absent where there is none.
+        without_credential: providers that lack one and cannot be asked without.
     """
 
     providers: AbstractSet[str]
@@ -41,6 +48,36 @@ class Around:
     deployed: AbstractSet[tuple[str, str]]
     unpriced_by_provider: Mapping[str, Sequence[str]]
     orgs: AbstractSet[str]
+    sold: Mapping[tuple[str, str], Sequence[Endpoint]] = field(default_factory=dict)
+    meters: Mapping[str, Mapping[str, AbstractSet[str]]] = field(default_factory=dict)
+    without_credential: AbstractSet[str] = frozenset()
+
+
+def unpriced_by_provider(
+    deployed: Collection[tuple[str, str]],
+    sold: Mapping[tuple[str, str], Sequence[Endpoint]],
+    meters: Mapping[str, Mapping[str, AbstractSet[str]]],
+) -> Mapping[str, Sequence[str]]:
+    """Which of some deployments lack a price; see `Around`."""
+    found: dict[str, list[str]] = {}
+    for model, provider in sorted(deployed):
+        priced = meters.get(model, {}).get(provider)
+        if priced is None or unpriced(sold[model, provider], priced):
+            found.setdefault(provider, []).append(model)
+    return found
+
+
+def unpriced(sold: Sequence[Endpoint], meters: AbstractSet[str]) -> list[Endpoint]:
+    """The endpoints for which prices of these meters are not enough."""
+    if FREE in meters:
+        return []
+    known = frozenset(map(Meter, meters & _METERS))
+    return [endpoint for endpoint in sold if not FACTS[endpoint].is_priced(known)]
+
+
+def _wanting(endpoint: Endpoint) -> str:
+    needed = (" and ".join(sorted(meters)) for meters in FACTS[endpoint].priced_by)
+    return f"on {endpoint}, which needs {', or '.join(needed)}"
 
 
 def is_credential_required(spec: ProviderSpec, address: str) -> bool:
@@ -56,7 +93,7 @@ def provider_faults(spec: ProviderSpec, *, address: str | None) -> Iterator[Inva
 
 
 def model_faults(name: str, spec: ModelSpec, around: Around) -> Iterator[InvalidField]:
-    """Of a model: names that have a meaning already."""
+    """Of a model: names that have a meaning already, and endpoints that a provider of it has no price for."""
     if around.models_by_alias.get(name, frozenset()) - {name}:
         yield InvalidField(MODEL, "is an alias of another model")
     seen = {name}
@@ -66,6 +103,10 @@ def model_faults(name: str, spec: ModelSpec, around: Around) -> Iterator[Invalid
         elif alias in around.routes_by_match:
             yield InvalidField(f"/aliases/{number}", f"is the match of route {around.routes_by_match[alias][0]}")
         seen.add(alias)
+    for number, endpoint in enumerate(spec.endpoints):
+        for provider, meters in around.meters.get(name, {}).items():
+            if endpoint in unpriced(around.sold[name, provider], meters):
+                yield InvalidField(f"/endpoints/{number}", f"the model has no price at {provider} {_wanting(endpoint)}")
 
 
 def deployment_faults(model: str, provider: str, around: Around) -> Iterator[InvalidField]:
@@ -81,6 +122,9 @@ def price_faults(model: str, provider: str, spec: PriceSpec, around: Around) -> 
     if (model, provider) not in around.deployed:
         yield InvalidField(MODEL, "has no deployment at this provider")
     yield from spec.faults()
+    meters = {FREE} if spec.free else {each.meter for each in spec.prices}
+    for endpoint in unpriced(around.sold.get((model, provider), ()), meters) if meters else ():
+        yield InvalidField("/prices", f"the model is sold {_wanting(endpoint)}")
 
 
 def route_faults(name: str, spec: RouteSpec, around: Around) -> Iterator[InvalidField]:
@@ -109,11 +153,15 @@ def _member_faults(spec: RouteSpec, provider: str, seen: Collection[str], around
     elif provider not in around.providers:
         yield "no such provider"
     elif spec.published:
+        if provider in around.without_credential:
+            yield "has no credential, and cannot be asked without one"
         if "*" not in spec.match and (spec.match, provider) not in around.deployed:
             yield "the model has no deployment there"
-        unpriced = _matched(spec.match, around.unpriced_by_provider.get(provider, ()))
-        for model in islice(unpriced, _MISSING_PRICES_MAX):
-            yield f"{model} has no price there"
+        models = _matched(spec.match, around.unpriced_by_provider.get(provider, ()))
+        for model in islice(models, _MISSING_PRICES_MAX):
+            priced = around.meters.get(model, {}).get(provider)
+            lacking = None if priced is None else unpriced(around.sold[model, provider], priced)
+            yield f"{model} has no price there{f' {_wanting(lacking[0])}' if lacking else ''}"
 
 
 def _matched(pattern: str, names: Sequence[str]) -> Iterator[str]:

@@ -6,10 +6,13 @@ What a value means is the same in both. Pure: what needs a look at the rest of t
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 
+from control_plane.catalog.aws_keys import AwsKey
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.fields import STARS_MAX, Body, Moment, PartFault, refuse_parts
 from gateway_core.contract import CREDENTIAL_HEADERS, REQUEST_S_MAX, Header
+from gateway_core.endpoints import SOLD, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.providers import ProviderKind
 
 PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -19,6 +22,7 @@ _MATCH: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,199}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1000}")
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]{1,8192}")
+_REGION: Final = re.compile(r"[a-z]{2}[a-z0-9-]{1,38}")
 _CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 GROUPS_MAX: Final = 16
@@ -77,6 +81,19 @@ def _stars(text: str) -> str:
     return text
 
 
+def _in_order(endpoints: list[Endpoint]) -> list[Endpoint]:
+    if len(set(endpoints)) != len(endpoints):
+        raise ValueError("the same endpoint twice")
+    return [each for each in SOLD if each in endpoints]
+
+
+def _is_sold(endpoint: Endpoint) -> Endpoint:
+    if endpoint not in SOLD:
+        raise ValueError("no model is sold there")
+    return endpoint
+
+
+SoldEndpoint = Annotated[Endpoint, AfterValidator(_is_sold)]
 ProviderNameText = Annotated[
     str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63"), Field(examples=["openai"])
 ]
@@ -110,8 +127,15 @@ class ProviderSpec(Body):
 
     kind: ProviderKind = Field(description="Whose API it speaks.")
     base_url: BaseUrl
+    region: Annotated[str, _matching(_REGION, "an AWS region, such as eu-central-1")] | None = Field(
+        default=None,
+        validate_default=True,
+        description="Of AWS, such as eu-central-1, for kinds whose requests are signed: required there, and refused elsewhere.",
+    )
     credential: Annotated[SecretStr, AfterValidator(_credential)] | None = Field(
-        default=None, description="Never shown again. Left out, it stays as it is; null removes it."
+        default=None,
+        description="Never shown again. Left out, it stays as it is; null removes it. For AWS it is a Bedrock API key or an access "
+        "key: its id, the secret and, if it is a temporary one, the session token, with colons between.",
     )
     headers: Annotated[dict[str, str], Field(max_length=50), AfterValidator(_headers)] = Field(
         default={},
@@ -121,6 +145,20 @@ class ProviderSpec(Body):
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
     requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+
+    @field_validator("region")
+    @classmethod
+    def _region_of_what_is_signed(cls, region: str | None, info: ValidationInfo[object]) -> str | None:
+        if "kind" in info.data and (region is None) != (TEMPLATES[info.data["kind"]].signing_service is None):
+            raise ValueError("required for this kind" if region is None else "this kind has none")
+        return region
+
+    @field_validator("credential")
+    @classmethod
+    def _key_of_what_is_signed(cls, credential: SecretStr | None, info: ValidationInfo[object]) -> SecretStr | None:
+        if credential is not None and "kind" in info.data and TEMPLATES[info.data["kind"]].signing_service is not None:
+            AwsKey.find(credential)
+        return credential
 
 
 def without_credential(spec: ProviderSpec) -> ProviderSpec:
@@ -136,7 +174,13 @@ class ModelSpec(Body):
         description="Whose model it is, as lists of models show it.", examples=["openai"]
     )
     context_tokens: Tokens = Field(description="Input and output together; more is never held for.", examples=[128_000])
-    max_output_tokens: Tokens = Field(description="Of one answer.", examples=[16_384])
+    max_output_tokens: Tokens = Field(description="Of one answer, or of one picture.", examples=[16_384])
+    endpoints: Annotated[list[SoldEndpoint], AfterValidator(_in_order)] = Field(
+        default=list(SOLD_UNLESS_TOLD),
+        min_length=1,
+        description="On which it is sold, as far as its providers have them. Each has to have a price; docs/ENDPOINTS.md says of what.",
+        examples=[["chat", "responses"]],
+    )
     aliases: list[ModelNameText] = Field(
         default=[], max_length=50, description="Other names that mean the same.", examples=[["gpt-mini"]]
     )

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from control_plane.resource import Resource
 from gateway_core.contract import InspectionFailure
@@ -56,10 +57,21 @@ class InspectionOrder(Resource):
     inspection: Inspection | None
 
 
+class BooksQuery(BaseModel):
+    """How the books are looked at."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+    anew: bool = Field(
+        default=True,
+        description="Whether the ledger is read now, all of it. If not, `checks` are those of the last inspection; where there was none, it is read all the same.",
+    )
+
+
 class Books(Resource):
     """What a look at the whole ledger found."""
 
-    checked_at: datetime
+    checked_at: datetime = Field(description="When the ledger was read.")
     ok: bool = Field(
         description="Whether nothing is wrong, and nothing was at the last inspection. False before the first one: until then nobody "
         "has compared ClickHouse."

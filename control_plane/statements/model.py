@@ -157,8 +157,8 @@ class Receipt(Resource):
     provider: str | None
     status: int = Field(description="0 where nobody could read it.")
     outcome: str = Field(
-        description="settled, estimated, released, free or refused: the last three cost nothing. Or quarantined: nobody could "
-        "price it yet. What is held for it is kept for seven days at most, and nothing is charged unless an operator decides so."
+        description="settled, estimated, released, free or refused: the last three cost nothing. Or quarantined: it is not "
+        "priced yet, because nobody could. What is held for it is kept for seven days at most, and nothing is charged unless an operator decides so."
     )
     late: bool = Field(description="Whether it was posted after its hold had expired.")
     service_tier: str | None
@@ -173,9 +173,9 @@ class Receipt(Resource):
         description="The version of the deployment's price that was in force at that revision, as `prices` lists it."
     )
     currency: Currency = "USD"
-    price: str
-    absorbed: str = Field(
-        description="The part of the price that the organisation did not pay, because nothing was left."
+    price: str | None = Field(description="Null while nobody could price it (`quarantined`): that is not zero.")
+    absorbed: str | None = Field(
+        description="The part of the price that the organisation did not pay, because nothing was left; null where the price is."
     )
     transaction_id: int | None
     started_at: datetime

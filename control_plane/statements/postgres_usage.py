@@ -92,7 +92,11 @@ async def find_receipt(db: Database, request_id: str) -> Receipt | None:
             "price_version": row["version"],
             "meters": json.loads(row["meters"]),
             "service_tier": row["service_tier"] or STANDARD,
-            "price": format_usd(NanoUsd(row["price_nano_usd"])),
-            "absorbed": format_usd(NanoUsd(row["absorbed_nano_usd"])),
+            "price": _usd(row["price_nano_usd"]),
+            "absorbed": _usd(row["absorbed_nano_usd"]),
         }
     )
+
+
+def _usd(amount_nano_usd: int | None) -> str | None:
+    return None if amount_nano_usd is None else format_usd(NanoUsd(amount_nano_usd))

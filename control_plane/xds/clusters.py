@@ -61,7 +61,7 @@ def translated(provider: Provider) -> Iterable[JsonObject]:
                 _OPTIONS: typed(
                     _OPTIONS,
                     explicit_http_config={"http_protocol_options": {}},
-                    http_filters=translated_filters(name, provider_cluster(provider.name), found),
+                    http_filters=translated_filters(name, provider, found),
                 )
             },
         }

@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from control_plane.catalog.model import Catalog
+from control_plane.catalog.model import Catalog, Provider
 from control_plane.settings import Settings
 from control_plane.xds.protobuf import JsonObject
 from control_plane.xds.static_bootstrap import static_bootstrap
@@ -27,6 +27,7 @@ from gateway_core.settings import TlsFiles
 TIMEOUT_S: Final = 60.0
 MESSAGE_CHARACTERS_MAX: Final = 4000
 _REDACTED: Final = SecretStr("redacted")
+_REDACTED_AWS_KEY: Final = SecretStr("REDACTEDREDACTED:redactedredacted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,18 @@ class Turn:
 
     def _bootstrap(self, catalog: Catalog, directory: str) -> JsonObject:
         providers = {
-            name: replace(provider, credential=None if provider.credential is None else _REDACTED)
-            for name, provider in catalog.providers.items()
+            name: replace(provider, credential=_redacted(provider)) for name, provider in catalog.providers.items()
         }
         # Even to validate, Envoy opens its access log.
         settings = self._settings.model_copy(update={"spool_dir": directory})
         return static_bootstrap(resources(replace(catalog, providers=providers), settings), _base(settings.xds_tls))
+
+
+def _redacted(provider: Provider) -> SecretStr | None:
+    """What has the form of its credential."""
+    if provider.credential is None:
+        return None
+    return _REDACTED if provider.aws_key is None else _REDACTED_AWS_KEY
 
 
 INTERNAL_LISTENER: Final[JsonObject] = {

@@ -9,12 +9,15 @@ from ipaddress import IPv6Network
 from typing import Final
 
 from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networks
+from control_plane.catalog.aws_keys import AwsKey
+from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
 from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
+from gateway_core.endpoints import Dialect
 from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
@@ -27,6 +30,11 @@ TRANSLATION: Final = "translation"
 TRANSLATOR_TIMEOUT: Final = "10s"
 """For one message; the largest body takes a second."""
 
+_TOLD_TO_THE_TRANSLATOR: Final = (
+    *(":path", ":status", "content-type"),
+    *(Header.TRANSLATE, Header.OUTPUT_BOUND, Header.REFUSES_STREAM_OPTIONS, Header.OWN_REPLY),
+)
+
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
 """Of the filter that judges addresses; Envoy finds it by its name."""
 
@@ -35,6 +43,9 @@ _CLIENT_HEADERS: Final = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf
 
 _ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "x-goog-user-project", "idempotency-key")
 """Headers with which a client would choose among our accounts at a provider, or be given another tenant's answer in one."""
+
+_SIGNED_PREFIX: Final = "x-amz"
+"""Headers that a signature covers or AWS takes wishes from, such as another tier or guardrail. An attempt elsewhere gets none of them."""
 
 _ACCOUNT_LIMITS: Final = (Header.RATE_LIMIT_PREFIX, "anthropic-ratelimit-")
 """Headers in which a provider tells what is left of our account's limits; the first ones are a key's own for our clients."""
@@ -140,9 +151,13 @@ def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]
     ]
 
 
-def translated_filters(cluster: str, provider: str, translation: Translation) -> list[Json]:
+def translated_filters(cluster: str, provider: Provider, translation: Translation) -> list[Json]:
     """The upstream filters of a cluster that leads to a provider's through the translator."""
-    told = {Header.PROVIDER_CLUSTER: provider, Header.TRANSLATE: f"{translation.client}/{translation.provider}"}
+    told = {
+        Header.PROVIDER_CLUSTER: provider_cluster(provider.name),
+        Header.TRANSLATE: f"{translation.client}/{translation.provider}",
+        **(_peculiarities(provider.template) if translation.provider is Dialect.OPENAI else {}),
+    }
     return [
         # In the client's dialect still, so that admission's bound on the output is written where it knows the place.
         _preparation(cluster),
@@ -152,9 +167,25 @@ def translated_filters(cluster: str, provider: str, translation: Translation) ->
     ]
 
 
+def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
+    """What a kind takes of a chat in another way than others."""
+    bound, refuses = template.output_bound, template.refuses_stream_options
+    return ({} if bound is None else {Header.OUTPUT_BOUND: bound}) | (
+        {Header.REFUSES_STREAM_OPTIONS: "true"} if refuses else {}
+    )
+
+
 def translation_filters() -> list[Json]:
     """The filters between the two passes of a translated attempt."""
     return [
+        # For the script of the provider's cluster, at every try: headers say nothing there after the first one.
+        _filter(
+            "translated",
+            typed_struct(
+                "envoy.extensions.filters.http.set_metadata.v3.Config",
+                metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
+            ),
+        ),
         _filter(
             "translator",
             typed(
@@ -178,11 +209,7 @@ def translation_filters() -> list[Json]:
                 status_on_error={"code": 503},
                 message_timeout=TRANSLATOR_TIMEOUT,
                 # It needs no credential, so it is shown none.
-                forward_rules={
-                    "allowed_headers": {
-                        "patterns": [{"exact": name} for name in (":path", ":status", "content-type", Header.TRANSLATE)]
-                    }
-                },
+                forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in _TOLD_TO_THE_TRANSLATOR]}},
             ),
         ),
         _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
@@ -315,7 +342,7 @@ def _scrub() -> JsonObject:
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
             "request_mutations": _scrubbed(),
-            "response_mutations": [*_without(_ACCOUNT_LIMITS), {"remove": Header.DROPPED}],
+            "response_mutations": [*_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)), {"remove": Header.DROPPED}],
         },
     )
 
@@ -328,7 +355,7 @@ def _scrub_on_the_way() -> JsonObject:
 def _scrubbed() -> list[Json]:
     return [
         *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
-        *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-")),
+        *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-", _SIGNED_PREFIX)),
     ]
 
 
@@ -348,6 +375,8 @@ def _headers(name: str, headers: Mapping[str, str], append_action: str) -> list[
 
 
 def _credential(provider: Provider) -> list[Json]:
+    if (key := provider.aws_key) is not None:
+        return [_filter("signature", _signature(provider, key))]
     if provider.credential is None:
         return []
     injected = typed(
@@ -370,3 +399,28 @@ def _credential(provider: Provider) -> list[Json]:
             ),
         )
     ]
+
+
+def _signature(provider: Provider, key: AwsKey) -> JsonObject:
+    """AWS's Signature Version 4, of the body and the headers that AWS demands.
+
+    Envoy has no secret by SDS for it. The key stands in the filter, in fields that Envoy shows as `[redacted]` in its configuration
+    dump (docs/decisions/0021).
+    """
+    token = {} if key.session_token is None else {"session_token": key.session_token.get_secret_value()}
+    return typed(
+        "envoy.extensions.filters.http.aws_request_signing.v3.AwsRequestSigning",
+        service_name=provider.template.signing_service,
+        region=provider.region,
+        # What Envoy's router will write there once a host is chosen, which may be after this.
+        host_rewrite=provider.host,
+        # Host, content type and what begins with x-amz are signed in any case; all else may be changed on the way out.
+        match_excluded_headers=[{"safe_regex": {"regex": ".*"}}],
+        credential_provider={
+            "inline_credential": {
+                "access_key_id": key.access_key_id,
+                "secret_access_key": key.secret_access_key.get_secret_value(),
+                **token,
+            }
+        },
+    )

@@ -1,14 +1,24 @@
-"""What Envoy itself answers (no route, upstream down, time-out, too large), in the shape of OpenAI's errors."""
+"""What Envoy itself answers (no route, upstream down, time-out, too large), in the form of the errors of the endpoint that was asked."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Final
 
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from gateway_core import errors
-from gateway_core.contract import Header
-from gateway_core.errors import ApiError
+from gateway_core.contract import Header, Metadata, RequestField
+from gateway_core.endpoints import FACTS, Endpoint
+from gateway_core.errors import ANTHROPIC_PATHS, ApiError, ErrorForm
 
 _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed")
 """Details of replies whose body one of us has already written, or that have none; they pass as they are."""
 
 _TRANSLATOR = "translator"
+
+_OWN_REPLY: JsonObject = {
+    "header": {"key": Header.OWN_REPLY, "value": "true"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
 
 _REPLY_ID: JsonObject = {
     "header": {"key": Header.REQUEST_ID, "value": "%UNIQUE_ID%"},
@@ -17,10 +27,34 @@ _REPLY_ID: JsonObject = {
 """For what was no request at all, and so has no id: every answer carries one, and the log line has it too."""
 
 
-def local_reply_config(*, translates: bool = False) -> JsonObject:
-    """Mappers are tried in order; the first that matches words the answer. Where one translates, its own words pass, too."""
+_ENDPOINT: Final = f"metadata.filter_metadata['{Metadata.NAMESPACE}']['{Metadata.REQUEST}']['{RequestField.ENDPOINT}']"
+ANTHROPIC_ASKED: Final = " || ".join(
+    (
+        *(f"{_ENDPOINT} == '{each}'" for each in Endpoint if FACTS[each].error_form is ErrorForm.ANTHROPIC),
+        # What the front filter has not come to see still has the path that the client gave it.
+        f"request.path.startsWith('{ANTHROPIC_PATHS}')",
+    )
+)
+
+
+def local_reply_config(*, anthropic: str = ANTHROPIC_ASKED, translates: bool = False) -> JsonObject:
+    """Mappers are tried in order; the first that matches words the answer.
+
+    Args:
+        anthropic: the expression that tells whether the form of errors is Anthropic's.
+        translates: whether this is where one translates: its own words pass, too, and it lets those of Envoy pass.
+    """
+    headers: list[Json] = [_REPLY_ID, *([_OWN_REPLY] if translates else [])]
+    mappers = partial(_mappers, anthropic, headers)
     return {
         "mappers": [
+            # A route's own answer has one body for all.
+            _mapper(
+                _cel(f"response.code_details == 'direct_response' && ({anthropic})"),
+                errors.NOT_FOUND,
+                ErrorForm.ANTHROPIC,
+                headers,
+            ),
             {
                 "filter": _details(*_OUR_OWN, *((_TRANSLATOR,) if translates else ())),
                 "body_format_override": {
@@ -29,23 +63,19 @@ def local_reply_config(*, translates: bool = False) -> JsonObject:
                 },
             },
             *(
-                [_mapper(_cel("response.code_details.startsWith('ext_proc')"), errors.TRANSLATOR_UNAVAILABLE)]
+                mappers(_cel("response.code_details.startsWith('ext_proc')"), errors.TRANSLATOR_UNAVAILABLE)
                 if translates
-                else []
+                else ()
             ),
-            _mapper(_details("ext_authz_error"), errors.AUTHORIZATION_UNAVAILABLE),
-            {
-                **_mapper(_details("failed_to_inject_credential"), errors.PROVIDER_CREDENTIAL_UNAVAILABLE),
-                "status_code": errors.PROVIDER_CREDENTIAL_UNAVAILABLE.status,
-            },
-            {
-                **_mapper(
-                    _cel("response.code_details.startsWith('rbac_access_denied')"), errors.PROVIDER_ADDRESS_REFUSED
-                ),
-                "status_code": errors.PROVIDER_ADDRESS_REFUSED.status,
-            },
+            *mappers(_details("ext_authz_error"), errors.AUTHORIZATION_UNAVAILABLE),
+            *mappers(_details("failed_to_inject_credential"), errors.PROVIDER_CREDENTIAL_UNAVAILABLE, sets_status=True),
+            *mappers(
+                _cel("response.code_details.startsWith('rbac_access_denied')"),
+                errors.PROVIDER_ADDRESS_REFUSED,
+                sets_status=True,
+            ),
             *(
-                _mapper(_status("EQ", error.status), error)
+                mapper
                 for error in (
                     errors.NOT_FOUND,
                     errors.REQUEST_TIMEOUT,
@@ -53,11 +83,22 @@ def local_reply_config(*, translates: bool = False) -> JsonObject:
                     errors.HEADERS_TOO_LARGE,
                     errors.PROVIDER_TIMEOUT,
                 )
+                for mapper in mappers(_status("EQ", error.status), error)
             ),
-            _mapper(_status("GE", 500), errors.PROVIDER_UNAVAILABLE),
-            _mapper(_status("GE", 0), errors.BAD_REQUEST),
+            *mappers(_status("GE", 500), errors.PROVIDER_UNAVAILABLE),
+            *mappers(_status("GE", 0), errors.BAD_REQUEST),
         ],
     }
+
+
+def _mappers(
+    anthropic: str, headers: Sequence[Json], matching: JsonObject, error: ApiError, *, sets_status: bool = False
+) -> Iterator[JsonObject]:
+    """An error in both forms, Anthropic's only where that was asked."""
+    status: JsonObject = {"status_code": error.status} if sets_status else {}
+    in_form: JsonObject = {"and_filter": {"filters": [matching, _cel(anthropic)]}}
+    yield {**_mapper(in_form, error, ErrorForm.ANTHROPIC, headers), **status}
+    yield {**_mapper(matching, error, ErrorForm.OPENAI, headers), **status}
 
 
 def _details(*details: str) -> JsonObject:
@@ -80,9 +121,12 @@ def _status(comparison: str, status: int) -> JsonObject:
     return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
 
 
-def _mapper(matching: JsonObject, error: ApiError) -> dict[str, Json]:
+def _mapper(matching: JsonObject, error: ApiError, form: ErrorForm, headers: Sequence[Json]) -> dict[str, Json]:
     return {
         "filter": matching,
-        "headers_to_add": [_REPLY_ID],
-        "body_format_override": {"json_format": error.document(), "content_type": "application/json"},
+        "headers_to_add": headers,
+        "body_format_override": {
+            "json_format": error.document(form, "%REQ(X-REQUEST-ID)%"),
+            "content_type": "application/json",
+        },
     }

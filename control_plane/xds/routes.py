@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
@@ -19,7 +20,7 @@ from gateway_core.contract import (
     simulator_route_key,
     translated_cluster,
 )
-from gateway_core.endpoints import PATH_BY_ENDPOINT, Endpoint
+from gateway_core.endpoints import FACTS, SOLD, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
@@ -31,20 +32,25 @@ _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
-    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE),
+    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY),
 )
 """What a provider tells about our account with it, and what only we tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One provider of a chain, the cluster that leads to it, and what it has to be sent."""
+    """One provider of a chain, the cluster that leads to it, and what it has to be sent.
+
+    Attributes:
+        peculiarities: what its kind takes in another way than others: more parameters of its cluster's script.
+    """
 
     provider: ProviderName
     cluster: str
     path: str
     upstream_model: str
     weight: int
+    peculiarities: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
         }
     )
     if settings.simulator_url is not None:
-        for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES):
+        for endpoint in SOLD:
             actions[simulator_route_key(endpoint)] = _action(_test_route(endpoint, settings.simulator_url, settings))
     return {
         "name": ROUTE_CONFIG,
@@ -134,12 +140,30 @@ def action(route: ProviderRoute, settings: Settings) -> JsonObject:
 
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     provider = catalog.providers[deployment.provider]
-    cluster, path = provider_cluster(provider.name), provider.path(endpoint)
-    if path is None:
-        translation = provider.translation(endpoint)
-        assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
-        cluster, path = translated_cluster(provider.name, translation.client), translation.path
-    return Hop(provider.name, cluster, path, deployment.upstream_model, deployment.weight)
+    path = provider.path(endpoint)
+    if path is not None:
+        peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
+        return Hop(
+            provider.name,
+            provider_cluster(provider.name),
+            path,
+            deployment.upstream_model,
+            deployment.weight,
+            peculiarities,
+        )
+    translation = provider.translation(endpoint)
+    assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
+    # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
+    cluster = translated_cluster(provider.name, translation.client)
+    return Hop(provider.name, cluster, translation.path, deployment.upstream_model, deployment.weight)
+
+
+def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
+    bound, refuses = template.output_bound, template.refuses_stream_options
+    return (
+        *([] if bound is None else [(RouteField.OUTPUT_BOUND, bound)]),
+        *([(RouteField.REFUSES_STREAM_OPTIONS, "true")] if refuses else []),
+    )
 
 
 def _action(route: JsonObject) -> JsonObject:
@@ -151,10 +175,11 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
     metadata: dict[str, Json] = {FRONT_FILTER: {RouteField.OFFERING: offering}}
     for group in route.groups:
         for hop in group:
-            parameters = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
-            metadata[upstream_filter(hop.cluster)] = parameters
-            if route.groups[0] == (hop,):
-                # The first attempt is certain, so the front filter prepares it while it has the body in hand.
+            parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
+            metadata[upstream_filter(hop.cluster)] = parameters | dict(hop.peculiarities)
+            if route.groups[0] == (hop,) and not hop.peculiarities:
+                # The first attempt is certain, so the front filter prepares it while it has the body in hand. It prepares what
+                # everybody takes.
                 metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: hop.cluster, **parameters}
     return {
         "name": route.key,
@@ -180,7 +205,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
 
 def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> JsonObject:
     """Where every request with a test key goes, under the model's own name. The simulator has the endpoint's own path."""
-    path = urlsplit(simulator_url).path.rstrip("/") + PATH_BY_ENDPOINT[endpoint]
+    path = urlsplit(simulator_url).path.rstrip("/") + FACTS[endpoint].path
     return {
         "name": simulator_route_key(endpoint),
         "match": {"prefix": "/"},

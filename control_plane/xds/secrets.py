@@ -11,8 +11,8 @@ def credential_secret(provider: ProviderName) -> str:
 
 
 def secret(provider: Provider) -> JsonObject | None:
-    """The Secret resource, or None for a provider that needs no credential."""
-    if provider.credential is None:
+    """The Secret resource, or None for a provider that needs no credential, or signs with it."""
+    if provider.credential is None or provider.aws_key is not None:
         return None
     return {
         "name": credential_secret(provider.name),

@@ -9,6 +9,7 @@ import grpc
 from control_plane.xds.ads_stream import AdsStream
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry
+from control_plane.xds.refusal import without_secrets
 from control_plane.xds.snapshot import Snapshot
 from gateway_core.contract import Peer
 from gateway_core.logs import Logger
@@ -87,6 +88,8 @@ async def _forward_requests(
 ) -> None:
     try:
         async for request in requests:
+            if request.HasField("error_detail"):
+                request.error_detail.message = without_secrets(request.error_detail.message)
             await events.put(request)
     finally:
         await events.put(None)

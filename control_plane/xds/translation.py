@@ -12,6 +12,8 @@ from control_plane.xds.http_filters import TRANSLATION, translation_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import JsonObject, typed
 from gateway_core.contract import Header
+from gateway_core.endpoints import Dialect
+from gateway_core.errors import ErrorForm
 
 GROWTH: Final = 2
 """What a body may become of another dialect, against what it was."""
@@ -29,7 +31,7 @@ def listener(settings: Settings) -> JsonObject:
         # Bounds are those of the route in front and of its attempts.
         stream_idle_timeout="0s",
         server_header_transformation="PASS_THROUGH",
-        local_reply_config=local_reply_config(translates=True),
+        local_reply_config=local_reply_config(anthropic=f"xds.route_name == '{ErrorForm.ANTHROPIC}'", translates=True),
     )
     return {
         "name": TRANSLATION,
@@ -42,10 +44,10 @@ def listener(settings: Settings) -> JsonObject:
 
 
 def _routes() -> JsonObject:
-    # The body is prepared, which the provider's cluster is told as the front filter would.
-    prepared: JsonObject = {
-        "header": {"key": Header.PREPARED, "value": f"%REQ({Header.PROVIDER_CLUSTER})%"},
-        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    # Attempts share their headers with what the provider's cluster does to them; a route's name stays.
+    anthropic: JsonObject = {
+        "name": Header.TRANSLATE,
+        "string_match": {"prefix": f"{Dialect.ANTHROPIC}/"},
     }
     return {
         "name": TRANSLATION,
@@ -54,18 +56,24 @@ def _routes() -> JsonObject:
                 "name": TRANSLATION,
                 "domains": ["*"],
                 "routes": [
-                    {
-                        "match": {"prefix": "/"},
-                        "request_headers_to_add": [prepared],
-                        "route": {
-                            "cluster_header": Header.PROVIDER_CLUSTER,
-                            "auto_host_rewrite": True,
-                            "timeout": "0s",
-                            # Only here a connection that was not made can be told from an answer.
-                            "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
-                        },
-                    }
+                    _route(ErrorForm.ANTHROPIC, {"prefix": "/", "headers": [anthropic]}),
+                    _route(ErrorForm.OPENAI, {"prefix": "/"}),
                 ],
             }
         ],
+    }
+
+
+def _route(form: ErrorForm, match: JsonObject) -> JsonObject:
+    """A route, with the name of the form in which what fails here is told."""
+    return {
+        "name": form,
+        "match": match,
+        "route": {
+            "cluster_header": Header.PROVIDER_CLUSTER,
+            "auto_host_rewrite": True,
+            "timeout": "0s",
+            # Only here a connection that was not made can be told from an answer.
+            "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
+        },
     }

@@ -156,7 +156,23 @@ local function scan_object(s, i, wanted, first, last)
   end
 end
 
+-- Walks the array that begins at i, of which is known that it is JSON, and hands every element to `visit`: first, last, first byte.
+local function scan_array(s, i, visit)
+  local c
+  i, c = skip_space(s, i + 1)
+  if c == OPEN_BRACKET + 2 then return end
+  while true do
+    local value_last = skip_value(s, i, c)
+    visit(i, value_last, c)
+    i, c = skip_space(s, value_last + 1)
+    if c ~= COMMA then return end
+    i, c = skip_space(s, i + 1)
+  end
+end
+
 return {
   QUOTE = QUOTE, BACKSLASH = BACKSLASH, COMMA = COMMA, COLON = COLON, OPEN_BRACE = OPEN_BRACE, CLOSE_BRACE = CLOSE_BRACE,
+  OPEN_BRACKET = OPEN_BRACKET,
   skip_space = skip_space, skip_string = skip_string, skip_value = skip_value, scan_object = scan_object,
+  scan_array = scan_array,
 }

@@ -1,10 +1,10 @@
 -- The request side of front.lua: finds the endpoint, turns away what brings no key, checks the JSON body, chooses the route by
 -- model (for a test key: the endpoint's test route, whatever the model), asks the provider for usage, and prepares the body for
--- the first provider of the chain.
+-- the first provider of the chain. What is special about single endpoints stands in bodies.lua.
 
-local json, edits_of_text = require("json"), require("edits")
+local json, edits_of_text, errors, bodies = require("json"), require("edits"), require("errors"), require("bodies")
 
-local find, sub, byte, format, lower = string.find, string.sub, string.byte, string.format, string.lower
+local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
 local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math.floor
 local skip_space, scan_object = json.skip_space, json.scan_object
 local apply, moved = edits_of_text.apply, edits_of_text.moved
@@ -20,17 +20,19 @@ local QUOTES_MAX = 2 ^ 21        -- in a body; 10,000 messages have some 80,000
 local ENDPOINTS = {
   ["POST /v1/chat/completions"] = "chat",
   ["POST /v1/messages"] = "messages",
+  ["POST /v1/messages/count_tokens"] = "count_tokens",
+  ["POST /v1/responses"] = "responses",
+  ["POST /v1/completions"] = "completions",
+  ["POST /v1/embeddings"] = "embeddings",
+  ["POST /v1/moderations"] = "moderations",
+  ["POST /v1/rerank"] = "rerank",
+  ["POST /v1/images/generations"] = "images",
+  ["POST /v1/audio/speech"] = "speech",
   ["GET /v1/models"] = "models",
+  ["GET /v1/models/{model}"] = "model",
 }
+local ONE_MODEL, OF_A_MODEL = "GET /v1/models/{model}", "/v1/models/"
 
--- Top-level fields of a request body that somebody here needs.
-local REQUEST_FIELDS = {
-  model = true, stream = true, stream_options = true, max_tokens = true, max_completion_tokens = true, n = true,
-  service_tier = true, speed = true, models = true, tools = true, web_search_options = true, modalities = true,
-  inference_geo = true, thinking = true,
-}
--- Of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading them than we are.
-local WHOLE_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 -- Words that bring in what the body's length does not tell: images, files and documents by reference, pages that the provider
 -- finds or fetches.
 local WEB_SEARCH = '"web_search'
@@ -41,8 +43,6 @@ local REFERENCES = {
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
 local THINKING_FIELDS = { budget_tokens = true }
--- What bounds the output where the client bounds it by nothing.
-local OUTPUT_BOUND = { chat = "max_completion_tokens", messages = "max_tokens" }
 
 -- Whether there are so many quotation marks that it would take long to look for words: each of those begins with one.
 local function has_too_many_quotes(s)
@@ -55,23 +55,24 @@ local function has_too_many_quotes(s)
 end
 
 -- The body as a whole: one object and nothing behind it. Returns the index of its closing brace, or nil and what is wrong.
-local function scan_body(s, first, last)
+local function scan_body(s, fields, first, last)
   if has_too_many_quotes(s) then return nil, "The body has more than 2,097,152 quotation marks." end
-  local close, problem = scan_object(s, 1, REQUEST_FIELDS, first, last)
+  local close, problem = scan_object(s, 1, fields, first, last)
   if not close then return nil, problem end
   local _, rest = skip_space(s, close + 1)
   if rest ~= nil then return nil, "There is something behind the JSON object." end
   return close
 end
 
--- Answers with an error in OpenAI's shape. `known` is what the log line is told of the request besides.
+-- Answers with an error in the form of the endpoint. `known` is what the log line is told of the request besides.
 local function refuse(h, known, status, code, message, param)
   known.error_code = code
   h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
+  local headers = h:headers()
   h:respond(
     { [":status"] = status, ["content-type"] = "application/json" },
-    format('{"error":{"message":"%s","type":"%s","param":%s,"code":"%s"}}',
-      message, status == "503" and "server_error" or "invalid_request_error", param and '"' .. param .. '"' or "null", code))
+    errors.as_json(errors.is_anthropic(known.endpoint, headers:get(":path")), headers:get("x-request-id"),
+      status, code, message, param))
 end
 
 -- The mode of the key that a request brings, or nil if it brings nothing of a key's form. Whether it is a key, ext_authz
@@ -201,19 +202,26 @@ local function least_output_tokens(s, first, last)
   return budget and budget + 1 or nil
 end
 
--- What upstream.lua needs to write over the model and the bounds on the output, as `plan` in the metadata. `mark` is the edit of the
--- model. A null is as good as a field that is not there.
-local function plan_of(endpoint, numbers, first, last, mark, edits)
+-- What upstream.lua needs to write over the model and the bounds on the output, and to take back the stream options, as `plan` in the
+-- metadata. `mark` is the edit of the model, `options` the one that put the stream options in, if one has. A null is as good as a
+-- field that is not there, but for a provider that knows the older bound only.
+local function plan_of(endpoint, kind, numbers, first, last, mark, options, edits)
   local from = moved(mark[1], edits)
   local parts = { from .. "," .. from + #mark[3] - 1 }
   local function add(name)
     parts[#parts + 1] = moved(first[name], edits) .. "," .. moved(last[name], edits)
   end
-  if numbers.max_tokens then add("max_tokens") end
-  if numbers.max_completion_tokens then add("max_completion_tokens") end
-  if not parts[2] then
-    local name = OUTPUT_BOUND[endpoint]
+  for i = 1, #kind.bounds do
+    if numbers[kind.bounds[i]] then add(kind.bounds[i]) end
+  end
+  local name = kind.bound
+  if name and not parts[2] then
     if first[name] then add(name) else parts[2] = "+" .. name end
+  end
+  if endpoint == "chat" and first.max_tokens and not numbers.max_tokens then add("max_tokens") end
+  if options then
+    local at = moved(options[1], edits)
+    parts[#parts + 1] = "-" .. at .. "," .. at + #options[3] - 1
   end
   return concat(parts, " ")
 end
@@ -234,7 +242,11 @@ local function on_request(h)
     path = sub(path, 1, mark - 1)
     headers:replace(":path", path)
   end
-  known.endpoint = ENDPOINTS[headers:get(":method") .. " " .. path]
+  local method = headers:get(":method")
+  known.endpoint = ENDPOINTS[method .. " " .. path]
+  if not known.endpoint and method == "GET" and #path > #OF_A_MODEL and sub(path, 1, #OF_A_MODEL) == OF_A_MODEL then
+    known.endpoint = ENDPOINTS[ONE_MODEL]
+  end
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
   known.mode = mode_of(headers)
   if not known.mode then
@@ -242,19 +254,21 @@ local function on_request(h)
       "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'.")
   end
 
-  if known.endpoint == "models" then
+  if known.endpoint == "models" or known.endpoint == "model" then
     headers:replace("x-tg-route", "models:")
     h:clearRouteCache()
     h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
     return
   end
 
+  local kind = bodies[known.endpoint]
+  if kind.is_anthropic then known.request_id = headers:get("x-request-id") end
   local body = h:body()
   local length = body and body:length() or 0
   if length == 0 then return refuse(h, known, "400", "invalid_json", "A JSON body is required.") end
   local s = body:getBytes(0, length)
   local first, last = {}, {}
-  local close, problem = scan_body(s, first, last)
+  local close, problem = scan_body(s, kind.fields, first, last)
   if not close then return refuse(h, known, "400", "invalid_json", problem) end
   if has_hidden_word(s) then
     return refuse(h, known, "400", "invalid_json", "Letters, digits and underscores must not be written as escapes.")
@@ -266,8 +280,8 @@ local function on_request(h)
   end
   known.model = model
   local numbers = {}
-  for i = 1, #WHOLE_NUMBERS do
-    local name = WHOLE_NUMBERS[i]
+  for i = 1, #kind.numbers do
+    local name = kind.numbers[i]
     numbers[name] = whole_number(s, first[name], last[name])
     if numbers[name] == false then
       return refuse(h, known, "400", "invalid_number", "This field must be a whole number of at least 1.", name)
@@ -298,8 +312,13 @@ local function on_request(h)
   end
 
   known.stream = first.stream ~= nil and byte(s, first.stream) == 116
+  known.choices = numbers.n
+  if kind.look then
+    local code, message, param = kind.look(known, numbers, s, first, last)
+    if code then return refuse(h, known, "400", code, message, param) end
+  end
   local edit, hide_usage = nil, false
-  if known.stream and known.endpoint == "chat" then
+  if known.stream and kind.tells_usage_if_asked then
     edit, hide_usage, problem = ask_for_usage(s, close, first, last)
     if problem then return refuse(h, known, "400", "invalid_json", problem, "stream_options") end
   end
@@ -331,19 +350,22 @@ local function on_request(h)
     headers:replace("content-length", tostring(length))
   end
 
-  local requested, requested_too = numbers.max_tokens, numbers.max_completion_tokens
-  if requested_too and (not requested or requested_too > requested) then requested = requested_too end
+  local requested
+  for i = 1, #kind.bounds do
+    local bound = numbers[kind.bounds[i]]
+    if bound and (not requested or bound > requested) then requested = bound end
+  end
   known.hide_usage = hide_usage
   known.body_bytes = length
-  known.references = has_references(s)
+  known.references = known.references or has_references(s)
   known.web_search = known.references and find(s, WEB_SEARCH, 1, true) ~= nil
-  known.meters = asked_meters(s, known.endpoint, first, last)
+  known.meters = kind.bound and asked_meters(s, known.endpoint, first, last) or nil
   known.max_output_tokens = requested
-  known.choices = numbers.n
   known.least_output_tokens = known.endpoint == "messages" and least_output_tokens(s, first, last) or nil
   local metadata = h:streamInfo():dynamicMetadata()
   metadata:set(NAMESPACE, "request", known)
-  metadata:set(NAMESPACE, "plan", plan_of(known.endpoint, numbers, first, last, mark, edits))
+  local options = edit and not first.stream_options and edit or nil
+  metadata:set(NAMESPACE, "plan", plan_of(known.endpoint, kind, numbers, first, last, mark, options, edits))
 end
 
 return { on_request = on_request, refuse = refuse }

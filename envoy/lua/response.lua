@@ -1,7 +1,7 @@
 -- The response side of front.lua: captures the provider's raw usage object, counts server-sent events, hides the usage chunk from a
 -- client that did not ask for it, and a provider's quarrel with our credential from everybody. What an answer costs is told by cost.lua.
 
-local json, cost = require("json"), require("cost")
+local json, cost, errors = require("json"), require("cost"), require("errors")
 
 local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
 local concat, tostring = table.concat, tostring
@@ -12,12 +12,17 @@ local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
 local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
+-- The last event of a response says again what it was told; request.lua sees to it that it stays below this.
+local EVENT_BYTES_MAX_OF = { responses = 4194304 }
+-- The object at the top level in which there may be one, and its name there: in the events of a stream, and in other answers.
+local IN_EVENTS = { messages = { "message", "usage" }, responses = { "response", "usage" } }
+local IN_BODIES = { rerank = { "meta", "billed_units" } }
 local QUOTE, COMMA, COLON, OPEN_BRACE = json.QUOTE, json.COMMA, json.COLON, json.OPEN_BRACE
 
 -- The raw texts of the usage object and of the service tier of the JSON object at i, each nil if it has none: at its top level or,
--- where nested is true, at the top level of its "message" (Anthropic's message_start). A "usage" anywhere deeper is the model's
--- own words, not the provider's. One pass, which ends where both are found.
-local function usage_texts(s, i, nested)
+-- where `within` names one, at the top level of an object there, such as "message" of Anthropic's message_start. A "usage" anywhere
+-- deeper is the model's own words, not the provider's. One pass, which ends where both are found.
+local function usage_texts(s, i, name, within)
   local usage, tier, c
   i, c = skip_space(s, i)
   if c ~= OPEN_BRACE then return nil end
@@ -32,10 +37,11 @@ local function usage_texts(s, i, nested)
     local value_last = skip_value(s, i, c)
     if not value_last then return usage, tier end
     if c == OPEN_BRACE then
-      if key == "usage" and value_last - i < USAGE_BYTES_MAX then
+      if key == name and value_last - i < USAGE_BYTES_MAX then
         usage = sub(s, i, value_last)
-      elseif nested and key == "message" then
-        usage = usage_texts(s, i, false) or usage
+      elseif within and key == within[1] then
+        local inner_usage, inner_tier = usage_texts(s, i, within[2])
+        usage, tier = inner_usage or usage, inner_tier or tier
       end
     elseif key == "service_tier" and c == QUOTE and value_last - i <= TIER_BYTES_MAX then
       tier = sub(s, i + 1, value_last - 1)
@@ -64,14 +70,14 @@ local function event_last(s, i, has_cr)
 end
 
 -- The usage object and the service tier in the event from first to last. Its data may stand behind other lines.
-local function event_usage(s, first, last)
+local function event_usage(s, first, last, within)
   local data = first
   while sub(s, data, data + 4) ~= "data:" do
     local line_end = find(s, "\n", data, true) or find(s, "\r", data, true)
     if not line_end or line_end >= last then return nil end
     data = line_end + 1
   end
-  return usage_texts(s, data + 5, true)
+  return usage_texts(s, data + 5, "usage", within)
 end
 
 -- Reads the stream as it passes. A client that asked for no usage gets whole events only, less the one that carries
@@ -79,7 +85,8 @@ end
 --
 -- Between chunks, `carry` is the beginning of an event whose end has not come yet; hidden from the client so far if
 -- hide_usage, already sent otherwise. An event too long to keep is let through and not read (`oversized`).
-local function on_stream(h, hide_usage)
+local function on_stream(h, endpoint, hide_usage)
+  local within, event_bytes_max = IN_EVENTS[endpoint], EVENT_BYTES_MAX_OF[endpoint] or EVENT_BYTES_MAX
   local carry, events, captured, oversized = "", 0, false, false
   local chunk, forwarded, service_tier
 
@@ -111,7 +118,7 @@ local function on_stream(h, hide_usage)
       if mention and mention < last then
         if not oversized then
           local tier
-          usage, tier = event_usage(s, position, last)
+          usage, tier = event_usage(s, position, last, within)
           capture(usage, tier)
         end
         mention = find(s, '"usage"', last + 1, true)
@@ -124,7 +131,7 @@ local function on_stream(h, hide_usage)
       position = last + 1
     end
     carry = sub(s, position)
-    if #carry > EVENT_BYTES_MAX then oversized = true end
+    if #carry > event_bytes_max then oversized = true end
     if kept then
       if oversized then
         kept[#kept + 1] = carry
@@ -141,15 +148,15 @@ local function on_stream(h, hide_usage)
   -- What is left is a last event without its blank line.
   if carry ~= "" and chunk then
     if hide_usage then chunk:setBytes(forwarded .. carry) end
-    if not oversized and find(carry, '"usage"', 1, true) then capture(event_usage(carry, 1, #carry)) end
+    if not oversized and find(carry, '"usage"', 1, true) then capture(event_usage(carry, 1, #carry, within)) end
   end
 end
 
 -- A provider that refuses our credential tells the client about a key it never sent, sometimes quoting a part of it.
 -- Known by the grant: a 401 or 403 to a request that was admitted is the provider's.
-local function hide_credential_error(h)
-  local text = '{"error":{"message":"The provider refused the credential of this gateway.","type":"server_error",'
-    .. '"param":null,"code":"provider_credential_rejected"}}'
+local function hide_credential_error(h, endpoint, request_id)
+  local text = errors.as_json(errors.is_anthropic(endpoint), request_id,
+    "502", "provider_credential_rejected", "The provider refused the credential of this gateway.")
   local body = h:body(true)
   local headers = h:headers()
   headers:replace(":status", "502")
@@ -165,26 +172,27 @@ local function on_response(h)
   local metadata = h:streamInfo():dynamicMetadata()
   local request = metadata:get(NAMESPACE)
   request = request and request.request
-  if not request or not request.endpoint or request.endpoint == "models" then return end
+  if not request or not request.endpoint or request.endpoint == "models" or request.endpoint == "model" then return end
   local status = headers:get(":status")
   if byte(status) ~= 50 then       -- not 2xx
     if status == "401" or status == "403" then
       local grant = metadata:get(GRANT_NAMESPACE)
-      if grant and not grant.error_code then hide_credential_error(h) end
+      if grant and not grant.error_code then hide_credential_error(h, request.endpoint, request.request_id) end
     end
     return
   end
   local content_type = headers:get("content-type")
   if not content_type then return end
   content_type = lower(content_type)
-  if find(content_type, "text/event-stream", 1, true) then return on_stream(h, request.hide_usage) end
+  if find(content_type, "text/event-stream", 1, true) then return on_stream(h, request.endpoint, request.hide_usage) end
   if not find(content_type, "json", 1, true) then return end
   local body = h:body()
   local length = body and body:length() or 0
   if length == 0 then return end
   local s = body:getBytes(0, length)
-  if not find(s, '"usage"', 1, true) then return end
-  local usage, tier = usage_texts(s, 1, false)
+  local within = IN_BODIES[request.endpoint]
+  if not (within or find(s, '"usage"', 1, true)) then return end
+  local usage, tier = usage_texts(s, 1, "usage", within)
   -- The handle from above is stale: body() may have waited.
   metadata = h:streamInfo():dynamicMetadata()
   if usage then metadata:set(NAMESPACE, "usage_first", usage) end

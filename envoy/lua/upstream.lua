@@ -1,47 +1,94 @@
 -- Upstream filter of a cluster: prepares the body for an attempt that request.lua did not prepare (a retry, a chain whose first
--- provider is drawn by weight, an answer that admission has cut down). Envoy skips it when x-tg-prepared names this cluster.
+-- provider is drawn by weight, one that does not take what others do, an answer that admission has cut down). Envoy skips it when x-tg-prepared names this cluster.
+-- In the second pass of a translated attempt there is nothing left to prepare.
 --
 -- Every attempt is given the body request.lua forwarded, but headers are one map shared by all attempts: so path, length, model
 -- and the bounds on the output are always set anew. The parameters are metadata of the route under this filter's own name, so no
 -- header carries them and none can leak.
 
-local sub, match, gmatch, format = string.sub, string.match, string.gmatch, string.format
+local sub, byte, match, gmatch, format = string.sub, string.byte, string.match, string.gmatch, string.format
 local tonumber, tostring, pcall = tonumber, tostring, pcall
 local apply = require("edits").apply
+local errors = require("errors")
 
 local NAMESPACE = "tollgate"
 local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
+local QUOTE = 34
+local NEWER_BOUND = '"max_completion_tokens"'
 
--- The edits {first, last, text} that put another name for the model into a body, unless it is nil, and no more than so many tokens
--- of output, unless that is nil.
-local function edits_of(s, plan, model, max_tokens)
-  local edits = {}
-  for part in gmatch(plan, "%S+") do
+-- The smaller of two numbers, either of which may be nil.
+local function smaller(a, b)
+  return a and (not b or a < b) and a or b
+end
+
+-- The edit that gives the name of an older field to the one whose value begins at i, if that is the newer bound on the output.
+local function renamed(s, i, name)
+  local last = i - 1
+  while byte(s, last) ~= QUOTE do last = last - 1 end     -- a colon and spaces
+  local first = last - #NEWER_BOUND + 1
+  if sub(s, first, last) == NEWER_BOUND then return { first, last, '"' .. name .. '"' } end
+end
+
+-- Adds the edits that bound the output: by no more than max_tokens, unless that is nil, in the fields whose values stand at spans,
+-- or, where none does, in the field that is to be put in behind the model. A provider that knows one field only (`only`) is told
+-- in that one.
+local function bound_output(s, edits, spans, absent, only, max_tokens)
+  if max_tokens and not absent and not spans[1] then error("the plan does not say where the output is bounded") end
+  if absent and max_tokens and not (only and spans[1]) then
+    edits[1][3] = format('%s,"%s":%d', edits[1][3], only or absent, max_tokens)
+  end
+  local asked
+  for i = 1, #spans do
+    local own = tonumber(sub(s, spans[i][1], spans[i][2]))
+    if own and (not asked or own > asked) then asked = own end
+  end
+  for i = 1, #spans do
+    local first, last = spans[i][1], spans[i][2]
+    local own, bound = tonumber(sub(s, first, last)), nil
+    if own then
+      bound = max_tokens and smaller(own, max_tokens)
+    elseif only then
+      bound = smaller(asked, max_tokens)
+    elseif i == 1 and not asked and not absent then
+      bound = max_tokens
+    end
+    if bound then edits[#edits + 1] = { first, last, format("%d", bound) } end
+  end
+  if only and #spans == 1 then edits[#edits + 1] = renamed(s, spans[1][1], only) end
+end
+
+-- The edits {first, last, text} that make of the forwarded body what a provider is to be sent: another name for the model, unless
+-- that is nil, no stream options of ours if it refuses them, and what bound_output adds.
+local function edits_of(s, plan, model, refuses_options, only, max_tokens)
+  local edits, spans, absent = {}, {}, nil
+  for sign, part in gmatch(plan, "([+-]?)(%S+)") do
     local first, last = match(part, "^(%d+),(%d+)$")
     first, last = tonumber(first), tonumber(last)
-    if not edits[1] then
+    if sign == "+" then
+      absent = part
+    elseif sign == "-" then
+      if refuses_options then edits[#edits + 1] = { first, last, "" } end
+    elseif not edits[1] then
       edits[1] = { first, last, model and '"' .. model .. '"' or sub(s, first, last) }
-    elseif first and max_tokens then
-      local own = tonumber(sub(s, first, last))
-      edits[#edits + 1] = { first, last, format("%d", own and own < max_tokens and own or max_tokens) }
-    elseif max_tokens then
-      edits[1][3] = format('%s,"%s":%d', edits[1][3], sub(part, 2), max_tokens)
-      return edits
+    else
+      spans[#spans + 1] = { first, last }
     end
   end
-  if max_tokens and not edits[2] then error("the plan does not say where the output is bounded") end
+  bound_output(s, edits, spans, absent, only, max_tokens)
   return edits
 end
 
 local function prepare(h)
+  local metadata = h:streamInfo():dynamicMetadata()
+  if metadata:get(NAMESPACE).translated then return end
   local parameters = h:metadata()
   local path, model = parameters:get("path"), parameters:get("model")
+  local refuses_options, only = parameters:get("refuses_stream_options"), parameters:get("output_bound")
   if not path then error("the route has no parameters for this cluster") end
-  local metadata = h:streamInfo():dynamicMetadata()
   local plan, grant = metadata:get(NAMESPACE).plan, metadata:get(GRANT_NAMESPACE)
   local body = h:body()
   local s = body:getBytes(0, body:length())
-  local edits = edits_of(s, plan, model, tonumber(grant.max_tokens))
+  local edits = edits_of(s, plan, model, refuses_options, only, tonumber(grant.max_tokens))
   local length = body:setBytes(apply(s, edits))
   local headers = h:headers()
   headers:replace(":path", path)
@@ -52,7 +99,10 @@ function envoy_on_request(h)
   local ok, problem = pcall(prepare, h)
   if not ok then
     h:logErr("upstream: " .. tostring(problem))
+    local metadata = h:streamInfo():dynamicMetadata():get(NAMESPACE)
+    local request = metadata and metadata.request
     h:respond({ [":status"] = "503", ["content-type"] = "application/json" },
-      '{"error":{"message":"The gateway could not prepare this request.","type":"server_error","param":null,"code":"gateway_error"}}')
+      errors.as_json(errors.is_anthropic(request and request.endpoint), h:headers():get("x-request-id"),
+        "503", "gateway_error", "The gateway could not prepare this request."))
   end
 end

@@ -122,7 +122,7 @@ async def test_what_would_be_counted_and_has_no_price_is_refused_before_a_provid
     body = {"model": "claude-sonnet-4-6", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}], **fields}
     await stack.forget_provider_requests()
     async with session.post("/v1/messages", json=body, headers=stack.headers) as response:
-        found = (await error_of(response))["code"] if response.status == 400 else None
+        found = (await response.json())["error"]["code"] if response.status == 400 else None
     assert found == code
     assert bool(await stack.provider_requests()) == (code is None)
 

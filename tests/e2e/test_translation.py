@@ -8,6 +8,7 @@ import aiohttp
 import anthropic
 import openai
 import pytest
+import pytest_asyncio
 from anthropic.types import Message
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
@@ -188,6 +189,91 @@ async def test_a_chain_fails_over_from_one_dialect_into_the_other_with_the_right
             assert received["body_start"].startswith('{"model":"claude-x","max_tokens":')
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def responding(stack: Stack) -> dict[str, str]:
+    """Models that are sold as responses at providers that have none, by the path that those are asked at."""
+    await add_provider(stack, "resp-a", f"{stack.simulator_url}/v1", "secret-of-resp-a", "anthropic")
+    await add_provider(stack, "resp-o", f"{stack.simulator_url}/v1", "secret-of-resp-o", "together")
+    for provider in ("resp-a", "resp-o"):
+        await add_model(stack, f"{provider}-m", [(provider, "x")], endpoints=("responses",))
+    await wait_until_routed(stack, "resp-o-m", "responses")
+    return {"/v1/messages": "resp-a-m", "/v1/chat/completions": "resp-o-m"}
+
+
+async def test_a_response_is_answered_and_charged_by_a_provider_that_has_none(
+    stack: Stack, chat: openai.AsyncOpenAI, responding: dict[str, str]
+) -> None:
+    said = "Hello. [[sim output_tokens=12 cached_tokens=2]]"
+    for path, model in responding.items():
+        await stack.forget_provider_requests()
+        raw = await chat.responses.with_raw_response.create(model=model, input=said, instructions="Be brief.")
+        answer = raw.parse()
+        assert answer.output_text
+        assert answer.usage is not None
+        meters = {"input": answer.usage.input_tokens - 2, "cached_input": 2, "output": 12}
+        row = await stack.request_row(raw.headers["x-request-id"])
+        assert (row["outcome"], row["usage_source"]) == ("settled", "provider")
+        assert json.loads(row["meters"]) == meters
+
+        stream = await chat.responses.create(model=model, input=said, instructions="Be brief.", stream=True)
+        assert [event.type async for event in stream][-1] == "response.completed"
+        row = await stack.request_row(stream.response.headers["x-request-id"])
+        assert (row["outcome"], row["usage_source"]) == ("settled", "provider")
+        assert json.loads(row["meters"]) == meters
+        assert [received["path"] for received in await stack.provider_requests()] == [path, path]
+        # What is not sold is not there, however well it could be translated.
+        for refused in ("chat/completions", "messages"):
+            asked = {"model": model, "max_tokens": 9, "messages": []}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(f"{stack.url}/v1/{refused}", json=asked, headers=stack.headers) as got,
+            ):
+                assert got.status in {400, 404}
+                assert "/v1/responses" in await got.text()
+
+
+async def test_near_the_end_of_the_money_a_translated_response_is_made_shorter(
+    stack: Stack, responding: dict[str, str]
+) -> None:
+    key = await stack.make_key("short-response", balance="0.0000005")
+    for path, model in responding.items():
+        await stack.forget_provider_requests()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"{stack.url}/v1/responses",
+                json={"model": model, "input": "Hi"},
+                headers={"Authorization": f"Bearer {key}"},
+            ) as got,
+        ):
+            assert got.status == 200, await got.text()
+            bound = int(got.headers["x-tollgate-max-tokens"])
+            await stack.request_row(got.headers["x-request-id"])
+        [received] = await stack.provider_requests()
+        assert received["path"] == path
+        assert f'_tokens":{bound}' in received["body_start"]
+
+
+async def fault_of(stack: Stack, model: str) -> tuple[int, str]:
+    """How a message fails; after a look at the form, which is Anthropic's."""
+    asked = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{stack.url}/v1/messages", json=asked, headers=stack.headers) as got,
+    ):
+        body = await got.json()
+        assert (body["type"], body["error"]["type"]) == ("error", "api_error")
+        assert body["request_id"] == got.headers["x-request-id"]
+        return got.status, body["error"]["code"]
+
+
+async def test_what_fails_between_the_two_passes_is_told_in_the_form_of_the_endpoint(stack: Stack) -> None:
+    await add_provider(stack, "nowhere", f"http://127.0.0.1:{free_port()}/v1", "secret-of-nowhere")
+    await add_model(stack, "nowhere", [("nowhere", "x")])
+    await wait_until_routed(stack, "nowhere", "messages")
+    assert await fault_of(stack, "nowhere") == (503, "provider_unavailable")
+
+
 @pytest.fixture
 async def mixed(stack: Stack) -> str:
     """A model at a provider of messages first and at one of chat second."""
@@ -214,6 +300,7 @@ async def test_with_its_translator_gone_a_chain_goes_on_at_once_and_one_dialect_
     assert (await stack.request_row(raw.headers["x-request-id"]))["provider"] == "mixed-a"
 
     pid = stack.kill("translator")
+    assert await fault_of(stack, GPT) == (503, "translator_unavailable")
     slowest, providers = 0.0, set()
     for _ in range(20):
         began = asyncio.get_running_loop().time()

@@ -30,7 +30,9 @@ FILE_BY_TYPE = {
     SECRET_TYPE: "secrets.yaml",
 }
 CASES = sorted(path.name for path in FOLDER.iterdir())
-EXPECTED_CASES = {"failover_chain", "no_credential", "single_provider", "tls_provider", "translated", "weighted_group"}
+EXPECTED_CASES = {
+    *("failover_chain", "kinds", "no_credential", "single_provider", "tls_provider", "translated", "weighted_group")
+}
 SCRIPTS = ("front", "upstream")
 
 
@@ -85,12 +87,17 @@ def test_no_case_is_lost() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_golden_file_holds_a_script_or_a_credential_outside_of_the_secrets(case: str) -> None:
-    credentials = [p.credential.get_secret_value() for p in read_case(case).providers.values() if p.credential]
+    providers = read_case(case).providers.values()
+    credentials = [p.credential.get_secret_value() for p in providers if p.credential and not p.aws_key]
+    keys = [p.aws_key.secret_access_key.get_secret_value() for p in providers if p.aws_key]
     for file in FILE_BY_TYPE.values():
         text = (FOLDER / case / file).read_text(encoding="utf-8")
         assert "function" not in text
         for credential in credentials:
             assert (credential in text) is (file == FILE_BY_TYPE[SECRET_TYPE])
+        for key in keys:
+            # Where Envoy hides it from whoever asks it for its configuration.
+            assert text.count(key) == text.count(f"secret_access_key: {key}\n") == (file == FILE_BY_TYPE[CLUSTER_TYPE])
 
 
 @pytest.mark.parametrize("proxies", ["", "10.0.0.0/8, 2001:db8::/32, 192.0.2.7"], ids=["alone", "behind proxies"])

@@ -1,6 +1,7 @@
 """Our discovery service and a real Envoy: what it accepts, what it refuses and keeps, and what a restart does not repeat."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from control_plane.catalog.model import Catalog, Deployment, Model, Provider
+from control_plane.xds import clusters
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.nodes import NodeRegistry, NodeStatus
 from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE, JsonObject, encode
@@ -34,6 +36,7 @@ from tests.support.planes import Certificates
 from tests.support.stack import eventually
 
 SECRET = "a-provider-secret"
+AWS_SECRET = "secret+access/key+of+aws"
 
 
 def catalog(*names: str) -> Catalog:
@@ -139,9 +142,9 @@ async def test_what_envoy_refuses_is_recorded_and_it_keeps_what_it_had(
         "load_assignment": {"cluster_name": "x", "endpoints": []},
         "circuit_breakers": {"thresholds": [{"retry_budget": {"budget_percent": {"value": 900}}}]},
     }
-    clusters = {**good.by_type[CLUSTER_TYPE].resources, "provider/one": encode(CLUSTER_TYPE, broken_cluster)}
+    broken = {**good.by_type[CLUSTER_TYPE].resources, "provider/one": encode(CLUSTER_TYPE, broken_cluster)}
     routes = control_plane.translate("one", "two").by_type[ROUTE_TYPE]
-    bad = replace(good, by_type={**good.by_type, CLUSTER_TYPE: TypedResources.of(clusters), ROUTE_TYPE: routes})
+    bad = replace(good, by_type={**good.by_type, CLUSTER_TYPE: TypedResources.of(broken), ROUTE_TYPE: routes})
     async with (
         control_plane.serving(good) as (cache, nodes),
         running_envoy(tmp_path / "envoy", control_plane.bootstrap) as admin,
@@ -166,6 +169,36 @@ async def test_what_envoy_refuses_is_recorded_and_it_keeps_what_it_had(
         await cache.put(better)
         healed = await node_with(nodes, better)
         assert healed.types[CLUSTER_TYPE].rejection is None
+
+
+async def test_what_envoy_quotes_of_a_cluster_that_signs_is_recorded_without_the_key(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    good = control_plane.translate("one")
+    aws = Provider(
+        *(ProviderName("one"), ProviderKind.BEDROCK, "http://127.0.0.1:9", SecretStr(f"ACCESSKEYIDOFAWS:{AWS_SECRET}")),
+        region="eu-central-1",
+    )
+    # Nothing that an operator can write makes Envoy refuse a cluster as a whole, and so quote it; this one is short enough for that.
+    whole = json.loads(json.dumps(clusters.provider(aws, private_allowed=True)))
+    [options] = whole["typed_extension_protocol_options"].values()
+    options["http_filters"] = options["http_filters"][-2:]
+    broken_cluster: JsonObject = {**whole, "connect_timeout": "0s"}
+    broken = {**good.by_type[CLUSTER_TYPE].resources, "provider/one": encode(CLUSTER_TYPE, broken_cluster)}
+    bad = replace(good, by_type={**good.by_type, CLUSTER_TYPE: TypedResources.of(broken)})
+    async with (
+        control_plane.serving(good) as (cache, nodes),
+        running_envoy(tmp_path / "envoy", control_plane.bootstrap),
+    ):
+        await node_with(nodes, good)
+        await cache.put(bad)
+
+        async def refusal() -> str | None:
+            return next((node.refusal for node in nodes.nodes() if node.refusal), None)
+
+        said = await eventually(refusal)
+    assert 'secret_access_key: "[redacted]"' in said
+    assert AWS_SECRET not in said
 
 
 async def test_a_restarted_control_plane_does_not_push_what_envoy_has(

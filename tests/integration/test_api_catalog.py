@@ -31,6 +31,7 @@ async def test_a_change_answers_with_an_operation_whose_revision_is_the_etag_of_
         "name": "one",
         "kind": "openai",
         "base_url": "https://api.example.com/v1",
+        "region": None,
         "has_credential": False,
         "headers": {},
         "connect_timeout_ms": None,
@@ -55,6 +56,24 @@ async def test_a_credential_goes_in_and_never_comes_out(api: Api) -> None:
     assert await api.pool.fetchval("SELECT credential FROM catalog.providers") == kept["credential"]
     await put(api, "/providers/one", PROVIDER | {"credential": None}, etag="*")
     assert (await api.get("/providers/one"))["has_credential"] is False
+
+
+async def test_a_provider_that_needs_a_credential_is_not_routed_without_one(api: Api) -> None:
+    groq = {"kind": "groq", "base_url": "https://api.groq.com/openai/v1"}
+    await put(api, "/providers/one", groq)
+    await put(api, "/models/m", MODEL)
+    await put(api, "/deployments/m/one", {"upstream_model": "m"})
+    await add_price(api.pool, "m", "one")
+    route = {"match": "m", "groups": [[{"provider": "one"}]]}
+    refused = await put(api, "/routes/m", route)
+    assert (refused.status, refused.pointers) == (422, ["/groups/0/0/provider"])
+    document = {"routes": {"m": route}}
+    headers = {"If-Match": (await api.get("/catalog")).headers["ETag"]}
+    refused = await api.post("/catalog/apply", document, headers=headers)
+    assert (refused.status, refused.pointers) == (422, ["/routes/m/groups/0/0/provider"])
+    brought = document | {"providers": {"one": groq | {"credential": "gsk-x"}}}
+    assert (await api.post("/catalog/apply", brought, headers=headers)).status == 202
+    assert await served(api.pool) == {("m", "one", 0)}
 
 
 async def test_a_credential_does_not_follow_its_provider_to_another_address(api: Api) -> None:

@@ -507,3 +507,48 @@ async def test_two_thousand_models_are_applied_in_seconds(api: Api) -> None:
         assert reply.status < 300, reply.text
     print({what: f"{seconds:.2f} s" for what, seconds in took.items()})
     assert took["apply"] < 20  # 2 s on a machine that has nothing else to do
+
+
+async def test_the_starter_catalogue_is_applied_to_an_empty_one_and_envoy_accepts_it(api: Api) -> None:
+    preview = await api.post("/catalog/starter", {})
+    assert preview.status == 200
+    assert preview["sources"]["gpt-6-sol"]["openai"]["url"].startswith("https://developers.openai.com/")
+    assert (await apply(api, preview["document"], etag=0)).status == 202
+    # Nobody has a credential yet, so nobody is asked.
+    assert await api.pool.fetchval("SELECT count(*) FROM catalog.served") == 0
+    assert await api.pool.fetchval("SELECT count(*) FROM catalog.models") >= 60
+    assert (await api.post("/catalog/starter", {}))["document"] == {}
+    published = {name: route | {"published": True} for name, route in preview["document"]["routes"].items()}
+    refused = await apply(api, {"routes": {"grok-4.7": published["grok-4.7"]}})
+    assert refused.pointers == ["/routes/grok-4.7/groups/0/0/provider"]
+    providers = {
+        name: provider | {"credential": f"ACCESSKEYIDOFAWS:{SECRET}".replace("-", "+")}
+        for name, provider in preview["document"]["providers"].items()
+    }
+    document = {"providers": providers, "routes": published}
+    checked = await api.post("/catalog/check", document)
+    assert checked.document == {"ok": True, "message": "configuration 'bootstrap.json' OK"}
+    assert (await apply(api, document)).status == 202
+    assert await api.pool.fetchval("SELECT count(DISTINCT model) FROM catalog.served") >= 60
+    assert (await api.get("/providers/bedrock"))["region"] == "us-east-1"
+
+
+async def test_of_the_starter_catalogue_one_provider_is_published_once_it_has_a_credential(api: Api) -> None:
+    openai = {"kind": "openai", "base_url": "https://api.openai.com/v1", "credential": SECRET}
+    await put(api, "/providers/openai", openai)
+    preview = await api.post("/catalog/starter", {"providers": ["openai"]})
+    assert "providers" not in preview["document"]
+    assert (await apply(api, preview["document"], etag=preview["revision"])).status == 202
+    assert await api.pool.fetchval("SELECT count(*) FROM catalog.served") == len(preview["document"]["models"])
+    unknown = await api.post("/catalog/starter", {"providers": ["openai", "nobody"]})
+    assert (unknown.status, unknown.pointers) == (422, ["/providers/1"])
+
+
+async def test_every_kind_of_providers_is_listed_and_can_be_named(api: Api) -> None:
+    kinds = (await api.get("/provider-kinds"))["data"]
+    assert {"openai", "azure", "bedrock", "openai-compatible"} <= {kind["name"] for kind in kinds}
+    for kind in kinds:
+        region = {"region": "eu-central-1"} if kind["signed_for"] else {}
+        provider = {"kind": kind["name"], "base_url": "https://api.example.com/v1"} | region
+        assert (await put(api, f"/providers/{kind['name']}", provider)).status == 202
+    assert [each["kind"] for each in (await api.get("/providers?limit=100"))["data"]] == [k["name"] for k in kinds]

@@ -104,6 +104,7 @@ ALLOWED = {
     "GET /billing/quarantine": OPERATOR,
     "GET /billing/quarantine/{quarantine_id}": OPERATOR,
     "POST /billing/quarantine/{quarantine_id}/decision": OPERATOR,
+    "GET /provider-kinds": OPERATOR,
     "GET /providers": OPERATOR,
     "GET /providers/{provider}": OPERATOR,
     "PUT /providers/{provider}": OPERATOR,
@@ -131,6 +132,7 @@ ALLOWED = {
     "POST /catalog/apply": OPERATOR,
     "POST /catalog/check": OPERATOR,
     "POST /catalog/imports": OPERATOR,
+    "POST /catalog/starter": OPERATOR,
     "GET /operations": OPERATOR,
     "GET /operations/{operation_id}": OPERATOR,
 }

@@ -215,14 +215,14 @@ async def test_several_control_planes_publish_each_price_once_and_in_the_order_o
 
 async def test_a_price_for_now_overtakes_one_that_is_due_and_not_yet_published(api: Api) -> None:
     await schedule(api, api.clock.now() + timedelta(minutes=1), INPUT)
-    await schedule(api, api.clock.now() + timedelta(hours=9), OUTPUT)
-    await schedule(api, api.clock.now() + timedelta(minutes=1), OUTPUT, provider="two")
+    await schedule(api, api.clock.now() + timedelta(hours=9), INPUT, OUTPUT)
+    await schedule(api, api.clock.now() + timedelta(minutes=1), INPUT, OUTPUT, provider="two")
     api.clock.ahead = timedelta(minutes=2)
     await add(api, INPUT | {"price": "7.00"})
     assert await publisher(api).publish_next() is not None
     assert await publisher(api).publish_next() is None
     assert (await newest(api))["prices"][0]["price"] == "7.00"
-    assert (await newest(api, provider="two"))["prices"] == [OUTPUT]
+    assert (await newest(api, provider="two"))["prices"] == [INPUT, OUTPUT]
     assert len((await api.get("/prices/scheduled"))["data"]) == 1
 
 

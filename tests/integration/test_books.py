@@ -8,7 +8,7 @@ import pytest
 
 from billing_sink.inspection import SAME
 from billing_sink.postgres_books import Check as InspectionCheck
-from billing_sink.postgres_books import PostgresBooks
+from billing_sink.postgres_books import Mended, PostgresBooks, mend_held
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Batch
 from billing_sink.spool import SpoolId
@@ -116,3 +116,60 @@ async def test_the_command_that_verifies_ends_with_1_when_something_is_wrong(
         assert (await operator.run("books", "verify", "--last", "--json")).code == 1
         stranger = CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": "sk-tg-op-none"})
         assert (await stranger.run("books", "verify", "--last")).code > 1
+
+
+async def test_a_hold_of_a_request_that_is_recorded_is_found_and_released_by_the_sink(busy: asyncpg.Pool) -> None:
+    held = "SELECT held_nano_usd FROM billing.accounts WHERE org_id = $1 AND mode = 'live' AND kind = 'balance'"
+    before = await busy.fetchval(held, ORG)
+    async with busy.acquire() as connection, connection.transaction():
+        # As if it had been placed while its line, which did not say whose it was, was settled.
+        await connection.execute("UPDATE billing.holds SET state = 'held', finished_at = NULL WHERE request_id = 'r1'")
+        await connection.execute(
+            "UPDATE billing.accounts SET held_nano_usd = held_nano_usd + 100 WHERE org_id = $1 AND mode = 'live' AND kind = 'balance'",
+            ORG,
+        )
+    assert await found(busy) == {"recorded_requests_hold_nothing": 1}
+    ledger, now = PostgresLedger(busy), datetime.now(UTC)
+    assert await ledger.end_stray_holds(now) == (1, 100)
+    assert await found(busy) == {}
+    assert await busy.fetchval(held, ORG) == before
+    assert await ledger.end_stray_holds(now) == (0, 0)
+
+
+async def test_what_a_balance_holds_for_nobody_comes_free_when_a_person_says_so(
+    busy: asyncpg.Pool, tmp_path: Path
+) -> None:
+    columns = (
+        "posted_nano_usd, held_nano_usd FROM billing.accounts WHERE org_id = $1 AND mode = 'live' AND kind = 'balance'"
+    )
+    before = await busy.fetchrow(f"SELECT {columns}", ORG)
+    assert before is not None
+    await busy.execute(
+        "UPDATE billing.accounts SET held_nano_usd = held_nano_usd + 7 WHERE org_id = $1 AND mode = 'live'", ORG
+    )
+    assert await found(busy) == {"held_is_in_open_holds_and_slices": 1}
+    async with running_api(busy) as api:
+        operator = CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": await api.operator_token()})
+        told = await operator.run("books", "verify", "--last")
+        assert told.code == 1
+        assert "python -m billing_sink mend" in told.err
+    async with busy.acquire() as connection:
+        assert await mend_held(connection) == [
+            Mended(ORG, "live", before["held_nano_usd"] + 7, before["held_nano_usd"])
+        ]
+        assert await mend_held(connection) == []
+    assert await found(busy) == {}
+    assert await busy.fetchrow(f"SELECT {columns}", ORG) == before
+
+
+async def test_what_an_inspection_has_found_is_shown_without_reading_the_ledger_again(busy: asyncpg.Pool) -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    await PostgresBooks(busy).keep(at, [*await PostgresBooks(busy).check(), InspectionCheck(SAME, 0, None)])
+    async with busy.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # past the triggers
+        await connection.execute("DELETE FROM billing.requests WHERE request_id = 'r1'")
+    async with running_api(busy) as api:
+        operator = api.as_(await api.operator_token())
+        seen = await operator.get("/billing/books?anew=false")
+        assert (seen["ok"], seen["checked_at"], len(seen["checks"])) == (True, "2026-01-02T00:00:00Z", 13)
+        assert (await operator.get("/billing/books"))["ok"] is False

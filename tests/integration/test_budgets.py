@@ -365,6 +365,26 @@ async def test_what_was_charged_before_there_were_budgets_is_spent_too(postgres_
         assert check["wrong"] == 0
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_requests_of_a_key_that_one_statement_records_at_several_moments_are_refused(
+    rich: asyncpg.Pool, *, is_begun: bool
+) -> None:
+    statement = """
+        INSERT INTO billing.requests (
+            request_id, input_hash, mode, outcome, usage_source, org_id, project_id, key_id, stream, status, attempts,
+            started_at, duration_ms, bytes_received, bytes_sent, sse_events, meters, cost_nano_usd, price_nano_usd,
+            absorbed_nano_usd, recorded_at)
+        SELECT 'r' || n, '', 'live', 'settled', 'none', $1, 'prj', 'key_test', false, 200, 1, $2, 1, 1, 1, 0, '{}', 1,
+               1, 0, $2::timestamptz + n * interval '1 minute'
+        FROM generate_series($3::integer, $4) AS n
+        """
+    if is_begun:
+        await rich.execute(statement, ORG, NOON, 0, 0)
+    with pytest.raises((asyncpg.CardinalityViolationError, asyncpg.UniqueViolationError)):
+        await rich.execute(statement, ORG, NOON, 1, 2)
+    assert await rich.fetchval("SELECT count(*) FROM billing.requests") == is_begun
+
+
 async def test_whoever_holds_settles_expires_and_decides_at_once_waits_for_nobody_in_a_circle(
     rich: asyncpg.Pool,
 ) -> None:

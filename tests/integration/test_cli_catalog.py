@@ -237,3 +237,16 @@ async def test_an_entry_of_openrouters_list_is_named_by_its_id(cli: CommandLine)
     assert "+ model maker/writer-1\n" in made.err
     assert 'skipped "openrouter/auto"' in made.err
     assert "models:\n" in made.out
+
+
+async def test_the_starter_catalogue_is_a_file_that_can_be_applied(api: Api, cli: CommandLine) -> None:
+    made = await cli.done("catalog", "starter", "--provider", "anthropic", "--out", "new.yaml")
+    assert "routes are drafts" in made.err
+    assert "claude-opus-5" in (cli.directory / "new.yaml").read_text()
+    await cli.done("catalog", "apply", "new.yaml", "--yes", "--no-wait")
+    assert [each["name"] for each in (await api.get("/providers"))["data"]] == ["anthropic"]
+    again = await cli.done("catalog", "starter", "--provider", "anthropic", "--json")
+    assert json.loads(again.out)["document"] == {}
+    refused = await cli.run("catalog", "starter", "--provider", "nobody")
+    assert refused.code == 1
+    assert "--provider" in refused.err

@@ -287,11 +287,13 @@ async def test_the_receipt_of_a_quarantined_request_says_so_and_only_to_whom_its
     receipt = await owner.api.get("/receipts/r1")
     assert receipt.status == 200, receipt.text
     assert receipt["by_decision"] is False
-    shown = ("outcome", "org_id", "key_id", "model", "status", "price", "meters", "transaction_id")
-    assert [receipt[name] for name in shown] == ["quarantined", owner.org_id, "key_test", "m", 200, "0.00", {}, None]
+    shown = ("outcome", "org_id", "key_id", "model", "status", "meters")
+    assert [receipt[name] for name in shown] == ["quarantined", owner.org_id, "key_test", "m", 200, {}]
+    # Not priced yet, and so not zero.
+    assert [receipt[name] for name in ("price", "absorbed", "transaction_id")] == [None, None, None]
     assert "odd" not in receipt.text
     unread = await owner.api.get("/receipts/r2")
-    assert [unread[name] for name in shown] == ["quarantined", owner.org_id, "key_test", None, 0, "0.00", {}, None]
+    assert [unread[name] for name in (*shown, "price")] == ["quarantined", owner.org_id, "key_test", None, 0, {}, None]
     # Of this one nobody knows whose it is.
     assert (await owner.api.get("/receipts/r4")).status == 404
     other = await api.sign_up("other@example.com")

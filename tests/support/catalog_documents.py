@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from control_plane.catalog.document import CatalogDocument, nested
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.price_specs import Condition, MeterPrice, PriceSpec, Unit
 from control_plane.catalog.specs import DeploymentSpec, GroupMember, ModelSpec, ProviderSpec, RouteSpec
 from gateway_core.providers import ProviderKind
@@ -48,9 +49,11 @@ def _maybe(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[int | None]:
 
 @st.composite
 def _prices(draw: st.DrawFn) -> PriceSpec:
-    meters = draw(st.lists(st.sampled_from(sorted(TOKEN_METERS)), unique=True, max_size=4))
-    if not meters:
+    if draw(st.booleans()):
         return PriceSpec(free=True)
+    # What every endpoint of chat needs, and others.
+    others = sorted({*TOKEN_METERS} - {Meter.INPUT, Meter.OUTPUT})
+    meters = [Meter.INPUT, Meter.OUTPUT, *draw(st.lists(st.sampled_from(others), unique=True, max_size=3))]
     bounds = draw(st.lists(st.integers(1, 10**6), unique=True, max_size=2))
     return PriceSpec(
         prices=[
@@ -75,7 +78,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
             _NAMES,
             st.builds(
                 ProviderSpec,
-                kind=st.sampled_from(ProviderKind),
+                kind=st.sampled_from([kind for kind in ProviderKind if not TEMPLATES[kind].requires_credential]),
                 base_url=st.sampled_from(["https://api.example.com/v1", "http://127.0.0.1:9000"]),
                 headers=_HEADERS,
                 connect_timeout_ms=_maybe(st.integers(1, 60_000)),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from control_plane.catalog.model import Catalog, Deployment, Model, Policy, Provider
 from control_plane.settings import Settings
 from gateway_core.contract import Peer
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.networks import Network
 from gateway_core.providers import ProviderKind
@@ -46,9 +47,11 @@ def provider(
     kind: ProviderKind = ProviderKind.OPENAI,
     base_url: str = "http://127.0.0.1:9000/v1",
     credential: str | None = None,
+    region: str | None = None,
 ) -> Provider:
     """A provider, without a credential unless one is given."""
-    return Provider(ProviderName(name), kind, base_url, None if credential is None else SecretStr(credential))
+    secret = None if credential is None else SecretStr(credential)
+    return Provider(ProviderName(name), kind, base_url, secret, region)
 
 
 def deployment(
@@ -72,6 +75,7 @@ class _WrittenProvider(_Written):
     name: str
     kind: ProviderKind
     base_url: str
+    region: str | None = None
     credential: str | None = None
 
 
@@ -79,6 +83,7 @@ class _WrittenModel(_Written):
     name: str
     owned_by: str
     created: int
+    endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
 
 
 class _WrittenDeployment(_Written):
@@ -100,8 +105,13 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
     parsed = _WrittenCatalog.model_validate(written)
     return Catalog(
         revision=1,
-        providers={ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential) for p in parsed.providers},
-        models={ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created) for m in parsed.models},
+        providers={
+            ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential, p.region) for p in parsed.providers
+        },
+        models={
+            ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created, endpoints=m.endpoints)
+            for m in parsed.models
+        },
         deployments=tuple(
             deployment(d.model, d.provider, upstream_model=d.upstream_model, priority=d.priority, weight=d.weight)
             for d in parsed.deployments

@@ -26,6 +26,7 @@ class ScriptedProvider:
     pause_s: float = 0.0
     cut: bool = False
     more_headers: Mapping[str, str] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
@@ -33,6 +34,7 @@ class ScriptedProvider:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Record and answer."""
         self.bodies.append(await request.read())
+        self.paths.append(request.path)
         self.headers.append(dict(request.headers))
         await self.answers.wait()
         response = web.StreamResponse(

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,17 +237,20 @@ async def eventually(find: Callable[[], Awaitable[T | None]], *, deadline_s: flo
     return found
 
 
-async def add_provider(stack: Stack, name: str, base_url: str, credential: str, kind: str = "openai") -> None:
+async def add_provider(
+    stack: Stack, name: str, base_url: str, credential: str, kind: str = "openai", *, region: str | None = None
+) -> None:
     """A provider, written as an operator's change."""
     seal = Seal(SecretStr(stack.secret("tollgate_credential_key")), secrets.token_bytes)
     sealed = seal.seal_secret(provider_credential(ProviderName(name)), SecretStr(credential))
     async with stack.database() as connection:
         await connection.execute(
-            "INSERT INTO catalog.providers (name, kind, base_url, credential) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO catalog.providers (name, kind, base_url, credential, region) VALUES ($1, $2, $3, $4, $5)",
             name,
             kind,
             base_url,
             sealed,
+            region,
         )
 
 
@@ -269,14 +272,20 @@ async def add_model(
     *,
     in_one_group: bool = False,
     max_output_tokens: int = 1000,
+    endpoints: Sequence[str] = ("chat", "messages", "count_tokens"),
+    meters: Sequence[str] = ("input", "cached_input", "output", "reasoning"),
 ) -> None:
-    """A model with a chain of (provider, upstream model); a tenth of a cent per million tokens.
+    """A model with a chain of (provider, upstream model); a tenth of a cent per million of what is counted.
 
     Each is a group of its own and tried in this order, or all of them share one group with the same weight.
     """
     async with stack.database() as connection, connection.transaction():
         await connection.execute(
-            "INSERT INTO catalog.models VALUES ($1, 'test', $2, $3)", *(name, CONTEXT_TOKENS, max_output_tokens)
+            """
+            INSERT INTO catalog.models (name, owned_by, context_tokens, max_output_tokens, endpoints)
+            VALUES ($1, 'test', $2, $3, $4)
+            """,
+            *(name, CONTEXT_TOKENS, max_output_tokens, endpoints),
         )
         await connection.execute("INSERT INTO catalog.routes (name, match) VALUES ($1, $1)", name)
         for position, (provider, upstream_model) in enumerate(chain):
@@ -291,21 +300,17 @@ async def add_model(
             INSERT INTO catalog.prices (model, provider, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
             VALUES ($1, $2, $3, 1000000, 1000000)
             """,
-            [
-                (name, provider, meter)
-                for provider, _ in chain
-                for meter in ("input", "cached_input", "output", "reasoning")
-            ],
+            [(name, provider, meter) for provider, _ in chain for meter in meters],
         )
 
 
-async def wait_until_routed(stack: Stack, model: str) -> None:
+async def wait_until_routed(stack: Stack, model: str, endpoint: str = "chat") -> None:
     """Wait until Envoy routes a model; no request is sent to it."""
 
     async def is_routed() -> bool:
         url = f"{stack.endpoints['envoy_admin_url']}/config_dump?resource=dynamic_route_configs"
         async with aiohttp.ClientSession() as session, session.get(url) as got:
-            return f'"chat:{model}"' in await got.text()
+            return f'"{endpoint}:{model}"' in await got.text()
 
     await eventually(is_routed)
 

@@ -17,6 +17,7 @@ from tollgate.catalog.document_file import STANDARD_STREAM, DocumentFile
 from tollgate.client import PREFIX, Client
 from tollgate.connection import Reply, Request
 from tollgate.errors import CommandError, ExitCode, RefusedError, UsageError
+from tollgate.refusals import of_options
 from tollgate.settings import environment
 
 _PATH: Final = f"{PREFIX}/catalog"
@@ -102,6 +103,19 @@ def import_list(
     for skipped in found["skipped"]:
         reason = price_list_file.in_words_of_options(skipped["reason"])
         typer.echo(output.printable(f"skipped {listed.entry(skipped['pointer'])}: {reason}"), err=True)
+    text = _json_text(reply) if as_json else document_file.as_yaml(found["document"])
+    document_file.write(text, out, force=force)
+
+
+def starter(client: Client, *, providers: Sequence[str], out: Path | None, force: bool, as_json: bool) -> None:
+    """Make a document of the starter catalogue."""
+    body = json.dumps({"providers": providers}).encode()
+    place = of_options({"providers": "--provider"}.get)
+    reply = client.send(Request("POST", f"{_PATH}/starter", body=body), place=place, repeat=True)
+    found = reply.document()
+    drafts = [name for name, route in found["document"].get("routes", {}).items() if not route.get("published", True)]
+    if drafts:
+        typer.echo(f"{len(drafts)} routes are drafts: their providers have no credential here.", err=True)
     text = _json_text(reply) if as_json else document_file.as_yaml(found["document"])
     document_file.write(text, out, force=force)
 

@@ -72,7 +72,8 @@ def write_reply(reply: Reply, _asked: Asked) -> JsonObject:
 def write_failure(failure: Failure) -> JsonObject:
     """An error."""
     kind = _TYPES.get(failure.status) or "api_error"
-    return {"type": "error", "error": {"type": kind, "message": failure.message}}
+    code: JsonObject = {} if failure.code is None else {"code": failure.code}
+    return {"type": "error", "error": {"type": kind, "message": failure.message, **code}}
 
 
 def _block(part: ModelPart, stop: Stop) -> Json:

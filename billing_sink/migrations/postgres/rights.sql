@@ -34,8 +34,8 @@ GRANT INSERT ON billing.inspections TO tollgate_billing_sink;
 GRANT INSERT, UPDATE ON billing.export_cursors TO tollgate_billing_sink;
 
 GRANT EXECUTE ON FUNCTION
-    billing.settle, billing.move_offset, billing.expire_holds, billing.close_slices, billing.last_of_all, billing.seal,
-    billing.add_up_for_providers, billing.check_books, billing.broken_seals, billing.digest,
+    billing.settle, billing.move_offset, billing.expire_holds, billing.end_stray_holds, billing.mend_held, billing.close_slices, billing.last_of_all, billing.seal,
+    billing.add_up_for_providers, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest,
     billing.begin_inspection, billing.finish_inspection
     TO tollgate_billing_sink;
 GRANT EXECUTE ON FUNCTION
@@ -46,5 +46,5 @@ GRANT EXECUTE ON FUNCTION
     billing.quarantined_request, billing.receipt, billing.last_transaction, billing.statement, billing.close_invoice, billing.spent,
     billing.begin_of, billing.quarter_of,
     billing.used_at_provider, billing.sums_of_providers, billing.sums_behind, billing.unaccounted_for,
-    billing.keep_reconciliation, billing.ask_for_inspection, billing.check_books, billing.broken_seals, billing.digest
+    billing.keep_reconciliation, billing.ask_for_inspection, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest
     TO tollgate_control_plane;

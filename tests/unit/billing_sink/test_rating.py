@@ -511,3 +511,57 @@ WITH_FLEX = PriceBook.of(
 def test_a_request_is_charged_at_the_tier_it_was_served_at(written: Json, tier: str, price: int) -> None:
     found = rate(parse_line(render(written)), WITH_FLEX)
     assert (found.service_tier, found.charge.price_nano_usd) == (tier, price)
+
+
+def rated_on(
+    endpoint: str, meters: Mapping[Meter, int], *, is_free: bool = False, units: int | None = None, **fields: object
+) -> Rated:
+    """A request on an endpoint, rated by these prices per unit, in nano-USD."""
+    rates = {meter: Rate(0, price * 1_000_000) for meter, price in meters.items()}
+    row = PriceRow.of(10, ["free"], ["{}"], [0], [0]) if is_free else PriceRow(PriceVersion(10), rates)
+    book = PriceBook.of(PriceVersion(18), [((ModelName("gpt-4o-mini"), ProviderName("openai")), row)])
+    request = {**REQUEST, "endpoint": endpoint, **({} if units is None else {"units": units})}
+    return rate(parse_line(render(line("one", request=request, **fields))), book)
+
+
+@pytest.mark.parametrize(("endpoint", "meter"), [("images", Meter.IMAGE), ("speech", Meter.CHARACTER)])
+def test_what_has_a_price_by_what_is_asked_is_charged_by_that_whatever_is_reported(endpoint: str, meter: Meter) -> None:
+    for usage in (None, {"input_tokens": 5, "output_tokens": 900}):
+        found = rated_on(endpoint, {meter: 7, Meter.INPUT: 1}, units=3, usage_first=usage)
+        assert (found.outcome, found.source, found.meters) == (Outcome.SETTLED, UsageSource.REQUEST, {meter: 3})
+        assert found.charge.price_nano_usd == 21
+    assert rated_on(endpoint, {meter: 7}, units=3, usage_first=None, bytes_sent=0).outcome is Outcome.RELEASED
+    assert rated_on(endpoint, {meter: 7}, units=3, usage_first=None, status=500).outcome is Outcome.RELEASED
+    with pytest.raises(ImplausibleUsageError):
+        rated_on(endpoint, {meter: 7}, usage_first=None)
+
+
+def test_a_moderation_is_charged_by_the_request_and_never_for_nothing_that_nobody_said() -> None:
+    found = rated_on("moderations", {Meter.REQUEST: 5}, usage_first=None)
+    assert (found.outcome, found.meters, found.charge.price_nano_usd) == (Outcome.SETTLED, {Meter.REQUEST: 1}, 5)
+    assert rated_on("moderations", {}, is_free=True, usage_first=None).charge.price_nano_usd == 0
+    with pytest.raises(UnpricedError):
+        rated_on("moderations", {Meter.INPUT: 5}, usage_first=None)
+
+
+def test_a_count_of_tokens_is_free_unless_each_request_has_a_price() -> None:
+    found = rated_on("count_tokens", {Meter.INPUT: 5}, usage_first=None)
+    assert (found.outcome, found.meters, found.charge.price_nano_usd) == (Outcome.SETTLED, {}, 0)
+    assert rated_on("count_tokens", {Meter.INPUT: 5, Meter.REQUEST: 3}, usage_first=None).charge.price_nano_usd == 3
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "meters", "units", "expected"),
+    [
+        ("embeddings", {Meter.INPUT: 1}, 1, {Meter.INPUT: 17}),
+        ("rerank", {Meter.INPUT: 1}, 150, {Meter.INPUT: 17}),
+        ("rerank", {Meter.SEARCH_UNIT: 1}, 150, {Meter.SEARCH_UNIT: 2}),
+        ("images", {Meter.INPUT: 1, Meter.IMAGE_OUTPUT: 1}, 2, {Meter.INPUT: 17, Meter.IMAGE_OUTPUT: 100}),
+        ("speech", {Meter.INPUT: 1, Meter.AUDIO_OUTPUT: 1}, 2, {Meter.INPUT: 17, Meter.AUDIO_OUTPUT: 100}),
+    ],
+)
+def test_what_came_without_its_usage_is_estimated_in_the_meters_of_its_endpoint(
+    endpoint: str, meters: Mapping[Meter, int], units: int, expected: Mapping[Meter, int]
+) -> None:
+    found = rated_on(endpoint, meters, units=units, usage_first=None, bytes_sent=400 + 256 * 100)
+    assert (found.outcome, found.source, found.meters) == (Outcome.ESTIMATED, UsageSource.ESTIMATED, expected)

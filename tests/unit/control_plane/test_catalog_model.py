@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.catalog.model import TEMPLATES, Catalog, Provider
-from gateway_core.endpoints import Endpoint
+from control_plane.catalog.kinds import TEMPLATES
+from control_plane.catalog.model import Catalog, Provider
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
 from tests.support.catalogs import catalog, catalogs, deployment, provider
@@ -13,10 +14,10 @@ from tests.support.catalogs import catalog, catalogs, deployment, provider
 OPENAI, ANTHROPIC, GEMINI = ProviderKind.OPENAI, ProviderKind.ANTHROPIC, ProviderKind.GEMINI
 
 
-def chains(found: Catalog) -> list[tuple[str, str, list[list[str]]]]:
+def chains(found: Catalog, *, translated: bool = False) -> list[tuple[str, str, list[list[str]]]]:
     return [
         (chain.endpoint, chain.name, [[d.provider for d in group] for group in chain.groups])
-        for chain in found.chains()
+        for chain in found.chains(translated=translated)
     ]
 
 
@@ -81,7 +82,7 @@ def test_a_provider_that_does_not_serve_an_endpoint_is_left_out_of_that_chain() 
         [provider("a", OPENAI), provider("b", ANTHROPIC), provider("c", GEMINI)],
         [deployment("m", "a"), deployment("m", "b", priority=1), deployment("m", "c", priority=2)],
     )
-    assert chains(found) == [("chat", "m", [["a"], ["c"]]), ("messages", "m", [["b"]])]
+    assert chains(found) == [("chat", "m", [["a"], ["c"]]), ("messages", "m", [["b"]]), ("count_tokens", "m", [["b"]])]
 
 
 def test_a_model_without_a_deployment_has_no_chain() -> None:
@@ -93,6 +94,14 @@ def test_an_alias_has_the_chains_of_its_model() -> None:
     model = replace(found.models[ModelName("m")], aliases=(ModelName("n"), ModelName("o")))
     aliased = replace(found, models={model.name: model})
     assert chains(aliased) == [("chat", name, [["a"]]) for name in "mno"]
+
+
+def test_a_model_is_served_where_it_is_sold_and_nowhere_else() -> None:
+    found = catalog([provider("a"), provider("c", GEMINI)], [deployment("m", "a"), deployment("m", "c")])
+    model = replace(found.models[ModelName("m")], endpoints=(Endpoint.EMBEDDINGS, Endpoint.RERANK))
+    sold = replace(found, models={model.name: model})
+    for translated in (False, True):
+        assert chains(sold, translated=translated) == [("embeddings", "m", [["a", "c"]]), ("rerank", "m", [["a"]])]
 
 
 @given(catalogs(), st.booleans())
@@ -110,7 +119,7 @@ def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found:
     expected = {
         (endpoint, d.model, d.provider)
         for d in found.deployments
-        for endpoint in Endpoint
+        for endpoint in SOLD_UNLESS_TOLD
         if serves(found.providers[d.provider], endpoint)
     }
     assert in_chains == expected

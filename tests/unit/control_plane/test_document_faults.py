@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from control_plane.catalog.document import CatalogDocument
 from control_plane.catalog.document_faults import faults
+from control_plane.catalog.price_specs import UNITS_BY_METER
+from gateway_core.usage import Meter
 from tests.support.catalog_api import MODEL, PROVIDER
 from tests.support.catalog_documents import DOCUMENT, INPUT_PRICE
 
@@ -61,7 +63,7 @@ def read(document: dict[str, Any]) -> CatalogDocument:
 def test_every_fault_is_pointed_at(change: Callable[[dict[str, Any]], object], pointers: list[str]) -> None:
     document = copy.deepcopy(DOCUMENT)
     change(document)
-    found = faults(CatalogDocument(), read(document), priced=set(), orgs=set(), with_credential=(), prune=False)
+    found = faults(CatalogDocument(), read(document), priced={}, orgs=set(), with_credential=(), prune=False)
     assert sorted(fault.pointer for fault in found) == pointers
 
 
@@ -84,10 +86,13 @@ def test_a_published_pattern_needs_a_price_for_all_it_matches(pattern: str, serv
     document["prices"] = {"zz": {"one": {"free": True}}}
     document["routes"] = {"r": {"match": pattern, "groups": [[{"provider": "one"}]]}}
     wanted = read(document)
-    [fault] = faults(CatalogDocument(), wanted, priced=set(), orgs=set(), with_credential=(), prune=False)
+    [fault] = faults(CatalogDocument(), wanted, priced={}, orgs=set(), with_credential=(), prune=False)
     assert (fault.pointer, fault.detail) == ("/routes/r/groups/0/0/provider", f"{served} has no price there")
     assert (
-        faults(CatalogDocument(), wanted, priced={(served, "one")}, orgs=set(), with_credential=(), prune=False) == []
+        faults(
+            CatalogDocument(), wanted, priced={(served, "one"): {"free"}}, orgs=set(), with_credential=(), prune=False
+        )
+        == []
     )
 
 
@@ -100,7 +105,62 @@ def test_a_pattern_matches_no_more_than_it_says(pattern: str, name: str) -> None
     document["deployments"] = {name: {"one": {"upstream_model": "x"}}}
     document["prices"] = {}
     document["routes"] = {"r": {"match": pattern, "groups": [[{"provider": "one"}]]}}
-    assert faults(CatalogDocument(), read(document), priced=set(), orgs=set(), with_credential=(), prune=False) == []
+    assert faults(CatalogDocument(), read(document), priced={}, orgs=set(), with_credential=(), prune=False) == []
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "meters", "pointers"),
+    [
+        (["embeddings"], ["input"], []),
+        (
+            ["embeddings"],
+            ["output"],
+            ["/models/m/endpoints/0", "/prices/m/one/prices", "/routes/m/groups/0/0/provider"],
+        ),
+        (["rerank"], ["search_unit"], []),
+        (["images"], ["input", "image_output"], []),
+        (["images"], ["image"], []),
+        (["speech"], ["input"], ["/models/m/endpoints/0", "/prices/m/one/prices", "/routes/m/groups/0/0/provider"]),
+        (["moderations"], ["request"], []),
+        (
+            ["chat", "speech"],
+            ["character"],
+            ["/models/m/endpoints/0", "/prices/m/one/prices", "/routes/m/groups/0/0/provider"],
+        ),
+        # No provider here has it, so nobody needs its price.
+        (["count_tokens"], ["request"], []),
+        # Nor this one; but what it has can be translated into it, and out of it.
+        (
+            ["messages"],
+            ["request"],
+            ["/models/m/endpoints/0", "/prices/m/one/prices", "/routes/m/groups/0/0/provider"],
+        ),
+        (["chat", "messages", "count_tokens"], ["input"], []),
+    ],
+)
+def test_every_endpoint_that_a_model_is_sold_on_needs_its_price(
+    endpoints: list[str], meters: list[str], pointers: list[str]
+) -> None:
+    document: dict[str, Any] = {
+        "providers": {"one": PROVIDER},
+        "models": {"m": MODEL | {"endpoints": endpoints}},
+        "deployments": {"m": {"one": {"upstream_model": "x"}}},
+        "prices": {
+            "m": {
+                "one": {
+                    "prices": [
+                        {"meter": meter, "unit": next(iter(UNITS_BY_METER[Meter(meter)])), "cost": "1"}
+                        for meter in meters
+                    ]
+                }
+            }
+        },
+        "routes": {"m": {"match": "m", "groups": [[{"provider": "one"}]]}},
+    }
+    found = faults(CatalogDocument(), read(document), priced={}, orgs=set(), with_credential=(), prune=False)
+    assert sorted(fault.pointer for fault in found) == pointers
+    document["prices"]["m"]["one"] = {"free": True}
+    assert faults(CatalogDocument(), read(document), priced={}, orgs=set(), with_credential=(), prune=False) == []
 
 
 def test_a_credential_does_not_follow_its_provider_to_another_address() -> None:
@@ -116,7 +176,7 @@ def test_a_credential_does_not_follow_its_provider_to_another_address() -> None:
         wanted = read(document)
         return [
             fault.pointer
-            for fault in faults(current, wanted, priced=set(), orgs=set(), with_credential={"one"}, prune=False)
+            for fault in faults(current, wanted, priced={}, orgs=set(), with_credential={"one"}, prune=False)
         ]
 
     assert pointers(moved) == ["/providers/one/credential"]
@@ -134,7 +194,7 @@ def test_thousands_of_things_are_judged_in_a_moment() -> None:
     same = {f"r{n}": {"match": "m1", "groups": [[{"provider": "p"}]]} for n in range(10_000)}
     for routes, number in ((patterns, 0), (same, 20_000)):
         document = read(large | {"routes": routes})
-        priced = {(name, "p") for name in models if name != "m1"}
+        priced = {(name, "p"): {"input", "output"} for name in models if name != "m1"}
         began = time.process_time()
         found = faults(CatalogDocument(), document, priced=priced, orgs=set(), with_credential=(), prune=False)
         # Two seconds on a busy machine; each with each other would be minutes.

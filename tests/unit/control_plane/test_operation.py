@@ -38,6 +38,7 @@ def test_what_leaves_no_audit_entry_is_written_down_here_too() -> None:
         "check_catalog",
         "diff_catalog",
         "preview_import",
+        "preview_starter",
         "refresh",
         "send_password_reset",
         "send_verification",

@@ -17,7 +17,7 @@ from control_plane.xds.protobuf import ROUTE_TYPE, encode
 from control_plane.xds.route_table import RouteTable
 from control_plane.xds.translate import resources
 from gateway_core.contract import Cluster, simulator_route_key
-from gateway_core.endpoints import Endpoint
+from gateway_core.endpoints import SOLD
 from gateway_core.ids import ModelName
 from tests.support.catalogs import catalog, catalogs, deployment, provider, settings
 
@@ -93,7 +93,7 @@ def test_the_list_of_models_is_always_routed() -> None:
 
 
 def test_test_keys_have_routes_exactly_where_there_is_a_simulator() -> None:
-    routes = [simulator_route_key(endpoint).encode() for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES)]
+    routes = [simulator_route_key(endpoint).encode() for endpoint in SOLD]
     assert all(route in RouteTable(SETTINGS).encode(of(1)) for route in routes)
     assert not any(route in RouteTable(settings(simulator_url=None)).encode(of(1)) for route in routes)
 

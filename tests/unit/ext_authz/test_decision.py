@@ -412,3 +412,62 @@ def test_who_may_know_of_a_model_is_asked_of_the_newest_reading() -> None:
         403,
         "model_not_allowed",
     )
+
+
+def row(**prices: int) -> PriceRow:
+    return PriceRow(VERSION, {Meter(name): Rate(0, each * 1_000_000) for name, each in prices.items()})
+
+
+def held_on(endpoint: Endpoint, price_row: PriceRow, **fields: object) -> NanoUsd:
+    attempt = replace(ATTEMPT, endpoint=endpoint, **fields)  # type: ignore[arg-type]
+    return held(attempt, offers(**{str(endpoint): (price_row,)}))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "price_row", "fields", "expected"),
+    [
+        (Endpoint.IMAGES, row(image=5), {"units": 3}, 15),
+        # The dearer way is not held for: the price has decided.
+        (Endpoint.IMAGES, row(image=5, input=9, image_output=9), {"units": 3}, 15),
+        (Endpoint.IMAGES, row(input=1, image_output=2), {"units": 3}, 100 + 3 * 1000 * 2),
+        (Endpoint.SPEECH, row(character=2), {"units": 12}, 24),
+        (Endpoint.SPEECH, row(input=1, audio_output=2), {"units": 12, "is_stream": True}, 100 + 1000 * 2),
+        (Endpoint.EMBEDDINGS, row(input=2), {"body_bytes": 500_000}, 1_000_000),
+        (Endpoint.EMBEDDINGS, row(input=1), {"units": 3, "has_references": True}, 3 * 128_000 + 100),
+        (Endpoint.RERANK, row(search_unit=7), {"units": 101}, 14),
+        (Endpoint.RERANK, row(search_unit=7), {"units": 1, "body_bytes": 50_000}, 21),
+        (Endpoint.MODERATIONS, row(request=4), {}, 4),
+        (Endpoint.COUNT_TOKENS, row(input=4, output=4), {"may_search": True}, 0),
+        (Endpoint.RESPONSES, row(input=1, output=2), {"max_output_tokens": 10}, 120),
+        (Endpoint.COMPLETIONS, row(input=1, output=2), {"choices": 4, "max_output_tokens": 10}, 180),
+    ],
+)
+def test_what_each_endpoint_can_cost_is_held(
+    endpoint: Endpoint, price_row: PriceRow, fields: dict[str, object], expected: int
+) -> None:
+    assert held_on(endpoint, price_row, **fields) == expected
+
+
+@pytest.mark.parametrize("endpoint", [Endpoint.IMAGES, Endpoint.SPEECH, Endpoint.EMBEDDINGS, Endpoint.RERANK])
+def test_what_cannot_be_made_shorter_is_held_for_whole_or_not_at_all(endpoint: Endpoint) -> None:
+    prices = row(input=1, image_output=2, audio_output=2)
+    decision = decided(
+        replace(ATTEMPT, endpoint=endpoint, units=2, is_stream=True), offered=offers(**{str(endpoint): (prices,)})
+    )
+    assert isinstance(decision, Admitted)
+    assert decision.output is not None
+    assert decision.output.least_nano_usd == decision.output.nano_usd
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "price_row", "code"),
+    [
+        (Endpoint.EMBEDDINGS, row(output=1), "endpoint_not_priced"),
+        (Endpoint.MODERATIONS, row(input=1), "endpoint_not_priced"),
+        (Endpoint.IMAGES, row(input=1, output=1), "endpoint_not_priced"),
+        (Endpoint.SPEECH, row(input=1, audio_output=1), "stream_required"),
+    ],
+)
+def test_what_nobody_could_be_charged_for_is_refused(endpoint: Endpoint, price_row: PriceRow, code: str) -> None:
+    attempt = replace(ATTEMPT, endpoint=endpoint, units=1)
+    assert decided(attempt, offered=offers(**{str(endpoint): (price_row,)})) == (400, code)

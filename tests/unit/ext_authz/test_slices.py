@@ -134,3 +134,15 @@ async def test_a_slice_is_renewed_while_it_has_half_of_its_time_left(seconds: fl
 async def test_a_free_request_needs_a_slice_too_and_takes_nothing_from_it() -> None:
     bench = Bench(size=None)
     assert await bench.take(1, amount=0) == [None]
+
+
+async def test_a_request_whose_client_leaves_while_a_slice_is_opened_takes_nothing_of_it() -> None:
+    bench = Bench()
+    leaving = asyncio.create_task(bench.slices.take(PAYER, AMOUNT))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert await bench.take() == ["slice_1"]
+    await bench.slices.close()
+    assert bench.store.returned == {"slice_1": 990}

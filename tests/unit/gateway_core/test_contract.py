@@ -32,8 +32,9 @@ from gateway_core.contract import (
     simulator_route_key,
     translated_cluster,
 )
-from gateway_core.endpoints import DIALECT_BY_ENDPOINT, PATH_BY_ENDPOINT, Dialect, Endpoint
+from gateway_core.endpoints import FACTS, SOLD, Dialect, Endpoint
 from gateway_core.networks import parse_networks
+from gateway_core.providers import ProviderKind
 from gateway_core.settings import HostPort
 from tests.support.catalogs import catalog, deployment, provider, settings
 from tests.support.databases import ROOT
@@ -42,7 +43,10 @@ from tests.support.databases import ROOT
 FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
 TRANSLATORS = (HostPort("127.0.0.1", 9005),)
-CATALOG = catalog([provider("a", credential="secret"), provider("b")], [deployment("m", "a")])
+CATALOG = catalog(
+    [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
+    [deployment("m", "a"), deployment("m", "c", priority=1)],
+)
 
 
 def names(holder: type) -> set[str]:
@@ -101,8 +105,13 @@ def test_front_lua_writes_exactly_the_request_fields() -> None:
 
 
 def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() -> None:
-    assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField)
-    assert set(re.findall(r'parameters:get\("(\w+)"\)', code(UPSTREAM))) == {RouteField.PATH, RouteField.MODEL}
+    of_a_cluster = {RouteField.OUTPUT_BOUND, RouteField.REFUSES_STREAM_OPTIONS}
+    assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField) - of_a_cluster
+    assert set(re.findall(r'parameters:get\("(\w+)"\)', code(UPSTREAM))) == {
+        RouteField.PATH,
+        RouteField.MODEL,
+        *of_a_cluster,
+    }
     [route] = [r for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
     for name in names(RouteField):
         assert f'"{name}": ' in json.dumps(route)
@@ -111,7 +120,8 @@ def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() ->
 def test_the_codes_in_the_scripts_are_those_of_errors_py() -> None:
     known = {value.code for value in vars(errors).values() if isinstance(value, errors.ApiError)}
     quoted = set(re.findall(r'refuse\(h, \w*(?:\{\})?, "\d+", "(\w+)"', code(FRONT)))
-    quoted |= set(re.findall(r'"code":"(\w+)"', FRONT + UPSTREAM))
+    quoted |= set(re.findall(r'"\d{3}", "([a-z]\w+)"', FRONT + UPSTREAM))
+    quoted |= set(re.findall(r'return "([a-z]\w+)", "', FRONT))
     assert len(quoted) > 6
     assert quoted <= known
 
@@ -122,7 +132,7 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
     }
-    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE}
+    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED}
 
 
 def test_lua_uses_the_namespaces_of_the_contract() -> None:
@@ -130,6 +140,7 @@ def test_lua_uses_the_namespaces_of_the_contract() -> None:
         assert f'local NAMESPACE = "{Metadata.NAMESPACE}"' in lua
         assert f'local GRANT_NAMESPACE = "{Metadata.GRANT_NAMESPACE}"' in lua
     assert f"metadata:get(NAMESPACE).{Metadata.PLAN}," in UPSTREAM
+    assert f"metadata:get(NAMESPACE).{Metadata.TRANSLATED} " in UPSTREAM
 
 
 def test_what_lua_reads_from_a_grant_or_a_request_is_a_field_of_it() -> None:
@@ -198,12 +209,13 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     told = settings(translator_endpoints=TRANSLATORS)
     configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
     ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR}
-    of_providers = {
-        cluster
-        for provider in ("a", "b")
-        for cluster in (provider_cluster(provider), translated_cluster(provider, Dialect.ANTHROPIC))
+    foreign = {
+        "a": (Dialect.ANTHROPIC,),
+        "b": (Dialect.ANTHROPIC,),
+        "c": (Dialect.ANTHROPIC, Dialect.RESPONSES),
     }
-    assert configured == ours | of_providers
+    of_providers = {translated_cluster(provider, dialect) for provider in foreign for dialect in foreign[provider]}
+    assert configured == ours | of_providers | set(map(provider_cluster, foreign))
 
 
 def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_they_dial() -> None:
@@ -229,15 +241,48 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
 
 
 def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:
-    [table] = re.findall(r"local ENDPOINTS = \{([^}]*)\}", FRONT)
-    served = re.findall(r'\["(?:GET|POST) ([^"]*)"\] = "(\w+)"', table)
-    assert {endpoint: path for path, endpoint in served} == {str(name): path for name, path in PATH_BY_ENDPOINT.items()}
+    [table] = re.findall(r"local ENDPOINTS = \{(.*?)\n\}", FRONT, re.DOTALL)
+    served = re.findall(r'\["([A-Z]+ [^"]*)"\] = "(\w+)"', table)
+    assert {endpoint: asked for asked, endpoint in served} == {
+        str(name): f"{facts.method} {facts.path}" for name, facts in FACTS.items()
+    }
     assert table.count("=") == len(served) == len(Endpoint)
 
 
-def test_every_endpoint_has_a_path_and_a_dialect_and_no_colon_in_its_name() -> None:
-    assert set(PATH_BY_ENDPOINT) == set(DIALECT_BY_ENDPOINT) == set(Endpoint)
+def test_lua_knows_the_body_of_every_endpoint_that_is_sold_and_where_its_output_is_bounded() -> None:
+    text = code((ROOT / "envoy" / "lua" / "bodies.lua").read_text(encoding="utf-8"))
+    table = text[text.rindex("return {") :]
+    bodies = {
+        name: (re.findall(r'[^\w]bound = "(\w+)"', body), "is_anthropic = true" in body)
+        for name, body in re.findall(r"^  (\w+) = \{(.*?)(?=^  \w+ = \{|\Z)", table, re.DOTALL | re.MULTILINE)
+    }
+    assert bodies == {
+        str(endpoint): (
+            [FACTS[endpoint].output_bound] if FACTS[endpoint].output_bound else [],
+            FACTS[endpoint].error_form is errors.ErrorForm.ANTHROPIC,
+        )
+        for endpoint in SOLD
+    }
+
+
+def test_every_endpoint_has_facts_and_no_colon_in_its_name() -> None:
+    assert set(FACTS) == set(Endpoint)
     assert not any(":" in endpoint for endpoint in Endpoint)
+    assert len({(facts.method, facts.path) for facts in FACTS.values()}) == len(Endpoint)
+
+
+def test_lua_words_errors_in_the_form_of_the_endpoint_and_by_the_classes_of_errors_py() -> None:
+    text = code((ROOT / "envoy" / "lua" / "errors.lua").read_text(encoding="utf-8"))
+    [endpoints] = re.findall(r"local ANTHROPIC = \{([^}]*)\}", text)
+    anthropic = {endpoint for endpoint in Endpoint if FACTS[endpoint].error_form is errors.ErrorForm.ANTHROPIC}
+    assert set(re.findall(r"(\w+) = true", endpoints)) == anthropic
+    assert {endpoint for endpoint in SOLD if FACTS[endpoint].dialect is Dialect.ANTHROPIC} == anthropic
+    [classes] = re.findall(r"local ANTHROPIC_TYPES = \{([^}]*)\}", text)
+    told = dict(re.findall(r'\["(\d+)"\] = "(\w+)"', classes))
+    for status in (400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 500, 502, 503, 504):
+        other = "invalid_request_error" if status < 500 else "api_error"
+        assert told.get(str(status), other) == errors.anthropic_type(status)
+    assert f'local ANTHROPIC_PATHS = "{errors.ANTHROPIC_PATHS}"' in text
 
 
 def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:
@@ -268,9 +313,7 @@ def test_lua_tells_the_modes_apart_by_the_beginnings_of_keys() -> None:
 def test_lua_asks_for_the_test_route_of_an_endpoint_by_its_name() -> None:
     assert 'is_test and "test:" .. known.endpoint' in FRONT
     [route] = [json.dumps(r) for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
-    assert set(re.findall(r'"(test:\w+)": ', route)) == {
-        simulator_route_key(endpoint) for endpoint in (Endpoint.CHAT, Endpoint.MESSAGES)
-    }
+    assert set(re.findall(r'"(test:\w+)": ', route)) == {simulator_route_key(endpoint) for endpoint in SOLD}
 
 
 def test_lua_asks_what_a_request_costs_with_fields_of_a_spool_line_and_waits_as_long_as_the_cluster() -> None:

@@ -24,6 +24,7 @@ from gateway_core.pricing import (
     worst_case,
 )
 from gateway_core.usage import (
+    ASKED_METERS,
     INPUT_METERS,
     OUTPUT_METERS,
     PROVIDER_METERS,
@@ -120,7 +121,7 @@ def test_a_rate_of_zero_is_a_price() -> None:
 
 def test_every_meter_of_tokens_is_on_exactly_one_side_and_the_others_on_none() -> None:
     assert sorted(INPUT_METERS + OUTPUT_METERS) == sorted(TOKEN_METERS)
-    assert set(Meter) - set(TOKEN_METERS) == {Meter.REQUEST, Meter.WEB_SEARCH}
+    assert set(Meter) - set(TOKEN_METERS) == {Meter.REQUEST, Meter.WEB_SEARCH, Meter.SEARCH_UNIT, *ASKED_METERS}
 
 
 def test_a_request_that_has_a_price_is_counted_once_and_is_no_token() -> None:
@@ -266,7 +267,7 @@ def test_no_usage_within_the_bounds_costs_more_than_the_worst_case(
     worst = worst_case(
         prices,
         terms,
-        searches_max=counts.get(Meter.WEB_SEARCH, 0),
+        besides={meter: counts.get(meter, 0) for meter in (Meter.WEB_SEARCH, Meter.SEARCH_UNIT)},
         asked_tier=asked,
         input_tokens_max=sum(counts.get(meter, 0) for meter in INPUT_METERS) + slack_in,
     ).nano_usd(sum(counts.get(meter, 0) for meter in OUTPUT_METERS) + slack_out)
@@ -400,7 +401,7 @@ def test_the_worst_case_is_in_the_dearest_service_tier_it_may_be_served_at(
 
 
 def test_the_worst_case_counts_the_searches_it_may_make() -> None:
-    assert worst_case(TIERED, LIST_TERMS, input_tokens_max=0, searches_max=3).nano_usd(0) == 300
+    assert worst_case(TIERED, LIST_TERMS, input_tokens_max=0, besides={Meter.WEB_SEARCH: 3}).nano_usd(0) == 300
 
 
 @given(row=rows(), count=st.integers(1, 10), tier=SERVICE_TIERS, meter=st.sampled_from(PROVIDER_METERS))

@@ -777,3 +777,41 @@ def test_meters_by_name_cannot_say_how_many_tokens_there_are(meters: object, err
     usage = {"prompt_tokens": 10, "completion_tokens": 2, "tollgate_meters": meters}
     with pytest.raises(error):
         parse_usage(Dialect.OPENAI, json.dumps(usage))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "expected"),
+    [
+        pytest.param(
+            Dialect.IMAGES,
+            {"input_tokens": 9, "output_tokens": 272, "total_tokens": 281, "input_tokens_details": {"image_tokens": 2}},
+            {"input": 7, "image_input": 2, "image_output": 272},
+            id="a picture, and nothing more is said of it",
+        ),
+        pytest.param(
+            Dialect.IMAGES,
+            {"input_tokens": 1, "output_tokens": 10, "output_tokens_details": {"image_tokens": 6, "text_tokens": 4}},
+            {"input": 1, "image_output": 6, "output": 4},
+            id="a picture, and text that was thought of it",
+        ),
+        pytest.param(
+            Dialect.SPEECH,
+            {"input_tokens": 4, "output_tokens": 80, "total_tokens": 84},
+            {"input": 4, "audio_output": 80},
+            id="speech",
+        ),
+        pytest.param(Dialect.RERANK, {"search_units": 2}, {"search_unit": 2}, id="Cohere"),
+        pytest.param(Dialect.RERANK, {"total_tokens": 7, "prompt_tokens": 7}, {"input": 7}, id="Jina and Voyage"),
+        pytest.param(Dialect.OPENAI, {"prompt_tokens": 3, "total_tokens": 3}, {"input": 3}, id="embeddings"),
+    ],
+)
+def test_what_is_no_conversation_is_counted_by_what_it_is(
+    dialect: Dialect, text: dict[str, object], expected: dict[str, int]
+) -> None:
+    found = parse_usage(dialect, json.dumps(text))
+    assert {str(meter): count for meter, count in found.counts.items()} == expected
+
+
+def test_a_search_unit_beside_something_unknown_is_set_aside() -> None:
+    with pytest.raises(UnknownUsageError, match="classifications"):
+        parse_usage(Dialect.RERANK, json.dumps({"search_units": 1, "classifications": 3}))

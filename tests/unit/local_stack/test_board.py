@@ -19,6 +19,9 @@ class Nobody:
     def ready(self, endpoints: Endpoints, providers: list[Provider]) -> None:
         pass
 
+    def displaced(self, name: str, taken: int, port: int) -> None:
+        pass
+
     def stopping(self) -> None:
         pass
 

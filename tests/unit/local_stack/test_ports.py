@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from local_stack.ports import DEFAULTS, PORTS_OF_EACH_INSTANCE, PortTakenError, choose, replicas_of
+from local_stack.ports import DEFAULTS, PORTS_OF_EACH_INSTANCE, PortTakenError, choose, displaced, replicas_of
 
 FIRST_ANY_PORT = 40000
 
@@ -75,3 +75,10 @@ def test_ports_of_instances_that_are_no_more_are_forgotten() -> None:
 def test_no_port_is_given_twice() -> None:
     ports = choose(dict.fromkeys(DEFAULTS, 9000), {}, replicas=1, take=taker(), any_port=any_port())
     assert len(set(ports.values())) == len(DEFAULTS)
+
+
+def test_a_port_that_gave_way_is_told_with_the_one_that_came_in_its_place() -> None:
+    ports = choose({}, {}, replicas=1, take=taker(taken=[9901]), any_port=any_port())
+    assert displaced(ports, {}) == {"envoy_admin": (9901, ports["envoy_admin"])}
+    # Where it was the last time is where it is expected.
+    assert displaced(ports, ports) == {}

@@ -100,7 +100,7 @@ def test_the_catalogue_has_commands_of_its_own_for_all_that_the_api_has_there() 
     assert {each.operation_id for each in there.values()} == catalog_commands.OPERATIONS
     group = root(PACKAGED).commands[catalog_commands.NOUN]
     assert isinstance(group, TyperGroup)
-    assert list(group.commands) == ["export", "diff", "apply", "check", "import"]
+    assert list(group.commands) == ["export", "diff", "apply", "check", "import", "starter"]
     schemas = PACKAGED._content["components"]["schemas"]
     assert [each.value for each in catalog_commands.ListFormat] == schemas["ImportFormat"]["enum"]
 

@@ -1,11 +1,12 @@
 """How values are shown to people."""
 
+import re
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tollgate.output import columns, print_list, print_one, readable
+from tollgate.output import columns, print_list, print_one, print_table, readable
 
 
 @pytest.fixture
@@ -109,3 +110,20 @@ def test_things_nobody_chose_columns_for_show_id_and_name_first_and_no_nested_pa
 def test_a_pipe_gets_a_line_for_each_thing_however_long(capsys: pytest.CaptureFixture[str]) -> None:
     print_list("Unknown", [{"id": "x" * 300, "name": "y" * 300}])
     assert "x" * 300 + "  " + "y" * 300 in capsys.readouterr().out
+
+
+def test_no_line_of_a_pipe_ends_with_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    print_list("Unknown", [{"id": "a", "name": "long name"}, {"id": "b", "name": "n"}])
+    print_one({"id": "a", "much": ["one", "two"], "description": "x" * 90})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+@pytest.mark.usefixtures("in_berlin")
+def test_the_heading_of_times_says_in_which_zones_they_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    things: list[dict[str, object]] = [{"id": "a", "seen_at": "2026-07-03T10:05:33Z", "ended_at": None}]
+    print_table(["id", "seen_at", "ended_at"], things)
+    assert re.split(r"  +", capsys.readouterr().out.splitlines()[0]) == ["id", "seen at (CEST)", "ended at"]
+    print_table(["at"], [{"at": "2026-07-03T10:05:33Z"}, {"at": "2026-01-03T10:05:33Z"}, {"at": "never"}])
+    assert capsys.readouterr().out.splitlines()[0] == "at (CEST/CET)"

@@ -87,16 +87,20 @@ def test_a_lost_answer_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert sessions.read() == before
 
 
-def test_somebody_else_who_logs_in_has_no_remembered_organisation(tmp_path: Path) -> None:
+def test_everybody_has_remembered_organisations_of_their_own_and_finds_them_again(tmp_path: Path) -> None:
     sessions = logged_in(tmp_path)
-    sessions.update(lambda state: state.with_org("http://elsewhere", "org_of_the_operator"))
-    sessions.update(lambda state: state.with_session("http://elsewhere", session(0)))
-    assert sessions.read().orgs == {}
-    sessions.update(lambda state: state.with_org(SERVER, "org_1"))
+    sessions.update(lambda state: state.with_org(SERVER, "org_of_ada"))
     sessions.update(lambda state: state.with_session(SERVER, session(1)))
-    assert sessions.read().orgs == {SERVER: "org_1"}
+    assert sessions.read().org(SERVER) == "org_of_ada"
     sessions.update(lambda state: state.with_session(SERVER, session(2, email="bob@example.com")))
-    assert sessions.read().orgs == {}
+    assert sessions.read().org(SERVER) is None
+    sessions.update(lambda state: state.with_session(SERVER, None))
+    assert sessions.read().org(SERVER) is None
+    sessions.update(lambda state: state.with_org(SERVER, "org_of_the_operator"))
+    sessions.update(lambda state: state.with_session(SERVER, session(3)))
+    assert sessions.read().org(SERVER) == "org_of_ada"
+    sessions.update(lambda state: state.with_session(SERVER, None))
+    assert sessions.read().org(SERVER) == "org_of_the_operator"
 
 
 def test_tokens_are_in_no_repr(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_an_error_keeps_its_status_and_comes_in_the_clients_dialect() -> None:
     assert exchange.outcome is Outcome.REFUSED
 
 
+def test_what_envoy_says_itself_is_left_as_it_is() -> None:
+    exchange = begun()
+    assert exchange.response_headers({":status": "503", Header.OWN_REPLY: "true"}) == GoOn()
+    assert exchange.response_body(b"{}", is_last=True) == GoOn()
+    assert exchange.outcome is Outcome.REFUSED
+
+
 def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
     exchange = begun()
     assert exchange.response_headers(STREAMED) == Announce(streamed=True, dropped="seed")
@@ -78,6 +85,23 @@ def test_what_cannot_be_said_is_refused_before_anybody_is_asked() -> None:
 def test_a_clients_own_field_names_are_told_only_where_they_are_plain() -> None:
     exchange = begun({**ASKED, "a\r\nset-cookie": "x", "größe": 1, "b c": 2, "plain": 3})
     assert exchange.response_headers(WHOLE) == Announce(streamed=False, dropped="plain, seed")
+
+
+@pytest.mark.parametrize(
+    ("told", "sent"),
+    [
+        ({}, {"max_completion_tokens": 7, "stream_options": {"include_usage": True}}),
+        ({Header.OUTPUT_BOUND: "max_tokens"}, {"max_tokens": 7, "stream_options": {"include_usage": True}}),
+        ({Header.REFUSES_STREAM_OPTIONS: "true"}, {"max_completion_tokens": 7}),
+        ({Header.OUTPUT_BOUND: "max_tokens", Header.REFUSES_STREAM_OPTIONS: "true"}, {"max_tokens": 7}),
+    ],
+)
+def test_a_provider_of_chat_is_sent_what_it_takes(told: dict[str, str], sent: dict[str, object]) -> None:
+    exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
+    exchange.request_headers({Header.TRANSLATE: "anthropic/openai", ":path": "/v1/chat/completions", **told})
+    step = exchange.request_body(json.dumps({"model": "m", "messages": [], "max_tokens": 7, "stream": True}).encode())
+    assert isinstance(step, SendOn)
+    assert json.loads(step.body) == {"model": "m", "messages": [], "stream": True, **sent}
 
 
 @pytest.mark.parametrize("pair", ["", "openai", "openai/", "openai/responses", "gemini/openai", "x/y"])

@@ -22,10 +22,10 @@ CREATE OR REPLACE FUNCTION billing.check_books() RETURNS TABLE (name text, wrong
         GROUP BY account_id, mode, a.posted_nano_usd HAVING a.posted_nano_usd IS DISTINCT FROM coalesce(sum(amount_nano_usd), 0)
     ) drifted
     UNION ALL
-    SELECT 'held_is_in_open_holds_and_slices', count(*), min(account_id)::text FROM billing.accounts a
-    WHERE held_nano_usd <>
-        (SELECT coalesce(sum(amount_nano_usd), 0) FROM billing.holds h WHERE h.account_id = a.account_id AND state = 'held')
-        + (SELECT coalesce(sum(open_nano_usd), 0) FROM billing.slices s WHERE s.account_id = a.account_id)
+    SELECT 'held_is_in_open_holds_and_slices', count(*), min(account_id)::text FROM (
+        SELECT account_id FROM billing.accounts a LEFT JOIN billing.held_by_balance() h USING (account_id)
+        GROUP BY account_id, a.held_nano_usd HAVING a.held_nano_usd <> coalesce(sum(h.amount), 0)
+    ) leaking
     UNION ALL
     SELECT 'balances_cover_what_is_held', count(*), min(org_id) FROM billing.accounts
     WHERE kind = 'balance' AND posted_nano_usd - held_nano_usd < 0

@@ -57,6 +57,9 @@ END $$;
 --
 -- Nobody else holds or charges anything of the balance between the look and the hold: both lock it first. The period is that of the
 -- database's clock then, by which charges are recorded too, unless a moment is given.
+--
+-- All amounts and limits are nano-USD (1e-9 US dollars), 0 or more; p_amount_nano_usd, p_least_nano_usd (never NULL here), p_expires_at and
+-- p_mode, and the errors, are those of billing.place_hold. p_time_zone: a name of the IANA database; by its clock days and months begin.
 CREATE OR REPLACE FUNCTION billing.place_hold_within_budgets(
     p_request_id text, p_org_id text, p_project_id text, p_key_id text, p_amount_nano_usd bigint, p_least_nano_usd bigint,
     p_expires_at timestamptz, p_mode text, p_time_zone text, p_key_per_day bigint, p_key_per_month bigint,
@@ -99,3 +102,7 @@ BEGIN
         renews_at := NULL;
     END IF;
 END $$;
+
+COMMENT ON FUNCTION billing.place_hold_within_budgets IS
+    'billing.place_hold, and no more than budgets leave. Amounts and limits are nano-USD (1e-9 US dollars), a NULL limit is none. Where nothing is held '
+    'because of a budget, it is named, with the moment it renews (NULL: only running requests are in its way).';

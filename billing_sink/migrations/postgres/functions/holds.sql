@@ -42,8 +42,15 @@ BEGIN
     RETURN v_open.amount_nano_usd;
 END $$;
 
+-- What says more than code can, also to whoever looks with psql.
+COMMENT ON FUNCTION billing.place_hold IS
+    'Holds nano-USD (1e-9 US dollars) of a balance for a request: p_amount_nano_usd, or as much of it as is free but not less than '
+    'p_least_nano_usd. Returns what is held, NULL where that is less than the least. unique_violation: the request has another hold.';
+
 -- Ends holds whose time is over and of whose request nothing was heard, or nothing that anybody could price and has decided
 -- about in time. Returns how many.
+--
+-- p_now: by it their time is over, and it is when they have ended. p_limit: how many at the most, the oldest first.
 CREATE OR REPLACE FUNCTION billing.expire_holds(p_now timestamptz, p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     v_count integer;
@@ -68,3 +75,62 @@ BEGIN
     SELECT coalesce(sum(holds), 0) INTO v_count FROM per_account;
     RETURN v_count;
 END $$;
+COMMENT ON FUNCTION billing.expire_holds IS
+    'Ends up to p_limit holds whose time was over at p_now; what they held, in nano-USD, is free again. Returns how many.';
+
+-- Ends open holds of requests that are recorded: such a hold belongs to nobody any more. There is one where a line did not say whose its
+-- request was and the hold was placed while it was being settled, and there may be others from before that was known. Returns how many,
+-- and what was held by them.
+--
+-- p_now: when they have ended. p_limit: how many at the most.
+CREATE OR REPLACE FUNCTION billing.end_stray_holds(
+    p_now timestamptz, p_limit integer, OUT ended integer, OUT freed_nano_usd bigint
+) LANGUAGE plpgsql AS $$
+BEGIN
+    -- The same order of locks as billing.settle.
+    PERFORM pg_advisory_xact_lock(hashtext('billing.settle'));
+    WITH strays AS (
+        UPDATE billing.holds SET state = 'released', finished_at = p_now
+        WHERE request_id IN (
+            SELECT h.request_id FROM billing.holds h JOIN billing.requests r USING (request_id)
+            WHERE h.state = 'held' ORDER BY h.placed_at LIMIT p_limit)
+        RETURNING account_id, amount_nano_usd
+    ), per_account AS (
+        SELECT account_id, sum(amount_nano_usd)::bigint AS amount, count(*) AS holds FROM strays GROUP BY account_id
+    ), freed AS (
+        UPDATE billing.accounts a SET held_nano_usd = a.held_nano_usd - p.amount
+        FROM per_account p WHERE a.account_id = p.account_id
+    )
+    SELECT coalesce(sum(holds), 0), coalesce(sum(amount), 0) INTO ended, freed_nano_usd FROM per_account;
+END $$;
+COMMENT ON FUNCTION billing.end_stray_holds IS
+    'Ends up to p_limit open holds of requests that are recorded already. Returns how many, and how many nano-USD are free again.';
+
+-- What open holds, and slices of which something is open, hold of each balance, in nano-USD; one or two rows for each that has any.
+CREATE OR REPLACE FUNCTION billing.held_by_balance() RETURNS TABLE (account_id bigint, amount bigint) LANGUAGE sql STABLE AS $$
+    SELECT account_id, sum(amount_nano_usd)::bigint FROM billing.holds WHERE state = 'held' GROUP BY account_id
+    UNION ALL
+    SELECT account_id, sum(open_nano_usd)::bigint FROM billing.slices WHERE open_nano_usd <> 0 GROUP BY account_id
+$$;
+
+-- Sets what is held of each balance to what its open holds and slices hold, where that is something else: money that is held for nobody
+-- comes free. For a person who has read what billing.check_books says (`held_is_in_open_holds_and_slices`), and knows why. Returns
+-- what was changed, in nano-USD. Where a balance does not cover what it then holds, check_violation, and nothing is changed.
+CREATE OR REPLACE FUNCTION billing.mend_held()
+RETURNS TABLE (account_id bigint, org_id text, mode text, was_nano_usd bigint, is_nano_usd bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    -- The same order of locks as billing.settle. Behind them no hold and no slice of these balances begins or ends.
+    PERFORM pg_advisory_xact_lock(hashtext('billing.settle'));
+    PERFORM FROM billing.accounts a WHERE a.kind = 'balance' ORDER BY a.account_id FOR UPDATE;
+    RETURN QUERY
+        UPDATE billing.accounts a SET held_nano_usd = h.amount
+        FROM (
+            SELECT b.account_id, coalesce(sum(o.amount), 0)::bigint AS amount
+            FROM billing.accounts b LEFT JOIN billing.held_by_balance() o ON o.account_id = b.account_id
+            WHERE b.kind = 'balance' GROUP BY b.account_id
+        ) h
+        WHERE a.account_id = h.account_id AND a.held_nano_usd <> h.amount
+        RETURNING a.account_id, a.org_id, a.mode, old.held_nano_usd, new.held_nano_usd;
+END $$;
+COMMENT ON FUNCTION billing.mend_held IS
+    'Sets the held nano-USD of each balance to what its open holds and slices hold. Returns the balances that were changed.';

@@ -19,8 +19,10 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Adds the next finished requests to billing.provider_sums, p_limit at most; returns how many there were. Like whoever copies them to
--- ClickHouse it goes by transaction, and stops before the oldest one still running.
-CREATE OR REPLACE FUNCTION billing.add_up_for_providers(p_limit integer) RETURNS integer LANGUAGE plpgsql AS $$
+-- ClickHouse it goes by transaction, and stops before the oldest one still running. Many requests are of one
+-- transaction, which the planner does not see: left to itself it may read all requests for each stretch of them.
+CREATE OR REPLACE FUNCTION billing.add_up_for_providers(p_limit integer) RETURNS integer LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 DECLARE
     v_from  billing.export_cursors;
     v_to    billing.export_cursors;

@@ -16,8 +16,9 @@ CREATE OR REPLACE FUNCTION billing.quarantined_request(
             'mode', coalesce(p_payer.mode, p_line.request ->> 'mode'))
 $$;
 
--- One request that is over, of which somebody is known who pays; also one that nobody could price, which is then `quarantined` and costs
--- nothing yet. `by_decision`: what it costs was decided by a person, so no meters say it.
+-- One request that is over, of which somebody is known who pays; also one that nobody could price, which is then `quarantined`: nobody
+-- knows yet what it costs, so its price and what is absorbed of it are NULL, and not zero. `by_decision`: what it costs was decided by a
+-- person, so no meters say it.
 CREATE OR REPLACE FUNCTION billing.receipt(p_request_id text) RETURNS TABLE (request billing.requests, by_decision boolean)
 LANGUAGE sql STABLE AS $$
     SELECT r, EXISTS (
@@ -35,7 +36,9 @@ LANGUAGE sql STABLE AS $$
             NULL::billing.requests,
             billing.quarantined_request(q, h, a) || jsonb_build_object(
                 'outcome', CASE WHEN d.quarantine_id IS NULL THEN 'quarantined' ELSE 'released' END,
-                'late', false, 'recorded_at', q.quarantined_at, 'price_nano_usd', 0, 'absorbed_nano_usd', 0)
+                'late', false, 'recorded_at', q.quarantined_at,
+                'price_nano_usd', CASE WHEN d.quarantine_id IS NOT NULL THEN 0 END,
+                'absorbed_nano_usd', CASE WHEN d.quarantine_id IS NOT NULL THEN 0 END)
         ) w
         WHERE q.request_id = p_request_id AND w.org_id IS NOT NULL
           AND NOT EXISTS (SELECT FROM billing.requests WHERE request_id = p_request_id)

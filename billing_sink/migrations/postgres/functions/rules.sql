@@ -56,23 +56,41 @@ CREATE OR REPLACE FUNCTION billing.quarter_of(p_moment timestamptz) RETURNS inte
 $$;
 
 -- What a key and its project have spent moves with the rows of their requests and in no other way. Whoever posts has locked the
--- balance, so nobody waits for another one here. All rows of a statement are recorded at one moment; Postgres refuses it otherwise.
+-- balance, so nobody waits for another one here, and nobody else begins a row meanwhile. All rows of a statement that one spender has
+-- paid for are recorded at one moment; they are refused otherwise. Which day and quarter a moment is in takes long, so it is asked once
+-- for each.
 CREATE OR REPLACE FUNCTION billing.post_spending() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    v_left_out bigint;
 BEGIN
-    INSERT INTO billing.spending AS s (account_id, spender_kind, spender_id, day, amount_nano_usd, quarters)
-    SELECT account_id, kind, id, (recorded_at AT TIME ZONE 'UTC')::date, amount,
-           array_fill(amount, ARRAY[1], ARRAY[billing.quarter_of(recorded_at)])
-    FROM (
-        SELECT a.account_id, spender.kind, spender.id, r.recorded_at, sum(r.price_nano_usd - r.absorbed_nano_usd)::bigint AS amount
-        FROM new_requests r
-        JOIN billing.accounts a ON a.kind = 'balance' AND a.org_id = r.org_id AND a.mode = r.mode
-        CROSS JOIN LATERAL (VALUES ('key', r.key_id), ('project', r.project_id)) AS spender (kind, id)
-        WHERE r.price_nano_usd > r.absorbed_nano_usd AND spender.id IS NOT NULL
-        GROUP BY a.account_id, spender.kind, spender.id, r.recorded_at
-    ) paid
-    ON CONFLICT (account_id, spender_kind, spender_id, day) DO UPDATE SET
-        amount_nano_usd = s.amount_nano_usd + excluded.amount_nano_usd,
-        quarters[array_lower(excluded.quarters, 1)] =
-            coalesce(s.quarters[array_lower(excluded.quarters, 1)], 0) + excluded.amount_nano_usd;
+    WITH moments AS MATERIALIZED (
+        SELECT recorded_at, (recorded_at AT TIME ZONE 'UTC')::date AS day, billing.quarter_of(recorded_at) AS quarter
+        FROM (SELECT DISTINCT recorded_at FROM new_requests) r
+    ), paid AS MATERIALIZED (
+        SELECT account_id, kind, id, day, quarter, amount FROM (
+            SELECT a.account_id, spender.kind, spender.id, r.recorded_at, sum(r.price_nano_usd - r.absorbed_nano_usd)::bigint AS amount
+            FROM new_requests r
+            JOIN billing.accounts a ON a.kind = 'balance' AND a.org_id = r.org_id AND a.mode = r.mode
+            CROSS JOIN LATERAL (VALUES ('key', r.key_id), ('project', r.project_id)) AS spender (kind, id)
+            WHERE r.price_nano_usd > r.absorbed_nano_usd AND spender.id IS NOT NULL
+            GROUP BY a.account_id, spender.kind, spender.id, r.recorded_at
+        ) spent JOIN moments USING (recorded_at)
+    ), added AS (
+        UPDATE billing.spending s SET
+            amount_nano_usd = s.amount_nano_usd + p.amount,
+            quarters[p.quarter] = coalesce(s.quarters[p.quarter], 0) + p.amount
+        FROM paid p
+        WHERE s.account_id = p.account_id AND s.spender_kind = p.kind AND s.spender_id = p.id AND s.day = p.day
+        RETURNING s.account_id, s.spender_kind AS kind, s.spender_id AS id, s.day
+    ), begun AS (
+        INSERT INTO billing.spending (account_id, spender_kind, spender_id, day, amount_nano_usd, quarters)
+        SELECT account_id, kind, id, day, amount, array_fill(amount, ARRAY[1], ARRAY[quarter])
+        FROM paid LEFT JOIN added USING (account_id, kind, id, day) WHERE added.account_id IS NULL
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM paid) - (SELECT count(*) FROM added) - (SELECT count(*) FROM begun) INTO v_left_out;
+    IF v_left_out <> 0 THEN
+        RAISE cardinality_violation USING MESSAGE = 'requests that one key or project has paid for, recorded at several moments by one statement';
+    END IF;
     RETURN NULL;
 END $$;

@@ -14,112 +14,115 @@
 CREATE OR REPLACE FUNCTION billing.settle(p_requests jsonb, p_now timestamptz DEFAULT now()) RETURNS SETOF text
 LANGUAGE plpgsql AS $$
 BEGIN
-    -- What is decided about each request. What is merely kept of it is read from p_requests when it is written, so that the rows that
-    -- are updated are narrow. Another shape needs another name: a session that called the function of before still has the table of before.
-    CREATE TEMPORARY TABLE IF NOT EXISTS settling_narrow (
+    -- What is asked for each request that is not recorded yet, and what is decided about it. What is merely kept of it is read from p_requests
+    -- when it is written, so that these rows are narrow, and each is written once. Another shape needs another name: a session that
+    -- called the function of before still has the tables of before.
+    CREATE TEMPORARY TABLE IF NOT EXISTS settling_asked (
+        position       bigint NOT NULL,
+        request_id     text NOT NULL,
+        org_id         text,
+        mode           text NOT NULL,
+        outcome        text NOT NULL,
+        price_nano_usd bigint NOT NULL,
+        account_id     bigint,
+        slice_id       text,
+        share_nano_usd bigint,
+        is_recorded    boolean NOT NULL,
+        is_conflict    boolean NOT NULL
+    ) ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS settling_decided (
         position          bigint NOT NULL,
-        request_id        text PRIMARY KEY,
+        request_id        text NOT NULL,
         org_id            text,
         mode              text NOT NULL,
         outcome           text NOT NULL,
         price_nano_usd    bigint NOT NULL,
         account_id        bigint,
         slice_id          text,
+        -- What of its share was still in the slice.
         share_nano_usd    bigint,
-        held_nano_usd     bigint NOT NULL DEFAULT 0,
-        late              boolean NOT NULL DEFAULT false,
-        absorbed_nano_usd bigint NOT NULL DEFAULT 0
+        ends_hold         boolean NOT NULL,
+        held_nano_usd     bigint NOT NULL,
+        late              boolean NOT NULL,
+        absorbed_nano_usd bigint NOT NULL,
+        is_anothers       boolean NOT NULL
     ) ON COMMIT DELETE ROWS;
-    DELETE FROM settling_narrow;
+    DELETE FROM settling_asked;
+    DELETE FROM settling_decided;
 
     -- Two sinks may be given the same request; the second waits here and then sees it recorded.
     PERFORM pg_advisory_xact_lock(hashtext('billing.settle'));
 
-    RETURN QUERY
-        SELECT n.request_id FROM jsonb_to_recordset(p_requests) AS n (request_id text, input_hash text)
-        JOIN billing.requests r USING (request_id)
-        WHERE r.input_hash <> decode(n.input_hash, 'hex');
-
-    INSERT INTO settling_narrow
-        (position, request_id, org_id, mode, outcome, price_nano_usd, account_id, slice_id, share_nano_usd)
+    INSERT INTO settling_asked
     SELECT n.position, n.request_id, n.org_id, n.mode, n.outcome, n.price_nano_usd,
         -- A client that left while it was decided about: the line says not whose it is, the hold does.
         CASE WHEN n.org_id IS NULL THEN (SELECT h.account_id FROM billing.holds h WHERE h.request_id = n.request_id)
              ELSE a.account_id END,
         n.slice_id,
-        CASE WHEN n.slice_id IS NOT NULL THEN n.hold_nano_usd END
+        CASE WHEN n.slice_id IS NOT NULL THEN n.hold_nano_usd END,
+        r.request_id IS NOT NULL,
+        r.request_id IS NOT NULL AND r.input_hash <> decode(n.input_hash, 'hex')
     FROM (
-        SELECT position, request_id, org_id, coalesce(mode, 'live') AS mode, outcome, price_nano_usd, slice_id, hold_nano_usd
+        SELECT position, request_id, input_hash, org_id, coalesce(mode, 'live') AS mode, outcome, price_nano_usd, slice_id, hold_nano_usd
         FROM ROWS FROM (jsonb_to_recordset(p_requests) AS (
-            request_id text, org_id text, mode text, outcome text, price_nano_usd bigint, slice_id text,
+            request_id text, input_hash text, org_id text, mode text, outcome text, price_nano_usd bigint, slice_id text,
             hold_nano_usd bigint)) WITH ORDINALITY
-            AS input (request_id, org_id, mode, outcome, price_nano_usd, slice_id, hold_nano_usd, position)
+            AS input (request_id, input_hash, org_id, mode, outcome, price_nano_usd, slice_id, hold_nano_usd, position)
     ) n
     LEFT JOIN billing.accounts a ON a.kind = 'balance' AND a.org_id = n.org_id AND a.mode = n.mode
-    WHERE NOT EXISTS (SELECT FROM billing.requests r WHERE r.request_id = n.request_id);
+    LEFT JOIN billing.requests r ON r.request_id = n.request_id;
 
-    IF EXISTS (
-        SELECT FROM settling_narrow s JOIN billing.holds h USING (request_id)
-        WHERE s.org_id IS NOT NULL AND h.account_id IS DISTINCT FROM s.account_id
-        UNION ALL
-        SELECT FROM settling_narrow s LEFT JOIN billing.slices l USING (slice_id)
-        WHERE s.slice_id IS NOT NULL AND (l.slice_id IS NULL OR l.account_id IS DISTINCT FROM s.account_id)
-    ) THEN
-        RAISE integrity_constraint_violation USING MESSAGE = 'what pays for a request is not its organisation''s, or of another mode';
-    END IF;
+    RETURN QUERY SELECT s.request_id FROM settling_asked s WHERE s.is_conflict;
+    DELETE FROM settling_asked WHERE is_recorded;
 
     -- Balances first and in one order, like every other writer, so that nobody waits in a circle. Only in the books that
     -- are written: who pays with real money does not wait for play money.
     PERFORM FROM billing.accounts
-        WHERE account_id IN (SELECT account_id FROM settling_narrow)
-           OR (org_id IS NULL AND mode IN (SELECT mode FROM settling_narrow))
+        WHERE account_id IN (SELECT account_id FROM settling_asked)
+           OR (org_id IS NULL AND mode IN (SELECT mode FROM settling_asked))
         ORDER BY account_id FOR UPDATE;
 
-    WITH ended AS (
-        UPDATE billing.holds h
+    -- Behind the lock: until then others may place holds and give slices back. A hold that had expired before its line came gave its
+    -- money back, and so did a slice that was closed: the line is late and pays from what is free.
+    INSERT INTO settling_decided
+    SELECT position, request_id, org_id, mode, outcome, price_nano_usd, account_id, slice_id, share, ends_hold, held, late,
+        beyond_hold - greatest(least(beyond_hold, free - (sum(beyond_hold) OVER before - beyond_hold)), 0),
+        is_anothers
+    FROM (
+        SELECT d.*, greatest(price_nano_usd - held, 0) AS beyond_hold,
+            coalesce(a.posted_nano_usd - a.held_nano_usd, 0)
+                + sum(greatest(held - price_nano_usd, 0)) OVER (PARTITION BY d.account_id) AS free
+        FROM (
+            SELECT c.*, coalesce(share, 0) + CASE WHEN ends_hold THEN in_hold ELSE 0 END AS held FROM (
+                SELECT s.position, s.request_id, s.org_id, s.mode, s.outcome, s.price_nano_usd, s.account_id, s.slice_id,
+                    CASE WHEN s.slice_id IS NOT NULL THEN greatest(least(s.share_nano_usd, l.open_nano_usd
+                        - (sum(s.share_nano_usd) OVER (PARTITION BY s.slice_id ORDER BY s.position) - s.share_nano_usd)), 0) END AS share,
+                    h.amount_nano_usd AS in_hold,
+                    coalesce(h.state = 'held' AND h.account_id = s.account_id, false) AS ends_hold,
+                    coalesce(h.state = 'expired', false) OR l.closed_at IS NOT NULL AS late,
+                    (s.org_id IS NOT NULL AND h.request_id IS NOT NULL AND h.account_id IS DISTINCT FROM s.account_id)
+                        OR (s.slice_id IS NOT NULL AND (l.slice_id IS NULL OR l.account_id IS DISTINCT FROM s.account_id)) AS is_anothers
+                FROM settling_asked s
+                LEFT JOIN billing.holds h ON h.request_id = s.request_id
+                LEFT JOIN billing.slices l ON l.slice_id = s.slice_id
+            ) c
+        ) d
+        LEFT JOIN billing.accounts a ON a.account_id = d.account_id
+    ) e
+    WINDOW before AS (PARTITION BY account_id ORDER BY position);
+    IF EXISTS (SELECT FROM settling_decided WHERE is_anothers) THEN
+        RAISE integrity_constraint_violation USING MESSAGE = 'what pays for a request is not its organisation''s, or of another mode';
+    END IF;
+
+    UPDATE billing.holds h
         SET state = CASE s.outcome WHEN 'refused' THEN 'released' WHEN 'free' THEN 'released' ELSE s.outcome END,
             finished_at = p_now
-        FROM settling_narrow s WHERE h.request_id = s.request_id AND h.account_id = s.account_id AND h.state = 'held'
-        RETURNING h.request_id, h.amount_nano_usd
-    )
-    UPDATE settling_narrow s SET held_nano_usd = e.amount_nano_usd FROM ended e WHERE e.request_id = s.request_id;
-    -- A hold that had expired before its line came gave its money back: the line is late and pays from what is free.
-    UPDATE settling_narrow s SET late = true
-    FROM billing.holds h WHERE h.request_id = s.request_id AND h.state = 'expired';
-
-    WITH running AS (
-        SELECT position, slice_id, share_nano_usd,
-               sum(share_nano_usd) OVER (PARTITION BY slice_id ORDER BY position) - share_nano_usd AS taken_before
-        FROM settling_narrow WHERE slice_id IS NOT NULL
-    ), taken AS (
-        SELECT r.position, greatest(least(r.share_nano_usd, l.open_nano_usd - r.taken_before), 0) AS amount,
-               l.closed_at IS NOT NULL AS late
-        FROM running r JOIN billing.slices l USING (slice_id)
-    )
-    UPDATE settling_narrow s
-    SET share_nano_usd = t.amount, held_nano_usd = s.held_nano_usd + t.amount, late = s.late OR t.late
-    FROM taken t WHERE t.position = s.position;
+        FROM settling_decided s WHERE s.ends_hold AND h.request_id = s.request_id;
     UPDATE billing.slices l SET settled_nano_usd = l.settled_nano_usd + s.amount,
         requests_settled = l.requests_settled + s.requests
         FROM (SELECT slice_id, sum(share_nano_usd)::bigint AS amount, count(*) AS requests
-              FROM settling_narrow WHERE slice_id IS NOT NULL GROUP BY slice_id) s
+              FROM settling_decided WHERE slice_id IS NOT NULL GROUP BY slice_id) s
         WHERE l.slice_id = s.slice_id;
-
-    WITH need AS (
-        SELECT position, account_id,
-               greatest(price_nano_usd - held_nano_usd, 0) AS beyond_hold,
-               greatest(held_nano_usd - price_nano_usd, 0) AS left_of_hold
-        FROM settling_narrow
-    ), running AS (
-        SELECT n.position, n.beyond_hold,
-               sum(n.beyond_hold) OVER (PARTITION BY n.account_id ORDER BY n.position) - n.beyond_hold AS taken_before,
-               coalesce(a.posted_nano_usd - a.held_nano_usd, 0)
-                   + sum(n.left_of_hold) OVER (PARTITION BY n.account_id) AS free
-        FROM need n LEFT JOIN billing.accounts a USING (account_id)
-    )
-    UPDATE settling_narrow s
-    SET absorbed_nano_usd = r.beyond_hold - greatest(least(r.beyond_hold, r.free - r.taken_before), 0)
-    FROM running r WHERE r.position = s.position AND r.beyond_hold > 0;
 
     INSERT INTO billing.requests (
         request_id, input_hash, mode, outcome, late, usage_source, org_id, project_id, key_id, endpoint, model, provider,
@@ -139,22 +142,22 @@ BEGIN
         response_details text, attempts integer, client_request_id text, user_agent text, started_at timestamptz,
         duration_ms bigint, first_byte_ms bigint, bytes_received bigint, bytes_sent bigint, sse_events integer,
         meters jsonb, cost_nano_usd bigint, usage_raw jsonb, hold_nano_usd bigint, upstream_model text)
-    JOIN settling_narrow s USING (request_id)
+    JOIN settling_decided s USING (request_id)
     ORDER BY s.position;
 
     UPDATE billing.accounts a SET held_nano_usd = a.held_nano_usd - h.amount
-    FROM (SELECT account_id, sum(held_nano_usd)::bigint AS amount FROM settling_narrow GROUP BY account_id) h
+    FROM (SELECT account_id, sum(held_nano_usd)::bigint AS amount FROM settling_decided GROUP BY account_id) h
     WHERE a.account_id = h.account_id AND h.amount > 0;
 
     WITH posted AS (
         INSERT INTO billing.transactions (kind, request_id, mode)
-        SELECT 'usage', request_id, mode FROM settling_narrow WHERE price_nano_usd > 0 ORDER BY position
+        SELECT 'usage', request_id, mode FROM settling_decided WHERE price_nano_usd > 0 ORDER BY position
         RETURNING transaction_id, request_id
     )
     INSERT INTO billing.entries (transaction_id, account_id, amount_nano_usd, mode)
     SELECT p.transaction_id, side.account_id, side.amount_nano_usd, s.mode
     FROM posted p
-    JOIN settling_narrow s USING (request_id)
+    JOIN settling_decided s USING (request_id)
     JOIN billing.accounts revenue ON revenue.kind = 'revenue' AND revenue.mode = s.mode
     JOIN billing.accounts absorbed ON absorbed.kind = 'platform_absorbed' AND absorbed.mode = s.mode
     CROSS JOIN LATERAL (VALUES

@@ -1,5 +1,11 @@
 -- Sets a part of what is free in a balance aside, in millionths of it. Returns how much that is; NULL, and nothing changed, if
 -- it is less than p_amount_min: then there is too little money for slices.
+--
+-- p_slice_id: new, made by its holder. p_holder: the process of ext_authz that spends it.
+-- p_share_ppm: of what is neither spent nor held, in millionths (20000 is 2 %), from 1 to 1000000.
+-- p_amount_min: in nano-USD (1e-9 US dollars), 0 or more.
+-- p_expires_at: when what is still open of it goes back (billing.close_slices): after it is no longer spent from, and the longest request.
+-- Returns: nano-USD, 1 or more. Errors: unique_violation where the id is taken, check_violation where it would be more than is free.
 CREATE OR REPLACE FUNCTION billing.open_slice(
     p_slice_id text, p_org_id text, p_mode text, p_holder text, p_share_ppm integer, p_amount_min bigint,
     p_expires_at timestamptz
@@ -22,6 +28,9 @@ END $$;
 
 -- Gives back what of a slice has not been spent and will not be. Its holder says so once; said again, because the answer was lost,
 -- it changes nothing.
+--
+-- p_unspent_nano_usd: all that was never spent of it, in nano-USD, from 0 to its size; what is not open any more is not given back.
+-- Errors: no_data_found where there is no such slice.
 CREATE OR REPLACE FUNCTION billing.return_slice(p_slice_id text, p_unspent_nano_usd bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_account bigint;
@@ -40,7 +49,9 @@ END $$;
 
 -- Closes slices whose time is over. What is still open in them was spent on requests nobody has heard of, or died with its
 -- holder: it goes back to the balance, and is counted. Shares of quarantined requests stay while they wait for a decision. Returns
--- how many were closed and how much was unknown.
+-- how many were closed and how much was unknown, in nano-USD.
+--
+-- p_now: by it their time is over, and it is when they are closed. p_limit: how many at the most, the oldest first.
 CREATE OR REPLACE FUNCTION billing.close_slices(
     p_now timestamptz, p_limit integer, OUT closed integer, OUT unknown_nano_usd bigint
 ) LANGUAGE plpgsql AS $$
@@ -73,3 +84,12 @@ BEGIN
         WHERE a.account_id = c.account_id;
     SELECT count(*), coalesce(sum(amount), 0) INTO closed, unknown_nano_usd FROM closing;
 END $$;
+
+-- What says more than code can, also to whoever looks with psql.
+COMMENT ON FUNCTION billing.open_slice IS
+    'Sets p_share_ppm millionths of what is free in a balance aside for many requests. Returns nano-USD (1e-9 US dollars); NULL where that is '
+    'less than p_amount_min, in nano-USD too.';
+COMMENT ON FUNCTION billing.return_slice IS
+    'Gives back p_unspent_nano_usd nano-USD of a slice, all that was never spent of it; again, and nothing is changed.';
+COMMENT ON FUNCTION billing.close_slices IS
+    'Closes up to p_limit slices whose time was over at p_now. Returns how many, and how many nano-USD nobody had accounted for.';
