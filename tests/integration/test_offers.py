@@ -70,7 +70,7 @@ async def test_with_a_translator_what_is_sold_on_an_endpoint_is_what_is_routed_t
     await add_price(pool, "m", "two", 7)
     offers = (await PostgresOffers.read(pool, utc_now, QUIET, translated=True)).offers
     sold = {(endpoint, len(prices)) for endpoint, prices in offers.by_model[ModelName("m")].prices.items()}
-    assert sold == {(Endpoint.CHAT, 2), (Endpoint.MESSAGES, 2)}
+    assert sold == {(Endpoint.CHAT, 2), (Endpoint.MESSAGES, 2), (Endpoint.COUNT_TOKENS, 1)}
     catalog = await read_catalog(pool, SEAL, QUIET)
     assert {(each.endpoint, len(each.groups[0])) for each in catalog.chains(translated=True)} == sold
 
