@@ -86,18 +86,24 @@ class SpoolLine:
     user_agent: Text | None = None
     request: Asked | None = None
     grant: Grant | None = None
+    lease: Grant | None = None
     usage_first: Text | None = None
     usage_last: Text | None = None
     service_tier: Text | None = None
     sse_events: SmallCount | None = None
 
     @property
+    def granted(self) -> Grant | None:
+        """What ext_authz decided: about this request, or about one before it in a way that covers this one."""
+        return self.lease or self.grant
+
+    @property
     def model(self) -> ModelName | None:
         """The model's own name: as the route says that was taken, else as admission did; else what the client called it."""
         if self.request is not None and self.request.offering is not None:
             return self.request.offering.model
-        if self.grant is not None and self.grant.model is not None:
-            return self.grant.model
+        if self.granted is not None and self.granted.model is not None:
+            return self.granted.model
         return self.request.model if self.request is not None else None
 
 

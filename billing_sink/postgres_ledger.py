@@ -157,7 +157,7 @@ def encode(postings: Sequence[Posting]) -> str:
 
 def _row(posting: Posting) -> dict[str, object]:
     rated, line = posting.rated, posting.rated.line
-    asked, grant = line.request, line.grant
+    asked, grant = line.request, line.granted
     return {
         "request_id": posting.request_id,
         "input_hash": posting.input_hash.hex(),
@@ -197,7 +197,7 @@ def _row(posting: Posting) -> dict[str, object]:
 
 def _quarantine_row(spool_id: SpoolId, item: Quarantined) -> tuple[object, ...]:
     """A row of `billing.quarantine`; what could be read of the line is kept as `billing.settle` takes it."""
-    grant = item.line and item.line.grant
+    grant = item.line and item.line.granted
     slice_id = grant and grant.slice_id
     request = None
     if item.line is not None and item.request_id is not None:
@@ -220,7 +220,7 @@ def _upstream_model(rated: Rated) -> str | None:
 
 
 def _error_code(rated: Rated) -> str | None:
-    grant, asked = rated.line.grant, rated.line.request
+    grant, asked = rated.line.granted, rated.line.request
     if grant is not None and grant.error_code is not None:
         return grant.error_code
     return asked.error_code if asked is not None else None

@@ -71,7 +71,7 @@ class ParsedLines:
     def newest_price_version(self) -> PriceVersion:
         """The newest price version any line was admitted under; 0 if none was."""
         lines = (item[1] for item in self.lines if not isinstance(item, Quarantined))
-        return max((line.grant.price_version or _NO_VERSION for line in lines if line.grant), default=_NO_VERSION)
+        return max((line.granted.price_version or _NO_VERSION for line in lines if line.granted), default=_NO_VERSION)
 
 
 def refuse_line(spool_id: SpoolId, parsed: ParsedLines, reason: str) -> Batch:

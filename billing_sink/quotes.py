@@ -63,7 +63,7 @@ class Quotes:
         return web.Response(text=format_usd(rated.charge.price_nano_usd))
 
     async def _rated(self, line: SpoolLine) -> Rated:
-        version = line.grant.price_version if line.grant else None
+        version = line.granted.price_version if line.granted else None
         if version is not None and self._prices.as_of < version:
             async with self._reading:
                 if self._prices.as_of < version:

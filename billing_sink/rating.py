@@ -137,7 +137,7 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
         StrayRequestError: it was not answered where its mode belongs.
         The caller quarantines all of them; the hold stays until a person decides.
     """
-    grant, asked = line.grant, line.request
+    grant, asked = line.granted, line.request
     if grant is None or grant.key_id is None or grant.error_code is not None:
         return Rated(line, Outcome.REFUSED, _served_by(line), _mode_of_refused(line))
     mode, provider = grant.mode, _provider(line, grant)
@@ -163,8 +163,8 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
 
 def _mode_of_refused(line: SpoolLine) -> Mode:
     """That of its key, or if there is no such key, what it looked like."""
-    if line.grant is not None and line.grant.key_id is not None:
-        return line.grant.mode
+    if line.granted is not None and line.granted.key_id is not None:
+        return line.granted.mode
     return line.request.mode if line.request is not None else Mode.LIVE
 
 
@@ -202,7 +202,7 @@ def _usage(line: SpoolLine, asked: Asked, facts: Facts, price: PriceRow) -> tupl
     if facts.output is None:
         return Usage(reported, served_at), UsageSource.ESTIMATED
     output = max(reported.get(facts.output, 0), delivered)
-    for bound in (asked.max_output_tokens, line.grant.max_tokens if line.grant else None):
+    for bound in (asked.max_output_tokens, line.granted.max_tokens if line.granted else None):
         if bound is not None:
             output = min(output, bound * max(1, asked.choices or 1))
     estimated = {**reported, facts.output: output}
@@ -248,7 +248,7 @@ def _refuse_implausible(usage: Usage, asked: Asked, grant: Grant) -> None:
 
 def unrated(line: SpoolLine) -> Rated:
     """A finished request that nobody could price, for whoever decides about it: nothing is charged yet."""
-    return Rated(line, Outcome.RELEASED, _served_by(line), line.grant.mode if line.grant else Mode.LIVE)
+    return Rated(line, Outcome.RELEASED, _served_by(line), line.granted.mode if line.granted else Mode.LIVE)
 
 
 def _at_most_held(estimate: Charge, grant: Grant) -> Charge:

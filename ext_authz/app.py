@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
 from ext_authz.keys import KeyCache
+from ext_authz.leases import LeaseId
+from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.own_limits import OwnLimits
 from ext_authz.postgres_authorizers import PostgresAuthorizers
@@ -49,7 +51,12 @@ PUT_AWAY_S = 5.0
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    uptake = Uptake(monotonic)
+    lender = Lender(
+        ttl_ms=settings.lease_ttl_ms,
+        new_lease_id=lambda: LeaseId(new_id("lease", secrets.token_bytes)),
+        monotonic=monotonic,
+    )
+    uptake = Uptake(monotonic, leases_end_s=lambda: lender.end_s)
     instance = new_id("authz", secrets.token_bytes)
     async with (
         await connect_pool(
@@ -94,6 +101,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             keys=keys,
             offers=offers,
             slices=slices,
+            lender=lender,
             holds=PostgresHolds(pool, utc_now),
             limiter=limiter,
             uses=uses,
@@ -189,7 +197,8 @@ async def _report(
         # Many changes at once are one report.
         await asyncio.sleep(REPORT_GAP_S)
         with suppress(TimeoutError):
-            await asyncio.wait_for(uptake.news.wait(), HEARTBEAT_S)
+            next_s = uptake.next_s
+            await asyncio.wait_for(uptake.news.wait(), HEARTBEAT_S if next_s is None else min(HEARTBEAT_S, next_s))
 
 
 async def _write_uses(uses: KeyUses, authorizers: PostgresAuthorizers, log: Logger) -> None:

@@ -1,7 +1,9 @@
 """Envoy's question as a value. The edge: behind it there is no protobuf any more."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
+from ext_authz.leases import LeaseId, Unspent
 from gateway_core.api_keys import credential_of
 from gateway_core.contract import Header, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
@@ -36,6 +38,8 @@ class Attempt:
         may_search: whether the provider may make searches for it.
         meters: those that the provider will count, whatever the model makes of it.
         offering: what the route stands for that was chosen for it; None if that leads to no provider.
+        is_lease_wanted: whether Envoy would keep a lease.
+        unspent: what Envoy gives back with this question.
     """
 
     request_id: RequestId
@@ -55,6 +59,13 @@ class Attempt:
     may_search: bool = False
     meters: frozenset[Meter] = frozenset()
     offering: Offering | None = None
+    is_lease_wanted: bool = False
+    unspent: tuple[Unspent, ...] = ()
+
+    @property
+    def shape(self) -> Hashable:
+        """What requests of one lease have in common beside their key."""
+        return (self.mode, self.endpoint, self.model, self.offering and str(self.offering), self.is_stream)
 
     def __repr__(self) -> str:
         return f"Attempt({self.request_id!r}, {self.endpoint}, {self.model!r})"
@@ -99,6 +110,8 @@ def parse_check(request: CheckRequest) -> Attempt:
         may_search=fields[RequestField.WEB_SEARCH].bool_value,
         meters=_meters(fields[RequestField.METERS].string_value),
         offering=_offering(fields[RequestField.OFFERING].string_value),
+        is_lease_wanted=fields[RequestField.LEASE_WANTED].bool_value,
+        unspent=_unspent(fields[RequestField.UNSPENT].string_value),
     )
 
 
@@ -122,6 +135,11 @@ def _offering(text: str) -> Offering | None:
         return Offering.parse(text) if text else None
     except InvalidOfferingError as error:
         raise MalformedCheckError("a route that says nothing of what it stands for") from error
+
+
+def _unspent(text: str) -> tuple[Unspent, ...]:
+    parts = (part.partition(":") for part in text.split(",") if part)
+    return tuple(Unspent(LeaseId(lease_id), int(uses)) for lease_id, _, uses in parts if uses.isdecimal())
 
 
 def _meters(text: str) -> frozenset[Meter]:

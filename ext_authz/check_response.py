@@ -6,6 +6,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.check_request import Attempt
 from ext_authz.decision import Admitted, Refused
+from ext_authz.leases import Lease
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
 from gateway_core.contract import GrantField, Header
@@ -41,6 +42,8 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:
                 response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
+            if decision.lease is not None:
+                _write_lease(response.dynamic_metadata, decision.lease)
             if decision.reservation is not None:
                 _write_reservation(response.dynamic_metadata, decision.reservation)
                 for name, value in _rate_limits(decision.reservation.room):
@@ -81,6 +84,15 @@ def _cut_down(response: CheckResponse, max_tokens: int) -> None:
 def _write_reservation(metadata: Struct, reservation: Reservation) -> None:
     metadata[GrantField.RESERVED_TOKENS] = str(reservation.tokens)
     metadata[GrantField.RESERVED_AT] = str(reservation.at)
+
+
+def _write_lease(metadata: Struct, lease: Lease) -> None:
+    metadata[GrantField.LEASE_ID] = lease.lease_id
+    metadata[GrantField.LEASE_USES] = lease.uses
+    metadata[GrantField.LEASE_TTL_MS] = lease.ttl_ms
+    metadata[GrantField.LEASE_BODY_BYTES] = lease.bounds.body_bytes
+    if lease.bounds.max_output_tokens is not None:
+        metadata[GrantField.LEASE_MAX_OUTPUT_TOKENS] = lease.bounds.max_output_tokens
 
 
 def _rate_limits(room: Room) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Self
 
 from ext_authz.check_request import Attempt
+from ext_authz.leases import Lease
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
@@ -110,6 +111,7 @@ class Admitted:
         output: how it can be admitted for less than that.
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
         reservation: what it counts as against its key's limits, once it does; None if there are none.
+        lease: what else may pass as this does; None if nothing may.
     """
 
     key: ApiKey
@@ -122,6 +124,7 @@ class Admitted:
     output: Output | None = None
     max_tokens: int | None = None
     reservation: Reservation | None = None
+    lease: Lease | None = None
 
     def holding(self, held: NanoUsd) -> Self:
         """The same once an amount is held for it, which may be less than was asked for, but not less than the least."""

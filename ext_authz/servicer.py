@@ -15,6 +15,8 @@ from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
 from ext_authz.decision import Admitted, Output, Refused, decide
 from ext_authz.keys import KeyCache
+from ext_authz.leases import Bounds, body_bound
+from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
 from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Expected, Limit, Told
@@ -96,6 +98,7 @@ class Authorization:
         keys: KeyCache,
         offers: OfferSource,
         slices: Slices,
+        lender: Lender,
         holds: Holds,
         limiter: Limiter,
         uses: KeyUses,
@@ -109,6 +112,7 @@ class Authorization:
         self._keys = keys
         self._offers = offers
         self._slices = slices
+        self._lender = lender
         self._holds = holds
         self._limiter = limiter
         self._turns = Turns()
@@ -119,6 +123,12 @@ class Authorization:
         self._monotonic = monotonic
         self._log = log
         self._decisions = Counter("tollgate_ext_authz_decisions_total", "Decisions", ["decision"], registry=registry)
+        self._leased = Counter(
+            "tollgate_ext_authz_lease_uses_total",
+            "Requests that Envoy was lent the right to let pass, and those given back",
+            ["what"],
+            registry=registry,
+        )
         self._seconds = Histogram(
             "tollgate_ext_authz_seconds",
             "Time to decide",
@@ -143,7 +153,15 @@ class Authorization:
         return render_decision(decision, attempt)
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
-        decision = await self._decide_but_for_limits_and_money(attempt, await self._find_key(attempt))
+        for back in self._lender.take_back(attempt.unspent):
+            self._slices.put_in(back.slice, back.amount)
+            self._leased.labels("given_back").inc(back.uses)
+        key = await self._find_key(attempt)
+        if key is not None and attempt.is_lease_wanted and self._may_lease(key):
+            leased = await self._lease(attempt, key)
+            if leased is not None:
+                return leased
+        decision = await self._decide_but_for_limits_and_money(attempt, key)
         if isinstance(decision, Refused):
             return decision
         self._uses.note(decision.key.key_id, self._now())
@@ -152,6 +170,37 @@ class Authorization:
         if decision.key.limits is None:
             return await self._pay(attempt, decision, decision.output)
         return await self._pay_within(decision.key.limits, attempt, decision, decision.output)
+
+    def _may_lease(self, key: ApiKey) -> bool:
+        """Whether what is decided about a request of a key holds for others of it for a moment."""
+        ends_at = self._now() + timedelta(milliseconds=self._lender.ttl_ms)
+        return (
+            self._lender.ttl_ms > 0
+            # Of a network, what was asked about says nothing; limits and budgets are counted by the request.
+            and not key.ip_allowed
+            and key.limits is None
+            and key.budgets is None
+            and key.is_valid(ends_at)
+        )
+
+    async def _lease(self, attempt: Attempt, key: ApiKey) -> Admitted | Refused | None:
+        """Decide about a request and others like it; None if that needs more money than a slice is good for."""
+        bounds = Bounds(body_bound(attempt.body_bytes), attempt.max_output_tokens)
+        widest = replace(attempt, body_bytes=bounds.body_bytes)
+        decision = await self._decide_but_for_limits_and_money(widest, key)
+        if isinstance(decision, Refused):
+            return decision
+        if decision.output is None:
+            return None
+        shape, amount = (key.key_id, attempt.shape), decision.output.nano_usd
+        taken = await self._slices.take(Payer(key.org_id, key.mode), amount, uses_max=self._lender.wanted(shape))
+        if taken is None:
+            return None
+        self._uses.note(key.key_id, self._now())
+        lease = self._lender.lend(shape, taken, amount, bounds)
+        if lease is not None:
+            self._leased.labels("lent").inc(lease.uses)
+        return replace(decision, slice_id=taken.slice.slice_id, lease=lease)
 
     async def _pay_within(
         self, limits: Limits, attempt: Attempt, decision: Admitted, output: Output
@@ -185,9 +234,9 @@ class Authorization:
         amount = output.nano_usd
         # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
         if decision.key.budgets is None:
-            slice_id = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
-            if slice_id is not None:
-                return replace(decision, slice_id=slice_id)
+            taken = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
+            if taken is not None:
+                return replace(decision, slice_id=taken.slice.slice_id)
         async with self._turns.of(Payer(decision.key.org_id, decision.key.mode)) as has_turn:
             if not has_turn:
                 return Refused(TOO_MANY_WAITING, decision.key)

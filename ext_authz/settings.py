@@ -28,6 +28,8 @@ class Settings(ServiceSettings):
     hold_ttl_ms: int = Field(default=3_600_000, ge=(REQUEST_S_MAX + 60) * 1000, le=86_400_000)
     # Of what is free in a balance, in millionths; 0: every request has a hold of its own.
     slice_share_ppm: int = Field(default=20_000, ge=0, le=500_000)
+    # 0: Envoy asks about every request.
+    lease_ttl_ms: int = Field(default=500, ge=0, le=900)
     checks_max: int = Field(default=1000, ge=1, le=100_000)
 
     @property

@@ -30,6 +30,9 @@ while is not noticed."""
 NO_SLICE_S: Final = 1.0
 """How long it is not asked again after there was too little money."""
 
+LEASE_PART: Final = 4
+"""A lease takes no more than the fourth part of what is left of a slice, so that no key has all of it."""
+
 RETURNS_MAX: Final = 10_000
 """What waits to be given back. Beyond that it goes back by itself when the slices' time is over."""
 
@@ -39,6 +42,13 @@ class Payer(NamedTuple):
 
     org_id: OrgId
     mode: Mode
+
+
+class Taken(NamedTuple):
+    """Money for so many requests, of a slice."""
+
+    slice: "Slice"
+    uses: int
 
 
 class SliceStore(Protocol):
@@ -54,7 +64,7 @@ class SliceStore(Protocol):
         """
 
     async def give_back(self, slice_id: SliceId, unspent: NanoUsd) -> None:
-        """Give back what was not spent.
+        """Give back what was not spent: so much in all, however often it is said.
 
         Raises:
             asyncpg.PostgresError, OSError: not now.
@@ -62,16 +72,21 @@ class SliceStore(Protocol):
 
 
 @dataclass(slots=True)
-class _Slice:
+class Slice:
+    """What was set aside, and what is left of it, in nano-USD."""
+
     slice_id: SliceId
+    payer: Payer
     size: int
     rest: int
     opened_s: float
 
     def covers(self, amount: int, now_s: float) -> bool:
+        """Whether an amount can be taken from it now."""
         return self.rest >= amount and now_s < self.opened_s + SPEND_S
 
     def is_low(self, now_s: float) -> bool:
+        """Whether the next one should be opened."""
         return self.rest < self.size * RENEW_BELOW or now_s > self.opened_s + SPEND_S * (1 - RENEW_BELOW)
 
 
@@ -79,7 +94,7 @@ class _Slice:
 class _Pocket:
     """What there is of a payer here."""
 
-    slice: _Slice | None = None
+    slice: Slice | None = None
     opening: "asyncio.Task[None] | None" = None
     no_slice_until_s: float = float("-inf")
 
@@ -95,30 +110,41 @@ class Slices:
         self._monotonic = monotonic
         self._log = log
         self._pockets: dict[Payer, _Pocket] = {}
-        self._returns: asyncio.Queue[_Slice] = asyncio.Queue(RETURNS_MAX)
+        self._returns: asyncio.Queue[Slice] = asyncio.Queue(RETURNS_MAX)
 
-    async def take(self, payer: Payer, amount: NanoUsd) -> SliceId | None:
-        """Spend an amount; None if there is no slice to spend it from. Waits for Postgres only if there is no slice yet."""
+    async def take(self, payer: Payer, amount: NanoUsd, *, uses_max: int = 1) -> Taken | None:
+        """Spend an amount for each of several requests, or of fewer, but of one; None if there is no slice to spend it from.
+
+        Waits for Postgres only if there is no slice yet.
+        """
         pocket = self._pockets.get(payer)
         if pocket is None:
             pocket = self._pockets[payer] = _Pocket()
-        if (taken := self._spend(payer, pocket, amount)) is not None:
+        if (taken := self._spend(payer, pocket, amount, uses_max)) is not None:
             return taken
         if self._monotonic() < pocket.no_slice_until_s:
             return None
         self._renew(payer, pocket, amount)
         if pocket.opening is not None:
             await asyncio.shield(pocket.opening)
-        return self._spend(payer, pocket, amount)
+        return self._spend(payer, pocket, amount, uses_max)
 
-    def _spend(self, payer: Payer, pocket: _Pocket, amount: int) -> SliceId | None:
+    def put_in(self, found: Slice, amount: NanoUsd) -> None:
+        """Put back what was taken for requests that have not come. Of a slice that is not spent from any more it goes on to the balance."""
+        found.rest += amount
+        pocket = self._pockets.get(found.payer)
+        if pocket is None or pocket.slice is not found:
+            self._put_back(found)
+
+    def _spend(self, payer: Payer, pocket: _Pocket, amount: int, uses_max: int) -> Taken | None:
         now_s, current = self._monotonic(), pocket.slice
         if current is None or not current.covers(amount, now_s):
             return None
-        current.rest -= amount
+        uses = max(1, min(uses_max, current.rest // (amount * LEASE_PART))) if amount else uses_max
+        current.rest -= amount * uses
         if current.is_low(now_s) and now_s >= pocket.no_slice_until_s:
             self._renew(payer, pocket, amount)
-        return current.slice_id
+        return Taken(current, uses)
 
     def _renew(self, payer: Payer, pocket: _Pocket, amount: int) -> None:
         """Begin to open the next slice, in a task that the pocket owns; there is one at a time."""
@@ -140,7 +166,7 @@ class Slices:
             return
         before, pocket.slice = pocket.slice, None
         if size is not None:
-            pocket.slice = _Slice(slice_id, size, size, self._monotonic())
+            pocket.slice = Slice(slice_id, payer, size, size, self._monotonic())
             if before is not None:
                 self._put_back(before)
             return
@@ -152,7 +178,7 @@ class Slices:
             except Trouble:
                 self._put_back(before)
 
-    def _put_back(self, spent: _Slice) -> None:
+    def _put_back(self, spent: Slice) -> None:
         if spent.rest > 0 and not self._returns.full():
             self._returns.put_nowait(spent)
 

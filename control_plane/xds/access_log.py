@@ -27,6 +27,7 @@ def spool_log(spool_dir: str) -> JsonObject:
         SpoolField.USER_AGENT: "%REQ(user-agent):200%",
         SpoolField.REQUEST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.REQUEST})%",
         SpoolField.GRANT: f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE})%",
+        SpoolField.LEASE: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.LEASE})%",
         SpoolField.USAGE_FIRST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_FIRST})%",
         SpoolField.USAGE_LAST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_LAST})%",
         SpoolField.SERVICE_TIER: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SERVICE_TIER})%",

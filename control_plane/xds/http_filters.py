@@ -117,6 +117,13 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool) -> list[Json]
                 },
                 failure_mode_allow=False,
                 status_on_error={"code": 503},
+                # Not asked about what a lease lets pass, and about everything else.
+                filter_enabled_metadata={
+                    "filter": Metadata.NAMESPACE,
+                    "path": [{"key": Metadata.LEASE}],
+                    "value": {"present_match": True},
+                    "invert": True,
+                },
                 metadata_context_namespaces=[Metadata.NAMESPACE],
                 allowed_headers={
                     "patterns": [
@@ -128,6 +135,8 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool) -> list[Json]
                 },
             ),
         ),
+        # The front filter once more, and only for requests that were asked about: the answer may have brought a lease.
+        _filter("leases", _keeping_leases()),
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
@@ -293,24 +302,17 @@ def _skip_when(header: str, value: str) -> JsonObject:
     }
 
 
+def _keeping_leases() -> JsonObject:
+    """Skipped unless a question to ext_authz has a number."""
+    return typed(
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        extension_config={"name": "leases", "typed_config": lua_config("front")},
+        xds_matcher=_skip_unless(Header.ASKED, {"safe_regex": {"google_re2": {}, "regex": "[0-9]+"}}),
+    )
+
+
 def _answered_by() -> JsonObject:
     """Tells which cluster an answer comes from; skipped unless the request asks what it costs."""
-    name = Header.COST
-    asks: JsonObject = {
-        "single_predicate": {
-            "input": {
-                "name": name,
-                "typed_config": typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name),
-            },
-            "value_match": {"exact": "true"},
-        }
-    }
-    skip: JsonObject = {
-        "action": {
-            "name": "skip",
-            "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter"),
-        }
-    }
     told: JsonObject = {
         "append": {
             "header": {"key": Header.CLUSTER, "value": "%UPSTREAM_CLUSTER%"},
@@ -326,8 +328,27 @@ def _answered_by() -> JsonObject:
                 mutations={"response_mutations": [told]},
             ),
         },
-        xds_matcher={"matcher_list": {"matchers": [{"predicate": {"not_matcher": asks}, "on_match": skip}]}},
+        xds_matcher=_skip_unless(Header.COST, {"exact": "true"}),
     )
+
+
+def _skip_unless(header: str, value: JsonObject) -> JsonObject:
+    matches: JsonObject = {
+        "single_predicate": {
+            "input": {
+                "name": header,
+                "typed_config": typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header),
+            },
+            "value_match": value,
+        }
+    }
+    skip: JsonObject = {
+        "action": {
+            "name": "skip",
+            "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter"),
+        }
+    }
+    return {"matcher_list": {"matchers": [{"predicate": {"not_matcher": matches}, "on_match": skip}]}}
 
 
 def _header_mutation(mutations: list[Json]) -> JsonObject:

@@ -18,7 +18,8 @@ def upstream_filter(cluster: str) -> str:
     return f"tollgate.upstream.{cluster}"
 
 
-_REQUIRED: Final = re.compile(r'require\("(\w+)"\)')
+_REQUIRED: Final = re.compile(r'require\("(?!ffi")(\w+)"\)')
+"""`ffi` is LuaJIT's own."""
 
 
 @cache

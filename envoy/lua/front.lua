@@ -2,12 +2,28 @@
 -- answer in response.lua; both read JSON by json.lua. `control_plane/xds/lua.py` puts all of them into one text.
 --
 -- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
--- dynamic metadata "tollgate": request, plan, usage_first, usage_last, service_tier, sse_events (gateway_core/contract.py).
+-- dynamic metadata "tollgate": request, plan, lease, usage_first, usage_last, service_tier, sse_events (gateway_core/contract.py).
+--
+-- The filter stands behind ext_authz a second time, for requests that had to be asked about: there it keeps the lease that the
+-- answer may have brought. It has to be the same script, since only such ones share what they remember.
 
-local requests, responses = require("request"), require("response")
+local requests, responses, leases = require("request"), require("response"), require("leases")
+
+local NAMESPACE, GRANT_NAMESPACE = "tollgate", "envoy.filters.http.ext_authz"
+
+-- No pcall: the request is admitted already, and Envoy counts the error.
+local function keep_lease(h, number)
+  h:headers():remove("x-tg-asked")
+  local metadata = h:streamInfo():dynamicMetadata()
+  -- The answer passes both filters, and this one first.
+  metadata:set(NAMESPACE, "passes", 1)
+  leases.keep(number, metadata:get(GRANT_NAMESPACE))
+end
 
 -- An error anywhere in a request answers 503: this filter fails closed.
 function envoy_on_request(h)
+  local number = h:headers():get("x-tg-asked")
+  if number then return keep_lease(h, number) end
   local ok, problem = pcall(requests.on_request, h)
   if not ok then
     h:logErr("front request: " .. tostring(problem))

@@ -3,6 +3,7 @@
 -- the first provider of the chain. What is special about single endpoints stands in bodies.lua.
 
 local json, edits_of_text, errors, bodies = require("json"), require("edits"), require("errors"), require("bodies")
+local leases = require("leases")
 
 local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
 local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math.floor
@@ -75,7 +76,7 @@ local function refuse(h, known, status, code, message, param)
       status, code, message, param))
 end
 
--- The mode of the key that a request brings, or nil if it brings nothing of a key's form. Whether it is a key, ext_authz
+-- The mode of the key that a request brings, and the key; nil if it brings nothing of a key's form. Whether it is a key, ext_authz
 -- decides, and that its mode is this one; this keeps strangers from having their bodies buffered and scanned. Which header
 -- counts is credential_of in gateway_core/api_keys.py.
 local function mode_of(headers)
@@ -86,7 +87,7 @@ local function mode_of(headers)
   else
     key = headers:get("x-api-key")
   end
-  return key and #key == KEY_LENGTH and MODES[sub(key, 1, KEY_PREFIX_LENGTH)] or nil
+  return key and #key == KEY_LENGTH and MODES[sub(key, 1, KEY_PREFIX_LENGTH)] or nil, key
 end
 
 -- A model name is what routing and prices hang on, so only plain characters: letters, digits, - . / : _ @
@@ -248,7 +249,8 @@ local function on_request(h)
     known.endpoint = ENDPOINTS[ONE_MODEL]
   end
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
-  known.mode = mode_of(headers)
+  local credential
+  known.mode, credential = mode_of(headers)
   if not known.mode then
     return refuse(h, known, "401", "invalid_api_key",
       "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'.")
@@ -325,7 +327,8 @@ local function on_request(h)
 
   headers = h:headers()            -- handles taken before body() are stale
   local is_test = known.mode == "test"
-  headers:replace("x-tg-route", is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model)
+  local route = is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model
+  headers:replace("x-tg-route", route)
   h:clearRouteCache()
   -- Metadata of the chosen route under this filter's name. The route stays chosen from here on: what it stands for is what
   -- ext_authz decides by and what is served.
@@ -363,6 +366,16 @@ local function on_request(h)
   known.max_output_tokens = requested
   known.least_output_tokens = known.endpoint == "messages" and least_output_tokens(s, first, last) or nil
   local metadata = h:streamInfo():dynamicMetadata()
+  -- What admission looks at is whole: either there is a lease for it, or ext_authz is asked.
+  local shape = leases.shape_of(credential, is_test and route .. ":" .. model or route, known)
+  local grant = leases.spend(shape, known)
+  if grant then
+    metadata:set(NAMESPACE, "lease", grant)
+  else
+    local number
+    number, known.lease_wanted, known.unspent = leases.ask(shape, known)
+    headers:replace("x-tg-asked", number)
+  end
   metadata:set(NAMESPACE, "request", known)
   local options = edit and not first.stream_options and edit or nil
   metadata:set(NAMESPACE, "plan", plan_of(known.endpoint, kind, numbers, first, last, mark, options, edits))

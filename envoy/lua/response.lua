@@ -166,17 +166,21 @@ local function hide_credential_error(h, endpoint, request_id)
 end
 
 local function on_response(h)
+  local metadata = h:streamInfo():dynamicMetadata()
+  local told = metadata:get(NAMESPACE)
+  if told and told.passes == 1 then          -- the second of the two filters, where nothing is done
+    metadata:set(NAMESPACE, "passes", 2)
+    return
+  end
   local headers = h:headers()
   local cluster = headers:get("x-tg-cluster")      -- only if the client asks what the request costs
   if cluster then headers:remove("x-tg-cluster") end
-  local metadata = h:streamInfo():dynamicMetadata()
-  local request = metadata:get(NAMESPACE)
-  request = request and request.request
+  local request = told and told.request
   if not request or not request.endpoint or request.endpoint == "models" or request.endpoint == "model" then return end
   local status = headers:get(":status")
   if byte(status) ~= 50 then       -- not 2xx
     if status == "401" or status == "403" then
-      local grant = metadata:get(GRANT_NAMESPACE)
+      local grant = told.lease or metadata:get(GRANT_NAMESPACE)
       if grant and not grant.error_code then hide_credential_error(h, request.endpoint, request.request_id) end
     end
     return
@@ -197,7 +201,7 @@ local function on_response(h)
   metadata = h:streamInfo():dynamicMetadata()
   if usage then metadata:set(NAMESPACE, "usage_first", usage) end
   if tier then metadata:set(NAMESPACE, "service_tier", tier) end
-  local grant = cluster and usage and metadata:get(GRANT_NAMESPACE)
+  local grant = cluster and usage and (told.lease or metadata:get(GRANT_NAMESPACE))
   if grant then cost.tell(h, cluster, status, request, grant, usage, tier) end
 end
 

@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from ext_authz.decision import FLOOR_TOKENS
 from ext_authz.keys import KeyCache
+from ext_authz.leases import LeaseId
+from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
 from ext_authz.own_limits import OwnLimits
@@ -95,6 +97,12 @@ class Gate:
         self.context = Context()
         self.uses = KeyUses(keys_max=10)
         self.metrics = CollectorRegistry()
+        slices = Slices(
+            self.slices,
+            new_slice_id=lambda: SliceId("slice_1"),
+            monotonic=lambda: 0.0,
+            log=structlog.get_logger(),
+        )
         self.service = Authorization(
             keys=KeyCache(
                 self.keys,
@@ -106,12 +114,8 @@ class Gate:
                 monotonic=lambda: 0.0,
             ),
             offers=self.offers,
-            slices=Slices(
-                self.slices,
-                new_slice_id=lambda: SliceId("slice_1"),
-                monotonic=lambda: 0.0,
-                log=structlog.get_logger(),
-            ),
+            slices=slices,
+            lender=Lender(ttl_ms=0, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
             holds=self.purse,
             limiter=Limiter(
                 self.tally,

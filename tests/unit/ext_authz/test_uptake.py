@@ -12,7 +12,7 @@ class Clock:
 
 
 def test_there_is_nothing_to_tell_before_the_first_look() -> None:
-    uptake = Uptake(Clock())
+    uptake = Uptake(Clock(), leases_end_s=lambda: 0.0)
     assert uptake.taken_up is None
     uptake.lose_track()
     assert uptake.has_gap
@@ -24,7 +24,7 @@ def test_there_is_nothing_to_tell_before_the_first_look() -> None:
 
 def test_the_highest_change_counts_and_grows_older_from_the_moment_it_was_taken_up() -> None:
     clock = Clock()
-    uptake = Uptake(clock)
+    uptake = Uptake(clock, leases_end_s=lambda: 0.0)
     uptake.take_up(3)
     clock.seconds += 2
     uptake.take_up(3)
@@ -35,7 +35,7 @@ def test_the_highest_change_counts_and_grows_older_from_the_moment_it_was_taken_
 
 
 def test_a_number_that_was_an_invention_is_forgotten_and_looked_up() -> None:
-    uptake = Uptake(Clock())
+    uptake = Uptake(Clock(), leases_end_s=lambda: 0.0)
     uptake.close_gap(3)
     uptake.take_up(10**18 - 1)
     uptake.distrust()
@@ -48,7 +48,7 @@ def test_a_number_that_was_an_invention_is_forgotten_and_looked_up() -> None:
 
 
 def test_every_change_and_every_gap_is_news() -> None:
-    uptake = Uptake(Clock())
+    uptake = Uptake(Clock(), leases_end_s=lambda: 0.0)
     uptake.take_up(1)
     assert uptake.news.is_set()
     uptake.news.clear()
@@ -57,7 +57,7 @@ def test_every_change_and_every_gap_is_news() -> None:
 
 
 def test_another_revision_of_the_catalogue_is_news_and_the_same_one_read_again_is_not() -> None:
-    uptake = Uptake(Clock())
+    uptake = Uptake(Clock(), leases_end_s=lambda: 0.0)
     uptake.take_up(1)
     uptake.read_catalog(5)
     assert uptake.taken_up == TakenUp(1, 0.0, 5)

@@ -135,6 +135,21 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
     assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED}
 
 
+def test_a_lease_is_for_requests_that_admission_would_see_as_equal_but_for_its_bounds() -> None:
+    lua = code((ROOT / "envoy" / "lua" / "leases.lua").read_text(encoding="utf-8"))
+    shape = lua[lua.index("local function shape_of") : lua.index("local function spend")]
+    admission = (ROOT / "ext_authz" / "check_request.py").read_text(encoding="utf-8")
+    looked_at = {getattr(RequestField, name) for name in re.findall(r"RequestField\.(\w+)", admission)}
+    # The route that is part of the shape says the endpoint, the mode and the model; spend compares what it stands for.
+    in_the_route = {RequestField.ENDPOINT, RequestField.MODE, RequestField.MODEL}
+    bounded = {RequestField.BODY_BYTES, RequestField.MAX_OUTPUT_TOKENS}
+    about_leases = {RequestField.LEASE_WANTED, RequestField.UNSPENT}
+    compared = set(re.findall(r"known\.(\w+)", shape))
+    assert compared == looked_at - in_the_route - bounded - about_leases - {RequestField.OFFERING}
+    spend = lua[lua.index("local function spend") : lua.index("local function ask")]
+    assert set(re.findall(r"known\.(\w+)", spend)) == {*bounded, RequestField.OFFERING}
+
+
 def test_lua_uses_the_namespaces_of_the_contract() -> None:
     for lua in (FRONT, UPSTREAM):
         assert f'local NAMESPACE = "{Metadata.NAMESPACE}"' in lua
@@ -177,6 +192,7 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
         f"{Metadata.NAMESPACE}:{key}"
         for key in (
             Metadata.REQUEST,
+            Metadata.LEASE,
             Metadata.USAGE_FIRST,
             Metadata.USAGE_LAST,
             Metadata.SERVICE_TIER,
