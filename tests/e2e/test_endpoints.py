@@ -434,7 +434,7 @@ async def test_every_endpoint_answers_a_test_key(stack: Stack) -> None:
 async def upstream(stack: Stack) -> AsyncIterator[ScriptedProvider]:
     """What serves the models `odd-*`, in the words of a test."""
     async with scripted_provider() as provider:
-        await add_provider(stack, "odd", provider.url, "secret")
+        await add_provider(stack, "odd", provider.url, "secret-of-odd")
         for name, endpoint, meters in (
             ("odd-sorter", "rerank", ["input"]),
             ("odd-picture", "images", ["input", "image_output"]),
