@@ -531,7 +531,7 @@ async def test_errors_on_anthropics_endpoints_are_in_its_form_whoever_words_them
     stack: Stack, path: str, key: str | None, body: bytes, status: int, kind: str, code: str
 ) -> None:
     if b"counted-down" in body:
-        await add_provider(stack, "gone", "http://127.0.0.1:9/v1", "secret", "anthropic")
+        await add_provider(stack, "gone", "http://127.0.0.1:9/v1", "secret-of-gone", "anthropic")
         await add_model(stack, "counted-down", [("gone", "counted-down")])
         await wait_until_routed(stack, "counted-down", "messages")
     keys = {"good": stack.endpoints["api_key"], "bad": "sk-tg-live-" + "0" * 49}
