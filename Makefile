@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/*.proto)
 
-.PHONY: run test lint format bench bench-edit bench-sink chaos openapi lock clean help
+.PHONY: run test lint format bench bench-edit bench-sink bench-translator chaos openapi lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench-edit: $(READY) ## from an edit of the catalogue to Envoy's ACK
 
 bench-sink: $(READY) ## lines per second of one billing sink
 	$(BIN)/python -m bench.sink_lines $(ARGS)
+
+bench-translator: $(READY) ## CPU that a translation costs, per request and per event
+	$(BIN)/python -m bench.translator $(ARGS)
 
 chaos: $(READY)  ## kill -9 of every part under load, some twenty minutes (ARGS="--rounds 2 --seed N")
 	$(BIN)/python -m bench.chaos $(ARGS)

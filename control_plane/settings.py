@@ -76,6 +76,8 @@ class Settings(SealingSettings):
     ext_authz_endpoints: HostPorts = (HostPort("127.0.0.1", 9002),)
     control_plane_endpoints: HostPorts = (HostPort("127.0.0.1", 8081),)
     billing_sink_endpoints: HostPorts = (HostPort("127.0.0.1", 9003),)
+    # Without any, providers serve only what they have in the dialect of the client; ext_authz has to be told the same.
+    translator_endpoints: HostPorts = ()
     # Where requests with test keys go; without it there are none.
     simulator_url: str | None = None
     spool_dir: str = "/var/lib/tollgate/spool"
@@ -99,6 +101,11 @@ class Settings(SealingSettings):
         if url is not None:
             check_base_url(url)
         return url
+
+    @property
+    def translates(self) -> bool:
+        """Whether there is a translator."""
+        return bool(self.translator_endpoints)
 
     @property
     def xds_tls(self) -> TlsFiles:

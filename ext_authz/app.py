@@ -64,7 +64,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         ) as pool,
         _registered(PostgresAuthorizers(pool, instance), uptake, log) as authorizers,
     ):
-        offers = await PostgresOffers.read(pool, utc_now, log)
+        offers = await PostgresOffers.read(pool, utc_now, log, translated=bool(settings.translator_endpoints))
         uptake.read_catalog(offers.offers.version)
         keys = KeyCache(
             PostgresKeys(pool),

@@ -20,21 +20,22 @@ from gateway_core.providers import ProviderKind, served
 class PostgresOffers:
     """Holds the newest reading. Postgres gone: the last one stays in force."""
 
-    def __init__(self, pool: asyncpg.Pool, now: Now, log: Logger, offers: Offers) -> None:
+    def __init__(self, pool: asyncpg.Pool, now: Now, log: Logger, offers: Offers, *, translated: bool) -> None:
         self._pool = pool
         self._now = now
         self._log = log
         self._read_again = asyncio.Event()
         self.offers = offers
+        self._translated = translated
 
     @classmethod
-    async def read(cls, pool: asyncpg.Pool, now: Now, log: Logger) -> Self:
-        """Read them for the first time.
+    async def read(cls, pool: asyncpg.Pool, now: Now, log: Logger, *, translated: bool = False) -> Self:
+        """Read them for the first time; with what a translator makes possible, if there is one.
 
         Raises:
             asyncpg.PostgresError, OSError: they cannot be read now.
         """
-        return cls(pool, now, log, await _read(pool, log))
+        return cls(pool, now, log, await _read(pool, log, translated=translated), translated=translated)
 
     async def refresh(self) -> None:
         """Read them again.
@@ -42,7 +43,8 @@ class PostgresOffers:
         Raises:
             asyncpg.PostgresError, OSError: the last reading stays.
         """
-        self.offers = (await _read(self._pool, self._log)).after(self.offers, self._now())
+        newest = await _read(self._pool, self._log, translated=self._translated)
+        self.offers = newest.after(self.offers, self._now())
         self._read_again.set()
         self._read_again = asyncio.Event()
 
@@ -55,7 +57,7 @@ class PostgresOffers:
         return True
 
 
-async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
+async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         version = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
         aliases = await connection.fetch("SELECT alias, model FROM catalog.model_aliases")
@@ -92,7 +94,7 @@ async def _read(pool: asyncpg.Pool, log: Logger) -> Offers:
             # Envoy may send a request to any of them, so to offer the others would be to guess what it costs.
             log.error("price_unusable", model=model, providers=unusable)
             continue
-        offers[model] = _offer(found, deployments)
+        offers[model] = _offer(found, deployments, translated=translated)
     offers |= {row["alias"]: offers[row["model"]] for row in aliases if row["model"] in offers}
     return Offers(PriceVersion(version), offers, {OrgId(row["org_id"]): org_terms(row) for row in terms})
 
@@ -101,11 +103,11 @@ def _deployment(row: asyncpg.Record) -> PricedDeployment:
     return PricedDeployment(ProviderName(row["provider"]), row["upstream_model"], price_row(row))
 
 
-def _offer(rows: Sequence[asyncpg.Record], deployments: Sequence[PricedDeployment]) -> Offer:
+def _offer(rows: Sequence[asyncpg.Record], deployments: Sequence[PricedDeployment], *, translated: bool) -> Offer:
     """A model from its rows, one per deployment."""
     prices: dict[Endpoint, tuple[PricedDeployment, ...]] = {}
     for row, deployment in zip(rows, deployments, strict=True):
-        for endpoint in served(ProviderKind(row["kind"]), row["endpoints"]):
+        for endpoint in served(ProviderKind(row["kind"]), row["endpoints"], translated=translated):
             prices[endpoint] = (*prices.get(endpoint, ()), deployment)
     first = rows[0]
     return Offer(

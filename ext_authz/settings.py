@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from gateway_core.contract import REQUEST_S_MAX
-from gateway_core.settings import ServiceSettings, TlsFiles
+from gateway_core.settings import HostPorts, ServiceSettings, TlsFiles
 
 
 class Settings(ServiceSettings):
@@ -13,6 +13,8 @@ class Settings(ServiceSettings):
 
     api_key_pepper: SecretStr
     redis_url: SecretStr | None = None
+    # As the control plane has it: whether what needs a translator can be bought.
+    translator_endpoints: HostPorts = ()
     ext_authz_host: str = "127.0.0.1"
     ext_authz_port: int = 9002
     ext_authz_tls_certificate: Path

@@ -29,6 +29,7 @@ _USAGE: Final = {
     Peer.CONTROL_PLANE: ExtendedKeyUsageOID.SERVER_AUTH,
     Peer.EXT_AUTHZ: ExtendedKeyUsageOID.SERVER_AUTH,
     Peer.BILLING_SINK: ExtendedKeyUsageOID.SERVER_AUTH,
+    Peer.TRANSLATOR: ExtendedKeyUsageOID.SERVER_AUTH,
 }
 
 

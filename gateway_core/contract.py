@@ -7,6 +7,8 @@ module holds names only, no behaviour beyond composing and splitting them.
 from enum import StrEnum
 from typing import Final
 
+from gateway_core.endpoints import Dialect
+
 SPOOL_VERSION: Final = 1
 """Schema version of a spool line, its field `v`. Fields may be appended; a changed meaning needs a new version."""
 
@@ -46,6 +48,20 @@ class Header:
     """Of a request, `true`: tell me what it costs. Of an answer: what it costs, in US dollars."""
     CLUSTER: Final = "x-tg-cluster"
     """On the answer to a request that asks what it costs, for the front filter alone: the cluster that answered."""
+    PROVIDER_CLUSTER: Final = "x-tg-provider-cluster"
+    """Between the two passes of a translated attempt: the cluster of the provider that is asked."""
+    TRANSLATE: Final = "x-tg-translate"
+    """There, too: the dialects of client and provider, with a slash between."""
+    OUTPUT_BOUND: Final = "x-tg-output-bound"
+    """There, too: the field in which the provider takes the bound on the output of a chat, where it is not the usual one."""
+    REFUSES_STREAM_OPTIONS: Final = "x-tg-refuses-stream-options"
+    """There, too: `true` where the provider takes no `stream_options`."""
+    OWN_REPLY: Final = "x-tg-own-reply"
+    """On what Envoy itself answers there: it is in the client's form already."""
+    UNTRANSLATABLE: Final = "x-tg-untranslatable"
+    """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
+    DROPPED: Final = "x-tollgate-dropped"
+    """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
     """Between the client and us; none of a provider's business."""
     RATE_LIMIT_PREFIX: Final = "x-ratelimit-"
@@ -84,6 +100,8 @@ class Metadata:
     """What the answer says at its top level of the tier it was served at."""
     SSE_EVENTS: Final = "sse_events"
     """Server-sent events delivered so far."""
+    TRANSLATED: Final = "translated"
+    """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
 
@@ -239,6 +257,7 @@ class Cluster:
     EXT_AUTHZ: Final = "ext_authz"
     CONTROL_PLANE: Final = "control_plane"
     BILLING_SINK: Final = "billing_sink"
+    TRANSLATOR: Final = "translator"
     SIMULATOR: Final = "simulator"
     """Where every request with a test key goes."""
     PROVIDER_PREFIX: Final = "provider/"
@@ -251,6 +270,7 @@ class Peer(StrEnum):
     CONTROL_PLANE = "control_plane"
     EXT_AUTHZ = "ext_authz"
     BILLING_SINK = "billing_sink"
+    TRANSLATOR = "translator"
 
 
 class InspectionFailure(StrEnum):
@@ -284,9 +304,16 @@ def provider_cluster(provider: str) -> str:
     return Cluster.PROVIDER_PREFIX + provider
 
 
+def translated_cluster(provider: str, client: Dialect) -> str:
+    """Name of the cluster that leads to `provider` through the translator. No provider's name holds a tilde."""
+    return f"{provider_cluster(provider)}~{client}"
+
+
 def provider_of_cluster(cluster: str) -> str | None:
     """The provider behind a cluster name, or None for a cluster of ours."""
-    return cluster.removeprefix(Cluster.PROVIDER_PREFIX) if cluster.startswith(Cluster.PROVIDER_PREFIX) else None
+    if not cluster.startswith(Cluster.PROVIDER_PREFIX):
+        return None
+    return cluster.removeprefix(Cluster.PROVIDER_PREFIX).partition("~")[0]
 
 
 def route_key(endpoint: str, model: str) -> str:

@@ -214,6 +214,18 @@ MODEL_CHANGING: Final = ApiError(
     type=ErrorType.SERVER,
     param="model",
 )
+TRANSLATOR_UNAVAILABLE: Final = ApiError(
+    503,
+    "translator_unavailable",
+    "The gateway cannot translate for this provider right now. Try again shortly.",
+    type=ErrorType.SERVER,
+)
+TRANSLATOR_ERROR: Final = ApiError(
+    502,
+    "provider_answer_unreadable",
+    "The model provider's answer could not be read.",
+    type=ErrorType.SERVER,
+)
 PROVIDER_CREDENTIAL_REJECTED: Final = ApiError(
     502,
     "provider_credential_rejected",

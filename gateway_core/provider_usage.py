@@ -21,7 +21,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
 
 from gateway_core.endpoints import Dialect
-from gateway_core.usage import MAX_TOKENS, Meter, Usage, service_tier
+from gateway_core.usage import INPUT_METERS, MAX_TOKENS, OUTPUT_METERS, PROVIDER_METERS, Meter, Usage, service_tier
+
+TRANSLATED_METERS: Final = "tollgate_meters"
+"""All meters of an answer that the translator has made, by name, where its dialect has no field for one of them."""
 
 
 class InvalidUsageError(ValueError):
@@ -52,6 +55,8 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None, *, tier: 
     """
     changed = _object(last) if last is not None else {}
     merged = _object(first) | {name: value for name, value in changed.items() if value is not None}
+    told = _nested(merged, TRANSLATED_METERS)
+    merged.pop(TRANSLATED_METERS, None)
     match dialect:
         case Dialect.OPENAI:
             counts, served_at = _openai(merged, "prompt_tokens", "completion_tokens"), tier
@@ -79,7 +84,20 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None, *, tier: 
             _refuse_unknown(merged, _GEMINI)
         case _:
             assert_never(dialect)
+    if told:
+        counts = _told(told, counts)
     return Usage({meter: count for meter, count in counts.items() if count}, service_tier(served_at))
+
+
+def _told(told: Mapping[str, object], counts: Mapping[Meter, int]) -> dict[Meter, int]:
+    """The meters by name. A provider can write that too, so it may say of which kind tokens are, and not how many there are."""
+    if unknown := sorted(told.keys() - set(PROVIDER_METERS)):
+        raise UnknownUsageError(f"{TRANSLATED_METERS}.{_quotable(unknown[0])} is not a meter")
+    found = {meter: _count(told, meter) for meter in PROVIDER_METERS}
+    for meters in (INPUT_METERS, OUTPUT_METERS):
+        if sum(found[meter] for meter in meters) != sum(counts.get(meter, 0) for meter in meters):
+            raise InvalidUsageError(f"{TRANSLATED_METERS}: not the tokens that are counted beside it")
+    return found
 
 
 def is_last_word(dialect: Dialect, *, stream: bool, last: str | None) -> bool:

@@ -1,10 +1,11 @@
-"""The kinds of providers, and which endpoints each kind serves in the endpoint's own dialect. Pure facts."""
+"""The kinds of providers, and which endpoints each kind serves in the endpoint's own dialect or in another. Pure facts."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway_core.endpoints import Endpoint
+from gateway_core.endpoints import FACTS, Dialect, Endpoint
 
 
 class ProviderKind(StrEnum):
@@ -98,6 +99,44 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
 """For each endpoint a kind serves, the path behind the provider's base URL."""
 
 
-def served(kind: ProviderKind, endpoints: Collection[Endpoint]) -> tuple[Endpoint, ...]:
-    """Those of a model's endpoints that a provider of the kind serves."""
-    return tuple(each for each in PATHS_BY_KIND[kind] if each in endpoints)
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """How a kind serves an endpoint that it does not have: in another dialect, on another path behind its base URL.
+
+    Attributes:
+        client: the endpoint's dialect.
+        provider: the kind's.
+    """
+
+    client: Dialect
+    provider: Dialect
+    path: str
+
+
+_ASKED_INSTEAD: Final[Mapping[Endpoint, tuple[Endpoint, ...]]] = {
+    Endpoint.CHAT: (Endpoint.MESSAGES,),
+    Endpoint.MESSAGES: (Endpoint.CHAT,),
+    Endpoint.RESPONSES: (Endpoint.CHAT, Endpoint.MESSAGES),
+}
+"""What a provider that lacks an endpoint can be asked instead, the first that it has, if the request is translated."""
+
+
+def _translations(paths: Mapping[Endpoint, str]) -> Mapping[Endpoint, Translation]:
+    return {
+        endpoint: Translation(FACTS[endpoint].dialect, FACTS[able[0]].dialect, paths[able[0]])
+        for endpoint, others in _ASKED_INSTEAD.items()
+        if endpoint not in paths and (able := [other for other in others if other in paths])
+    }
+
+
+TRANSLATIONS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, Translation]]] = {
+    kind: _translations(paths) for kind, paths in PATHS_BY_KIND.items()
+}
+"""For each endpoint that a kind serves through the translator, how. None of them is in `PATHS_BY_KIND`, which needs none."""
+
+
+def served(kind: ProviderKind, endpoints: Collection[Endpoint], *, translated: bool) -> tuple[Endpoint, ...]:
+    """Those of a model's endpoints that a provider of the kind serves, with the translator's help or without."""
+    return tuple(
+        each for each in endpoints if each in PATHS_BY_KIND[kind] or (translated and each in TRANSLATIONS_BY_KIND[kind])
+    )

@@ -27,6 +27,8 @@ DEFAULTS: Mapping[str, int | None] = {
     "ext_authz_metrics": None,
     "billing_sink": None,
     "billing_sink_metrics": None,
+    "translator": None,
+    "translator_metrics": None,
 }
 """Every port of a stack and where it is looked for first; None takes any. Those of further instances are looked for anywhere."""
 
@@ -38,6 +40,8 @@ PORTS_OF_EACH_INSTANCE = (
     "ext_authz_metrics",
     "billing_sink",
     "billing_sink_metrics",
+    "translator",
+    "translator_metrics",
 )
 
 _HOST = "127.0.0.1"

@@ -26,7 +26,7 @@ from local_stack.valkey import Valkey
 
 HOST: Final = "127.0.0.1"
 
-REPLICATED: Final = ("control_plane", "ext_authz", "billing_sink")
+REPLICATED: Final = ("control_plane", "ext_authz", "billing_sink", "translator")
 SERVICES: Final = ("postgres", "valkey", "clickhouse", "simulator", *REPLICATED, "envoy")
 TASKS: Final = ("migrate_billing_sink", "migrate_control_plane", "seed_demo")
 """The names in the tables below, for those who have no stack to make a table of."""
@@ -147,6 +147,7 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         **tls("XDS", Peer.CONTROL_PLANE),
         **tls("EXT_AUTHZ", Peer.EXT_AUTHZ),
         **tls("BILLING_SINK", Peer.BILLING_SINK),
+        **tls("TRANSLATOR", Peer.TRANSLATOR),
         "TOLLGATE_SECRETS_DIR": str(directory.secrets),
         "TOLLGATE_SPOOL_DIR": str(directory.spool),
         "TOLLGATE_GATEWAY_HOST": HOST,
@@ -171,6 +172,11 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_BILLING_SINK_ENDPOINTS": all_of("billing_sink"),
         "TOLLGATE_BILLING_SINK_METRICS_HOST": HOST,
         "TOLLGATE_BILLING_SINK_METRICS_PORT": own("billing_sink_metrics"),
+        "TOLLGATE_TRANSLATOR_HOST": HOST,
+        "TOLLGATE_TRANSLATOR_PORT": own("translator"),
+        "TOLLGATE_TRANSLATOR_ENDPOINTS": all_of("translator"),
+        "TOLLGATE_TRANSLATOR_METRICS_HOST": HOST,
+        "TOLLGATE_TRANSLATOR_METRICS_PORT": own("translator_metrics"),
         "TOLLGATE_SIMULATOR_HOST": HOST,
         "TOLLGATE_SIMULATOR_PORT": str(ports["simulator"]),
         "TOLLGATE_SIMULATOR_URL": f"http://{HOST}:{ports['simulator']}",
@@ -220,6 +226,7 @@ def services(
         *control_planes,
         *(replica.ext_authz() for replica in replicas),
         *(replica.billing_sink() for replica in replicas),
+        *(replica.translator() for replica in replicas),
         Envoy(
             directory.run / "envoy.json",
             local_bootstrap(
@@ -282,6 +289,15 @@ class _Replica:
             # After Envoy: what it has just written to the spool is still taken into the ledger.
             stop_stage=1,
             stop_grace_s=2.0,
+        )
+
+    def translator(self) -> Service:
+        return Service(
+            self._named("translator"),
+            _python("translator", environment=self.variables),
+            ready=self._is_ready("translator_metrics"),
+            ports=self._listens_on("translator", "translator_metrics"),
+            stop_stage=2,
         )
 
     def _named(self, service: str) -> str:

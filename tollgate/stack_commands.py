@@ -44,7 +44,7 @@ def up(
         ),
     ] = None,
     replicas: Annotated[
-        int, typer.Option(min=1, max=4, help="How many of each of control_plane, ext_authz, billing_sink.")
+        int, typer.Option(min=1, max=4, help="How many of each of control_plane, ext_authz, billing_sink, translator.")
     ] = 1,
 ) -> None:
     """Start the whole gateway on this machine and keep it running until Ctrl-C."""

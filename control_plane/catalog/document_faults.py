@@ -83,7 +83,7 @@ def around(
         routes_by_match.setdefault(route.match, []).append(name)
     deployed = flat(document.deployments).keys()
     sold = {
-        (name, provider): served(document.providers[provider].kind, document.models[name].endpoints)
+        (name, provider): served(document.providers[provider].kind, document.models[name].endpoints, translated=True)
         if name in document.models and provider in document.providers
         else ()
         for name, provider in deployed

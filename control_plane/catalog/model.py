@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES, KindTemplate
 from gateway_core.endpoints import FACTS, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
-from gateway_core.providers import PATHS_BY_KIND, ProviderKind
+from gateway_core.providers import PATHS_BY_KIND, TRANSLATIONS_BY_KIND, ProviderKind, Translation, served
 
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]+")
 
@@ -115,7 +115,15 @@ class Provider:
         The model's name is to be put in the place of `{model}`, if it has that.
         """
         suffix = PATHS_BY_KIND[self.kind].get(endpoint)
-        return None if suffix is None else urlsplit(self.base_url).path.rstrip("/") + suffix + FACTS[endpoint].query
+        return None if suffix is None else self._behind_base(suffix) + FACTS[endpoint].query
+
+    def translation(self, endpoint: Endpoint) -> Translation | None:
+        """How the translator makes it serve an endpoint, on a path of the provider; None where it needs none or cannot."""
+        found = TRANSLATIONS_BY_KIND[self.kind].get(endpoint)
+        return None if found is None else replace(found, path=self._behind_base(found.path))
+
+    def _behind_base(self, suffix: str) -> str:
+        return urlsplit(self.base_url).path.rstrip("/") + suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +203,8 @@ class Catalog:
     models: Mapping[ModelName, Model]
     deployments: tuple[Deployment, ...]
 
-    def chains(self) -> Iterable[Chain]:
-        """A chain for each endpoint and each name that can be served.
+    def chains(self, *, translated: bool = False) -> Iterable[Chain]:
+        """A chain for each endpoint and each name that can be served, with the help of a translator or without.
 
         A deployment whose provider does not serve the endpoint is left out of that chain.
         """
@@ -204,7 +212,9 @@ class Catalog:
         for name, deployments in groupby(by_model, key=lambda d: d.model):
             model, members = self.models[name], tuple(deployments)
             for endpoint in model.endpoints:
-                able = [d for d in members if self.providers[d.provider].path(endpoint) is not None]
+                able = [
+                    d for d in members if served(self.providers[d.provider].kind, (endpoint,), translated=translated)
+                ]
                 groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
                 if groups:
                     for each in (name, *model.aliases):

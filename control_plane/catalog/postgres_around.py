@@ -40,7 +40,10 @@ async def around_model(db: Database, name: str, spec: ModelSpec) -> Around:
         models=await _models(db, names),
         models_by_alias=models_by_alias,
         routes_by_match={row["match"]: [row["name"]] for row in matches},
-        sold={(name, row["provider"]): served(ProviderKind(row["kind"]), spec.endpoints) for row in deployments},
+        sold={
+            (name, row["provider"]): served(ProviderKind(row["kind"]), spec.endpoints, translated=True)
+            for row in deployments
+        },
         meters=_meters(deployments),
     )
 
@@ -90,7 +93,10 @@ async def known_orgs(db: Database, named: Collection[str]) -> AbstractSet[str]:
 
 
 def _sold(rows: Sequence[asyncpg.Record]) -> Mapping[tuple[str, str], Sequence[Endpoint]]:
-    return {(row["model"], row["provider"]): served(ProviderKind(row["kind"]), row["endpoints"]) for row in rows}
+    return {
+        (row["model"], row["provider"]): served(ProviderKind(row["kind"]), row["endpoints"], translated=True)
+        for row in rows
+    }
 
 
 def _meters(rows: Sequence[asyncpg.Record]) -> Mapping[str, Mapping[str, AbstractSet[str]]]:

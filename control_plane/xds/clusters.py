@@ -1,15 +1,16 @@
 """Envoy clusters: one per provider and credential, and those of our own services."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.http_filters import provider_filters, simulator_filters
+from control_plane.xds.http_filters import TRANSLATION, provider_filters, simulator_filters, translated_filters
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
-from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster
+from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster, translated_cluster
+from gateway_core.endpoints import Endpoint
 from gateway_core.settings import HostPort
 
 COST_TIMEOUT_MS: Final = 250
@@ -36,6 +37,41 @@ def provider(provider: Provider, *, private_allowed: bool) -> JsonObject:
     )
 
 
+def translated(provider: Provider) -> Iterable[JsonObject]:
+    """The clusters that lead to a provider through the translator: one for each dialect of clients that it does not speak.
+
+    They end inside Envoy, at the listener of `translation`, and from there on an attempt is the provider's own cluster's.
+    """
+    by_client = {found.client: found for found in map(provider.translation, Endpoint) if found is not None}
+    for client, found in by_client.items():
+        name = translated_cluster(provider.name, client)
+        yield {
+            **_cluster(name, (), requests_max=provider.requests_max),
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [
+                    {
+                        "lb_endpoints": [
+                            {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": TRANSLATION}}}}
+                        ]
+                    }
+                ],
+            },
+            "typed_extension_protocol_options": {
+                _OPTIONS: typed(
+                    _OPTIONS,
+                    explicit_http_config={"http_protocol_options": {}},
+                    http_filters=translated_filters(name, provider, found),
+                )
+            },
+        }
+
+
+def translator(endpoints: Sequence[HostPort]) -> JsonObject:
+    """The cluster that translates what the client and the provider of an attempt do not both speak."""
+    return _grpc_replicas(Cluster.TRANSLATOR, endpoints, Peer.TRANSLATOR)
+
+
 def simulator(url: str) -> JsonObject:
     """The cluster that answers every request with a test key. It has no secret, so none can get there."""
     parts = urlsplit(url)
@@ -46,8 +82,13 @@ def simulator(url: str) -> JsonObject:
 
 def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
     """The cluster that decides about every request."""
+    return _grpc_replicas(Cluster.EXT_AUTHZ, endpoints, Peer.EXT_AUTHZ)
+
+
+def _grpc_replicas(name: str, endpoints: Sequence[HostPort], peer: Peer) -> JsonObject:
     return {
-        **_replicas(Cluster.EXT_AUTHZ, endpoints),
+        **_cluster(name, endpoints),
+        "outlier_detection": EJECTION,
         "typed_extension_protocol_options": {
             _OPTIONS: typed(
                 _OPTIONS,
@@ -57,7 +98,7 @@ def ext_authz(endpoints: Sequence[HostPort]) -> JsonObject:
                 },
             )
         },
-        **_mutual_tls(Peer.EXT_AUTHZ),
+        **_mutual_tls(peer),
     }
 
 
@@ -76,10 +117,6 @@ def control_plane(endpoints: Sequence[HostPort]) -> JsonObject:
         **_cluster(Cluster.CONTROL_PLANE, endpoints, connections_max=CONTROL_PLANE_CONNECTIONS_MAX),
         "outlier_detection": EJECTION,
     }
-
-
-def _replicas(name: str, endpoints: Sequence[HostPort]) -> dict[str, Json]:
-    return {**_cluster(name, endpoints), "outlier_detection": EJECTION}
 
 
 def _upstream(

@@ -124,6 +124,15 @@ def _redacted(provider: Provider) -> SecretStr | None:
     return _REDACTED if provider.aws_key is None else _REDACTED_AWS_KEY
 
 
+INTERNAL_LISTENER: Final[JsonObject] = {
+    "name": "envoy.bootstrap.internal_listener",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+    },
+}
+"""As in `envoy/bootstrap.yaml`: without it there are no listeners inside Envoy."""
+
+
 def _base(files: TlsFiles) -> JsonObject:
     """As much of a bootstrap as is judged with it. Envoy's own certificate is not here; to be looked at, ours does."""
     identity: JsonObject = {
@@ -133,6 +142,7 @@ def _base(files: TlsFiles) -> JsonObject:
     authority: JsonObject = {"trusted_ca": {"filename": str(files.ca)}}
     return {
         "node": {"id": "check", "cluster": "tollgate"},
+        "bootstrap_extensions": [INTERNAL_LISTENER],
         "static_resources": {
             "secrets": [
                 {"name": BootstrapSecret.IDENTITY, "tls_certificate": identity},

@@ -10,16 +10,30 @@ from typing import Final
 
 from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networks
 from control_plane.catalog.aws_keys import AwsKey
+from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
 from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
+from gateway_core.endpoints import Dialect
+from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
 EXT_AUTHZ_TIMEOUT: Final = "4s"
 """Enough for a replica that keeps silent and another one that is asked then."""
+
+TRANSLATION: Final = "translation"
+"""Name of the listener inside Envoy behind which attempts are translated."""
+
+TRANSLATOR_TIMEOUT: Final = "10s"
+"""For one message; the largest body takes a second."""
+
+_TOLD_TO_THE_TRANSLATOR: Final = (
+    *(":path", ":status", "content-type"),
+    *(Header.TRANSLATE, Header.OUTPUT_BOUND, Header.REFUSES_STREAM_OPTIONS, Header.OWN_REPLY),
+)
 
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
 """Of the filter that judges addresses; Envoy finds it by its name."""
@@ -150,6 +164,71 @@ def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]
         *_headers("headers", provider.headers, "OVERWRITE_IF_EXISTS_OR_ADD"),
         *_credential(provider),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def translated_filters(cluster: str, provider: Provider, translation: Translation) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider's through the translator."""
+    told = {
+        Header.PROVIDER_CLUSTER: provider_cluster(provider.name),
+        Header.TRANSLATE: f"{translation.client}/{translation.provider}",
+        **(_peculiarities(provider.template) if translation.provider is Dialect.OPENAI else {}),
+    }
+    return [
+        # In the client's dialect still, so that admission's bound on the output is written where it knows the place.
+        _preparation(cluster),
+        _filter("scrub", _scrub_on_the_way()),
+        *_headers("translation", told, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
+    """What a kind takes of a chat in another way than others."""
+    bound, refuses = template.output_bound, template.refuses_stream_options
+    return ({} if bound is None else {Header.OUTPUT_BOUND: bound}) | (
+        {Header.REFUSES_STREAM_OPTIONS: "true"} if refuses else {}
+    )
+
+
+def translation_filters() -> list[Json]:
+    """The filters between the two passes of a translated attempt."""
+    return [
+        # For the script of the provider's cluster, at every try: headers say nothing there after the first one.
+        _filter(
+            "translated",
+            typed_struct(
+                "envoy.extensions.filters.http.set_metadata.v3.Config",
+                metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
+            ),
+        ),
+        _filter(
+            "translator",
+            typed(
+                "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+                grpc_service={
+                    "envoy_grpc": {"cluster_name": Cluster.TRANSLATOR},
+                    "retry_policy": grpc_retries(attempt_timeout=TRANSLATOR_TIMEOUT),
+                },
+                # Headers have to be sent: with a body alone its translation was lost, and the path's with it.
+                processing_mode={
+                    "request_header_mode": "SEND",
+                    "request_body_mode": "BUFFERED",
+                    "response_header_mode": "SEND",
+                    # The translator asks for pieces where there is a stream.
+                    "response_body_mode": "BUFFERED",
+                    "request_trailer_mode": "SKIP",
+                    "response_trailer_mode": "SKIP",
+                },
+                allow_mode_override=True,
+                failure_mode_allow=False,
+                status_on_error={"code": 503},
+                message_timeout=TRANSLATOR_TIMEOUT,
+                # It needs no credential, so it is shown none.
+                forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in _TOLD_TO_THE_TRANSLATOR]}},
+            ),
+        ),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
 
 
@@ -290,13 +369,22 @@ def _scrub() -> JsonObject:
     return typed(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
-            "request_mutations": [
-                *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
-                *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-", _SIGNED_PREFIX)),
-            ],
-            "response_mutations": _without(_ACCOUNT_LIMITS),
+            "request_mutations": _scrubbed(),
+            "response_mutations": [*_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)), {"remove": Header.DROPPED}],
         },
     )
+
+
+def _scrub_on_the_way() -> JsonObject:
+    """What the translator is not told of the client either; the answer is the provider's cluster's to scrub."""
+    return _header_mutation(_scrubbed())
+
+
+def _scrubbed() -> list[Json]:
+    return [
+        *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
+        *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-", _SIGNED_PREFIX)),
+    ]
 
 
 def _without(prefixes: Sequence[str]) -> list[Json]:

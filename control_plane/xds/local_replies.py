@@ -1,6 +1,7 @@
 """What Envoy itself answers (no route, upstream down, time-out, too large), in the form of the errors of the endpoint that was asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from control_plane.xds.protobuf import Json, JsonObject, typed
@@ -12,6 +13,13 @@ from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ApiError, ErrorFo
 _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed")
 """Details of replies whose body one of us has already written, or that have none; they pass as they are."""
 
+_TRANSLATOR = "translator"
+
+_OWN_REPLY: JsonObject = {
+    "header": {"key": Header.OWN_REPLY, "value": "true"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
+
 _REPLY_ID: JsonObject = {
     "header": {"key": Header.REQUEST_ID, "value": "%UNIQUE_ID%"},
     "append_action": "ADD_IF_ABSENT",
@@ -21,7 +29,7 @@ _REPLY_ID: JsonObject = {
 
 _ENDPOINT: Final = f"metadata.filter_metadata['{Metadata.NAMESPACE}']['{Metadata.REQUEST}']['{RequestField.ENDPOINT}']"
 _PATHS: Final = {ErrorForm.ANTHROPIC: ANTHROPIC_PATHS, ErrorForm.GOOGLE: GOOGLE_PATHS}
-_ASKED_IN: Final = {
+ASKED_IN: Final[Mapping[ErrorForm, str]] = {
     form: " || ".join(
         (
             *(f"{_ENDPOINT} == '{each}'" for each in Endpoint if FACTS[each].error_form is form),
@@ -33,31 +41,39 @@ _ASKED_IN: Final = {
 }
 
 
-def local_reply_config() -> JsonObject:
-    """Mappers are tried in order; the first that matches words the answer."""
+def local_reply_config(*, asked_in: Mapping[ErrorForm, str] = ASKED_IN, translates: bool = False) -> JsonObject:
+    """Mappers are tried in order; the first that matches words the answer.
+
+    Args:
+        asked_in: the expressions that tell whether a form of errors is to be had that is not OpenAI's.
+        translates: whether this is where one translates: its own words pass, too, and it lets those of Envoy pass.
+    """
+    headers: list[Json] = [_REPLY_ID, *([_OWN_REPLY] if translates else [])]
+    mappers = partial(_mappers, asked_in, headers)
     return {
         "mappers": [
             # A route's own answer has one body for all.
             *(
                 _mapper(
-                    _cel(f"response.code_details == 'direct_response' && ({asked})"),
-                    errors.NOT_FOUND,
-                    form,
+                    _cel(f"response.code_details == 'direct_response' && ({asked})"), errors.NOT_FOUND, form, headers
                 )
-                for form, asked in _ASKED_IN.items()
+                for form, asked in asked_in.items()
             ),
             {
-                "filter": _details(*_OUR_OWN),
+                "filter": _details(*_OUR_OWN, *((_TRANSLATOR,) if translates else ())),
                 "body_format_override": {
                     "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
                     "content_type": "application/json",
                 },
             },
-            *_mappers(_details("ext_authz_error"), errors.AUTHORIZATION_UNAVAILABLE),
-            *_mappers(
-                _details("failed_to_inject_credential"), errors.PROVIDER_CREDENTIAL_UNAVAILABLE, sets_status=True
+            *(
+                mappers(_cel("response.code_details.startsWith('ext_proc')"), errors.TRANSLATOR_UNAVAILABLE)
+                if translates
+                else ()
             ),
-            *_mappers(
+            *mappers(_details("ext_authz_error"), errors.AUTHORIZATION_UNAVAILABLE),
+            *mappers(_details("failed_to_inject_credential"), errors.PROVIDER_CREDENTIAL_UNAVAILABLE, sets_status=True),
+            *mappers(
                 _cel("response.code_details.startsWith('rbac_access_denied')"),
                 errors.PROVIDER_ADDRESS_REFUSED,
                 sets_status=True,
@@ -71,20 +87,27 @@ def local_reply_config() -> JsonObject:
                     errors.HEADERS_TOO_LARGE,
                     errors.PROVIDER_TIMEOUT,
                 )
-                for mapper in _mappers(_status("EQ", error.status), error)
+                for mapper in mappers(_status("EQ", error.status), error)
             ),
-            *_mappers(_status("GE", 500), errors.PROVIDER_UNAVAILABLE),
-            *_mappers(_status("GE", 0), errors.BAD_REQUEST),
+            *mappers(_status("GE", 500), errors.PROVIDER_UNAVAILABLE),
+            *mappers(_status("GE", 0), errors.BAD_REQUEST),
         ],
     }
 
 
-def _mappers(matching: JsonObject, error: ApiError, *, sets_status: bool = False) -> Iterator[JsonObject]:
+def _mappers(
+    asked_in: Mapping[ErrorForm, str],
+    headers: Sequence[Json],
+    matching: JsonObject,
+    error: ApiError,
+    *,
+    sets_status: bool = False,
+) -> Iterator[JsonObject]:
     """An error in all forms, those that are not OpenAI's only where they were asked."""
     status: JsonObject = {"status_code": error.status} if sets_status else {}
-    for form, asked in _ASKED_IN.items():
-        yield {**_mapper({"and_filter": {"filters": [matching, _cel(asked)]}}, error, form), **status}
-    yield {**_mapper(matching, error, ErrorForm.OPENAI), **status}
+    for form, asked in asked_in.items():
+        yield {**_mapper({"and_filter": {"filters": [matching, _cel(asked)]}}, error, form, headers), **status}
+    yield {**_mapper(matching, error, ErrorForm.OPENAI, headers), **status}
 
 
 def _details(*details: str) -> JsonObject:
@@ -107,10 +130,10 @@ def _status(comparison: str, status: int) -> JsonObject:
     return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
 
 
-def _mapper(matching: JsonObject, error: ApiError, form: ErrorForm) -> dict[str, Json]:
+def _mapper(matching: JsonObject, error: ApiError, form: ErrorForm, headers: Sequence[Json]) -> dict[str, Json]:
     return {
         "filter": matching,
-        "headers_to_add": [_REPLY_ID],
+        "headers_to_add": headers,
         "body_format_override": {
             "json_format": error.document(form, "%REQ(X-REQUEST-ID)%"),
             "content_type": "application/json",

@@ -20,6 +20,7 @@ import envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3
 import envoy_data_plane.envoy.extensions.filters.http.aws_request_signing.v3
 import envoy_data_plane.envoy.extensions.filters.http.credential_injector.v3
 import envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3
+import envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3
 import envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3
 import envoy_data_plane.envoy.extensions.filters.http.health_check.v3
 import envoy_data_plane.envoy.extensions.filters.http.rbac.v3

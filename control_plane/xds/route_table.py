@@ -26,7 +26,7 @@ class RouteTable:
         (host,) = configuration.virtual_hosts
         table = host.matcher.matcher_tree.exact_match_map.map
         encoded = {}
-        for route in provider_routes(catalog):
+        for route in provider_routes(catalog, translated=self._settings.translates):
             content = self._encoded.get(route) or encode_on_match(action(route, self._settings))
             table[route.key] = encoded[route] = content
         self._encoded = encoded

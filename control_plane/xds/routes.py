@@ -11,7 +11,15 @@ from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
-from gateway_core.contract import Cluster, Header, RouteField, provider_cluster, route_key, simulator_route_key
+from gateway_core.contract import (
+    Cluster,
+    Header,
+    RouteField,
+    provider_cluster,
+    route_key,
+    simulator_route_key,
+    translated_cluster,
+)
 from gateway_core.endpoints import FACTS, SOLD, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
@@ -24,20 +32,21 @@ _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
-    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS),
+    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY),
 )
 """What a provider tells about our account with it, and what only we tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One provider of a chain, and what it has to be sent.
+    """One provider of a chain, the cluster that leads to it, and what it has to be sent.
 
     Attributes:
         peculiarities: what its kind takes in another way than others: more parameters of its cluster's script.
     """
 
     provider: ProviderName
+    cluster: str
     path: str
     upstream_model: str
     weight: int
@@ -65,14 +74,19 @@ class ProviderRoute:
         return route_key(self.endpoint, self.name)
 
     @property
+    def is_translated(self) -> bool:
+        """Whether a hop needs the translator."""
+        return any(hop.cluster != provider_cluster(hop.provider) for group in self.groups for hop in group)
+
+    @property
     def offering(self) -> Offering:
         """What a request gets that takes it."""
         return Offering(self.model, {hop.provider: hop.upstream_model for group in self.groups for hop in group})
 
 
-def provider_routes(catalog: Catalog) -> Iterable[ProviderRoute]:
-    """Every route to providers that a catalogue has."""
-    for chain in catalog.chains():
+def provider_routes(catalog: Catalog, *, translated: bool) -> Iterable[ProviderRoute]:
+    """Every route to providers that a catalogue has, with the help of a translator or without."""
+    for chain in catalog.chains(translated=translated):
         hops = tuple(tuple(_hop(catalog, chain.endpoint, each) for each in group) for group in chain.groups)
         yield ProviderRoute(chain.endpoint, chain.name, chain.model, hops, chain.policy)
 
@@ -127,9 +141,21 @@ def action(route: ProviderRoute, settings: Settings) -> JsonObject:
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     provider = catalog.providers[deployment.provider]
     path = provider.path(endpoint)
-    assert path is not None  # noqa: S101 - a chain has only providers that serve its endpoint
-    peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
-    return Hop(deployment.provider, path, deployment.upstream_model, deployment.weight, peculiarities)
+    if path is not None:
+        peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
+        return Hop(
+            provider.name,
+            provider_cluster(provider.name),
+            path,
+            deployment.upstream_model,
+            deployment.weight,
+            peculiarities,
+        )
+    translation = provider.translation(endpoint)
+    assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
+    # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
+    cluster = translated_cluster(provider.name, translation.client)
+    return Hop(provider.name, cluster, translation.path, deployment.upstream_model, deployment.weight)
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
@@ -149,13 +175,12 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
     metadata: dict[str, Json] = {FRONT_FILTER: {RouteField.OFFERING: offering}}
     for group in route.groups:
         for hop in group:
-            cluster = provider_cluster(hop.provider)
             parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
-            metadata[upstream_filter(cluster)] = parameters | dict(hop.peculiarities)
+            metadata[upstream_filter(hop.cluster)] = parameters | dict(hop.peculiarities)
             if route.groups[0] == (hop,) and not hop.peculiarities:
                 # The first attempt is certain, so the front filter prepares it while it has the body in hand. It prepares what
                 # everybody takes.
-                metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: cluster, **parameters}
+                metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: hop.cluster, **parameters}
     return {
         "name": route.key,
         "match": {"prefix": "/"},
@@ -173,7 +198,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             "auto_host_rewrite": True,
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "retry_policy": _retry_policy(len(route.groups), route.policy, settings),
+            "retry_policy": _retry_policy(len(route.groups), route.policy, settings, translated=route.is_translated),
         },
     }
 
@@ -200,11 +225,11 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
 
 
 def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
-    clusters: Json = [{"cluster_name": provider_cluster(hop.provider), "weight": hop.weight} for hop in group]
+    clusters: Json = [{"cluster_name": hop.cluster, "weight": hop.weight} for hop in group]
     return {"name": f"group-{number}", "clusters": clusters}
 
 
-def _retry_policy(groups: int, policy: Policy, settings: Settings) -> JsonObject:
+def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
     bounds: dict[str, Json] = {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
@@ -217,8 +242,12 @@ def _retry_policy(groups: int, policy: Policy, settings: Settings) -> JsonObject
     if attempts == 1:
         # Nowhere else to go: only what certainly did not reach the provider is worth a second try.
         return bounds | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}
+    if translated:
+        # What cannot be put to one provider in its dialect, the next one may take as it is.
+        bounds["retriable_headers"] = [{"name": Header.UNTRANSLATABLE, "present_match": True}]
     return bounds | {
-        "retry_on": "5xx,gateway-error,reset,connect-failure,refused-stream,retriable-status-codes",
+        "retry_on": "5xx,gateway-error,reset,connect-failure,refused-stream,retriable-status-codes"
+        + (",retriable-headers" if translated else ""),
         "retriable_status_codes": list(_RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),
         "num_retries": attempts - 1,
     }

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
-from control_plane.xds import clusters, listeners, routes, secrets
+from control_plane.xds import clusters, listeners, routes, secrets, translation
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject, encode
 from control_plane.xds.route_table import RouteTable
 from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
@@ -14,22 +14,31 @@ from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
 def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
     """Every resource in its JSON form, with its type."""
     yield from _all_but_routes(catalog, settings)
-    yield ROUTE_TYPE, routes.route_configuration(routes.provider_routes(catalog), settings)
+    yield (
+        ROUTE_TYPE,
+        routes.route_configuration(routes.provider_routes(catalog, translated=settings.translates), settings),
+    )
 
 
 def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
     providers = sorted(catalog.providers.values(), key=lambda provider: provider.name)
     for provider in providers:
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
+        if settings.translates:
+            yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.translated(provider))
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)
     yield CLUSTER_TYPE, clusters.control_plane(settings.control_plane_endpoints)
     yield CLUSTER_TYPE, clusters.billing_sink(settings.billing_sink_endpoints)
+    if settings.translates:
+        yield CLUSTER_TYPE, clusters.translator(settings.translator_endpoints)
     if settings.simulator_url is not None:
         yield CLUSTER_TYPE, clusters.simulator(settings.simulator_url)
     for provider in providers:
         if (secret := secrets.secret(provider)) is not None:
             yield SECRET_TYPE, secret
     yield LISTENER_TYPE, listeners.listener(settings)
+    if settings.translates:
+        yield LISTENER_TYPE, translation.listener(settings)
 
 
 class Translator:

@@ -1,5 +1,6 @@
 -- Upstream filter of a cluster: prepares the body for an attempt that request.lua did not prepare (a retry, a chain whose first
 -- provider is drawn by weight, one that does not take what others do, an answer that admission has cut down). Envoy skips it when x-tg-prepared names this cluster.
+-- In the second pass of a translated attempt there is nothing left to prepare.
 --
 -- Every attempt is given the body request.lua forwarded, but headers are one map shared by all attempts: so path, length, model
 -- and the bounds on the output are always set anew. The parameters are metadata of the route under this filter's own name, so no
@@ -80,11 +81,12 @@ local function edits_of(s, plan, model, refuses_options, only, max_tokens)
 end
 
 local function prepare(h)
+  local metadata = h:streamInfo():dynamicMetadata()
+  if metadata:get(NAMESPACE).translated then return end
   local parameters = h:metadata()
   local path, model = parameters:get("path"), parameters:get("model")
   local refuses_options, only = parameters:get("refuses_stream_options"), parameters:get("output_bound")
   if not path then error("the route has no parameters for this cluster") end
-  local metadata = h:streamInfo():dynamicMetadata()
   local plan, grant = metadata:get(NAMESPACE).plan, metadata:get(GRANT_NAMESPACE)
   local body = h:body()
   local s = body:getBytes(0, body:length())

@@ -368,7 +368,7 @@ async def set_balance(stack: Stack, name: str, nano_usd: int) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def poor_key(stack: Stack) -> str:
-    return await stack.make_key("poor", balance="0.000001")
+    return await stack.make_key("poor-buyer", balance="0.000001")
 
 
 @pytest.mark.parametrize("purchase", PURCHASES, ids=lambda each: f"{each.path} {each.model}")
@@ -378,10 +378,10 @@ async def test_near_the_end_of_the_money_it_is_refused_unless_covered_to_the_las
     headers = {"Authorization": f"Bearer {poor_key}"}
     await stack.settled()
     async with aiohttp.ClientSession(stack.url, headers=headers) as session:
-        await set_balance(stack, "poor", purchase.cost - 1)
+        await set_balance(stack, "poor-buyer", purchase.cost - 1)
         async with session.post(purchase.path, data=purchase.body) as response:
             assert (response.status, (await response.json())["error"]["code"]) == (402, "insufficient_quota")
-        await set_balance(stack, "poor", purchase.cost)
+        await set_balance(stack, "poor-buyer", purchase.cost)
         async with session.post(purchase.path, data=purchase.body) as response:
             assert response.status == 200, await response.text()
             await response.read()
@@ -402,7 +402,7 @@ async def test_answers_are_cut_down_where_the_endpoint_has_a_field_for_it(stack:
         ):
             body = json.dumps({"model": "cut-response", **fields}).encode()
             await stack.settled()
-            await set_balance(stack, "poor", len(body) + 300)
+            await set_balance(stack, "poor-buyer", len(body) + 300)
             await stack.forget_provider_requests()
             async with session.post(path, data=body) as response:
                 assert (response.status, response.headers["x-tollgate-max-tokens"]) == (200, "300")

@@ -129,6 +129,38 @@ async def test_anthropics_models_at_bedrock_are_asked_in_their_own_dialect(stack
     assert providers.first.headers[0]["anthropic-version"] == "2023-06-01"
 
 
+MESSAGES_ANSWER = (
+    b'{"id":"msg_1","type":"message","model":"c","content":[],"stop_reason":"end_turn",'
+    b'"usage":{"input_tokens":1,"output_tokens":1}}'
+)
+CHAT_ANSWER = (
+    b'{"id":"c","object":"chat.completion","model":"c","choices":[{"index":0,"finish_reason":"stop",'
+    b'"message":{"role":"assistant","content":"Hi"}}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+)
+
+
+@pytest.mark.parametrize("size", [1, 5_000_000])
+async def test_a_translated_request_is_signed_as_it_is_sent(stack: Stack, providers: Providers, size: int) -> None:
+    turns = [{"role": "user", "content": "x" * size}]
+    providers.first.pieces = [CHAT_ANSWER]
+    assert await post(stack, {"model": "kind-aws", "max_tokens": 5, "messages": turns}, "/v1/messages") == 200
+    assert providers.first.paths == ["/openai/v1/chat/completions"]
+    sent = {"model": "openai.gpt-oss-120b-1:0", "messages": turns, "max_completion_tokens": 5}
+    assert json.loads(providers.first.bodies[0]) == sent
+    check_signature(providers.first, 0, secret=SECRET, key_id=KEY_ID, region="eu-central-1")
+    assert not [name for name in providers.first.headers[0] if name.lower().startswith("x-tg-")]
+
+    providers.reset()
+    providers.first.pieces = [MESSAGES_ANSWER]
+    assert await post(stack, {"model": "kind-aws-claude", "max_tokens": 5, "messages": turns}) == 200
+    assert providers.first.paths == ["/anthropic/v1/messages"]
+    said = [{"role": "user", "content": [{"type": "text", "text": "x" * size}]}]
+    sent = {"model": "eu.anthropic.claude-1:0", "max_tokens": 5, "messages": said}
+    assert json.loads(providers.first.bodies[0]) == sent
+    check_signature(providers.first, 0, secret=SECRET, key_id=KEY_ID, region="us-east-1")
+    assert providers.first.headers[0]["anthropic-version"] == "2023-06-01"
+
+
 async def test_an_attempt_elsewhere_has_nothing_of_the_signature(stack: Stack, providers: Providers) -> None:
     providers.first.status = 500
     assert await post(stack, {"model": "kind-aws-first", "messages": []}) == 200
@@ -239,6 +271,33 @@ async def test_a_kind_that_refuses_stream_options_is_sent_none_of_ours(
     assert json.loads(body) == {"model": "mistral-small", "stream": True, "messages": []}
     for other in providers.second.bodies:
         assert json.loads(other)["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("model", ["kind-mistral", "kind-mistral-second"])
+async def test_of_a_translated_request_it_is_sent_none_either_and_the_bound_that_it_knows(
+    stack: Stack, providers: Providers, model: str
+) -> None:
+    providers.second.status = 500
+    providers.first.content_type = "text/event-stream"
+    event = {
+        "id": "c",
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}],
+    }
+    providers.first.pieces = [b"data: " + json.dumps(event).encode() + b"\n\n", b"data: [DONE]\n\n"]
+    turns = [{"role": "user", "content": "Hi"}]
+    asked = {"model": model, "stream": True, "max_tokens": 9, "messages": turns}
+    assert await post(stack, asked, "/v1/messages") == 200
+    [body] = providers.first.bodies
+    assert json.loads(body) == {"model": "mistral-small", "stream": True, "messages": turns, "max_tokens": 9}
+    for other in providers.second.bodies:
+        assert json.loads(other) == {
+            "model": "there",
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "messages": turns,
+            "max_completion_tokens": 9,
+        }
 
 
 BOUNDS = [

@@ -16,6 +16,7 @@ from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, 
 from control_plane.xds.static_bootstrap import static_bootstrap
 from control_plane.xds.translate import resources
 from gateway_core.networks import parse_networks
+from gateway_core.settings import HostPort
 from tests.support.catalogs import read_catalog, settings
 from tests.support.planes import Certificates
 
@@ -29,7 +30,9 @@ FILE_BY_TYPE = {
     SECRET_TYPE: "secrets.yaml",
 }
 CASES = sorted(path.name for path in FOLDER.iterdir())
-EXPECTED_CASES = {"failover_chain", "kinds", "no_credential", "single_provider", "tls_provider", "weighted_group"}
+EXPECTED_CASES = {
+    *("failover_chain", "kinds", "no_credential", "single_provider", "tls_provider", "translated", "weighted_group")
+}
 SCRIPTS = ("front", "upstream")
 
 
@@ -42,6 +45,11 @@ class _Dumper(yaml.SafeDumper):
 
 def read_case(case: str) -> Catalog:
     return read_catalog(yaml.safe_load((FOLDER / case / INPUT).read_text(encoding="utf-8")))
+
+
+def translators(case: str) -> tuple[HostPort, ...]:
+    """One case has a translator."""
+    return (HostPort("127.0.0.1", 9005),) if case == "translated" else ()
 
 
 def as_yaml(found: list[JsonObject]) -> str:
@@ -57,7 +65,7 @@ def test_a_catalogue_becomes_exactly_the_resources_of_its_golden_files(
     case: str, request: pytest.FixtureRequest
 ) -> None:
     found: dict[str, list[JsonObject]] = {type_url: [] for type_url in FILE_BY_TYPE}
-    for type_url, resource in resources(read_case(case), settings()):
+    for type_url, resource in resources(read_case(case), settings(translator_endpoints=translators(case))):
         found[type_url].append(resource)
 
     for type_url, file in FILE_BY_TYPE.items():
@@ -99,7 +107,9 @@ async def test_envoy_accepts_every_case_without_a_warning(case: str, proxies: st
     text = BOOTSTRAP.read_text(encoding="utf-8")
     assert text.count("/run/secrets/") == 3
     base = yaml.safe_load(text.replace("/run/secrets/", f"{tmp_path}/"))
-    told = settings(spool_dir=str(tmp_path), trusted_proxies=parse_networks(proxies))
+    told = settings(
+        spool_dir=str(tmp_path), trusted_proxies=parse_networks(proxies), translator_endpoints=translators(case)
+    )
     bootstrap = static_bootstrap(resources(read_case(case), told), base)
     binary = installed_envoy()
     assert binary

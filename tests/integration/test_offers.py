@@ -62,6 +62,19 @@ async def test_a_deployment_nobody_priced_is_neither_sold_nor_routed(pool: async
     assert routed(await read_catalog(pool, SEAL, QUIET)) == {(Endpoint.CHAT, "priced", 1)}
 
 
+async def test_with_a_translator_what_is_sold_on_an_endpoint_is_what_is_routed_there(pool: asyncpg.Pool) -> None:
+    await add_provider(pool, "one")
+    await add_provider(pool, "two", "anthropic")
+    await add_model(pool, "m", "one", "two")
+    await add_price(pool, "m", "one", 5)
+    await add_price(pool, "m", "two", 7)
+    offers = (await PostgresOffers.read(pool, utc_now, QUIET, translated=True)).offers
+    sold = {(endpoint, len(prices)) for endpoint, prices in offers.by_model[ModelName("m")].prices.items()}
+    assert sold == {(Endpoint.CHAT, 2), (Endpoint.MESSAGES, 2), (Endpoint.COUNT_TOKENS, 1)}
+    catalog = await read_catalog(pool, SEAL, QUIET)
+    assert {(each.endpoint, len(each.groups[0])) for each in catalog.chains(translated=True)} == sold
+
+
 async def test_the_newest_price_is_in_force_and_older_ones_stay(pool: asyncpg.Pool) -> None:
     await add_provider(pool, "one", "anthropic")
     await add_model(pool, "m", "one")

@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from control_plane.catalog.model import Catalog, Deployment, Model, Policy, Provider
 from control_plane.settings import Settings
 from gateway_core.contract import Peer
+from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.networks import Network
 from gateway_core.providers import ProviderKind
+from gateway_core.settings import HostPort
 from tests.support.planes import Certificates
 
 
@@ -22,6 +24,7 @@ def settings(
     simulator_url: str | None = "http://127.0.0.1:8090",
     certificates: Path = Path("/nonexistent"),
     trusted_proxies: tuple[Network, ...] = (),
+    translator_endpoints: tuple[HostPort, ...] = (),
 ) -> Settings:
     """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
     tls = Certificates(certificates).of(Peer.CONTROL_PLANE)
@@ -35,6 +38,7 @@ def settings(
         spool_dir=spool_dir,
         simulator_url=simulator_url,
         trusted_proxies=trusted_proxies,
+        translator_endpoints=translator_endpoints,
     )
 
 
@@ -79,6 +83,7 @@ class _WrittenModel(_Written):
     name: str
     owned_by: str
     created: int
+    endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
 
 
 class _WrittenDeployment(_Written):
@@ -103,7 +108,10 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
         providers={
             ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential, p.region) for p in parsed.providers
         },
-        models={ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created) for m in parsed.models},
+        models={
+            ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created, endpoints=m.endpoints)
+            for m in parsed.models
+        },
         deployments=tuple(
             deployment(d.model, d.provider, upstream_model=d.upstream_model, priority=d.priority, weight=d.weight)
             for d in parsed.deployments

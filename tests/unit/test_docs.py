@@ -4,18 +4,20 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic_settings import BaseSettings
 
 import billing_sink.settings
 import control_plane.settings
 import ext_authz.settings
-from gateway_core.settings import ServiceSettings
+import translator.settings
 
 ROOT = Path(__file__).parents[2]
 
-SETTINGS: dict[str, type[ServiceSettings]] = {
+SETTINGS: dict[str, type[BaseSettings]] = {
     "control_plane": control_plane.settings.Settings,
     "ext_authz": ext_authz.settings.Settings,
     "billing_sink": billing_sink.settings.Settings,
+    "translator": translator.settings.Settings,
 }
 
 

@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from control_plane.catalog.kinds import TEMPLATES
-from control_plane.catalog.model import Catalog
+from control_plane.catalog.model import Catalog, Provider
 from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind
@@ -13,10 +14,10 @@ from tests.support.catalogs import catalog, catalogs, deployment, provider
 OPENAI, ANTHROPIC, GEMINI = ProviderKind.OPENAI, ProviderKind.ANTHROPIC, ProviderKind.GEMINI
 
 
-def chains(found: Catalog) -> list[tuple[str, str, list[list[str]]]]:
+def chains(found: Catalog, *, translated: bool = False) -> list[tuple[str, str, list[list[str]]]]:
     return [
         (chain.endpoint, chain.name, [[d.provider for d in group] for group in chain.groups])
-        for chain in found.chains()
+        for chain in found.chains(translated=translated)
     ]
 
 
@@ -98,22 +99,28 @@ def test_an_alias_has_the_chains_of_its_model() -> None:
 def test_a_model_is_served_where_it_is_sold_and_nowhere_else() -> None:
     found = catalog([provider("a"), provider("c", GEMINI)], [deployment("m", "a"), deployment("m", "c")])
     model = replace(found.models[ModelName("m")], endpoints=(Endpoint.EMBEDDINGS, Endpoint.RERANK))
-    assert chains(replace(found, models={model.name: model})) == [
-        ("embeddings", "m", [["a", "c"]]),
-        ("rerank", "m", [["a"]]),
-    ]
+    sold = replace(found, models={model.name: model})
+    for translated in (False, True):
+        assert chains(sold, translated=translated) == [("embeddings", "m", [["a", "c"]]), ("rerank", "m", [["a"]])]
 
 
-@given(catalogs())
-def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found: Catalog) -> None:
+@given(catalogs(), st.booleans())
+def test_every_deployment_is_in_exactly_the_chains_its_provider_can_serve(found: Catalog, translated: bool) -> None:
     in_chains = {
-        (chain.endpoint, d.model, d.provider) for chain in found.chains() for group in chain.groups for d in group
+        (chain.endpoint, d.model, d.provider)
+        for chain in found.chains(translated=translated)
+        for group in chain.groups
+        for d in group
     }
+
+    def serves(provider: Provider, endpoint: Endpoint) -> bool:
+        return provider.path(endpoint) is not None or (translated and provider.translation(endpoint) is not None)
+
     expected = {
         (endpoint, d.model, d.provider)
         for d in found.deployments
         for endpoint in SOLD_UNLESS_TOLD
-        if found.providers[d.provider].path(endpoint) is not None
+        if serves(found.providers[d.provider], endpoint)
     }
     assert in_chains == expected
 

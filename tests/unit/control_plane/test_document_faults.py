@@ -127,8 +127,15 @@ def test_a_pattern_matches_no_more_than_it_says(pattern: str, name: str) -> None
             ["character"],
             ["/models/m/endpoints/0", "/prices/m/one/prices", "/routes/m/groups/0/0/provider"],
         ),
-        # No provider here has these, so nobody needs their price.
-        (["messages", "count_tokens"], ["request"], []),
+        # No provider here has it, so nobody needs its price.
+        (["count_tokens"], ["request"], []),
+        # Nor this one; but what it has can be translated into it, and out of it.
+        (
+            ["messages"],
+            ["request"],
+            ["/models/m/endpoints/0", "/prices/m/one/prices", "/routes/m/groups/0/0/provider"],
+        ),
+        (["chat", "messages", "count_tokens"], ["input"], []),
     ],
 )
 def test_every_endpoint_that_a_model_is_sold_on_needs_its_price(

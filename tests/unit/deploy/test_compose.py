@@ -25,6 +25,7 @@ from gateway_core.certificates import AUTHORITY_FILE, certificate_file, key_file
 from gateway_core.contract import Peer
 from gateway_core.settings import HostPort, ServiceSettings
 from simulator.settings import SimulatorSettings
+from translator.settings import Settings as TranslatorSettings
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,6 +36,7 @@ SETTINGS: Mapping[tuple[str, ...], type[BaseSettings]] = {
     ("ext_authz",): ext_authz.settings.Settings,
     ("billing_sink",): billing_sink.settings.Settings,
     ("billing_sink", "migrate"): billing_sink.settings.MigrationSettings,
+    ("translator",): TranslatorSettings,
     ("simulator",): SimulatorSettings,
 }
 """What each `python -m ...` reads."""
@@ -357,7 +359,7 @@ def test_prometheus_asks_every_service_for_its_metrics(loader: Loader) -> None:
 
     expected = {
         (name, str(loader.load(name, (name,)).model_dump()[f"{name}_metrics_port"]))
-        for name in ("control_plane", "ext_authz", "billing_sink")
+        for name in ("control_plane", "ext_authz", "billing_sink", "translator")
     }
     assert targets == expected
     assert all(share_a_network("prometheus", host) for host, _ in targets)
@@ -390,7 +392,10 @@ def test_envoy_is_told_where_the_services_listen(loader: Loader) -> None:
     assert settings.gateway_host == settings.control_plane_host == authz.ext_authz_host == "0.0.0.0"  # noqa: S104 - as above
     assert compose().services["envoy"].ports == [f"127.0.0.1:{settings.gateway_port}:{settings.gateway_port}"]
     assert compose().services["control_plane"].ports[0].endswith(f":{settings.control_plane_port}")
-    assert all(share_a_network("envoy", host) for host in ("control_plane", "ext_authz", "billing_sink", "simulator"))
+    assert all(
+        share_a_network("envoy", host)
+        for host in ("control_plane", "ext_authz", "billing_sink", "translator", "simulator")
+    )
 
 
 def test_each_side_is_given_its_own_certificate_and_the_authority_of_the_other(loader: Loader) -> None:

@@ -30,16 +30,19 @@ from gateway_core.contract import (
     provider_of_cluster,
     route_key,
     simulator_route_key,
+    translated_cluster,
 )
 from gateway_core.endpoints import FACTS, SOLD, Dialect, Endpoint
 from gateway_core.networks import parse_networks
 from gateway_core.providers import ProviderKind
+from gateway_core.settings import HostPort
 from tests.support.catalogs import catalog, deployment, provider, settings
 from tests.support.databases import ROOT
 
 # Less the names of modules, one of which is a field's as well.
 FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
+TRANSLATORS = (HostPort("127.0.0.1", 9005),)
 CATALOG = catalog(
     [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
     [deployment("m", "a"), deployment("m", "c", priority=1)],
@@ -61,8 +64,8 @@ def assigned(lua: str, table: str) -> set[str]:
 
 
 def resource_texts(type_url: str) -> str:
-    # Behind proxies: it says more then.
-    told = settings(trusted_proxies=parse_networks("10.0.0.0/8"))
+    # Behind proxies and with a translator: it says more then.
+    told = settings(trusted_proxies=parse_networks("10.0.0.0/8"), translator_endpoints=TRANSLATORS)
     return "\n".join(json.dumps(resource) for name, resource in resources(CATALOG, told) if name == type_url)
 
 
@@ -129,7 +132,7 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
     }
-    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE}
+    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED}
 
 
 def test_a_lease_is_for_requests_that_admission_would_see_as_equal_but_for_its_bounds() -> None:
@@ -152,6 +155,7 @@ def test_lua_uses_the_namespaces_of_the_contract() -> None:
         assert f'local NAMESPACE = "{Metadata.NAMESPACE}"' in lua
         assert f'local GRANT_NAMESPACE = "{Metadata.GRANT_NAMESPACE}"' in lua
     assert f"metadata:get(NAMESPACE).{Metadata.PLAN}," in UPSTREAM
+    assert f"metadata:get(NAMESPACE).{Metadata.TRANSLATED} " in UPSTREAM
 
 
 def test_what_lua_reads_from_a_grant_or_a_request_is_a_field_of_it() -> None:
@@ -218,9 +222,16 @@ def test_the_ext_authz_filter_bears_the_name_its_metadata_is_found_under() -> No
 def test_every_cluster_of_the_contract_is_configured() -> None:
     bootstrap = (ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
     assert f"cluster_name: {Cluster.XDS}" in bootstrap
-    configured = {resource["name"] for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE}
-    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR}
-    assert configured == ours | {provider_cluster("a"), provider_cluster("b"), provider_cluster("c")}
+    told = settings(translator_endpoints=TRANSLATORS)
+    configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
+    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR}
+    foreign = {
+        "a": (Dialect.ANTHROPIC,),
+        "b": (Dialect.ANTHROPIC,),
+        "c": (Dialect.ANTHROPIC, Dialect.RESPONSES),
+    }
+    of_providers = {translated_cluster(provider, dialect) for provider in foreign for dialect in foreign[provider]}
+    assert configured == ours | of_providers | set(map(provider_cluster, foreign))
 
 
 def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_they_dial() -> None:
@@ -228,18 +239,21 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
     assert {secret["name"] for secret in static["secrets"]} == names(BootstrapSecret)
     dialled = {cluster["name"]: cluster for cluster in static["clusters"]}
     dialled |= {
-        str(resource["name"]): resource for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE
+        str(resource["name"]): resource
+        for name, resource in resources(CATALOG, settings(translator_endpoints=TRANSLATORS))
+        if name == CLUSTER_TYPE
     }
     contexts = []
     for cluster, peer in (
         (Cluster.XDS, Peer.CONTROL_PLANE),
         (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ),
         (Cluster.BILLING_SINK, Peer.BILLING_SINK),
+        (Cluster.TRANSLATOR, Peer.TRANSLATOR),
     ):
         text = json.dumps(dialled[cluster]["transport_socket"], sort_keys=True)
         assert f'{{"exact": "{peer}"}}' in text
         contexts.append(text.replace(f'"{peer}"', '"peer"'))
-    assert contexts[0] == contexts[1] == contexts[2]
+    assert len(set(contexts)) == 1
 
 
 def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:
@@ -298,6 +312,7 @@ def test_lua_words_errors_in_the_form_of_the_endpoint_and_by_the_classes_of_erro
 
 def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:
     assert provider_of_cluster(provider_cluster("openai")) == "openai"
+    assert provider_of_cluster(translated_cluster("openai", Dialect.ANTHROPIC)) == "openai"
     assert provider_of_cluster(Cluster.EXT_AUTHZ) is None
     assert provider_of_cluster("") is None
 

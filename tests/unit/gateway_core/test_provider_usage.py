@@ -753,6 +753,32 @@ def test_anthropic_meters_sum_to_all_iterations(steps: list[tuple[str, int, int,
     assert sum(counted.values()) == sum(sum(counts) for _, *counts in steps)
 
 
+def test_meters_by_name_say_of_which_kind_tokens_are() -> None:
+    usage = '{"prompt_tokens": 10, "completion_tokens": 2, "tollgate_meters": {"input": 4, "cache_write_5m": 6, "output": 2}}'
+    assert parse_usage(Dialect.OPENAI, usage).counts == {
+        Meter.INPUT: 4,
+        Meter.CACHE_WRITE_5M: 6,
+        Meter.OUTPUT: 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("meters", "error"),
+    [
+        ({"input": 9, "output": 2}, InvalidUsageError),
+        ({"input": 8, "output": 4}, InvalidUsageError),
+        ({"input": -1, "cached_input": 11, "output": 2}, InvalidUsageError),
+        ({"input": 10, "output": 2, "request": 1}, UnknownUsageError),
+        ({"input": 10, "output": 2, "future": 1}, UnknownUsageError),
+        ([], InvalidUsageError),
+    ],
+)
+def test_meters_by_name_cannot_say_how_many_tokens_there_are(meters: object, error: type[ValueError]) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "tollgate_meters": meters}
+    with pytest.raises(error):
+        parse_usage(Dialect.OPENAI, json.dumps(usage))
+
+
 @pytest.mark.parametrize(
     ("dialect", "text", "expected"),
     [

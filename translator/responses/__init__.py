@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, which only clients speak here."""
