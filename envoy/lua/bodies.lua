@@ -11,7 +11,7 @@
 local json = require("json")
 
 local sub, byte, max = string.sub, string.byte, math.max
-local scan_object, scan_array = json.scan_object, json.scan_array
+local scan_array = json.scan_array
 local QUOTE, BACKSLASH, OPEN_BRACE, OPEN_BRACKET = json.QUOTE, json.BACKSLASH, json.OPEN_BRACE, json.OPEN_BRACKET
 local NULL = 110
 
@@ -39,7 +39,7 @@ local function is_given(s, at) return at ~= nil and byte(s, at) ~= NULL end
 local function inputs_at(s, at)
   if not at or byte(s, at) ~= OPEN_BRACKET then return 1 end
   local count, only_numbers = 0, true
-  scan_array(s, at, function(_, _, c)
+  scan_array(s, at, nil, function(c)
     count = count + 1
     if c == QUOTE or c == OPEN_BRACE or c == OPEN_BRACKET then only_numbers = false end
   end)
@@ -54,10 +54,13 @@ local function characters_at(s, first, last)
     local is_high = false
     if c == BACKSLASH then
       if byte(s, i + 1) == 117 then
-        local code = tonumber(sub(s, i + 2, i + 5), 16) or 0
-        is_high = code >= 0xD800 and code < 0xDC00
+        local is_half = false
+        if byte(s, i + 2) == 100 or byte(s, i + 2) == 68 then      -- d or D
+          local code = tonumber(sub(s, i + 2, i + 5), 16) or 0
+          is_high, is_half = code >= 0xD800 and code < 0xDC00, code >= 0xDC00 and code < 0xE000
+        end
         -- The second half of a pair is no character; alone, it is one that somebody has to say.
-        if not (after_high and code >= 0xDC00 and code < 0xE000) then count = count + 1 end
+        if not (after_high and is_half) then count = count + 1 end
         i = i + 6
       else
         count = count + 1
@@ -75,34 +78,23 @@ end
 -- Whether an item of the input of a response names one that the provider has stored, or cannot be read.
 local function names_stored_item(s, at)
   if not at or byte(s, at) ~= OPEN_BRACKET then return false end
-  local found = false
-  scan_array(s, at, function(first, _, c)
-    if c ~= OPEN_BRACE then return end
-    local item, item_last = {}, {}
-    if not scan_object(s, first, ITEM_FIELDS, item, item_last) then
-      found = true
-    elseif is_given(s, item.type) then
-      found = found or sub(s, item.type, item_last.type) == '"item_reference"'
-    else
-      found = found or not is_given(s, item.role)
-    end
+  return scan_array(s, at, ITEM_FIELDS, function(c, item, item_last)
+    if c ~= OPEN_BRACE then return false end
+    if not item then return true end
+    if not is_given(s, item.type) then return not is_given(s, item.role) end
+    return sub(s, item.type, item_last.type) == '"item_reference"'
   end)
-  return found
 end
 
 -- Whether a tool is not one of TOOLS; sets `known.references` if one reads what is not in the body.
 local function has_other_tool(known, s, at)
   if not is_given(s, at) then return false end
   if byte(s, at) ~= OPEN_BRACKET then return true end
-  local found = false
-  scan_array(s, at, function(first, _, c)
-    local tool, tool_last = {}, {}
-    local kind = c == OPEN_BRACE and scan_object(s, first, TOOL_FIELDS, tool, tool_last) and tool.type
-      and sub(s, tool.type, tool_last.type)
-    if not TOOLS[kind] then found = true end
+  return scan_array(s, at, TOOL_FIELDS, function(_, tool, tool_last)
+    local kind = tool and tool.type and sub(s, tool.type, tool_last.type)
     if kind == '"mcp"' then known.references = true end
+    return not TOOLS[kind]
   end)
-  return found
 end
 
 local function look_at_response(known, _, s, first, last)
