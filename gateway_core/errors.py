@@ -147,6 +147,12 @@ STREAM_NOT_OFFERED: Final = ApiError(
 INVALID_SERVICE_TIER: Final = ApiError(
     400, "invalid_service_tier", "The field 'service_tier' is not a tier's name.", param="service_tier"
 )
+FIELD_NOT_OFFERED: Final = ApiError(
+    400, "feature_not_offered", "What this field asks for is counted in no usage. Leave it out."
+)
+UNSUPPORTED_MEDIA_TYPE: Final = ApiError(
+    415, "unsupported_media_type", "Send the body as it is, without a content encoding."
+)
 
 # The caller's, worded by Envoy.
 BAD_REQUEST: Final = ApiError(400, "bad_request", "The request is not valid HTTP.")

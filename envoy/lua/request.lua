@@ -254,6 +254,11 @@ local function on_request(h)
     return
   end
 
+  -- A body that is packed could not be read.
+  local encoding = headers:get("content-encoding")
+  if encoding and lower(encoding) ~= "identity" then
+    return refuse(h, known, "415", "unsupported_media_type", "Send the body as it is, without a content encoding.")
+  end
   local kind = bodies[known.endpoint]
   if kind.is_anthropic then known.request_id = headers:get("x-request-id") end
   local body = h:body()

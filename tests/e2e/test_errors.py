@@ -186,17 +186,38 @@ async def test_a_client_cannot_choose_among_our_accounts_nor_is_it_named(
     stack: Stack, session: aiohttp.ClientSession
 ) -> None:
     await stack.forget_provider_requests()
-    unwanted = ["OpenAI-Organization", "OpenAI-Project", "X-Goog-User-Project", "X-Real-IP", "X-Forwarded-Host", "Via"]
-    headers = {**stack.headers, **dict.fromkeys(unwanted, "client"), "anthropic-beta": "kept"}
+    unwanted = [
+        *("OpenAI-Organization", "OpenAI-Project", "X-Goog-User-Project", "X-Real-IP", "X-Forwarded-Host", "Via"),
+        *("X-Goog-FieldMask", "X-MS-Foo", "X-HTTP-Method-Override", "X-Method-Override", "Range", "If-Range"),
+        *("Ocp-Apim-Subscription-Key", "TE", "Trailer"),
+    ]
+    headers = {**stack.headers, **dict.fromkeys(unwanted, "client"), "anthropic-beta": "kept", "openai-beta": "kept"}
     async with session.post(CHAT, json=chat(max_tokens=1), headers=headers) as response:
         assert response.status == 200
     [received] = await stack.provider_requests()
     assert not {name.lower() for name in unwanted} & set(received["headers"])
     assert not [name for name in received["headers"] if name.startswith("x-forwarded-")]
-    assert received["headers"]["anthropic-beta"] == "kept"
+    assert (received["headers"]["anthropic-beta"], received["headers"]["openai-beta"]) == ("kept", "kept")
 
 
-@pytest.mark.parametrize("word", [b"image_url", b"mcp_servers", b"container"])
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("gzip", 415), ("identity, gzip", 415), ("br", 415), ("identity", 200), ("Identity", 200)]
+)
+async def test_a_body_that_is_packed_is_refused(
+    stack: Stack, session: aiohttp.ClientSession, encoding: str, status: int
+) -> None:
+    await stack.forget_provider_requests()
+    headers = {**stack.headers, "content-encoding": encoding}
+    body = json.dumps(chat(max_tokens=1)).encode()
+    async with session.post(CHAT, data=BytesIO(body), headers=headers) as response:
+        assert response.status == status
+        assert status == 200 or (await error_of(response))["code"] == "unsupported_media_type"
+    assert not any("content-encoding" in each["headers"] for each in await stack.provider_requests())
+
+
+@pytest.mark.parametrize(
+    "word", [b"image_url", b"video_url", b"document_url", b"x", b"file_id", b"mcp_servers", b"container"]
+)
 async def test_a_body_that_refers_to_images_holds_the_whole_context(
     stack: Stack, session: aiohttp.ClientSession, word: bytes
 ) -> None:
