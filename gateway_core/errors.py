@@ -123,6 +123,7 @@ INVALID_JSON: Final = ApiError(400, "invalid_json", "The body is not valid JSON.
 MISSING_MODEL: Final = ApiError(400, "missing_model", "The field 'model' is required.", param="model")
 INVALID_MODEL: Final = ApiError(400, "invalid_model", "The field 'model' is not a model's name.", param="model")
 
+INVALID_STREAM: Final = ApiError(400, "invalid_stream", "The field 'stream' is true, false or null.", param="stream")
 INVALID_NUMBER: Final = ApiError(400, "invalid_number", "This field must be a whole number of at least 1.")
 INFERENCE_GEO_NOT_OFFERED: Final = ApiError(
     400,

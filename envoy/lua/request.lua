@@ -309,7 +309,12 @@ local function on_request(h)
       "Answers are not offered from a place of your choice. Leave the field 'inference_geo' out.", "inference_geo")
   end
 
-  known.stream = first.stream ~= nil and byte(s, first.stream) == 116
+  -- Of a word or a number, some providers make a stream and others none.
+  local stream = first.stream and byte(s, first.stream)
+  if stream and stream ~= 116 and stream ~= 102 and stream ~= 110 then
+    return refuse(h, known, "400", "invalid_stream", "The field 'stream' is true, false or null.", "stream")
+  end
+  known.stream = stream == 116
   known.choices = numbers.n
   if kind.look then
     local code, message, param = kind.look(known, numbers, s, first, last)

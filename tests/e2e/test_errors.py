@@ -86,6 +86,18 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o-mini", "service_tier": "' + b"x" * 41 + b'"}', "invalid_service_tier"),
         (b'{"model": "gpt-4o-mini", "service_tier": "priority"}', "service_tier_not_offered"),
         (b'{"model": "gpt-4o-mini", "web_search_options": {}}', "feature_not_offered"),
+        *(
+            (b'{"model": "gpt-4o-mini", "stream": %b}' % odd, "invalid_stream")
+            for odd in (b"1", b'"true"', b'"yes"', b"1.0", b"[]")
+        ),
+        *(
+            (b'{"model": "gpt-4o-mini", "%b": {}}' % extra, "feature_not_offered")
+            for extra in (b"plugins", b"provider", b"preset", b"route", b"search_parameters")
+        ),
+        (b'{"model": "gpt-4o-mini", "tools": [{"type": "function"}, {"type": "browser_search"}]}', "tool_not_offered"),
+        (b'{"model": "gpt-4o-mini", "tools": [{"google_search": {}}]}', "tool_not_offered"),
+        (b'{"model": "gpt-4o-mini", "tools": [{"type": "function", "Type": "x"}]}', "tool_not_offered"),
+        (b'{"model": "gpt-4o-mini", "tools": {"type": "function"}}', "tool_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities": ["text", "audio"]}', "feature_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities":["image"]}', "feature_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities": ["\\u0061udio"]}', "invalid_json"),
@@ -104,6 +116,28 @@ async def test_a_malformed_body_is_refused_with_400(
     ("fields", "code"),
     [
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "feature_not_offered"),
+        ({"tools": [{"type": "web_search_latest", "name": "web_search"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "advisor_20260301", "name": "advisor"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "openrouter:bash"}]}, "tool_not_offered"),
+        ({"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]}, "tool_not_offered"),
+        ({"container": "container_1"}, "tool_not_offered"),
+        ({"plugins": [{"id": "web"}]}, "feature_not_offered"),
+        ({"stream": "true"}, "invalid_stream"),
+        (
+            {
+                "tools": [
+                    {"type": "bash_20250124", "name": "bash"},
+                    {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
+                    {"type": "memory_20250818", "name": "memory"},
+                    {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"},
+                    {"type": "custom", "name": "f", "input_schema": {"type": "object"}},
+                ]
+            },
+            None,
+        ),
         ({"inference_geo": "us"}, "inference_geo_not_offered"),
         ({"inference_geo": 1}, "inference_geo_not_offered"),
         ({"inference_geo": "global"}, None),
