@@ -11,7 +11,7 @@ local skip_space, scan_object, has_word = json.skip_space, json.scan_object, jso
 local apply, moved = edits_of_text.apply, edits_of_text.moved
 
 local NAMESPACE = "tollgate"
-local QUOTE, BACKSLASH, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.CLOSE_BRACE
+local QUOTE, BACKSLASH, COMMA, OPEN_BRACE, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.COMMA, json.OPEN_BRACE, json.CLOSE_BRACE
 -- By the beginning of a key; gateway_core/api_keys.py.
 local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
 local KEY_LENGTH, KEY_PREFIX_LENGTH = 60, 11
@@ -43,6 +43,7 @@ local REFERENCES = {
   '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"',
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
+local OUR_OPTIONS = '"stream_options":{"include_usage":true}'
 local THINKING_FIELDS = { budget_tokens = true }
 
 -- Whether there are so many quotation marks that it would take long to look for words: each of those begins with one.
@@ -165,24 +166,47 @@ local function has_references(s)
   return false
 end
 
--- Returns an edit {first, last, text} that makes the provider send usage at the end of a chat stream, and whether
--- the client has to be spared the extra chunk. Everything else the client put into stream_options stays.
+-- The span of a member of the body whose value is at a span, with a comma: that in front of it, or behind the first member, as is returned
+-- besides. The model is another member.
+local function member_span(s, value_first, value_last)
+  local first = value_first - 1
+  while byte(s, first) ~= QUOTE do first = first - 1 end       -- a colon and spaces
+  repeat first = first - 1 until byte(s, first) == QUOTE
+  local before = first - 1
+  while byte(s, before) ~= COMMA and byte(s, before) ~= OPEN_BRACE do before = before - 1 end
+  if byte(s, before) == COMMA then return before, value_last, false end
+  return first, (skip_space(s, value_last + 1)), true
+end
+
+-- Returns an edit {first, last, text} that makes the provider send usage at the end of a chat stream, whether the client has to be
+-- spared the extra chunk, and whether all stream options are in the edit, so that it can be taken back. Everything that the client put
+-- into stream_options stays; null or nothing in them is as good as none, and makes way for ours.
 local function ask_for_usage(s, close, first, last)
   local options = first.stream_options
-  if not options or byte(s, options) == 110 then   -- absent, or null
-    if options then return { options, last.stream_options, '{"include_usage":true}' }, true end
-    return { close, close - 1, ',"stream_options":{"include_usage":true}' }, true
-  end
+  if not options then return { close, close - 1, "," .. OUR_OPTIONS }, true, true end
   local inner_first, inner_last = {}, {}
-  local inner_close, problem = scan_object(s, options, STREAM_OPTIONS_FIELDS, inner_first, inner_last)
-  if not inner_close then return nil, false, problem end
-  local flag = inner_first.include_usage
-  if not flag then
+  local is_empty = byte(s, options) == 110
+  if not is_empty then
+    local inner_close, problem = scan_object(s, options, STREAM_OPTIONS_FIELDS, inner_first, inner_last)
+    if not inner_close then return nil, false, false, problem end
     local _, c = skip_space(s, options + 1)
-    return { options + 1, options, c == CLOSE_BRACE and '"include_usage":true' or '"include_usage":true,' }, true
+    is_empty = c == CLOSE_BRACE
   end
-  if byte(s, flag) == 116 then return nil, false end
-  return { flag, inner_last.include_usage, "true" }, true
+  if is_empty then
+    local from, to, is_first = member_span(s, options, last.stream_options)
+    return { from, to, is_first and OUR_OPTIONS .. "," or "," .. OUR_OPTIONS }, true, true
+  end
+  local flag = inner_first.include_usage
+  if not flag then return { options + 1, options, '"include_usage":true,' }, true, false end
+  if byte(s, flag) == 116 then return nil, false, false end
+  return { flag, inner_last.include_usage, "true" }, true, false
+end
+
+-- Returns an edit that has the provider store nothing of a response; none where the client says so itself.
+local function store_nothing(s, close, first, last)
+  local store = first.store
+  if not store then return { close, close - 1, ',"store":false' } end
+  return byte(s, store) == 110 and { store, last.store, "false" } or nil
 end
 
 -- The fewest tokens that a provider takes for a bound beside what it is told to think, or nil: it has to be more than that.
@@ -320,9 +344,9 @@ local function on_request(h)
     local code, message, param = kind.look(known, numbers, s, first, last)
     if code then return refuse(h, known, "400", code, message, param) end
   end
-  local edit, hide_usage = nil, false
+  local edit, hide_usage, is_ours = nil, false, false
   if known.stream and kind.tells_usage_if_asked then
-    edit, hide_usage, problem = ask_for_usage(s, close, first, last)
+    edit, hide_usage, is_ours, problem = ask_for_usage(s, close, first, last)
     if problem then return refuse(h, known, "400", "invalid_json", problem, "stream_options") end
   end
 
@@ -378,8 +402,8 @@ local function on_request(h)
     headers:replace("x-tg-asked", number)
   end
   metadata:set(NAMESPACE, "request", known)
-  local options = edit and not first.stream_options and edit or nil
-  metadata:set(NAMESPACE, "plan", plan_of(known.endpoint, kind, numbers, first, last, mark, options, edits))
+  metadata:set(NAMESPACE, "plan",
+    plan_of(known.endpoint, kind, numbers, first, last, mark, is_ours and edit or nil, edits))
 end
 
 return { on_request = on_request, refuse = refuse }
