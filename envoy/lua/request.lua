@@ -39,8 +39,8 @@ local ONE_MODEL, OF_A_MODEL = "GET /v1/models/{model}", "/v1/models/"
 local WEB_SEARCH = '"web_search'
 local SEARCH_TOOL = '"web_search_20'   -- the provider's own search, as Anthropic names it with a date
 local REFERENCES = {
-  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_',
-  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"',
+  '_url"', '"url"', '"file_id"', '"file_data"', '"document"', '"image"', '"web_',
+  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"', '"input_audio"',
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
 local OUR_OPTIONS = '"stream_options":{"include_usage":true}'
@@ -128,8 +128,7 @@ local function asked_meters(s, endpoint, first, last)
   if endpoint == "messages" then
     if first.tools and has_word(s, SEARCH_TOOL, first.tools, last.tools) then meters[1] = "web_search" end
   else
-    if first.web_search_options and byte(s, first.web_search_options) ~= 110 then meters[1] = "web_search" end
-    if has_word(s, '"input_audio"', 1, #s) then meters[#meters + 1] = "audio_input" end
+    if has_word(s, '"input_audio"', 1, #s) then meters[1] = "audio_input" end
     local from, to = first.modalities, last.modalities
     if from and byte(s, from) ~= 110 then
       if has_word(s, '"audio"', from, to) then meters[#meters + 1] = "audio_output" end
