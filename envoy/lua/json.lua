@@ -169,8 +169,8 @@ local function scan_object(s, i, wanted, first, last)
   end
 end
 
--- Walks the array that begins at i, of which is known that it is JSON, and hands every element to `visit`: its first byte and, of an
--- object, the spans of the wanted fields, as scan_object has them; none if it refuses the object. Ends where `visit` returns true,
+-- Walks the array that begins at i, of which is known that it is JSON, and hands every element to `visit`: its first byte; of an object, the
+-- spans of the wanted fields, as scan_object has them, and none if it refuses the object; its own span. Ends where `visit` returns true,
 -- and returns that.
 local function scan_array(s, i, wanted, visit)
   local c
@@ -182,8 +182,9 @@ local function scan_array(s, i, wanted, visit)
       first, last = {}, {}
       close = scan_object(s, i, wanted, first, last)
     end
-    if visit(c, close and first, last) then return true end
-    i, c = skip_space(s, (close or skip_value(s, i, c)) + 1)
+    local value_last = close or skip_value(s, i, c)
+    if visit(c, close and first, last, i, value_last) then return true end
+    i, c = skip_space(s, value_last + 1)
     if c ~= COMMA then return false end
     i, c = skip_space(s, i + 1)
   end

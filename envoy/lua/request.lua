@@ -347,6 +347,8 @@ local function on_request(h)
   if known.stream and kind.tells_usage_if_asked then
     edit, hide_usage, is_ours, problem = ask_for_usage(s, close, first, last)
     if problem then return refuse(h, known, "400", "invalid_json", problem, "stream_options") end
+  elseif kind.is_kept_unless_told then
+    edit = store_nothing(s, close, first, last)
   end
 
   headers = h:headers()            -- handles taken before body() are stale
