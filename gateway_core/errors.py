@@ -156,6 +156,7 @@ INVALID_JSON: Final = ApiError(400, "invalid_json", "The body is not valid JSON.
 MISSING_MODEL: Final = ApiError(400, "missing_model", "The field 'model' is required.", param="model")
 INVALID_MODEL: Final = ApiError(400, "invalid_model", "The field 'model' is not a model's name.", param="model")
 
+INVALID_STREAM: Final = ApiError(400, "invalid_stream", "The field 'stream' is true, false or null.", param="stream")
 INVALID_NUMBER: Final = ApiError(400, "invalid_number", "This field must be a whole number of at least 1.")
 INFERENCE_GEO_NOT_OFFERED: Final = ApiError(
     400,
@@ -189,6 +190,9 @@ STREAM_NOT_OFFERED: Final = ApiError(
 )
 INVALID_SERVICE_TIER: Final = ApiError(
     400, "invalid_service_tier", "The field 'service_tier' is not a tier's name.", param="service_tier"
+)
+FIELD_NOT_OFFERED: Final = ApiError(
+    400, "feature_not_offered", "What this field asks for is counted in no usage. Leave it out."
 )
 
 # The caller's, worded by Envoy.

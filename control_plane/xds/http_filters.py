@@ -41,8 +41,17 @@ _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
 _CLIENT_HEADERS: Final = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip")
 """Headers that tell a provider who the client is; `x-forwarded-*` besides."""
 
-_ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "x-goog-user-project", "idempotency-key")
+_ACCOUNT_HEADERS: Final = ("openai-organization", "openai-project", "idempotency-key", "ocp-apim-subscription-key")
 """Headers with which a client would choose among our accounts at a provider, or be given another tenant's answer in one."""
+
+_WISHES: Final = (
+    *("x-http-method-override", "x-method-override", "x-http-method", "range", "if-range"),
+    *("content-encoding", "te", "trailer"),
+)
+"""Headers with which a client would be answered something else, or in part: an answer without its usage."""
+
+_CLOUD_PREFIXES: Final = ("x-goog-", "x-ms-")
+"""Headers from which Google and Azure take wishes: a choice of fields, an account, another method."""
 
 _SIGNED_PREFIX: Final = "x-amz"
 """Headers that a signature covers or AWS takes wishes from, such as another tier or guardrail. An attempt elsewhere gets none of them."""
@@ -382,8 +391,9 @@ def _scrub_on_the_way() -> JsonObject:
 
 def _scrubbed() -> list[Json]:
     return [
-        *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_CLIENT_HEADERS)),
+        *({"remove": header} for header in (*CREDENTIAL_HEADERS, *_ACCOUNT_HEADERS, *_WISHES, *_CLIENT_HEADERS)),
         *_without((Header.INTERNAL_PREFIX, Header.TOLLGATE_PREFIX, "x-envoy-", "x-forwarded-", _SIGNED_PREFIX)),
+        *_without(_CLOUD_PREFIXES),
     ]
 
 

@@ -5,6 +5,7 @@
 --   bounds, bound          those that bound the output, and the one that does where the client bounds it by nothing; nil: none does
 --   tells_usage_if_asked   whether a stream tells its usage only if stream_options ask for it
 --   files                  of a form: the names of its fields that are files; nil: the body is JSON
+--   is_kept_unless_told    whether the provider keeps the answer, for all tenants alike, unless `store` says no
 --   is_anthropic           whether its errors are Anthropic's
 --   look(known, numbers, s, first, last)
 --                          what is read of it besides, into `known`; returns code, message and field of a refusal, or nothing
@@ -13,21 +14,42 @@ local json = require("json")
 
 local sub, byte, find, match, max = string.sub, string.byte, string.find, string.match, math.max
 local concat, setmetatable, tonumber = table.concat, setmetatable, tonumber
-local scan_object, scan_array = json.scan_object, json.scan_array
+local scan_object, scan_array, skip_space, has_word = json.scan_object, json.scan_array, json.skip_space, json.has_word
 local QUOTE, BACKSLASH, OPEN_BRACE, OPEN_BRACKET = json.QUOTE, json.BACKSLASH, json.OPEN_BRACE, json.OPEN_BRACKET
-local NULL = 110
+local CLOSE_BRACKET = json.OPEN_BRACKET + 2
+local NULL, FALSE = 110, 102
 
 local PICTURES_MAX = 10
+local INPUTS_MAX = 32                  -- of a moderation, which is sold by the request
+local INSTRUCTIONS_CHARACTERS_MAX = 4096
 -- What the last event of a stream of a response says again; response.lua reads an event of four times this.
 local ECHO_BYTES_MAX = 1048576
--- Tools of /v1/responses that cost the tokens they bring and nothing else. "mcp" brings what nobody here has seen.
-local TOOLS = {
+-- What a stream of a response may include: all else makes its last event longer than anybody could say before.
+local INCLUDED_IN_STREAMS = '"reasoning.encrypted_content"'
+-- Fields with which some providers do, or charge, what no usage tells: searches, plugins, other providers with other prices.
+local EXTRAS = { "plugins", "provider", "preset", "route", "search_parameters" }
+-- Other words, with some provider, for how many pictures there shall be.
+local OTHER_NUMBERS = { "num_images", "num_images_per_prompt", "batch_size", "sampleCount", "sample_count" }
+-- Tools that cost the tokens they bring and nothing else, by their type as JSON. What a provider's own tool fetches is in no body that we see,
+-- and may be read many times in one answer.
+local CHAT_TOOLS = { ['"function"'] = true, ['"custom"'] = true }
+local RESPONSE_TOOLS = {
   ['"function"'] = true, ['"custom"'] = true, ['"local_shell"'] = true, ['"apply_patch"'] = true, ['"computer"'] = true,
-  ['"computer_use_preview"'] = true, ['"mcp"'] = true,
+  ['"computer_use_preview"'] = true,
 }
 local ELSEWHERE = { "url", "file_url", "audio_url", "image_url", "file_id" }
+-- Of Anthropic's, all but the end of the date. All are run by the client, but for the search, which has a meter, and the one that finds
+-- tools of the same body.
+local DATED_TOOLS = {
+  ['"bash_20'] = true, ['"text_editor_20'] = true, ['"computer_20'] = true, ['"memory_20'] = true, ['"web_search_20'] = true,
+  ['"tool_search_tool_regex_20'] = true, ['"tool_search_tool_bm25_20'] = true,
+}
+local DATE_END_LENGTH = 7              -- yymmdd and the quotation mark
 local STORED = { "previous_response_id", "conversation", "prompt" }
-local ITEM_FIELDS = { type = true, role = true }
+-- Anything of it makes an item whole that has an id besides.
+local CONTENTS = { "content", "encrypted_content", "arguments", "input", "output", "action", "operation", "result", "tools" }
+local ITEM_FIELDS = { type = true, role = true, id = true }
+for i = 1, #CONTENTS do ITEM_FIELDS[CONTENTS[i]] = true end
 local TOOL_FIELDS = { type = true }
 
 local function fields(...)
@@ -36,13 +58,27 @@ local function fields(...)
   return found
 end
 
+-- The same of an endpoint on which text is written.
+local function text_fields(...)
+  local found = fields("tools", ...)
+  for i = 1, #EXTRAS do found[EXTRAS[i]] = true end
+  return found
+end
+
 local function is_given(s, at) return at ~= nil and byte(s, at) ~= NULL end
+
+-- The first of these fields that is given, or nil.
+local function first_given(s, names, first)
+  for i = 1, #names do
+    if is_given(s, first[names[i]]) then return names[i] end
+  end
+end
 
 -- How many inputs stand at a span: those of a list, but a list of numbers is one text as tokens.
 local function inputs_at(s, at)
   if not at or byte(s, at) ~= OPEN_BRACKET then return 1 end
   local count, only_numbers = 0, true
-  scan_array(s, at, function(_, _, c)
+  scan_array(s, at, nil, function(c)
     count = count + 1
     if c == QUOTE or c == OPEN_BRACE or c == OPEN_BRACKET then only_numbers = false end
   end)
@@ -57,10 +93,13 @@ local function characters_at(s, first, last)
     local is_high = false
     if c == BACKSLASH then
       if byte(s, i + 1) == 117 then
-        local code = tonumber(sub(s, i + 2, i + 5), 16) or 0
-        is_high = code >= 0xD800 and code < 0xDC00
+        local is_half = false
+        if byte(s, i + 2) == 100 or byte(s, i + 2) == 68 then      -- d or D
+          local code = tonumber(sub(s, i + 2, i + 5), 16) or 0
+          is_high, is_half = code >= 0xD800 and code < 0xDC00, code >= 0xDC00 and code < 0xE000
+        end
         -- The second half of a pair is no character; alone, it is one that somebody has to say.
-        if not (after_high and code >= 0xDC00 and code < 0xE000) then count = count + 1 end
+        if not (after_high and is_half) then count = count + 1 end
         i = i + 6
       else
         count = count + 1
@@ -75,66 +114,137 @@ local function characters_at(s, first, last)
   return count
 end
 
+-- Whether an item of the input of a response has something beside its id: no null, and no list of nothing.
+local function has_contents(s, item)
+  for i = 1, #CONTENTS do
+    local at = item[CONTENTS[i]]
+    if is_given(s, at) then
+      local _, c = skip_space(s, at + 1)
+      if byte(s, at) ~= OPEN_BRACKET or c ~= CLOSE_BRACKET then return true end
+    end
+  end
+  return false
+end
+
 -- Whether an item of the input of a response names one that the provider has stored, or cannot be read.
 local function names_stored_item(s, at)
   if not at or byte(s, at) ~= OPEN_BRACKET then return false end
-  local found = false
-  scan_array(s, at, function(first, _, c)
-    if c ~= OPEN_BRACE then return end
-    local item, item_last = {}, {}
-    if not scan_object(s, first, ITEM_FIELDS, item, item_last) then
-      found = true
-    elseif is_given(s, item.type) then
-      found = found or sub(s, item.type, item_last.type) == '"item_reference"'
-    else
-      found = found or not is_given(s, item.role)
-    end
+  return scan_array(s, at, ITEM_FIELDS, function(c, item, item_last)
+    if c ~= OPEN_BRACE then return false end
+    if not item then return true end
+    if not is_given(s, item.type) then return not is_given(s, item.role) end
+    return sub(s, item.type, item_last.type) == '"item_reference"' or is_given(s, item.id) and not has_contents(s, item)
   end)
-  return found
 end
 
--- Whether a tool is not one of TOOLS; sets `known.references` if one reads what is not in the body.
-local function has_other_tool(known, s, at)
+-- Whether there is a tool that is not offered: of none of these types, nor such that another reader might find another type.
+local function has_other_tool(s, at, types)
   if not is_given(s, at) then return false end
   if byte(s, at) ~= OPEN_BRACKET then return true end
-  local found = false
-  scan_array(s, at, function(first, _, c)
-    local tool, tool_last = {}, {}
-    local kind = c == OPEN_BRACE and scan_object(s, first, TOOL_FIELDS, tool, tool_last) and tool.type
-      and sub(s, tool.type, tool_last.type)
-    if not TOOLS[kind] then found = true end
-    if kind == '"mcp"' then known.references = true end
+  return scan_array(s, at, TOOL_FIELDS, function(_, tool, tool_last)
+    return not (tool and tool.type and types[sub(s, tool.type, tool_last.type)])
   end)
-  return found
+end
+
+-- The same of Anthropic's, where one of the client's own needs no type.
+local function has_other_anthropic_tool(s, at)
+  if not is_given(s, at) then return false end
+  if byte(s, at) ~= OPEN_BRACKET then return true end
+  return scan_array(s, at, TOOL_FIELDS, function(_, tool, tool_last)
+    if not tool then return true end
+    if not is_given(s, tool.type) then return false end
+    local kind = sub(s, tool.type, tool_last.type)
+    return kind ~= '"custom"' and not DATED_TOOLS[sub(kind, 1, -DATE_END_LENGTH - 1)]
+  end)
+end
+
+-- Whether the input of a response names a file or a container that the provider has stored.
+local function names_stored_file(s, first, last)
+  return first ~= nil and (has_word(s, '"file_id"', first, last) or has_word(s, '"container_id"', first, last))
+end
+
+local function refused_tool(param)
+  return "tool_not_offered", "There is a tool that is not offered on this endpoint.", param
+end
+
+local function refused_extra(s, first)
+  local extra = first_given(s, EXTRAS, first)
+  if extra then return "feature_not_offered", "What this field asks for is counted in no usage. Leave it out.", extra end
+end
+
+local function look_at_chat(_, _, s, first)
+  if has_other_tool(s, first.tools, CHAT_TOOLS) then return refused_tool("tools") end
+  if is_given(s, first.web_search_options) then
+    return "feature_not_offered", "Searches are counted in no usage of this endpoint. Leave the field out.", "web_search_options"
+  end
+  return refused_extra(s, first)
+end
+
+local function look_at_messages(_, _, s, first)
+  if has_other_anthropic_tool(s, first.tools) then return refused_tool("tools") end
+  -- Tools that are elsewhere, and a place to run code in, which may be another tenant's.
+  if is_given(s, first.mcp_servers) then return refused_tool("mcp_servers") end
+  if is_given(s, first.container) then return refused_tool("container") end
+  return refused_extra(s, first)
+end
+
+-- Whether a stream of a response would end with an event that is longer than its instructions and its output.
+local function includes_too_much(s, first, last)
+  if is_given(s, first.top_logprobs) and sub(s, first.top_logprobs, last.top_logprobs) ~= "0" then return "top_logprobs" end
+  local include = first.include
+  if not is_given(s, include) then return nil end
+  if byte(s, include) ~= OPEN_BRACKET then return "include" end
+  return scan_array(s, include, nil, function(_, _, _, from, to)
+    return sub(s, from, to) ~= INCLUDED_IN_STREAMS
+  end) and "include" or nil
 end
 
 local function look_at_response(known, _, s, first, last)
-  for i = 1, #STORED do
-    if is_given(s, first[STORED[i]]) then
-      return "stored_state_not_offered", "What a provider has stored cannot be kept to its owner here. Send the whole input.", STORED[i]
-    end
+  local stored = first_given(s, STORED, first)
+  if stored then
+    return "stored_state_not_offered", "What a provider has stored cannot be kept to its owner here. Send the whole input.", stored
   end
-  if first.background and byte(s, first.background) ~= NULL and byte(s, first.background) ~= 102 then
+  if is_given(s, first.store) and byte(s, first.store) ~= FALSE then
+    return "stored_state_not_offered", "Answers are not kept at the provider. Leave the field out.", "store"
+  end
+  if first.background and byte(s, first.background) ~= NULL and byte(s, first.background) ~= FALSE then
     return "stored_state_not_offered", "An answer that is fetched later cannot be kept to its owner here. Wait for it.", "background"
   end
-  if names_stored_item(s, first.input) then
+  if names_stored_item(s, first.input) or names_stored_file(s, first.input, last.input) then
     return "stored_state_not_offered", "An item of the input is not told whole. Send it with its type and content.", "input"
   end
-  if has_other_tool(known, s, first.tools) then
-    return "tool_not_offered", "There is a tool that is not offered on this endpoint.", "tools"
+  if has_other_tool(s, first.tools, RESPONSE_TOOLS) then return refused_tool("tools") end
+  local too_much = known.stream and includes_too_much(s, first, last)
+  if too_much then
+    return "feature_not_offered", "The last event of a stream would be too long to be read for its usage. Leave the field out.", too_much
   end
   local input_bytes = first.input and last.input - first.input or 0
   if known.stream and #s - input_bytes > ECHO_BYTES_MAX then
     return "invalid_input", "Instructions and tools of a stream have 1 MiB together at most.", "instructions"
   end
+  return refused_extra(s, first)
 end
 
 local function look_at_completion(known, numbers, s, first)
   known.units = inputs_at(s, first.prompt)
   known.choices = max(numbers.n or 1, numbers.best_of or 1) * max(1, known.units)
+  return look_at_chat(known, numbers, s, first)
 end
 
-local function look_at_pictures(known, numbers)
+local function look_at_moderation(_, _, s, first)
+  if not is_given(s, first.input) or byte(s, first.input) ~= OPEN_BRACKET then return end
+  local count = 0
+  if scan_array(s, first.input, nil, function()
+    count = count + 1
+    return count > INPUTS_MAX
+  end) then
+    return "invalid_input", "The list has 32 inputs at most.", "input"
+  end
+end
+
+local function look_at_pictures(known, numbers, s, first)
+  local other = first_given(s, OTHER_NUMBERS, first)
+  if other then return "invalid_number", "How many pictures there shall be is said in the field 'n'.", other end
   known.units = numbers.n or 1
   if known.units > PICTURES_MAX then
     return "invalid_number", "This field must be a whole number of at most 10.", "n"
@@ -147,6 +257,10 @@ end
 local function look_at_speech(known, _, s, first, last)
   if not first.input or byte(s, first.input) ~= QUOTE then
     return "invalid_input", "The text to be spoken is required.", "input"
+  end
+  if is_given(s, first.instructions) and (byte(s, first.instructions) ~= QUOTE
+    or characters_at(s, first.instructions, last.instructions) > INSTRUCTIONS_CHARACTERS_MAX) then
+    return "invalid_input", "The instructions are a text of at most 4,096 characters.", "instructions"
   end
   known.units = characters_at(s, first.input, last.input)
   known.stream = first.stream_format ~= nil and sub(s, first.stream_format, last.stream_format) == '"sse"'
@@ -172,10 +286,10 @@ local function look_at_sound(formats, default)
   end
 end
 
-local function look_at_edit(known, numbers, _, first)
+local function look_at_edit(known, numbers, s, first)
   local code, message, param = names_what_is_elsewhere(first)
   if code then return code, message, param end
-  return look_at_pictures(known, numbers)
+  return look_at_pictures(known, numbers, s, first)
 end
 
 -- What is wrong with a name that Google reads in two spellings: one of them is read here.
@@ -213,10 +327,9 @@ local function has_other_than_functions(s, at)
   local keys = setmetatable({}, { __index = function(_, key)
     if key ~= "functionDeclarations" and key ~= "functiondeclarations" and key ~= "function_declarations" then found = true end
   end })
-  scan_array(s, at, function(first)
-    if not scan_object(s, first, keys, {}, {}) then found = true end
+  return scan_array(s, at, keys, function(_, tool)
+    return found or not tool
   end)
-  return found
 end
 
 -- A count in a configuration: nil where there is none, false where it is no plain one.
@@ -243,13 +356,10 @@ local function look_at_configuration(known, meters, s, at)
   if not is_given(s, first.responseModalities) then return end
   local unknown = byte(s, first.responseModalities) ~= OPEN_BRACKET
   if not unknown then
-    scan_array(s, first.responseModalities, function(from, to)
+    unknown = scan_array(s, first.responseModalities, nil, function(_, _, _, from, to)
       local meter = MODALITIES[sub(s, from, to)]
-      if not meter then
-        unknown = true
-      elseif meter ~= "" then
-        meters[#meters + 1] = meter
-      end
+      if meter and meter ~= "" then meters[#meters + 1] = meter end
+      return not meter
     end)
   end
   if unknown then return "invalid_input", "There is something else than TEXT, IMAGE and AUDIO.", "generationConfig" end
@@ -275,8 +385,8 @@ local function look_at_generation(streams)
   end
 end
 
-local CHAT_FIELDS = fields("stream_options", "max_tokens", "max_completion_tokens", "n", "speed", "tools", "web_search_options",
-  "modalities", "inference_geo", "thinking")
+local CHAT_FIELDS = text_fields("stream_options", "max_tokens", "max_completion_tokens", "n", "speed", "web_search_options",
+  "modalities", "inference_geo", "thinking", "mcp_servers", "container")
 local CHAT_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 local CHAT_BOUNDS = { "max_tokens", "max_completion_tokens" }
 local NONE = {}
@@ -287,17 +397,22 @@ local SOUND_FILES = { file = true }
 return {
   chat = {
     fields = CHAT_FIELDS, numbers = CHAT_NUMBERS, bounds = CHAT_BOUNDS, bound = "max_completion_tokens", tells_usage_if_asked = true,
+    look = look_at_chat,
   },
-  messages = { fields = CHAT_FIELDS, numbers = CHAT_NUMBERS, bounds = CHAT_BOUNDS, bound = "max_tokens", is_anthropic = true },
+  messages = {
+    fields = CHAT_FIELDS, numbers = CHAT_NUMBERS, bounds = CHAT_BOUNDS, bound = "max_tokens", is_anthropic = true, look = look_at_messages,
+  },
   count_tokens = { fields = fields(), numbers = NONE, bounds = NONE, is_anthropic = true },
   generate = { fields = GENERATION_FIELDS, numbers = NONE, bounds = NONE, look = look_at_generation(false) },
   stream_generate = { fields = GENERATION_FIELDS, numbers = NONE, bounds = NONE, look = look_at_generation(true) },
   responses = {
-    fields = fields("max_output_tokens", "input", "tools", "background", "previous_response_id", "conversation", "prompt"),
-    numbers = { "max_output_tokens" }, bounds = { "max_output_tokens" }, bound = "max_output_tokens", look = look_at_response,
+    fields = text_fields("max_output_tokens", "input", "background", "previous_response_id", "conversation", "prompt", "store", "include",
+      "top_logprobs"),
+    numbers = { "max_output_tokens" }, bounds = { "max_output_tokens" }, bound = "max_output_tokens", is_kept_unless_told = true,
+    look = look_at_response,
   },
   completions = {
-    fields = fields("stream_options", "max_tokens", "n", "best_of", "prompt"),
+    fields = text_fields("stream_options", "max_tokens", "n", "best_of", "prompt", "web_search_options"),
     numbers = { "max_tokens", "n", "best_of" }, bounds = { "max_tokens" }, bound = "max_tokens", tells_usage_if_asked = true,
     look = look_at_completion,
   },
@@ -305,14 +420,14 @@ return {
     fields = fields("input"), numbers = NONE, bounds = NONE,
     look = function(known, _, s, first) known.units = inputs_at(s, first.input) end,
   },
-  moderations = { fields = fields(), numbers = NONE, bounds = NONE },
+  moderations = { fields = fields("input"), numbers = NONE, bounds = NONE, look = look_at_moderation },
   rerank = {
     fields = fields("documents"), numbers = NONE, bounds = NONE,
     look = function(known, _, s, first) known.units = inputs_at(s, first.documents) end,
   },
-  images = { fields = fields("n"), numbers = { "n" }, bounds = NONE, look = look_at_pictures },
+  images = { fields = fields("n", unpack(OTHER_NUMBERS)), numbers = { "n" }, bounds = NONE, look = look_at_pictures },
   image_edits = {
-    fields = fields("n", "url", "file_url", "image_url", "file_id"), files = { image = true, ["image[]"] = true, mask = true },
+    fields = fields("n", "url", "file_url", "image_url", "file_id", unpack(OTHER_NUMBERS)), files = { image = true, ["image[]"] = true, mask = true },
     numbers = { "n" }, bounds = NONE, look = look_at_edit,
   },
   transcriptions = {
@@ -323,5 +438,5 @@ return {
   translations = {
     fields = SOUND_FIELDS, files = SOUND_FILES, numbers = NONE, bounds = NONE, look = look_at_sound({ verbose_json = true }, "json"),
   },
-  speech = { fields = fields("input", "stream_format"), numbers = NONE, bounds = NONE, look = look_at_speech },
+  speech = { fields = fields("input", "instructions", "stream_format"), numbers = NONE, bounds = NONE, look = look_at_speech },
 }

@@ -5,8 +5,12 @@
 local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
 
 local DEPTH_MAX = 512             -- nesting; real tool schemas stay below 40
+local ASKED_DEPTH_MAX = 500       -- that of a request: an answer that says it again does so a level or two deeper
+local VALUES_MAX = 1000000        -- in a request; 10,000 messages have some 40,000, and a batch of embeddings as tokens 300,000
 local KEYS_MAX = 1000             -- keys at the top level; real requests stay below 40
 local NOT_JSON = "The body is not valid JSON."
+local TOO_DEEP = "The body is nested too deeply."
+local TOO_MANY = "The body has more than 1,000,000 values."
 
 local QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
 local OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET = 123, 125, 91
@@ -75,9 +79,15 @@ end
 local open_brackets = {}
 
 -- A value begins at i with byte c; returns the index of its last byte, or nil if it is not JSON. What is inside a string is
--- not looked at.
-local function skip_value(s, i, c)
-  if c ~= OPEN_BRACE and c ~= OPEN_BRACKET then return skip_scalar(s, i, c) end
+-- not looked at. Where it may be nested no deeper than depth_max and have no more than `left` values inside, also returns how many
+-- are left then, or what is wrong.
+local function skip_value(s, i, c, depth_max, left)
+  depth_max, left = depth_max or DEPTH_MAX, left or #s
+  if c ~= OPEN_BRACE and c ~= OPEN_BRACKET then
+    i = skip_scalar(s, i, c)
+    if not i then return nil end
+    return i, left
+  end
   local depth = 1
   open_brackets[1] = c
   local opened = true
@@ -85,6 +95,8 @@ local function skip_value(s, i, c)
   while true do
     -- Here c is the first byte of an element, or what closes a bracket that has just been opened.
     if not (opened and c == open_brackets[depth] + 2) then
+      left = left - 1
+      if left < 0 then return nil, TOO_MANY end
       if open_brackets[depth] == OPEN_BRACE then
         i = c == QUOTE and skip_string(s, i + 1)
         if not i then return nil end
@@ -95,7 +107,7 @@ local function skip_value(s, i, c)
       opened = c == OPEN_BRACE or c == OPEN_BRACKET
       if opened then
         depth = depth + 1
-        if depth > DEPTH_MAX then return nil end
+        if depth > depth_max then return nil, TOO_DEEP end
         open_brackets[depth] = c
       else
         i = skip_scalar(s, i, c)
@@ -106,7 +118,7 @@ local function skip_value(s, i, c)
     if not opened or c == open_brackets[depth] + 2 then
       while c == open_brackets[depth] + 2 do
         depth = depth - 1
-        if depth == 0 then return i end
+        if depth == 0 then return i, left end
         i, c = skip_space(s, i + 1)
       end
       if c ~= COMMA then return nil end
@@ -123,7 +135,7 @@ local function scan_object(s, i, wanted, first, last)
   local c
   i, c = skip_space(s, i)
   if c ~= OPEN_BRACE then return nil, "The body must be a JSON object." end
-  local seen, count = {}, 0
+  local seen, count, left = {}, 0, VALUES_MAX
   i, c = skip_space(s, i + 1)
   if c == CLOSE_BRACE then return i end
   while true do
@@ -143,8 +155,9 @@ local function scan_object(s, i, wanted, first, last)
     i, c = skip_space(s, close + 1)
     if c ~= COLON then return nil, NOT_JSON end
     i, c = skip_space(s, i + 1)
-    local value_last = skip_value(s, i, c)
-    if not value_last then return nil, NOT_JSON end
+    local value_last, rest = skip_value(s, i, c, ASKED_DEPTH_MAX, left)
+    if not value_last then return nil, rest or NOT_JSON end
+    left = rest
     if wanted[key] then
       first[key] = i
       last[key] = value_last
@@ -156,23 +169,40 @@ local function scan_object(s, i, wanted, first, last)
   end
 end
 
--- Walks the array that begins at i, of which is known that it is JSON, and hands every element to `visit`: first, last, first byte.
-local function scan_array(s, i, visit)
+-- Walks the array that begins at i, of which is known that it is JSON, and hands every element to `visit`: its first byte; of an object, the
+-- spans of the wanted fields, as scan_object has them, and none if it refuses the object; its own span. Ends where `visit` returns true,
+-- and returns that.
+local function scan_array(s, i, wanted, visit)
   local c
   i, c = skip_space(s, i + 1)
-  if c == OPEN_BRACKET + 2 then return end
+  if c == OPEN_BRACKET + 2 then return false end
   while true do
-    local value_last = skip_value(s, i, c)
-    visit(i, value_last, c)
+    local first, last, close
+    if c == OPEN_BRACE and wanted then
+      first, last = {}, {}
+      close = scan_object(s, i, wanted, first, last)
+    end
+    local value_last = close or skip_value(s, i, c)
+    if visit(c, close and first, last, i, value_last) then return true end
     i, c = skip_space(s, value_last + 1)
-    if c ~= COMMA then return end
+    if c ~= COMMA then return false end
     i, c = skip_space(s, i + 1)
   end
+end
+
+-- Whether the text, which begins with a quotation mark, stands in s from first to last and not inside a string there.
+local function has_word(s, text, first, last)
+  local i = find(s, text, first, true)
+  while i and i <= last do
+    if byte(s, i - 1) ~= BACKSLASH then return true end
+    i = find(s, text, i + 1, true)
+  end
+  return false
 end
 
 return {
   QUOTE = QUOTE, BACKSLASH = BACKSLASH, COMMA = COMMA, COLON = COLON, OPEN_BRACE = OPEN_BRACE, CLOSE_BRACE = CLOSE_BRACE,
   OPEN_BRACKET = OPEN_BRACKET,
   skip_space = skip_space, skip_string = skip_string, skip_value = skip_value, scan_object = scan_object,
-  scan_array = scan_array,
+  scan_array = scan_array, has_word = has_word,
 }

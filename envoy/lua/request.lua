@@ -8,15 +8,15 @@ local forms = require("forms")
 
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
 local concat, tonumber, tostring, floor = table.concat, tonumber, tostring, math.floor
-local skip_space, scan_object = json.skip_space, json.scan_object
+local skip_space, scan_object, has_word = json.skip_space, json.scan_object, json.has_word
 local apply, moved, path_for = edits_of_text.apply, edits_of_text.moved, edits_of_text.path_for
 
 local NAMESPACE = "tollgate"
-local QUOTE, BACKSLASH, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.CLOSE_BRACE
+local QUOTE, BACKSLASH, COMMA, OPEN_BRACE, CLOSE_BRACE = json.QUOTE, json.BACKSLASH, json.COMMA, json.OPEN_BRACE, json.CLOSE_BRACE
 -- By the beginning of a key; gateway_core/api_keys.py.
 local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
 local KEY_LENGTH, KEY_PREFIX_LENGTH = 60, 11
-local QUOTES_MAX = 2 ^ 21        -- in a body; 10,000 messages have some 80,000
+local QUOTES_MAX = 2 ^ 20        -- in a body; 10,000 messages have some 80,000
 
 -- Paths and methods we serve; gateway_core/endpoints.py holds the same table.
 local ENDPOINTS = {
@@ -51,10 +51,11 @@ local IN_PATH, FOR_A_MODEL = "^/v1beta/models/(.+):(%a+)$", "POST /v1beta/models
 local WEB_SEARCH = '"web_search'
 local SEARCH_TOOL = '"web_search_20'   -- the provider's own search, as Anthropic names it with a date
 local REFERENCES = {
-  '"image_url"', '"file_id"', '"file_data"', '"file_url"', '"document"', '"image"', '"web_',
-  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"',
+  '_url"', '"url"', '"file_id"', '"file_data"', '"document"', '"image"', '"web_',
+  '"mcp_servers"', '"mcp_toolset"', '"container"', '"code_execution', '"skills"', '"input_audio"',
 }
 local STREAM_OPTIONS_FIELDS = { include_usage = true }
+local OUR_OPTIONS = '"stream_options":{"include_usage":true}'
 local THINKING_FIELDS = { budget_tokens = true }
 
 -- Whether there are so many quotation marks that it would take long to look for words: each of those begins with one.
@@ -69,7 +70,7 @@ end
 
 -- The body as a whole: one object and nothing behind it. Returns the index of its closing brace, or nil and what is wrong.
 local function scan_body(s, fields, first, last)
-  if has_too_many_quotes(s) then return nil, "The body has more than 2,097,152 quotation marks." end
+  if has_too_many_quotes(s) then return nil, "The body has more than 1,048,576 quotation marks." end
   local close, problem = scan_object(s, 1, fields, first, last)
   if not close then return nil, problem end
   local _, rest = skip_space(s, close + 1)
@@ -132,16 +133,6 @@ local function whole_number(s, first, last)
   return value
 end
 
--- Whether the text, which begins with a quotation mark, stands in s from first to last and not inside a string there.
-local function has_word(s, text, first, last)
-  local i = find(s, text, first, true)
-  while i and i <= last do
-    if byte(s, i - 1) ~= BACKSLASH then return true end
-    i = find(s, text, i + 1, true)
-  end
-  return false
-end
-
 -- The meters that the provider will count whatever the model makes of the request, by their names in gateway_core/usage.py, with
 -- commas between; nil if there are none.
 local function asked_meters(s, endpoint, first, last)
@@ -149,8 +140,7 @@ local function asked_meters(s, endpoint, first, last)
   if endpoint == "messages" then
     if first.tools and has_word(s, SEARCH_TOOL, first.tools, last.tools) then meters[1] = "web_search" end
   else
-    if first.web_search_options and byte(s, first.web_search_options) ~= 110 then meters[1] = "web_search" end
-    if has_word(s, '"input_audio"', 1, #s) then meters[#meters + 1] = "audio_input" end
+    if has_word(s, '"input_audio"', 1, #s) then meters[1] = "audio_input" end
     local from, to = first.modalities, last.modalities
     if from and byte(s, from) ~= 110 then
       if has_word(s, '"audio"', from, to) then meters[#meters + 1] = "audio_output" end
@@ -165,10 +155,11 @@ end
 local function has_hidden_word(s)
   local i = find(s, "\\u00", 1, true)
   while i do
-    local k = i - 1
-    while byte(s, k) == BACKSLASH do k = k - 1 end
-    if (i - k) % 2 == 1 then       -- not itself behind a backslash
-      local code = tonumber(sub(s, i + 4, i + 5), 16)
+    local high = byte(s, i + 4)
+    if high and high >= 51 and high <= 55 then       -- 3 to 7; most escapes are others, and there may be millions
+      local k = i - 1
+      while byte(s, k) == BACKSLASH do k = k - 1 end
+      local code = (i - k) % 2 == 1 and tonumber(sub(s, i + 4, i + 5), 16)       -- not itself behind a backslash
       if code and ((code >= 48 and code <= 57) or (code >= 65 and code <= 90) or code == 95 or (code >= 97 and code <= 122)) then
         return true
       end
@@ -186,24 +177,47 @@ local function has_references(s)
   return false
 end
 
--- Returns an edit {first, last, text} that makes the provider send usage at the end of a chat stream, and whether
--- the client has to be spared the extra chunk. Everything else the client put into stream_options stays.
+-- The span of a member of the body whose value is at a span, with a comma: that in front of it, or behind the first member, as is returned
+-- besides. The model is another member.
+local function member_span(s, value_first, value_last)
+  local first = value_first - 1
+  while byte(s, first) ~= QUOTE do first = first - 1 end       -- a colon and spaces
+  repeat first = first - 1 until byte(s, first) == QUOTE
+  local before = first - 1
+  while byte(s, before) ~= COMMA and byte(s, before) ~= OPEN_BRACE do before = before - 1 end
+  if byte(s, before) == COMMA then return before, value_last, false end
+  return first, (skip_space(s, value_last + 1)), true
+end
+
+-- Returns an edit {first, last, text} that makes the provider send usage at the end of a chat stream, whether the client has to be
+-- spared the extra chunk, and whether all stream options are in the edit, so that it can be taken back. Everything that the client put
+-- into stream_options stays; null or nothing in them is as good as none, and makes way for ours.
 local function ask_for_usage(s, close, first, last)
   local options = first.stream_options
-  if not options or byte(s, options) == 110 then   -- absent, or null
-    if options then return { options, last.stream_options, '{"include_usage":true}' }, true end
-    return { close, close - 1, ',"stream_options":{"include_usage":true}' }, true
-  end
+  if not options then return { close, close - 1, "," .. OUR_OPTIONS }, true, true end
   local inner_first, inner_last = {}, {}
-  local inner_close, problem = scan_object(s, options, STREAM_OPTIONS_FIELDS, inner_first, inner_last)
-  if not inner_close then return nil, false, problem end
-  local flag = inner_first.include_usage
-  if not flag then
+  local is_empty = byte(s, options) == 110
+  if not is_empty then
+    local inner_close, problem = scan_object(s, options, STREAM_OPTIONS_FIELDS, inner_first, inner_last)
+    if not inner_close then return nil, false, false, problem end
     local _, c = skip_space(s, options + 1)
-    return { options + 1, options, c == CLOSE_BRACE and '"include_usage":true' or '"include_usage":true,' }, true
+    is_empty = c == CLOSE_BRACE
   end
-  if byte(s, flag) == 116 then return nil, false end
-  return { flag, inner_last.include_usage, "true" }, true
+  if is_empty then
+    local from, to, is_first = member_span(s, options, last.stream_options)
+    return { from, to, is_first and OUR_OPTIONS .. "," or "," .. OUR_OPTIONS }, true, true
+  end
+  local flag = inner_first.include_usage
+  if not flag then return { options + 1, options, '"include_usage":true,' }, true, false end
+  if byte(s, flag) == 116 then return nil, false, false end
+  return { flag, inner_last.include_usage, "true" }, true, false
+end
+
+-- Returns an edit that has the provider store nothing of a response; none where the client says so itself.
+local function store_nothing(s, close, first, last)
+  local store = first.store
+  if not store then return { close, close - 1, ',"store":false' } end
+  return byte(s, store) == 110 and { store, last.store, "false" } or nil
 end
 
 -- The fewest tokens that a provider takes for a bound beside what it is told to think, or nil: it has to be more than that.
@@ -289,7 +303,12 @@ local function read_json(h, known, kind, s)
       "Answers are not offered from a place of your choice. Leave the field 'inference_geo' out.", "inference_geo")
   end
 
-  known.stream = first.stream ~= nil and byte(s, first.stream) == 116
+  -- Of a word or a number, some providers make a stream and others none.
+  local stream = first.stream and byte(s, first.stream)
+  if stream and stream ~= 116 and stream ~= 102 and stream ~= 110 then
+    return refuse(h, known, "400", "invalid_stream", "The field 'stream' is true, false or null.", "stream")
+  end
+  known.stream = stream == 116
   known.choices = numbers.n
   return { first = first, last = last, numbers = numbers, close = close }
 end
@@ -376,6 +395,11 @@ local function on_request(h)
     return
   end
 
+  -- A body that is packed could not be read.
+  local encoding = headers:get("content-encoding")
+  if encoding and lower(encoding) ~= "identity" then
+    return refuse(h, known, "415", "unsupported_media_type", "Send the body as it is, without a content encoding.")
+  end
   local kind = bodies[known.endpoint]
   if known.endpoint == "stream_generate" and not find(query .. "&", "[?&]alt=sse&") then
     return refuse(h, known, "400", "stream_required", "Streams are offered as events only: ask with ?alt=sse.")
@@ -399,11 +423,13 @@ local function on_request(h)
     local code, message, param = kind.look(known, numbers, s, first, last)
     if code then return refuse(h, known, "400", code, message, param) end
   end
-  local edit, hide_usage = nil, false
+  local edit, hide_usage, is_ours = nil, false, false
   if known.stream and kind.tells_usage_if_asked then
     local problem
-    edit, hide_usage, problem = ask_for_usage(s, read.close, first, last)
+    edit, hide_usage, is_ours, problem = ask_for_usage(s, read.close, first, last)
     if problem then return refuse(h, known, "400", "invalid_json", problem, "stream_options") end
+  elseif kind.is_kept_unless_told then
+    edit = store_nothing(s, read.close, first, last)
   end
 
   headers = h:headers()            -- handles taken before body() are stale
@@ -458,8 +484,8 @@ local function on_request(h)
     headers:replace("x-tg-asked", number)
   end
   metadata:set(NAMESPACE, "request", known)
-  local options = edit and not first.stream_options and edit or nil
-  metadata:set(NAMESPACE, "plan", plan_of(known.endpoint, kind, numbers, first, last, mark, options, edits))
+  metadata:set(NAMESPACE, "plan",
+    plan_of(known.endpoint, kind, numbers, first, last, mark, is_ours and edit or nil, edits))
 end
 
 return { on_request = on_request, refuse = refuse }

@@ -127,6 +127,30 @@ async def test_a_streamed_response_is_charged_by_its_last_event(
         ({"tools": [{"type": "code_interpreter"}]}, "tool_not_offered", "tools"),
         ({"tools": [{"type": "image_generation"}]}, "tool_not_offered", "tools"),
         ({"tools": {}}, "tool_not_offered", "tools"),
+        ({"tools": [{"type": "mcp", "server_url": "https://x"}]}, "tool_not_offered", "tools"),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, "stored_state_not_offered", "input"),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "content": []}]}, "stored_state_not_offered", "input"),
+        (
+            {"input": [{"type": "image_generation_call", "id": "ig_1", "result": None}]},
+            "stored_state_not_offered",
+            "input",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
+            "stored_state_not_offered",
+            "input",
+        ),
+        (
+            {"input": [{"type": "code_interpreter_call", "code": "1", "input": "1", "container_id": "cntr_1"}]},
+            "stored_state_not_offered",
+            "input",
+        ),
+        ({"store": True}, "stored_state_not_offered", "store"),
+        ({"store": 1}, "stored_state_not_offered", "store"),
+        ({"stream": True, "top_logprobs": 20}, "feature_not_offered", "top_logprobs"),
+        ({"stream": True, "include": ["message.output_text.logprobs"]}, "feature_not_offered", "include"),
+        ({"stream": True, "include": "message.output_text.logprobs"}, "feature_not_offered", "include"),
+        ({"search_parameters": {"mode": "on"}}, "feature_not_offered", "search_parameters"),
         ({"stream": True, "instructions": "x" * 1_100_000}, "invalid_input", "instructions"),
         ({"max_output_tokens": 0}, "invalid_number", "max_output_tokens"),
     ],
@@ -143,16 +167,25 @@ async def test_what_of_a_response_cannot_be_kept_to_its_owner_or_priced_is_refus
     assert await stack.provider_requests() == []
 
 
-async def test_what_of_a_response_is_harmless_passes_as_it_is(stack: Stack, session: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize("more", [{}, {"stream": True, "include": ["reasoning.encrypted_content"], "top_logprobs": 0}])
+async def test_what_of_a_response_is_harmless_passes_as_it_is(
+    stack: Stack, session: aiohttp.ClientSession, more: dict[str, Any]
+) -> None:
     await stack.forget_provider_requests()
     body = {
         "model": "gpt-4o-mini",
-        "input": [{"role": "user", "content": 'Say "item_reference".'}, {"type": "reasoning", "id": "rs_1"}],
-        "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+        "input": [
+            {"role": "user", "content": 'Say "item_reference" and "file_id".'},
+            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+            {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": '{"file_id": 1}'},
+            {"type": "function_call_output", "call_id": "c", "output": "1"},
+        ],
+        "tools": [{"type": "function", "name": "f", "parameters": {"properties": {"file_id": {}}}}],
         "previous_response_id": None,
         "background": False,
-        "store": True,
-        "include": ["reasoning.encrypted_content"],
+        "store": False,
+        "include": ["message.output_text.logprobs"],
+        **more,
     }
     async with session.post("/v1/responses", data=json.dumps(body)) as response:
         assert response.status == 200, await response.text()
@@ -160,17 +193,39 @@ async def test_what_of_a_response_is_harmless_passes_as_it_is(stack: Stack, sess
     assert (received["path"], received["body_start"]) == ("/v1/responses", json.dumps(body))
 
 
-async def test_a_remote_tool_holds_the_whole_context(stack: Stack, session: aiohttp.ClientSession) -> None:
-    body = {
-        "model": "gpt-4o-mini",
-        "input": "Hi",
-        "max_output_tokens": 16,
-        "tools": [{"type": "mcp", "server_url": "https://x"}],
-    }
-    async with session.post("/v1/responses", json=body) as response:
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ('{"model":"gpt-4o-mini","input":"Hi" }', '{"model":"gpt-4o-mini","input":"Hi" ,"store":false}'),
+        ('{"store" : null,"model":"gpt-4o-mini","input":"Hi"}', '{"store" : false,"model":"gpt-4o-mini","input":"Hi"}'),
+    ],
+)
+async def test_a_provider_is_told_to_keep_no_response(
+    stack: Stack, session: aiohttp.ClientSession, asked: str, sent: str
+) -> None:
+    await stack.forget_provider_requests()
+    async with session.post("/v1/responses", data=asked) as response:
         assert response.status == 200, await response.text()
-        row = await stack.request_row(response.headers[HEADER])
-    assert row["hold_nano_usd"] == 128_000 * 150 + 16 * 600
+    [received] = await stack.provider_requests()
+    assert received["body_start"] == sent
+
+
+async def test_a_request_nested_as_deep_as_may_be_is_read_in_the_answer_that_says_it_again(
+    stack: Stack, session: aiohttp.ClientSession, upstream: ScriptedProvider
+) -> None:
+    deep = "[" * 499 + "]" * 499
+    tools = f'[{{"type":"function","name":"f","parameters":{deep}}}]'
+    upstream.content_type = "text/event-stream"
+    upstream.pieces = [
+        f'data: {{"type":"response.completed","response":{{"tools":{tools},"usage":{{"input_tokens":3,"output_tokens":2}}}}}}\n\n'.encode()
+    ]
+    for tool, status in ((tools.replace(deep, deep[1:-1]), 200), (tools, 400)):
+        body = f'{{"model":"odd-response","input":"Hi","stream":true,"tools":{tool}}}'
+        async with session.post("/v1/responses", data=body) as response:
+            assert response.status == status, await response.text()
+            await response.read()
+        if status == 200:
+            assert (await charged(stack, response.headers[HEADER]))[1] == "provider"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -314,6 +369,12 @@ async def test_a_model_of_one_kind_is_not_sold_as_another(
         ({"n": 11}, "invalid_number"),
         ({"n": 0}, "invalid_number"),
         ({"stream": True}, "stream_not_offered"),
+        ({"stream": 1}, "invalid_stream"),
+        ({"num_images": 4}, "invalid_number"),
+        ({"num_images_per_prompt": 4}, "invalid_number"),
+        ({"batch_size": 4}, "invalid_number"),
+        ({"sampleCount": 4}, "invalid_number"),
+        ({"sample_count": 4}, "invalid_number"),
     ],
 )
 async def test_more_pictures_than_can_be_held_for_are_refused(
@@ -321,6 +382,26 @@ async def test_more_pictures_than_can_be_held_for_are_refused(
 ) -> None:
     async with session.post("/v1/images/generations", json={"model": "painter", "prompt": "Hi", **body}) as response:
         assert (response.status, (await response.json())["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/audio/speech", {"model": "voice", "input": "a", "instructions": "é" * 4097}, "instructions"),
+        ("/v1/audio/speech", {"model": "voice", "input": "a", "instructions": ["a"]}, "instructions"),
+        ("/v1/audio/speech", {"model": "voice", "input": "a", "instructions": "é" * 4096}, None),
+        ("/v1/audio/speech", {"model": "voice", "input": "a", "instructions": None}, None),
+        ("/v1/moderations", {"model": "guard", "input": ["a"] * 33}, "input"),
+        ("/v1/moderations", {"model": "guard", "input": ["a"] * 32}, None),
+    ],
+    ids=str,
+)
+async def test_what_is_sold_by_the_piece_is_bounded_where_no_piece_is_counted(
+    session: aiohttp.ClientSession, path: str, body: dict[str, Any], param: str | None
+) -> None:
+    async with session.post(path, json=body) as response:
+        error = (await response.json())["error"] if response.status == 400 else {"code": None, "param": None}
+    assert (error["code"], error["param"]) == (param and "invalid_input", param)
 
 
 @dataclass(frozen=True)
@@ -400,7 +481,7 @@ async def test_answers_are_cut_down_where_the_endpoint_has_a_field_for_it(stack:
             ("/v1/responses", {"input": "Hi"}, "max_output_tokens"),
             ("/v1/completions", {"prompt": "Hi"}, "max_tokens"),
         ):
-            body = json.dumps({"model": "cut-response", **fields}).encode()
+            body = json.dumps({"model": "cut-response", "store": False, **fields}).encode()
             await stack.settled()
             await set_balance(stack, "poor-buyer", len(body) + 300)
             await stack.forget_provider_requests()

@@ -69,7 +69,14 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o-mini", "x": {"y": 1,}}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": {1: 1}}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": [[], {}, [}]}', "invalid_json"),
-        pytest.param(b'{"model": "gpt-4o-mini", "x": "' + b'\\"' * 2**21 + b'"}', "invalid_json", id="quotes"),
+        pytest.param(b'{"model": "gpt-4o-mini", "x": "' + b'\\"' * 2**20 + b'"}', "invalid_json", id="quotes"),
+        pytest.param(b'{"model": "gpt-4o-mini", "x": [' + b"{}," * 10**6 + b"1]}", "invalid_json", id="values"),
+        pytest.param(
+            b'{"model": "gpt-4o-mini", "x": [' + b"1," * 500_000 + b'1], "y": {"z": [' + b"1," * 500_000 + b"1]}}",
+            "invalid_json",
+            id="values of two fields",
+        ),
+        (b'{"model": "gpt-4o-mini", "x": ' + b"[" * 501 + b"]" * 501 + b"}", "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": -+1}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": 1.e5}', "invalid_json"),
         (b'{"model": "gpt-4o-mini", "x": NaN}', "invalid_json"),
@@ -86,6 +93,18 @@ async def error_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
         (b'{"model": "gpt-4o-mini", "service_tier": "' + b"x" * 41 + b'"}', "invalid_service_tier"),
         (b'{"model": "gpt-4o-mini", "service_tier": "priority"}', "service_tier_not_offered"),
         (b'{"model": "gpt-4o-mini", "web_search_options": {}}', "feature_not_offered"),
+        *(
+            (b'{"model": "gpt-4o-mini", "stream": %b}' % odd, "invalid_stream")
+            for odd in (b"1", b'"true"', b'"yes"', b"1.0", b"[]")
+        ),
+        *(
+            (b'{"model": "gpt-4o-mini", "%b": {}}' % extra, "feature_not_offered")
+            for extra in (b"plugins", b"provider", b"preset", b"route", b"search_parameters")
+        ),
+        (b'{"model": "gpt-4o-mini", "tools": [{"type": "function"}, {"type": "browser_search"}]}', "tool_not_offered"),
+        (b'{"model": "gpt-4o-mini", "tools": [{"google_search": {}}]}', "tool_not_offered"),
+        (b'{"model": "gpt-4o-mini", "tools": [{"type": "function", "Type": "x"}]}', "tool_not_offered"),
+        (b'{"model": "gpt-4o-mini", "tools": {"type": "function"}}', "tool_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities": ["text", "audio"]}', "feature_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities":["image"]}', "feature_not_offered"),
         (b'{"model": "gpt-4o-mini", "modalities": ["\\u0061udio"]}', "invalid_json"),
@@ -104,6 +123,28 @@ async def test_a_malformed_body_is_refused_with_400(
     ("fields", "code"),
     [
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "feature_not_offered"),
+        ({"tools": [{"type": "web_search_latest", "name": "web_search"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "advisor_20260301", "name": "advisor"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, "tool_not_offered"),
+        ({"tools": [{"type": "openrouter:bash"}]}, "tool_not_offered"),
+        ({"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]}, "tool_not_offered"),
+        ({"container": "container_1"}, "tool_not_offered"),
+        ({"plugins": [{"id": "web"}]}, "feature_not_offered"),
+        ({"stream": "true"}, "invalid_stream"),
+        (
+            {
+                "tools": [
+                    {"type": "bash_20250124", "name": "bash"},
+                    {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
+                    {"type": "memory_20250818", "name": "memory"},
+                    {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"},
+                    {"type": "custom", "name": "f", "input_schema": {"type": "object"}},
+                ]
+            },
+            None,
+        ),
         ({"inference_geo": "us"}, "inference_geo_not_offered"),
         ({"inference_geo": 1}, "inference_geo_not_offered"),
         ({"inference_geo": "global"}, None),
@@ -132,6 +173,8 @@ async def test_what_would_be_counted_and_has_no_price_is_refused_before_a_provid
     [
         {"web_search_options": None, "modalities": None},
         {"modalities": ["text"]},
+        {"stream": None, "plugins": None, "provider": None},
+        {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom", "custom": {"name": "g"}}]},
         {"inference_geo": "us"},
         {"messages": [{"role": "user", "content": 'A "input_audio" and a "web_search_20250305".'}]},
     ],
@@ -186,17 +229,38 @@ async def test_a_client_cannot_choose_among_our_accounts_nor_is_it_named(
     stack: Stack, session: aiohttp.ClientSession
 ) -> None:
     await stack.forget_provider_requests()
-    unwanted = ["OpenAI-Organization", "OpenAI-Project", "X-Goog-User-Project", "X-Real-IP", "X-Forwarded-Host", "Via"]
-    headers = {**stack.headers, **dict.fromkeys(unwanted, "client"), "anthropic-beta": "kept"}
+    unwanted = [
+        *("OpenAI-Organization", "OpenAI-Project", "X-Goog-User-Project", "X-Real-IP", "X-Forwarded-Host", "Via"),
+        *("X-Goog-FieldMask", "X-MS-Foo", "X-HTTP-Method-Override", "X-Method-Override", "Range", "If-Range"),
+        *("Ocp-Apim-Subscription-Key", "TE", "Trailer"),
+    ]
+    headers = {**stack.headers, **dict.fromkeys(unwanted, "client"), "anthropic-beta": "kept", "openai-beta": "kept"}
     async with session.post(CHAT, json=chat(max_tokens=1), headers=headers) as response:
         assert response.status == 200
     [received] = await stack.provider_requests()
     assert not {name.lower() for name in unwanted} & set(received["headers"])
     assert not [name for name in received["headers"] if name.startswith("x-forwarded-")]
-    assert received["headers"]["anthropic-beta"] == "kept"
+    assert (received["headers"]["anthropic-beta"], received["headers"]["openai-beta"]) == ("kept", "kept")
 
 
-@pytest.mark.parametrize("word", [b"image_url", b"mcp_servers", b"container"])
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("gzip", 415), ("identity, gzip", 415), ("br", 415), ("identity", 200), ("Identity", 200)]
+)
+async def test_a_body_that_is_packed_is_refused(
+    stack: Stack, session: aiohttp.ClientSession, encoding: str, status: int
+) -> None:
+    await stack.forget_provider_requests()
+    headers = {**stack.headers, "content-encoding": encoding}
+    body = json.dumps(chat(max_tokens=1)).encode()
+    async with session.post(CHAT, data=BytesIO(body), headers=headers) as response:
+        assert response.status == status
+        assert status == 200 or (await error_of(response))["code"] == "unsupported_media_type"
+    assert not any("content-encoding" in each["headers"] for each in await stack.provider_requests())
+
+
+@pytest.mark.parametrize(
+    "word", [b"image_url", b"video_url", b"document_url", b"x", b"file_id", b"mcp_servers", b"container"]
+)
 async def test_a_body_that_refers_to_images_holds_the_whole_context(
     stack: Stack, session: aiohttp.ClientSession, word: bytes
 ) -> None:

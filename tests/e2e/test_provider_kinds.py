@@ -259,6 +259,32 @@ async def test_a_credential_is_in_the_header_of_its_kind_and_in_no_other(
     assert not ({"authorization", "api-key", "x-api-key"} - {header}) & headers.keys()
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"model":"kind-mistral","stream":true,"stream_options" :\t%s , "messages":[]}',
+        '{ "stream_options":%s , "model":"kind-mistral","stream":true,"messages":[]}',
+        '{"model":"kind-mistral","stream":true,"messages":[] , "stream_options":%s}',
+    ],
+)
+@pytest.mark.parametrize("nothing", ["null", "{}", "{ }"])
+async def test_stream_options_that_say_nothing_are_as_good_as_none(
+    stack: Stack, providers: Providers, written: str, nothing: str
+) -> None:
+    providers.first.content_type = "text/event-stream"
+    providers.first.pieces = [b"data: " + ANSWER + b"\n\n", b"data: [DONE]\n\n"]
+    assert await post(stack, (written % nothing).encode()) == 200
+    [body] = providers.first.bodies
+    assert json.loads(body) == {"model": "mistral-small", "stream": True, "messages": []}
+    assert await post(stack, (written.replace("mistral", "azure") % nothing).encode()) == 200
+    assert json.loads(providers.first.bodies[1]) == {
+        "model": "my-deployment",
+        "stream": True,
+        "messages": [],
+        "stream_options": {"include_usage": True},
+    }
+
+
 @pytest.mark.parametrize("model", ["kind-mistral", "kind-mistral-second"])
 async def test_a_kind_that_refuses_stream_options_is_sent_none_of_ours(
     stack: Stack, providers: Providers, model: str

@@ -27,12 +27,15 @@ def test_what_is_said_to_be_translated_the_translator_translates(kind: ProviderK
 
 @pytest.mark.parametrize("kind", ProviderKind)
 def test_with_a_translator_every_kind_serves_conversations_on_each_of_their_endpoints(kind: ProviderKind) -> None:
-    assert set(served(kind, SOLD, translated=True)) == PATHS_BY_KIND[kind].keys() | CONVERSATIONS
+    own = PATHS_BY_KIND[kind].keys()
+    # Without one of its own that the translator knows, nothing could be asked instead.
+    others = CONVERSATIONS if own & {Endpoint.CHAT, Endpoint.MESSAGES} else set()
+    assert set(served(kind, SOLD, translated=True)) == own | others
 
 
 @pytest.mark.parametrize("kind", ProviderKind)
 def test_nothing_is_served_on_which_a_model_is_not_sold(kind: ProviderKind) -> None:
-    assert served(kind, (Endpoint.CHAT,), translated=True) == (Endpoint.CHAT,)
+    assert set(served(kind, (Endpoint.CHAT,), translated=True)) <= {Endpoint.CHAT}
     assert Endpoint.RESPONSES not in served(kind, SOLD_UNLESS_TOLD, translated=True)
 
 
