@@ -138,9 +138,9 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
     the model's whole context; if the body refers to something outside it, the whole context. Where a request brings many
-    inputs, each may be as long as that. It counts the full output of the model, for each answer or picture, unless the client
-    asked for less; where that is more than can be held, answers are made shorter if the endpoint has a field for it. Where the
-    request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
+    inputs, each may be as long as that, and a query is read anew with each document. It counts the full output of the model, for
+    each answer or picture, unless the client asked for less; where that is more than can be held, answers are made shorter if the
+    endpoint has a field for it. Where the request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
     deployments that may serve it and of all service tiers it may be served at.
 
     Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
@@ -226,8 +226,9 @@ def _output_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
 def _input_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
     if not facts.has_many_inputs:
         return offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
-    beside = offer.context_tokens * max(1, attempt.units) if attempt.has_references else 0
-    return beside + attempt.body_bytes
+    beside = offer.context_tokens if attempt.has_references else 0
+    query = min(attempt.query_bytes, offer.context_tokens)
+    return attempt.body_bytes + (beside + query) * max(1, attempt.units)
 
 
 def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, facts: Facts, terms: Terms) -> WorstCase:

@@ -98,6 +98,8 @@ class RequestField:
     UNITS: Final = "units"
     """How many of what its endpoint deals in the request has: pictures it asks for, characters it wants to hear, inputs, prompts or
     documents of a list. Absent where an endpoint deals in none of it."""
+    QUERY_BYTES: Final = "query_bytes"
+    """Length of the query that a reranking reads with each document. Absent on other endpoints."""
     LEAST_OUTPUT_TOKENS: Final = "least_output_tokens"
     """Below which the provider refuses: more than the tokens of thinking it is told to; absent if it is told of none."""
     SERVICE_TIER: Final = "service_tier"

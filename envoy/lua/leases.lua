@@ -61,7 +61,7 @@ local function shape_of(credential, route, known)
   if known.references or known.meters or known.service_tier or known.choices or known.units or known.least_output_tokens then
     return concat({
       usual, tostring(known.references), tostring(known.web_search), tostring(known.meters), tostring(known.service_tier),
-      tostring(known.choices), tostring(known.units), tostring(known.least_output_tokens),
+      tostring(known.choices), tostring(known.units), tostring(known.query_bytes), tostring(known.least_output_tokens),
     }, "\n")
   end
   return usual

@@ -466,6 +466,10 @@ async def test_what_a_provider_tells_in_other_words_or_not_at_all(
     ]
     sorted_ = {"model": "odd-sorter", "query": "q", "documents": ["a", "b"]}
     assert await asked(stack, session, "/v1/rerank", sorted_) == ("settled", "provider", {"input": 7}, 7)
+    # The query is read anew with each document.
+    long = {"model": "odd-sorter", "query": "q " * 2000, "documents": ["a"] * 300}
+    upstream.pieces = [b'{"results":[],"usage":{"total_tokens":600300}}']
+    assert await asked(stack, session, "/v1/rerank", long) == ("settled", "provider", {"input": 600_300}, 600_300)
     upstream.pieces = [b'{"results":[]}']
     outcome, source, meters, _ = await asked(stack, session, "/v1/rerank", sorted_)
     assert (outcome, source, set(meters)) == ("estimated", "estimated", {"input"})
