@@ -93,6 +93,11 @@ class SpoolLine:
     sse_events: SmallCount | None = None
 
     @property
+    def is_stream(self) -> bool:
+        """Whether the answer is one: asked for as such, or sent as such by a provider that read the request otherwise than we did."""
+        return self.sse_events is not None or (self.request is not None and self.request.stream)
+
+    @property
     def granted(self) -> Grant | None:
         """What ext_authz decided: about this request, or about one before it in a way that covers this one."""
         return self.lease or self.grant

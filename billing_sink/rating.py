@@ -189,7 +189,7 @@ def _usage(line: SpoolLine, asked: Asked, facts: Facts, price: PriceRow) -> tupl
         if not line.bytes_sent:
             return Usage({}), UsageSource.NONE
         return Usage(_asked_for(asked, facts, price), service_tier(tier)), UsageSource.REQUEST
-    delivered = _delivered_tokens(line, asked, facts)
+    delivered = _delivered_tokens(line, facts)
     if line.usage_first is None:
         if not delivered:
             return Usage({}), UsageSource.NONE
@@ -197,7 +197,7 @@ def _usage(line: SpoolLine, asked: Asked, facts: Facts, price: PriceRow) -> tupl
     else:
         usage = parse_usage(dialect, line.usage_first, line.usage_last, tier=tier)
         reported, served_at = dict(usage.counts), usage.service_tier
-        if is_last_word(dialect, stream=asked.stream, last=line.usage_last):
+        if is_last_word(dialect, stream=line.is_stream, last=line.usage_last):
             return usage, UsageSource.PROVIDER
     if facts.output is None:
         return Usage(reported, served_at), UsageSource.ESTIMATED
@@ -226,10 +226,10 @@ def _guessed_input(asked: Asked, dialect: Dialect, price: PriceRow) -> dict[Mete
     return {Meter.INPUT: -(-asked.body_bytes // BYTES_PER_TOKEN)}
 
 
-def _delivered_tokens(line: SpoolLine, asked: Asked, facts: Facts) -> int:
+def _delivered_tokens(line: SpoolLine, facts: Facts) -> int:
     """A low guess at the output tokens that reached the client."""
     per_token = BYTES_PER_TOKEN if facts.output in {None, Meter.OUTPUT} else MEDIA_BYTES_PER_TOKEN
-    if not asked.stream:
+    if not line.is_stream:
         return max(1, (line.bytes_sent - FRAME_BYTES) // per_token) if line.bytes_sent else 0
     events = line.sse_events or 0
     return max(events, (line.bytes_sent - events * FRAME_BYTES) // per_token)

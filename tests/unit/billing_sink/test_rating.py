@@ -103,7 +103,12 @@ def test_a_list_of_models_is_free() -> None:
             id="messages stream",
         ),
         pytest.param(
-            messages_stream(request=MESSAGES, usage_first={"input_tokens": 10, "output_tokens": 3}, usage_last=None),
+            messages_stream(
+                request=MESSAGES,
+                usage_first={"input_tokens": 10, "output_tokens": 3},
+                usage_last=None,
+                sse_events=None,
+            ),
             {Meter.INPUT: 10, Meter.OUTPUT: 3},
             26,
             id="messages, not streamed: one usage object is all of it",
@@ -365,6 +370,12 @@ def test_an_estimate_stays_within_the_hold_and_the_bound_and_counts_nothing_as_z
 def test_the_last_word_of_a_stream_settles_it_and_a_missing_one_does_not(cut: bool, output: int) -> None:
     found = rated(messages_stream(usage_last=None if cut else {**MESSAGE_DELTA, "output_tokens": output}))
     assert found.outcome is (Outcome.ESTIMATED if cut else Outcome.SETTLED)
+
+
+def test_what_was_answered_as_a_stream_is_one_whatever_the_request_seemed_to_ask() -> None:
+    found = rated(messages_stream(request=MESSAGES, usage_last=None, sse_events=900, bytes_sent=900 * 400))
+    assert found.outcome is Outcome.ESTIMATED
+    assert found.meters == {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 900}
 
 
 BOUNDED = {**GRANT, "tokens_max": "1000"}
