@@ -58,6 +58,7 @@ class Grant:
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
     tokens_max: Count | None = None
+    input_tokens_max: Count | None = None
     max_tokens: Count | None = None
     slice_id: Id | None = None
     mode: Mode = Mode.LIVE
@@ -91,6 +92,7 @@ class SpoolLine:
     usage_last: Text | None = None
     service_tier: Text | None = None
     sse_events: SmallCount | None = None
+    sse_beside_bytes: Count | None = None
 
     @property
     def is_stream(self) -> bool:

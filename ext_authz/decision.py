@@ -108,6 +108,7 @@ class Admitted:
         rated_as: of a test request: the provider whose prices it will be charged by.
         slice_id: what the amount is held by, once it is; None if by a hold of its own.
         tokens_max: what the model can read and write at once, whatever the request asks for.
+        input_tokens_max: what is held for of input, if the request refers to what is not in it.
         output: how it can be admitted for less than that.
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
         reservation: what it counts as against its key's limits, once it does; None if there are none.
@@ -121,6 +122,7 @@ class Admitted:
     rated_as: ProviderName | None = None
     slice_id: SliceId | None = None
     tokens_max: int | None = None
+    input_tokens_max: int | None = None
     output: Output | None = None
     max_tokens: int | None = None
     reservation: Reservation | None = None
@@ -195,13 +197,15 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     answers = _answers(attempt, facts)
     output = Output(worst, answers, output_tokens, least_tokens)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
+    input_tokens = _input_tokens(attempt, offer, facts)
     return Admitted(
         key,
         offer.model,
         offers.version,
         output.nano_usd,
         rated_as,
-        tokens_max=max(offer.context_tokens, _input_tokens(attempt, offer, facts)) + offer.max_output_tokens * answers,
+        tokens_max=max(offer.context_tokens, input_tokens) + offer.max_output_tokens * answers,
+        input_tokens_max=input_tokens if attempt.has_references else None,
         output=output,
     )
 
