@@ -180,7 +180,7 @@ local function on_stream(h, endpoint, hide_usage)
   end
 
   local function read(s, first, last)
-    if oversized then return usage_texts_at_end(sub(s, first, last), "usage", within) end
+    if oversized then return usage_texts_at_end(sub(s, max(first, last - END_BYTES + 1), last), "usage", within) end
     return event_usage(s, first, last, within)
   end
 
