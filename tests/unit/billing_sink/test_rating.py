@@ -403,6 +403,9 @@ def test_what_was_read_beside_the_body_is_taken_for_all_that_was_held_for_it_unl
     told = messages_stream(request={**STREAMED_MESSAGES, "references": True}, grant=grant, usage_last=None)
     assert rated(told).meters == {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 40}
     assert rated(chat_stream(request=REFERRING, grant=grant)).charge.price_nano_usd == 46
+    assert rated(cut).is_estimated_with_references
+    assert not rated(told).is_estimated_with_references
+    assert not rated(chat_stream(usage_first=None)).is_estimated_with_references
 
 
 def test_an_answer_too_large_for_us_was_made_and_is_charged_up_to_the_hold() -> None:
