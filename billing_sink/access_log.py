@@ -60,6 +60,7 @@ class Grant:
     price_version: Annotated[PriceVersion, Field(ge=0, le=2**62)] | None = None
     hold_nano_usd: Count | None = None
     tokens_max: Count | None = None
+    input_tokens_max: Count | None = None
     max_tokens: Count | None = None
     slice_id: Id | None = None
     mode: Mode = Mode.LIVE
@@ -93,6 +94,12 @@ class SpoolLine:
     usage_last: Text | None = None
     service_tier: Text | None = None
     sse_events: SmallCount | None = None
+    sse_beside_bytes: Count | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer is one: asked for as such, or sent as such by a provider that read the request otherwise than we did."""
+        return self.sse_events is not None or (self.request is not None and self.request.stream)
 
     @property
     def granted(self) -> Grant | None:

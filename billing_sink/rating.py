@@ -6,10 +6,13 @@ The rules, in order:
    nothing else is counted (the request itself): `settled`, by what was asked.
 3. Answered with 2xx and the provider's usage complete: `settled`, by that usage.
 4. Answered with 2xx and something delivered, but no usage or only its beginning (the client left, the provider broke off):
-   `estimated` - what was reported, and where nothing was: a token per 4 bytes of input that is text, or a search unit per 100
-   documents or a second of sound per 4000 bytes where these have a price; for the output, where the endpoint has any, a token per event of a stream, or per 4 bytes (256 of
-   a picture or of speech) of what is left when 400 bytes of framing are taken off each event, whichever is more; never more
-   output than the client asked for or was cut down to, and never more money than was held.
+   `estimated` - what was reported, and where nothing was: a token per 4 bytes of input that is text, or all the input that was held
+   for where the request refers to what is not in it, or a search unit per 100 documents or a second of sound per 4000 bytes where
+   these have a price; for the output, where the endpoint has any, a token per event of a stream, or per 4 bytes (256 of
+   a picture or of speech) of what is left when 400 bytes of framing are taken off each event, whichever is more, where
+   comments are no events, and of a response no bytes count but those of its deltas; never more output than the client asked
+   for or was cut down to, and never more money than was held.
+   An answer that was too large for Envoy to keep is one of these, with as much output as the model can write: the provider made it.
 5. Everything else: `released`, nothing charged.
 
 It is priced at the service tier that the answer names. One that names none was served at the tier that was asked for, and
@@ -62,6 +65,8 @@ SOUND_BYTES_PER_SECOND: Final = 4000
 """Speech as it is usually compressed to be sent: 32 kbit/s."""
 SOUND_TOKENS_PER_SECOND: Final = 10
 """As OpenAI's models hear it."""
+TOO_LARGE: Final = "response_payload_too_large"
+"""Envoy's word for an answer with 2xx of which it kept as much as it can and sent nothing."""
 ANSWERS_MAX: Final = 2
 """A model reads and writes no more than it can, once. Twice as much is let pass, since a catalogue may be behind the provider."""
 ANSWERS_MAX_WITH_REFERENCES: Final = 20
@@ -129,6 +134,16 @@ class Rated:
     charge: Charge = NOTHING
     service_tier: ServiceTier = STANDARD
 
+    @property
+    def is_estimated_with_references(self) -> bool:
+        """Whether nobody knows what was read for it: whoever makes many of these may be after that."""
+        return (
+            self.outcome is Outcome.ESTIMATED
+            and self.line.usage_first is None
+            and self.line.request is not None
+            and self.line.request.references
+        )
+
 
 def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     """Decide the outcome of a finished request and price it.
@@ -150,11 +165,11 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     model = line.model
     if asked is None or asked.endpoint is None or model is None or grant.price_version is None:
         return Rated(line, Outcome.FREE, provider, mode)
-    if line.status not in HTTP_OK or provider is None:
+    if provider is None or not (line.status in HTTP_OK or line.response_details == TOO_LARGE):
         return Rated(line, Outcome.RELEASED, provider, mode)
     price = prices.find(model, provider, grant.price_version)
     terms = prices.terms(grant.org_id, model, provider, grant.price_version)
-    tokens, source = _usage(line, asked, FACTS[asked.endpoint], price)
+    tokens, source = _usage(line, asked, grant, FACTS[asked.endpoint], price)
     if source is UsageSource.NONE:
         return Rated(line, Outcome.RELEASED, provider, mode)
     usage = billable(tokens, price)
@@ -188,27 +203,29 @@ def _served_by(line: SpoolLine) -> ProviderName | None:
     return ProviderName(name) if name else None
 
 
-def _usage(line: SpoolLine, asked: Asked, facts: Facts, price: PriceRow) -> tuple[Usage, UsageSource]:
+def _usage(line: SpoolLine, asked: Asked, grant: Grant, facts: Facts, price: PriceRow) -> tuple[Usage, UsageSource]:
     dialect = facts.dialect
     tier = line.service_tier or asked_service_tier(asked.service_tier)
     if facts.counted_by is CountedBy.REQUEST or price.counts(facts.asked):
         if not line.bytes_sent:
             return Usage({}), UsageSource.NONE
         return Usage(_asked_for(asked, facts, price), service_tier(tier)), UsageSource.REQUEST
-    delivered = _delivered_tokens(line, asked, facts)
+    delivered = _delivered_tokens(line, facts)
     if line.usage_first is None:
         if not delivered:
             return Usage({}), UsageSource.NONE
-        reported, served_at = _guessed_input(asked, dialect, price), service_tier(tier)
+        reported, served_at = _guessed_input(asked, grant, dialect, price), service_tier(tier)
     else:
         usage = parse_usage(dialect, line.usage_first, line.usage_last, tier=tier)
         reported, served_at = dict(usage.counts), usage.service_tier
-        if is_last_word(dialect, stream=asked.stream, last=line.usage_last):
+        if is_last_word(dialect, stream=line.is_stream, last=line.usage_last):
             return usage, UsageSource.PROVIDER
     if facts.output is None or Meter.AUDIO_SECOND in reported:
         return Usage(reported, served_at), UsageSource.ESTIMATED
+    if line.response_details == TOO_LARGE and grant.tokens_max is not None:
+        delivered = max(1, grant.tokens_max - sum(reported.values()))
     output = max(reported.get(facts.output, 0), delivered)
-    for bound in (asked.max_output_tokens, line.granted.max_tokens if line.granted else None):
+    for bound in (asked.max_output_tokens, grant.max_tokens):
         if bound is not None:
             output = min(output, bound * max(1, asked.choices or 1))
     estimated = {**reported, facts.output: output}
@@ -226,9 +243,12 @@ def _asked_for(asked: Asked, facts: Facts, price: PriceRow) -> dict[Meter, int]:
     return {facts.asked: asked.units} if asked.units else {}
 
 
-def _guessed_input(asked: Asked, dialect: Dialect, price: PriceRow) -> dict[Meter, int]:
+def _guessed_input(asked: Asked, grant: Grant, dialect: Dialect, price: PriceRow) -> dict[Meter, int]:
     if dialect is Dialect.RERANK and Meter.SEARCH_UNIT in price.rates:
         return {Meter.SEARCH_UNIT: max(1, -(-(asked.units or 0) // DOCUMENTS_PER_SEARCH_UNIT))}
+    if asked.references and grant.input_tokens_max is not None:
+        # Nobody here has seen what the provider read; guessed by the body, a book would be free for whoever leaves early.
+        return {Meter.INPUT: grant.input_tokens_max}
     read = {Meter.INPUT: -(-(asked.body_bytes - asked.file_bytes) // BYTES_PER_TOKEN)}
     if dialect is not Dialect.TRANSCRIPTION:
         return read
@@ -238,13 +258,14 @@ def _guessed_input(asked: Asked, dialect: Dialect, price: PriceRow) -> dict[Mete
     return {**read, Meter.AUDIO_INPUT: seconds * SOUND_TOKENS_PER_SECOND}
 
 
-def _delivered_tokens(line: SpoolLine, asked: Asked, facts: Facts) -> int:
+def _delivered_tokens(line: SpoolLine, facts: Facts) -> int:
     """A low guess at the output tokens that reached the client."""
     per_token = BYTES_PER_TOKEN if facts.output in {None, Meter.OUTPUT} else MEDIA_BYTES_PER_TOKEN
-    if not asked.stream:
+    if not line.is_stream:
         return max(1, (line.bytes_sent - FRAME_BYTES) // per_token) if line.bytes_sent else 0
     events = line.sse_events or 0
-    return max(events, (line.bytes_sent - events * FRAME_BYTES) // per_token)
+    output_bytes = line.bytes_sent - (line.sse_beside_bytes or 0)
+    return max(events, (output_bytes - events * FRAME_BYTES) // per_token)
 
 
 def _refuse_implausible(usage: Usage, asked: Asked, grant: Grant) -> None:

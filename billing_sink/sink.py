@@ -95,10 +95,17 @@ class Sink:
             ["mode"],
             registry=registry,
         )
+        self._estimated_with_references = Counter(
+            "tollgate_billing_sink_estimated_with_references_total",
+            "Requests that named what was not in them, and whose provider's figures never came",
+            ["mode"],
+            registry=registry,
+        )
         # There from the start: a series that begins with an amount has not grown, to Prometheus.
         for mode in Mode:
             self._beyond_hold.labels(mode)
             self._absorbed.labels(mode)
+            self._estimated_with_references.labels(mode)
         self._lag = Gauge(
             "tollgate_billing_sink_lag_bytes",
             "Bytes of the spool not yet in the ledger; 0 in a sink that stands by",
@@ -197,6 +204,10 @@ class Sink:
         self._offset = batch.end
         for outcome, count in Counts(posting.rated.outcome for posting in batch.postings).items():
             self._requests.labels(outcome).inc(count)
+        for mode, count in Counts(
+            each.rated.mode for each in batch.postings if each.rated.is_estimated_with_references
+        ).items():
+            self._estimated_with_references.labels(mode).inc(count)
         for beyond in beyond_hold:
             self._beyond_hold.labels(beyond.mode).inc(beyond.requests)
             self._absorbed.labels(beyond.mode).inc(beyond.absorbed_nano_usd)

@@ -34,6 +34,7 @@ class Attempt:
         files: how many a form brings.
         file_bytes: of the body; all else is text.
         units: how many pictures, characters or inputs; see `gateway_core.contract.RequestField.UNITS`. 0 where there is nothing of it.
+        query_bytes: length of the query that is read with each document of a reranking.
         is_stream: whether it wants a stream.
         least_output_tokens: below which no provider takes it; 0 if it says nothing of that.
         service_tier: what it asked for; None if it leaves the choice to the provider.
@@ -57,6 +58,7 @@ class Attempt:
     files: int = 0
     file_bytes: int = 0
     units: int = 0
+    query_bytes: int = 0
     is_stream: bool = False
     least_output_tokens: int = 0
     service_tier: ServiceTier | None = None
@@ -117,6 +119,7 @@ def parse_check(request: CheckRequest) -> Attempt:
         files=int(fields[RequestField.FILES].number_value),
         file_bytes=int(fields[RequestField.FILE_BYTES].number_value),
         units=int(fields[RequestField.UNITS].number_value),
+        query_bytes=int(fields[RequestField.QUERY_BYTES].number_value),
         is_stream=fields[RequestField.STREAM].bool_value,
         least_output_tokens=int(fields[RequestField.LEAST_OUTPUT_TOKENS].number_value),
         service_tier=_service_tier(fields[RequestField.SERVICE_TIER].string_value),

@@ -36,6 +36,8 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 response.dynamic_metadata[GrantField.HOLD_NANO_USD] = str(decision.hold_nano_usd)
             if decision.tokens_max is not None:
                 response.dynamic_metadata[GrantField.TOKENS_MAX] = str(decision.tokens_max)
+            if decision.input_tokens_max is not None:
+                response.dynamic_metadata[GrantField.INPUT_TOKENS_MAX] = str(decision.input_tokens_max)
             if decision.max_tokens is not None:
                 _cut_down(response, decision.max_tokens)
             if decision.slice_id is not None:

@@ -114,6 +114,7 @@ class Admitted:
         rated_as: of a test request: the provider whose prices it will be charged by.
         slice_id: what the amount is held by, once it is; None if by a hold of its own.
         tokens_max: what the model can read and write at once, whatever the request asks for.
+        input_tokens_max: what is held for of input, if the request refers to what is not in it.
         output: how it can be admitted for less than that.
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
         reservation: what it counts as against its key's limits, once it does; None if there are none.
@@ -127,6 +128,7 @@ class Admitted:
     rated_as: ProviderName | None = None
     slice_id: SliceId | None = None
     tokens_max: int | None = None
+    input_tokens_max: int | None = None
     output: Output | None = None
     max_tokens: int | None = None
     reservation: Reservation | None = None
@@ -144,9 +146,9 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
     the model's whole context; if the body refers to something outside it, the whole context. Where a request brings many
-    inputs, each may be as long as that. It counts the full output of the model, for each answer or picture, unless the client
-    asked for less; where that is more than can be held, answers are made shorter if the endpoint has a field for it. Where the
-    request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
+    inputs, each may be as long as that, and a query is read anew with each document. It counts the full output of the model, for
+    each answer or picture, unless the client asked for less; where that is more than can be held, answers are made shorter if the
+    endpoint has a field for it. Where the request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
     deployments that may serve it and of all service tiers it may be served at.
 
     Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
@@ -201,13 +203,15 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     answers = _answers(attempt, facts)
     output = Output(worst, answers, output_tokens, least_tokens)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
+    input_tokens = _input_tokens(attempt, offer, facts)
     return Admitted(
         key,
         offer.model,
         offers.version,
         output.nano_usd,
         rated_as,
-        tokens_max=max(offer.context_tokens, _input_tokens(attempt, offer, facts)) + offer.max_output_tokens * answers,
+        tokens_max=max(offer.context_tokens, input_tokens) + offer.max_output_tokens * answers,
+        input_tokens_max=input_tokens if attempt.has_references else None,
         output=output,
     )
 
@@ -237,8 +241,9 @@ def _input_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
         return min(attempt.text_bytes + attempt.files * TOKENS_PER_PICTURE, offer.context_tokens)
     if not facts.has_many_inputs:
         return offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
-    beside = offer.context_tokens * max(1, attempt.units) if attempt.has_references else 0
-    return beside + attempt.body_bytes
+    beside = offer.context_tokens if attempt.has_references else 0
+    query = min(attempt.query_bytes, offer.context_tokens)
+    return attempt.body_bytes + (beside + query) * max(1, attempt.units)
 
 
 def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, facts: Facts, terms: Terms) -> WorstCase:

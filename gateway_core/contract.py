@@ -99,7 +99,9 @@ class Metadata:
     SERVICE_TIER: Final = "service_tier"
     """What the answer says at its top level of the tier it was served at."""
     SSE_EVENTS: Final = "sse_events"
-    """Server-sent events delivered so far."""
+    """Server-sent events delivered so far; comments are none."""
+    SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
+    """Bytes of a stream that are no output: comments, and of a response all events that are no delta. Absent where there are none."""
     TRANSLATED: Final = "translated"
     """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
@@ -122,6 +124,8 @@ class RequestField:
     """How many files a form brings; absent where the body is JSON."""
     FILE_BYTES: Final = "file_bytes"
     """How long they are together, of `BODY_BYTES`."""
+    QUERY_BYTES: Final = "query_bytes"
+    """Length of the query that a reranking reads with each document. Absent on other endpoints."""
     LEAST_OUTPUT_TOKENS: Final = "least_output_tokens"
     """Below which the provider refuses: more than the tokens of thinking it is told to; absent if it is told of none."""
     SERVICE_TIER: Final = "service_tier"
@@ -183,6 +187,8 @@ class GrantField:
     """Decimal text, because a metadata number is a double. Absent when nothing was held."""
     TOKENS_MAX: Final = "tokens_max"
     """What the model can read and write at once for the request, whatever that asked for; decimal text for the same reason."""
+    INPUT_TOKENS_MAX: Final = "input_tokens_max"
+    """What is held for of input, where the request names what is not in it; decimal text for the same reason. Absent elsewhere."""
     MAX_TOKENS: Final = "max_tokens"
     """What each answer is cut down to, because no more is held; decimal text for the same reason. Absent where it is not."""
     SLICE_ID: Final = "slice_id"
@@ -232,6 +238,7 @@ class SpoolField:
     USAGE_LAST: Final = "usage_last"
     SERVICE_TIER: Final = "service_tier"
     SSE_EVENTS: Final = "sse_events"
+    SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
 
 
 class Channel:

@@ -233,7 +233,7 @@ def _compare(
     required = {
         name
         for name in sealed.keys() & document.providers
-        if is_credential_required(document.providers[name], current.providers[name].base_url)
+        if is_credential_required(document.providers[name], current.providers[name])
     }
     found = changes(current, wanted, has_credential=sealed.keys(), credential_required=required, prune=prune)
     return _Plan(current, wanted, found)

@@ -81,8 +81,8 @@ async def put_provider(call: Call, body: ProviderChange) -> Operation:
     await catalog_change.begin(call)
     before = await postgres_providers.find_provider(call.db, name)
     catalog_change.match(call, before)
-    address = before.base_url if before is not None and before.has_credential else None
-    catalog_change.pass_if_valid([*call.faults, *rules.provider_faults(body, address=address)])
+    now = before if before is not None and before.has_credential else None
+    catalog_change.pass_if_valid([*call.faults, *rules.provider_faults(body, now=now)])
     after = await postgres_providers.put_provider(
         call.db,
         name,

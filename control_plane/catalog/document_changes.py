@@ -31,8 +31,8 @@ class FieldChange(Resource):
     field: str
     before: JsonValue = Field(description="Null too if it was not there. A credential is only ever 'hidden'.")
     after: JsonValue = Field(
-        description="Of a credential also 'required': it has to be given again for another address, and without it the document is "
-        "refused."
+        description="Of a credential also 'required': it has to be given again for another address or way of authentication, and "
+        "without it the document is refused."
     )
 
 

@@ -50,13 +50,13 @@ def faults(
     merged = overlaid(current, wanted, prune=prune)
     named = things(wanted)
     known = set(_faults(current, around(current, priced, orgs, with_credential), {}))
-    addresses = {name: current.providers[name].base_url for name in with_credential if name in current.providers}
+    destinations = {name: current.providers[name] for name in with_credential if name in current.providers}
     if may_lack_credentials:
-        addresses = {}
+        destinations = {}
     return [
         replace(fault, pointer=thing.pointer + ("" if fault.pointer in {MODEL, PROVIDER} else fault.pointer))
         for thing, fault in _faults(
-            merged, around(merged, {**priced, **_meters(wanted)}, orgs, with_credential), addresses
+            merged, around(merged, {**priced, **_meters(wanted)}, orgs, with_credential), destinations
         )
         if thing in named and (thing, fault) not in known
     ]
@@ -112,10 +112,10 @@ def _has_credential(name: str, spec: ProviderSpec, with_credential: Collection[s
 
 
 def _faults(
-    document: CatalogDocument, around: Around, addresses: Mapping[str, str]
+    document: CatalogDocument, around: Around, destinations: Mapping[str, ProviderSpec]
 ) -> Iterator[tuple[Thing, InvalidField]]:
     for name, provider in document.providers.items():
-        for fault in provider_faults(provider, address=addresses.get(name)):
+        for fault in provider_faults(provider, now=destinations.get(name)):
             yield Thing(Kind.PROVIDER, (name,)), fault
     for name, model in document.models.items():
         for fault in model_faults(name, model, around):

@@ -9,14 +9,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
+from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.model import is_moved
 from control_plane.catalog.price_specs import PriceSpec
 from control_plane.catalog.specs import ModelSpec, ProviderSpec, RouteSpec
 from control_plane.errors import InvalidField
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.pricing import FREE
+from gateway_core.providers import ProviderKind
 from gateway_core.usage import Meter
 
 MODEL: Final = "{model}"
@@ -80,16 +82,35 @@ def _wanting(endpoint: Endpoint) -> str:
     return f"on {endpoint}, which needs {', or '.join(needed)}"
 
 
-def is_credential_required(spec: ProviderSpec, address: str) -> bool:
-    """Whether a provider that has a credential for an address has to be given it again."""
-    # Else who may write the catalogue could have it sent to an address of theirs.
-    return "credential" not in spec.model_fields_set and is_moved(address, spec.base_url)
+class Destination(Protocol):
+    """Where a provider's credential goes, and in which way."""
+
+    @property
+    def kind(self) -> ProviderKind:
+        """By which it is known how it is taken."""
+
+    @property
+    def base_url(self) -> str:
+        """To which it is sent."""
 
 
-def provider_faults(spec: ProviderSpec, *, address: str | None) -> Iterator[InvalidField]:
-    """Of a provider; `address` is the base URL it has now, if it has a credential."""
-    if address is not None and is_credential_required(spec, address):
-        yield InvalidField("/credential", "has to be given again for another address")
+def is_credential_required(spec: ProviderSpec, now: Destination) -> bool:
+    """Whether a provider that has a credential, which goes there now, has to be given it again."""
+    # Else who may write the catalogue could have it sent to an address of theirs, or in clear what was only signed with.
+    return "credential" not in spec.model_fields_set and (
+        is_moved(now.base_url, spec.base_url) or _way(now.kind) != _way(spec.kind)
+    )
+
+
+def _way(kind: ProviderKind) -> tuple[str | None, str, str]:
+    template = TEMPLATES[kind]
+    return template.signing_service, template.credential_header, template.credential_prefix
+
+
+def provider_faults(spec: ProviderSpec, *, now: Destination | None) -> Iterator[InvalidField]:
+    """Of a provider; `now` is where its credential goes now, if it has one."""
+    if now is not None and is_credential_required(spec, now):
+        yield InvalidField("/credential", "has to be given again for another address or way of authentication")
 
 
 def model_faults(name: str, spec: ModelSpec, around: Around) -> Iterator[InvalidField]:

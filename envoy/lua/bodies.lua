@@ -422,8 +422,11 @@ return {
   },
   moderations = { fields = fields("input"), numbers = NONE, bounds = NONE, look = look_at_moderation },
   rerank = {
-    fields = fields("documents"), numbers = NONE, bounds = NONE,
-    look = function(known, _, s, first) known.units = inputs_at(s, first.documents) end,
+    fields = fields("documents", "query"), numbers = NONE, bounds = NONE,
+    look = function(known, _, s, first, last)
+      known.units = inputs_at(s, first.documents)
+      known.query_bytes = first.query and last.query - first.query + 1 or 0
+    end,
   },
   images = { fields = fields("n", unpack(OTHER_NUMBERS)), numbers = { "n" }, bounds = NONE, look = look_at_pictures },
   image_edits = {

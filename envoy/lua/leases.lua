@@ -63,7 +63,7 @@ local function shape_of(credential, route, known)
     return concat({
       usual, tostring(known.references), tostring(known.web_search), tostring(known.meters), tostring(known.service_tier),
       tostring(known.choices), tostring(known.units), tostring(known.files), tostring(known.file_bytes),
-      tostring(known.least_output_tokens),
+      tostring(known.query_bytes), tostring(known.least_output_tokens),
     }, "\n")
   end
   return usual

@@ -4,14 +4,14 @@
 local json, cost, errors = require("json"), require("cost"), require("errors")
 
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
-local concat, tostring = table.concat, tostring
+local concat, max, min, tostring = table.concat, math.max, math.min, tostring
 local skip_space, skip_string, skip_value = json.skip_space, json.skip_string, json.skip_value
 
 local NAMESPACE = "tollgate"
 local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
-local EVENT_BYTES_MAX = 1048576   -- an event longer than this passes through unread
+local EVENT_BYTES_MAX = 1048576   -- of an event longer than this the end is read, and no more
 -- The last event of a response says again what it was told; request.lua sees to it that it stays below this. That of a transcription
 -- has all its text, maybe with how likely each word is.
 local EVENT_BYTES_MAX_OF = { responses = 4194304, transcriptions = 4194304 }
@@ -23,7 +23,13 @@ local IN_BODIES = { rerank = { "meta", "billed_units" } }
 -- Where there may be no usage, but the length of the sound at the top level.
 local WITH_DURATION = { transcriptions = true, translations = true }
 local DURATION = { duration = true }
+-- Their answers may be longer than Envoy keeps, and say their usage in front of what is long, or behind it.
+local IN_PIECES = { embeddings = true, images = true, image_edits = true }
+local END_BYTES = 32768           -- of what is too long to be kept: its usage and all that stands behind it
+local KIND_BYTES = 160            -- in which an event of a response says what it is
 local QUOTE, COMMA, COLON, OPEN_BRACE = json.QUOTE, json.COMMA, json.COLON, json.OPEN_BRACE
+local CLOSE_BRACE, OPEN_BRACKET, BACKSLASH = json.CLOSE_BRACE, json.OPEN_BRACKET, json.BACKSLASH
+local CLOSE_BRACKET = OPEN_BRACKET + 2
 
 -- The raw texts of the usage object and of the service tier of the JSON object at i, each nil if it has none: at its top level or,
 -- where `within` names one, at the top level of an object there, such as "message" of Anthropic's message_start. A "usage" anywhere
@@ -68,6 +74,60 @@ local function duration_text(s)
   return seconds and '{"duration":' .. seconds .. "}"
 end
 
+-- Whether the quotation mark at i is a part of the string that it stands in; nil if that is told by what is in front of s.
+local function is_escaped(s, i)
+  local k = i - 1
+  while byte(s, k) == BACKSLASH do k = k - 1 end
+  if k == 0 then return nil end
+  return (i - k) % 2 == 0
+end
+
+-- The same as usage_texts finds, of the JSON object that ends s and whose beginning may be missing. Read from behind: outside of
+-- strings a quotation mark ends one, and the next that is not escaped begins it, so nobody's words are taken for the provider's.
+-- An object `within` counts if it begins in front of s, or has that name.
+local function usage_texts_at_end(s, name, within)
+  local usage, tier, depth, i = nil, nil, 0, #s
+  local wanted = within and 2 or 1
+  if within then name = within[2] end
+  while i > 0 and not (usage and tier) do
+    local c = byte(s, i)
+    if c == CLOSE_BRACE or c == CLOSE_BRACKET then
+      depth = depth + 1
+    elseif c == OPEN_BRACE or c == OPEN_BRACKET then
+      depth = depth - 1
+      if depth < wanted then
+        if not within or find(sub(s, max(1, i - 40), i - 1), '"' .. within[1] .. '"%s*:%s*$') then break end
+        usage, tier = nil, nil
+      end
+    elseif c == QUOTE then
+      local escaped, open = is_escaped(s, i), i
+      if escaped then return nil end           -- s does not end where the object does
+      repeat
+        open = open - 1
+        while open > 0 and byte(s, open) ~= QUOTE do open = open - 1 end
+        escaped = open > 0 and is_escaped(s, open)
+        if escaped == nil or open == 0 then return usage, tier end
+      until not escaped
+      if depth == wanted then
+        local at, follows = skip_space(s, i + 1)
+        if follows == COLON then
+          local key = sub(s, open + 1, i - 1)
+          at, follows = skip_space(s, at + 1)
+          local value_last = (key == name or key == "service_tier") and skip_value(s, at, follows)
+          if value_last and key == name and follows == OPEN_BRACE and value_last - at < USAGE_BYTES_MAX then
+            usage = usage or sub(s, at, value_last)
+          elseif value_last and key ~= name and follows == QUOTE and value_last - at <= TIER_BYTES_MAX then
+            tier = tier or sub(s, at + 1, value_last - 1)
+          end
+        end
+      end
+      i = open
+    end
+    i = i - 1
+  end
+  return usage, tier
+end
+
 local function earlier(a_first, a_last, b_first, b_last)
   if b_first and (not a_first or b_first < a_first) then return b_first, b_last end
   return a_first, a_last
@@ -94,16 +154,34 @@ local function event_usage(s, first, last, name, within)
   return usage_texts(s, data + 5, name, within)
 end
 
+-- What is no output: a block of comments, and of a response whatever is no delta; the rest says again what was asked for or was
+-- delivered before.
+local function is_comment(s, first, last)
+  if byte(s, first) ~= COLON then return false end
+  local data = find(s, "data:", first, true)
+  return not data or data > last
+end
+
+local function is_delta(s, first)
+  local beginning = sub(s, first, first + KIND_BYTES - 1)
+  return find(beginning, '"type"%s*:%s*"response%.[%w_.]*%.delta"') ~= nil
+    or find(beginning, "^event:%s*response%.[%w_.]*%.delta%s") ~= nil
+end
+
 -- Reads the stream as it passes. A client that asked for no usage gets whole events only, less the one that carries
 -- nothing but usage; any other client gets every byte as it comes.
 --
 -- Between chunks, `carry` is the beginning of an event whose end has not come yet; hidden from the client so far if
--- hide_usage, already sent otherwise. An event too long to keep is let through and not read (`oversized`).
+-- hide_usage, but for the first `sent` bytes. An event too long to keep (`oversized`) is let through, and only its end is kept:
+-- `dropped` bytes are gone.
 local function on_stream(h, endpoint, hide_usage)
   local within, event_bytes_max = IN_EVENTS[endpoint], EVENT_BYTES_MAX_OF[endpoint] or EVENT_BYTES_MAX
   local name = USAGE_OF[endpoint] or "usage"
   local quoted = '"' .. name .. '"'
-  local carry, events, captured, oversized = "", 0, false, false
+  local only_deltas = endpoint == "responses"
+  local carry, events, captured = "", 0, false
+  local oversized, oversized_is_output, dropped, sent = false, false, 0, 0
+  local beside, told_beside = 0, 0
   local chunk, forwarded, service_tier
 
   local function capture(usage, tier)
@@ -115,6 +193,16 @@ local function on_stream(h, endpoint, hide_usage)
       h:streamInfo():dynamicMetadata():set(NAMESPACE, "service_tier", tier)
       service_tier = tier
     end
+  end
+
+  local function read(s, first, last)
+    if oversized then return usage_texts_at_end(sub(s, max(first, last - END_BYTES + 1), last), name, within) end
+    return event_usage(s, first, last, name, within)
+  end
+
+  local function is_output(s, first)
+    if oversized then return oversized_is_output end
+    return not only_deltas or is_delta(s, first)
   end
 
   for next_chunk in h:bodyChunks() do
@@ -129,43 +217,80 @@ local function on_stream(h, endpoint, hide_usage)
     while true do
       local last = event_last(s, position, has_cr)
       if not last then break end
-      events = events + 1
       local usage
       if mention and mention < last then
-        if not oversized then
-          local tier
-          usage, tier = event_usage(s, position, last, name, within)
-          capture(usage, tier)
-        end
+        local tier
+        usage, tier = read(s, position, last)
+        capture(usage, tier)
         mention = find(s, quoted, last + 1, true)
       end
-      if kept then
-        local empty = usage and (find(s, '"choices":[]', position, true) or find(s, '"choices": []', position, true))
-        if not (empty and empty < last) then kept[#kept + 1] = sub(s, position, last) end
+      if not oversized and is_comment(s, position, last) then
+        beside = beside + last - position + 1
+      else
+        events = events + 1
+        if not is_output(s, position) then beside = beside + dropped + last - position + 1 end
       end
-      oversized = false
+      if kept then
+        local empty = usage and not oversized
+          and (find(s, '"choices":[]', position, true) or find(s, '"choices": []', position, true))
+        if not (empty and empty < last) then kept[#kept + 1] = sub(s, position + sent, last) end
+      end
+      oversized, dropped, sent = false, 0, 0
       position = last + 1
     end
     carry = sub(s, position)
-    if #carry > event_bytes_max then oversized = true end
+    if not oversized and #carry > event_bytes_max then
+      oversized_is_output = is_output(carry, 1)
+      oversized = true
+    end
+    if oversized then
+      if kept then kept[#kept + 1] = sub(carry, sent + 1) end
+      dropped = dropped + max(0, #carry - END_BYTES)
+      carry = sub(carry, -END_BYTES)
+      sent = #carry
+    end
     if kept then
-      if oversized then
-        kept[#kept + 1] = carry
-        carry = ""
-      end
       forwarded = concat(kept)
       chunk:setBytes(forwarded)
-    elseif oversized then
-      carry = sub(carry, -3)       -- enough to see the blank line that ends it
     end
-    if events > 0 then h:streamInfo():dynamicMetadata():set(NAMESPACE, "sse_events", events) end
+    if events > 0 or beside > 0 then h:streamInfo():dynamicMetadata():set(NAMESPACE, "sse_events", events) end
+    local beside_now = beside
+    if only_deltas and carry ~= "" and not is_output(carry, 1) then beside_now = beside_now + dropped + #carry end
+    if beside_now ~= told_beside then
+      h:streamInfo():dynamicMetadata():set(NAMESPACE, "sse_beside_bytes", beside_now)
+      told_beside = beside_now
+    end
   end
 
   -- What is left is a last event without its blank line.
   if carry ~= "" and chunk then
-    if hide_usage then chunk:setBytes(forwarded .. carry) end
-    if not oversized and find(carry, quoted, 1, true) then capture(event_usage(carry, 1, #carry, name, within)) end
+    if hide_usage then chunk:setBytes(forwarded .. sub(carry, sent + 1)) end
+    if find(carry, quoted, 1, true) then capture(read(carry, 1, #carry)) end
   end
+end
+
+-- Lets an answer pass as it comes, and reads its beginning and its end.
+local function on_pieces(h)
+  local beginning, ending, passed = "", "", 0
+  for chunk in h:bodyChunks() do
+    local length = chunk:length()
+    if length > 0 then
+      if #beginning < END_BYTES then
+        beginning = beginning .. chunk:getBytes(0, min(length, END_BYTES - #beginning))
+      end
+      local tail = min(length, END_BYTES)
+      ending = sub(ending .. chunk:getBytes(length - tail, tail), -END_BYTES)
+      passed = passed + length
+    end
+  end
+  local usage, tier = usage_texts(beginning, 1, "usage")
+  if passed > #beginning and not (usage and tier) then
+    local last_usage, last_tier = usage_texts_at_end(ending, "usage")
+    usage, tier = usage or last_usage, tier or last_tier
+  end
+  local metadata = h:streamInfo():dynamicMetadata()
+  if usage then metadata:set(NAMESPACE, "usage_first", usage) end
+  if tier then metadata:set(NAMESPACE, "service_tier", tier) end
 end
 
 -- A provider that refuses our credential tells the client about a key it never sent, sometimes quoting a part of it.
@@ -206,6 +331,8 @@ local function on_response(h)
   content_type = lower(content_type)
   if find(content_type, "text/event-stream", 1, true) then return on_stream(h, request.endpoint, request.hide_usage) end
   if not find(content_type, "json", 1, true) then return end
+  -- What it costs is told in a header, so then all of it is waited for.
+  if IN_PIECES[request.endpoint] and not cluster then return on_pieces(h) end
   local body = h:body()
   local length = body and body:length() or 0
   if length == 0 then return end

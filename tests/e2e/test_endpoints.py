@@ -13,6 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 
+from ext_authz.leases import body_bound
 from gateway_core.mode import Mode
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 from tests.support.stack import Stack, add_model, add_provider, eventually, wait_until_routed
@@ -245,7 +246,9 @@ async def test_completions_of_several_prompts_are_all_held_for_and_charged(
     assert (outcome, source, meters["output"]) == ("settled", "provider", 40)
     assert price == meters["input"] * 1500 + 40 * 2000
     body = next(each for each in reversed(await stack.provider_requests()) if each["path"] == "/v1/completions")
-    assert (await stack.request_row(raw.headers[HEADER]))["hold_nano_usd"] == body["body_bytes"] * 1500 + 4 * 20 * 2000
+    # It was the one that asked for a lease, so it holds what each request of that would.
+    read = body_bound(body["body_bytes"])
+    assert (await stack.request_row(raw.headers[HEADER]))["hold_nano_usd"] == read * 1500 + 4 * 20 * 2000
 
 
 async def test_embeddings_are_charged_by_the_tokens_they_read(stack: Stack, client: openai.AsyncOpenAI) -> None:
@@ -547,6 +550,10 @@ async def test_what_a_provider_tells_in_other_words_or_not_at_all(
     ]
     sorted_ = {"model": "odd-sorter", "query": "q", "documents": ["a", "b"]}
     assert await asked(stack, session, "/v1/rerank", sorted_) == ("settled", "provider", {"input": 7}, 7)
+    # The query is read anew with each document.
+    long = {"model": "odd-sorter", "query": "q " * 2000, "documents": ["a"] * 300}
+    upstream.pieces = [b'{"results":[],"usage":{"total_tokens":600300}}']
+    assert await asked(stack, session, "/v1/rerank", long) == ("settled", "provider", {"input": 600_300}, 600_300)
     upstream.pieces = [b'{"results":[]}']
     outcome, source, meters, _ = await asked(stack, session, "/v1/rerank", sorted_)
     assert (outcome, source, set(meters)) == ("estimated", "estimated", {"input"})
@@ -585,6 +592,63 @@ async def test_the_last_event_of_a_response_may_be_long(
     upstream.pieces = [f"data: {json.dumps({'type': 'response.completed', 'response': ended})}\n\n".encode()]
     response = {"model": "odd-response", "input": "Hi", "stream": True}
     assert (await asked(stack, session, "/v1/responses", response))[:2] == ("settled", "provider")
+
+
+async def test_of_a_last_event_of_a_response_too_long_to_keep_the_end_is_read(
+    stack: Stack, session: aiohttp.ClientSession, upstream: ScriptedProvider
+) -> None:
+    logprobs = [{"token": "aaaa", "usage": {"input_tokens": 9}}] * 200_000
+    ended = {
+        "output": [{"logprobs": logprobs}],
+        "usage": {"input_tokens": 3, "output_tokens": 2},
+        "metadata": {"a": "}"},
+    }
+    upstream.content_type = "text/event-stream"
+    event = {"type": "response.completed", "response": ended, "sequence_number": 7}
+    upstream.pieces = [f"data: {json.dumps(event)}\n\n".encode()]
+    response = {"model": "odd-response", "input": "Hi", "stream": True}
+    assert (await asked(stack, session, "/v1/responses", response))[:3] == (
+        "settled",
+        "provider",
+        {"input": 3, "output": 2},
+    )
+
+
+async def test_what_a_response_says_again_is_no_output(
+    stack: Stack, session: aiohttp.ClientSession, upstream: ScriptedProvider
+) -> None:
+    instructions = 'Say "type":"response.output_text.delta" often. ' * 2000
+    said_again = {"instructions": instructions, "usage": None}
+    upstream.content_type = "text/event-stream"
+    upstream.pieces = [
+        *(
+            f"event: {kind}\ndata: {json.dumps({'type': kind, 'response': said_again})}\n\n".encode()
+            for kind in ("response.created", "response.in_progress")
+        ),
+        b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Hi"}\n\n',
+        b'data: {"type":"response.output_text.delta","delta":"' + b"x" * 2400 + b'"}\n\n',
+        f"data: {json.dumps({'type': 'response.output_text.done', 'text': 'x' * 50_000})}\n\n".encode(),
+        # Broken off in the middle.
+        f"data: {json.dumps({'type': 'response.completed', 'response': said_again})}"[:50_000].encode(),
+    ]
+    response = {"model": "odd-response", "input": "Hi", "instructions": instructions, "stream": True}
+    outcome, _, meters, _ = await asked(stack, session, "/v1/responses", response)
+    assert outcome == "estimated"
+    assert 100 <= meters["output"] <= 200
+
+
+@pytest.mark.parametrize("at_the_end", [True, False])
+async def test_embeddings_longer_than_envoy_keeps_pass_and_are_charged_by_their_usage(
+    stack: Stack, session: aiohttp.ClientSession, upstream: ScriptedProvider, at_the_end: bool
+) -> None:
+    data, usage = b'"data":"' + b"x" * (40 << 20) + b'"', b'"usage":{"prompt_tokens":7,"total_tokens":7}'
+    fields = (data, usage) if at_the_end else (usage, data)
+    upstream.content_type = "application/json"
+    upstream.pieces = [b"{" + b",".join(fields) + b',"model":"m"}']
+    async with session.post("/v1/embeddings", json={"model": "odd-vectors", "input": ["a"] * 2048}) as response:
+        assert response.status == 200
+        assert await response.read() == upstream.pieces[0]
+    assert await charged(stack, response.headers[HEADER]) == ("settled", "provider", {"input": 7}, 7)
 
 
 @pytest.mark.parametrize(

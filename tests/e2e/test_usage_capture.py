@@ -31,12 +31,15 @@ class Bench:
     provider: ScriptedProvider
     session: aiohttp.ClientSession
 
-    async def ask(self, *, include_usage: bool = False, stream: bool = True) -> tuple[bytes, str]:
+    async def ask(
+        self, *, include_usage: bool = False, stream: bool = True, key: str | None = None
+    ) -> tuple[bytes, str]:
         """Returns the body as the client got it, and the request id."""
         body: dict[str, object] = {"model": "scripted", "messages": [], "stream": stream}
         if include_usage:
             body["stream_options"] = {"include_usage": True}
-        async with self.session.post("/v1/chat/completions", json=body, headers=self.stack.headers) as response:
+        headers = self.stack.headers if key is None else {"Authorization": f"Bearer {key}"}
+        async with self.session.post("/v1/chat/completions", json=body, headers=headers) as response:
             assert response.status == 200
             return await response.read(), response.headers["x-request-id"]
 
@@ -147,7 +150,8 @@ async def test_usage_that_no_model_could_cause_is_charged_to_nobody_and_what_is_
 ) -> None:
     usage = '{"prompt_tokens":7,"completion_tokens":1000000000}'
     bench.provider.pieces = [event("a"), USAGE_EVENT.replace(USAGE.encode(), usage.encode())]
-    _, request_id = await bench.ask()
+    # Its time is made to be over: nobody else's money may be in the slice.
+    _, request_id = await bench.ask(key=await bench.stack.make_key("set-aside", balance="10000"))
 
     async def reason() -> str | None:
         async with bench.stack.database() as database:
@@ -162,8 +166,13 @@ async def test_usage_that_no_model_could_cause_is_charged_to_nobody_and_what_is_
             "SELECT slice_id, share_nano_usd FROM billing.quarantine WHERE request_id = $1", request_id
         )
         assert kept is not None
-        await database.execute("SELECT billing.expire_holds(now() + interval '1 day', 1000)")
-        await database.execute("SELECT billing.close_slices(now() + interval '1 day', 1000)")
+        await database.execute(
+            """
+            UPDATE billing.slices SET expires_at = now() FROM billing.accounts
+            WHERE accounts.account_id = slices.account_id AND org_id = 'org_set-aside'
+            """
+        )
+        await database.execute("SELECT billing.close_slices(now(), 1000)")
         still_open = await database.fetchval(
             "SELECT open_nano_usd FROM billing.slices WHERE slice_id = $1", kept["slice_id"]
         )
@@ -184,6 +193,62 @@ async def test_an_event_too_long_to_keep_passes_and_what_follows_is_read(bench: 
     body, request_id = await bench.ask()
     assert body == long + DONE
     assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+
+
+MODELS_WORDS = json.dumps({"usage": {"prompt_tokens": 999, "completion_tokens": 999}})
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+async def test_of_a_last_event_too_long_to_keep_the_end_is_read(bench: Bench, include_usage: bool) -> None:
+    words = json.dumps("x" * 3_000_000 + MODELS_WORDS)
+    choices = f'[{{"index":0,"delta":{{"content":{words},"usage":{{"prompt_tokens":8}}}},"logprobs":{MODELS_WORDS}}}]'
+    stream = f'data: {{"choices":{choices},"usage":{USAGE},"note":{json.dumps(MODELS_WORDS)},"n":[{{}}]}}\n\n'.encode()
+    bench.provider.pieces = [stream[:1_500_000], stream[1_500_000:2_999_999], stream[2_999_999:-1], stream[-1:] + DONE]
+    body, request_id = await bench.ask(include_usage=include_usage)
+    assert body == stream + DONE
+    assert await bench.usage_of(request_id) == [json.loads(USAGE)]
+    assert (await bench.stack.request_row(request_id))["sse_events"] == 2
+
+
+async def test_what_a_model_says_at_the_end_of_an_event_too_long_to_keep_is_not_the_providers_word(
+    bench: Bench,
+) -> None:
+    for end in (
+        '"content":' + json.dumps(MODELS_WORDS) + "}}]}",
+        '"usage":' + USAGE + "}}]}",
+        '"content":"' + '\\"' * 20_000 + '\\"usage\\":{\\"prompt_tokens\\":1}}"}}]}',
+    ):
+        stream = 'data: {"choices":[{"index":0,"delta":{"pad":"' + "x" * 2_000_000 + '",' + end + "\n\n"
+        bench.provider.pieces = [stream.encode()]
+        body, request_id = await bench.ask()
+        assert body == stream.encode()
+        row = await bench.stack.request_row(request_id)
+        assert (row["usage_source"], row["usage_raw"]) == ("estimated", None)
+
+
+async def test_comments_pass_and_are_no_output(bench: Bench) -> None:
+    comment = b": PROCESSING\n\n"
+    bench.provider.pieces = [comment * 500, event("a"), comment]
+    body, request_id = await bench.ask()
+    assert body == comment * 500 + event("a") + comment
+    row = await bench.stack.request_row(request_id)
+    assert (row["outcome"], row["sse_events"], json.loads(row["meters"])["output"]) == ("estimated", 1, 1)
+    bench.provider.pieces = [comment * 500]
+    _, request_id = await bench.ask()
+    row = await bench.stack.request_row(request_id)
+    assert (row["outcome"], row["price_nano_usd"]) == ("released", 0)
+
+
+async def test_an_answer_too_large_to_be_kept_is_charged_up_to_its_hold(bench: Bench) -> None:
+    bench.provider.content_type = "application/json"
+    bench.provider.pieces = [b'{"choices":"' + b"x" * (34 << 20) + b'","usage":' + USAGE.encode() + b"}"]
+    body: dict[str, object] = {"model": "scripted", "messages": [], "max_completion_tokens": 50}
+    async with bench.session.post("/v1/chat/completions", json=body, headers=bench.stack.headers) as response:
+        assert response.status == 500
+        await response.read()
+    row = await bench.stack.request_row(response.headers["x-request-id"])
+    assert (row["outcome"], json.loads(row["meters"])["output"]) == ("estimated", 50)
+    assert 0 < row["price_nano_usd"] <= row["hold_nano_usd"]
 
 
 async def test_usage_in_every_chunk_counts_once_by_the_last(bench: Bench) -> None:

@@ -87,6 +87,36 @@ async def test_a_credential_does_not_follow_its_provider_to_another_address(api:
     ).status == 202
 
 
+AWS = PROVIDER | {"kind": "bedrock", "region": "us-east-1"}
+AWS_KEY = "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEYzz"
+
+
+@pytest.mark.parametrize(
+    ("before", "credential", "after"),
+    [
+        pytest.param(AWS, AWS_KEY, PROVIDER, id="what was signed with would be sent in clear"),
+        pytest.param(PROVIDER, "abc:def", AWS, id="what is no access key would be signed with"),
+        pytest.param(PROVIDER, "sk-x", PROVIDER | {"kind": "azure"}, id="in another header"),
+    ],
+)
+async def test_a_credential_does_not_follow_its_provider_to_another_way_of_authentication(
+    api: Api, before: dict[str, Any], credential: str, after: dict[str, Any]
+) -> None:
+    await put(api, "/providers/one", before | {"credential": credential})
+    refused = await put(api, "/providers/one", after, etag="*")
+    assert (refused.status, refused.pointers) == (422, ["/credential"])
+    applied = await api.post("/catalog/apply", {"providers": {"one": after}}, headers={"If-Match": "*"})
+    assert (applied.status, applied.pointers) == (422, ["/providers/one/credential"])
+    difference = (await api.post("/catalog/diff", {"providers": {"one": after}}))["changes"]
+    assert {"field": "credential", "before": "hidden", "after": "required"} in difference[0]["fields"]
+    assert (await put(api, "/providers/one", after | {"credential": AWS_KEY}, etag="*")).status == 202
+
+
+async def test_a_credential_stays_where_another_kind_takes_it_in_the_same_way(api: Api) -> None:
+    await put(api, "/providers/one", PROVIDER | {"credential": "sk-x"})
+    assert (await put(api, "/providers/one", PROVIDER | {"kind": "openai-compatible"}, etag="*")).status == 202
+
+
 async def test_what_another_operator_changed_meanwhile_is_not_lost(api: Api) -> None:
     seen = (await put(api, "/providers/one", PROVIDER))["revision"]
     mine = await put(api, "/providers/one", PROVIDER | {"requests_max": 5}, etag=seen)

@@ -103,7 +103,12 @@ def test_a_list_of_models_is_free() -> None:
             id="messages stream",
         ),
         pytest.param(
-            messages_stream(request=MESSAGES, usage_first={"input_tokens": 10, "output_tokens": 3}, usage_last=None),
+            messages_stream(
+                request=MESSAGES,
+                usage_first={"input_tokens": 10, "output_tokens": 3},
+                usage_last=None,
+                sse_events=None,
+            ),
             {Meter.INPUT: 10, Meter.OUTPUT: 3},
             26,
             id="messages, not streamed: one usage object is all of it",
@@ -365,6 +370,54 @@ def test_an_estimate_stays_within_the_hold_and_the_bound_and_counts_nothing_as_z
 def test_the_last_word_of_a_stream_settles_it_and_a_missing_one_does_not(cut: bool, output: int) -> None:
     found = rated(messages_stream(usage_last=None if cut else {**MESSAGE_DELTA, "output_tokens": output}))
     assert found.outcome is (Outcome.ESTIMATED if cut else Outcome.SETTLED)
+
+
+def test_what_was_answered_as_a_stream_is_one_whatever_the_request_seemed_to_ask() -> None:
+    found = rated(messages_stream(request=MESSAGES, usage_last=None, sse_events=900, bytes_sent=900 * 400))
+    assert found.outcome is Outcome.ESTIMATED
+    assert found.meters == {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 900}
+
+
+RESPONSES = {**STREAMED, "endpoint": "responses"}
+
+
+def test_comments_and_what_a_response_says_again_are_no_output() -> None:
+    found = rated(
+        chat_stream(request=RESPONSES, usage_first=None, sse_events=3, bytes_sent=200_900, sse_beside_bytes=200_600)
+    )
+    assert (found.outcome, found.meters) == (Outcome.ESTIMATED, {Meter.INPUT: 17, Meter.OUTPUT: 3})
+    only_comments = chat_stream(usage_first=None, sse_events=0, bytes_sent=9000, sse_beside_bytes=9000)
+    assert rated(only_comments).outcome is Outcome.RELEASED
+
+
+REFERRING = {**STREAMED, "references": True}
+
+
+def test_what_was_read_beside_the_body_is_taken_for_all_that_was_held_for_it_unless_the_provider_says() -> None:
+    grant = {**GRANT, "input_tokens_max": "128000"}
+    cut = chat_stream(usage_first=None, request=REFERRING, grant=grant)
+    assert rated(cut).meters == {Meter.INPUT: 128_000, Meter.OUTPUT: 21}
+    assert rated(cut).charge.price_nano_usd == 2 * (128_000 + 21)
+    poor = {**grant, "hold_nano_usd": "1000"}
+    assert rated(chat_stream(usage_first=None, request=REFERRING, grant=poor)).charge.price_nano_usd == 1000
+    told = messages_stream(request={**STREAMED_MESSAGES, "references": True}, grant=grant, usage_last=None)
+    assert rated(told).meters == {Meter.INPUT: 472, Meter.CACHED_INPUT: 12, Meter.OUTPUT: 40}
+    assert rated(chat_stream(request=REFERRING, grant=grant)).charge.price_nano_usd == 46
+    assert rated(cut).is_estimated_with_references
+    assert not rated(told).is_estimated_with_references
+    assert not rated(chat_stream(usage_first=None)).is_estimated_with_references
+
+
+def test_an_answer_too_large_for_us_was_made_and_is_charged_up_to_the_hold() -> None:
+    lost: Json = {"status": 500, "response_details": "response_payload_too_large", "usage_first": None}
+    grant = {**GRANT, "tokens_max": "1017", "hold_nano_usd": "1500"}
+    found = rated(line("lost", grant=grant, **lost))
+    assert (found.outcome, found.meters) == (Outcome.ESTIMATED, {Meter.INPUT: 17, Meter.OUTPUT: 1000})
+    assert found.charge.price_nano_usd == 1500
+    bounded = rated(line("lost", grant=grant, request={**REQUEST, "max_output_tokens": 30, "choices": 2}, **lost))
+    assert bounded.meters == {Meter.INPUT: 17, Meter.OUTPUT: 60}
+    assert rated(line("lost", **{**lost, "response_details": "via_upstream"})).outcome is Outcome.RELEASED
+    assert rated(line("lost", **{**lost, "cluster": None})).outcome is Outcome.RELEASED
 
 
 BOUNDED = {**GRANT, "tokens_max": "1000"}

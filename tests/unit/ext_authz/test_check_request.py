@@ -18,7 +18,7 @@ def with_headers(**headers: str) -> CheckRequest:
 
 
 def test_what_front_lua_says_about_a_chat_request_is_read() -> None:
-    fields = {**CHAT, "max_output_tokens": 256, "choices": 2, "least_output_tokens": 1025}
+    fields = {**CHAT, "max_output_tokens": 256, "choices": 2, "least_output_tokens": 1025, "query_bytes": 7}
     attempt = parse_check(check_request(fields, {Header.REQUEST_ID: REQUEST_ID, "authorization": "Bearer sk-x"}))
     assert attempt.request_id == REQUEST_ID
     assert attempt.credential == "sk-x"
@@ -26,6 +26,7 @@ def test_what_front_lua_says_about_a_chat_request_is_read() -> None:
     assert attempt.model == "gpt-4o-mini"
     assert (attempt.body_bytes, attempt.max_output_tokens, attempt.choices) == (67, 256, 2)
     assert attempt.least_output_tokens == 1025
+    assert attempt.query_bytes == 7
 
 
 def test_a_form_says_how_much_of_it_is_files() -> None:

@@ -450,6 +450,8 @@ def held_on(endpoint: Endpoint, price_row: PriceRow, **fields: object) -> NanoUs
         (Endpoint.EMBEDDINGS, row(input=1), {"units": 3, "has_references": True}, 3 * 128_000 + 100),
         (Endpoint.RERANK, row(search_unit=7), {"units": 101}, 14),
         (Endpoint.RERANK, row(search_unit=7), {"units": 1, "body_bytes": 50_000}, 21),
+        (Endpoint.RERANK, row(input=1), {"units": 300, "body_bytes": 10_000, "query_bytes": 8000}, 10_000 + 300 * 8000),
+        (Endpoint.RERANK, row(input=1), {"units": 2, "body_bytes": 200_000, "query_bytes": 190_000}, 456_000),
         (Endpoint.MODERATIONS, row(request=4), {}, 4),
         (Endpoint.COUNT_TOKENS, row(input=4, output=4), {"may_search": True}, 0),
         (Endpoint.RESPONSES, row(input=1, output=2), {"max_output_tokens": 10}, 120),

@@ -197,6 +197,7 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
             Metadata.USAGE_LAST,
             Metadata.SERVICE_TIER,
             Metadata.SSE_EVENTS,
+            Metadata.SSE_BESIDE_BYTES,
         )
     }
     assert set(read) == expected
