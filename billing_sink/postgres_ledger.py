@@ -9,9 +9,11 @@ from typing import NamedTuple, Protocol
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from billing_sink.postings import Batch, Posting, Quarantined, conflict, hash_of
+from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
+from gateway_core.contract import provider_of_cluster
+from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.usage import STANDARD
@@ -117,6 +119,11 @@ class PostgresLedger:
                 "SELECT billing.settle($1::jsonb) AS request_id", encode(batch.postings) if rows is None else rows
             )
             quarantined = [*batch.quarantined, *(conflict(by_id[row["request_id"]]) for row in conflicts)]
+            if batch.attempts:
+                others = await connection.fetch(
+                    "SELECT billing.record_attempts($1::jsonb) AS position", _encode_attempts(batch.attempts)
+                )
+                quarantined += [attempt_conflict(batch.attempts[row["position"]]) for row in others]
             await connection.executemany(
                 """
                 INSERT INTO billing.quarantine
@@ -192,6 +199,30 @@ def _row(posting: Posting) -> dict[str, object]:
         "hold_nano_usd": grant and grant.hold_nano_usd,
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
+    }
+
+
+def _encode_attempts(attempts: Sequence[Attempt]) -> str:
+    """The same for `billing.record_attempts`."""
+    return json.dumps([_attempt_row(attempt) for attempt in attempts])
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, object]:
+    line = attempt.line
+    provider = provider_of_cluster(line.cluster or "")
+    return {
+        "request_id": line.request_id,
+        "started_at": line.start_time.isoformat(),
+        "input_hash": attempt.input_hash.hex(),
+        "provider": provider,
+        "upstream_model": line.offering.deployments.get(ProviderName(provider)) if line.offering and provider else None,
+        "host": line.host,
+        "status": line.status,
+        "response_flags": line.response_flags,
+        "response_details": line.response_details,
+        "duration_ms": line.duration_ms or 0,
+        "bytes_received": line.bytes_received,
+        "bytes_sent": line.bytes_sent,
     }
 
 
