@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from billing_sink.access_log import SpoolLine
 from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
@@ -199,6 +200,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "hold_nano_usd": grant and grant.hold_nano_usd,
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
+        **_alias(line),
     }
 
 
@@ -235,6 +237,12 @@ def _quarantine_row(spool_id: SpoolId, item: Quarantined) -> tuple[object, ...]:
         request = json.dumps(_row(Posting(item.request_id, hash_of(item.raw), item.raw, unrated(item.line))))
     share = grant.hold_nano_usd if grant and slice_id else None
     return (spool_id, item.raw.byte_offset, item.request_id, item.reason, item.raw.content, slice_id, share, request)
+
+
+def _alias(line: SpoolLine) -> dict[str, object]:
+    """What the client called its model, where that is not the model's own name."""
+    asked = line.request and line.request.model
+    return {"asked_model": asked} if asked and asked != line.model else {}
 
 
 def _evidence(rated: Rated) -> Sequence[object] | None:

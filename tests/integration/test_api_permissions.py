@@ -64,6 +64,8 @@ ALLOWED = {
     "GET /orgs/{org_id}/invoices/{invoice_id}/csv": "oab",
     "GET /orgs/{org_id}/invoices/{invoice_id}/pdf": "oab",
     "GET /receipts/{request_id}": KNOWN,
+    "GET /requests/{request_id}": KNOWN,
+    "GET /orgs/{org_id}/requests": "oadbv",
     "GET /orgs/{org_id}/test-balance": "oadbv",
     "POST /orgs/{org_id}/test-balance/refill": "oad",
     "GET /orgs/{org_id}/balance": "oab",
