@@ -117,7 +117,7 @@ class AttemptLine:
 
     v: Literal[1]
     type: Literal["UpstreamEnd"]
-    request_id: Annotated[RequestId, Id]
+    request_id: Annotated[RequestId, StringConstraints(min_length=1, max_length=200)]
     start_time: datetime
     status: Annotated[int, Field(ge=0, le=999)]
     cluster: Text | None = None

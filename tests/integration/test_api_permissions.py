@@ -123,6 +123,7 @@ ALLOWED = {
     "GET /routes/{route}": OPERATOR,
     "PUT /routes/{route}": OPERATOR,
     "DELETE /routes/{route}": OPERATOR,
+    "POST /routes/explain": OPERATOR,
     "GET /prices": OPERATOR,
     "POST /prices": OPERATOR,
     "GET /prices/scheduled": OPERATOR,
