@@ -1,6 +1,6 @@
 -- what: one row for each attempt at an upstream that failed
 -- why: to say why a request went where it went; the attempt that did not fail is in the request's own row
--- running version survives it: yes, it writes none, and sets aside the lines about them
+-- running version survives it: yes; lines about attempts, which come with a newer control plane, it would quarantine
 
 CREATE TABLE billing.attempts (
     seq              bigint GENERATED ALWAYS AS IDENTITY,
