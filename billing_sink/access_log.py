@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
@@ -26,6 +26,10 @@ SmallCount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 FINISHED: Final = "DownstreamEnd"
 PERIODIC: Final = "DownstreamPeriodic"
+ATTEMPT: Final = "UpstreamEnd"
+
+_OF_AN_ATTEMPT: Final = f'"type":"{ATTEMPT}"'.encode()
+"""As Envoy writes it. No text that a client has chosen can hold it: its quotation marks would be escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +120,56 @@ class SpoolLine:
         return self.request.model if self.request is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptLine:
+    """One attempt at an upstream that failed; field names are those of `gateway_core.contract.AttemptField`."""
+
+    v: Literal[1]
+    type: Literal["UpstreamEnd"]
+    request_id: Annotated[RequestId, StringConstraints(min_length=1, max_length=200)]
+    start_time: datetime
+    status: Annotated[int, Field(ge=0, le=999)]
+    cluster: Text | None = None
+    host: Text | None = None
+    offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
+    duration_ms: Count | None = None
+    response_flags: Text | None = None
+    response_details: Text | None = None
+    bytes_received: Count = 0
+    bytes_sent: Count = 0
+
+
 class InvalidLineError(ValueError):
     """A line that is not of the spool's form. The message names the fields and never quotes them."""
 
 
+LineT = TypeVar("LineT")
+
 _ADAPTER: Final = TypeAdapter(SpoolLine)
+_ATTEMPT_ADAPTER: Final = TypeAdapter(AttemptLine)
 
 
 def parse_line(content: bytes) -> SpoolLine:
-    """Read one line.
+    """Read one line about a request.
 
     Raises:
         InvalidLineError: not JSON, another version, or a field of another kind.
     """
+    return _parse(_ADAPTER, content)
+
+
+def parse_any_line(content: bytes) -> SpoolLine | AttemptLine:
+    """Read one line of the spool.
+
+    Raises:
+        InvalidLineError: as above.
+    """
+    return _parse(_ATTEMPT_ADAPTER, content) if _OF_AN_ATTEMPT in content else parse_line(content)
+
+
+def _parse(adapter: TypeAdapter[LineT], content: bytes) -> LineT:
     try:
-        return _ADAPTER.validate_json(content)
+        return adapter.validate_json(content)
     except ValidationError as error:
         problems = {".".join(map(str, problem["loc"])) or problem["type"] for problem in error.errors()}
         raise InvalidLineError(f"not a spool line: {', '.join(sorted(problems))[:500]}") from error

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink import clickhouse
 from billing_sink.drift import DriftMetrics
-from billing_sink.exporter import Exporter
+from billing_sink.exporter import TABLES, Exporter
 from billing_sink.inspection import Inspection, NotComparedError
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_claim import SpoolClaim, connect
@@ -168,22 +168,25 @@ async def _export(
         "When everything in the ledger was in ClickHouse the last time; stands still in a sink that stands by",
         registry=registry,
     )
-    exporter: Exporter | None = None
+    exporters: list[Exporter] = []
     while True:
         if not claim.is_held:
             await asyncio.sleep(settings.export_poll_ms / 1000)
             continue
         try:
-            if exporter is None:
+            if not exporters:
                 client = await asyncio.to_thread(clickhouse.connect, settings.clickhouse_url)
-                exporter = Exporter(PostgresExports(pool), client, batch_rows=settings.export_batch_rows)
-            copied = await exporter.export_batch()
+                exporters = [
+                    Exporter(PostgresExports(pool, table.name), client, table, batch_rows=settings.export_batch_rows)
+                    for table in TABLES
+                ]
+            copied = [await each.export_batch() for each in exporters]
         except (*Trouble, ClickHouseError) as error:
             log.warning("export_unavailable", error=type(error).__name__)
-            exporter = None
+            exporters = []
             await asyncio.sleep(RETRY_S)
             continue
-        rows.inc(copied)
-        if copied < settings.export_batch_rows:
+        rows.inc(sum(copied))
+        if max(copied) < settings.export_batch_rows:
             caught_up.set(utc_now().timestamp())
             await asyncio.sleep(settings.export_poll_ms / 1000)

@@ -1,4 +1,4 @@
-"""ClickHouse, over HTTP: connecting, its migrations, and inserting into `requests`."""
+"""ClickHouse, over HTTP: connecting, its migrations, and inserting."""
 
 from collections.abc import Sequence
 from datetime import UTC
@@ -52,6 +52,6 @@ def hours(client: Client) -> Hours:
     return {(hour.astimezone(UTC), str(mode)): Sums(*sums) for hour, mode, *sums in found.result_rows}
 
 
-def insert_requests(client: Client, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def insert(client: Client, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Insert rows that have these columns, in this order. A row inserted twice counts once."""
-    client.insert("requests", rows, column_names=columns)
+    client.insert(table, rows, column_names=columns)

@@ -1,16 +1,17 @@
-"""Copies finished requests from Postgres to ClickHouse: the loop, and what each column of ClickHouse is made of.
+"""Copies finished requests and failed attempts from Postgres to ClickHouse: the loop, and what each column there is made of.
 
 Rows go in before the cursor moves: a crash between repeats a batch, which collapses.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
 
 from clickhouse_connect.driver.client import Client
 
-from billing_sink.clickhouse import insert_requests
+from billing_sink.clickhouse import insert
 from billing_sink.postgres_exports import PostgresExports, Row
 from gateway_core.usage import Meter
 
@@ -78,11 +79,42 @@ COLUMNS: Final[Mapping[str, Getter]] = {
 """Each column of the table `requests` in ClickHouse, and how it is got from a row of billing.requests."""
 
 
-class Exporter:
-    """Moves one batch at a time."""
+ATTEMPT_COLUMNS: Final[Mapping[str, Getter]] = {
+    "request_id": itemgetter("request_id"),
+    "started_at": itemgetter("started_at"),
+    "recorded_at": itemgetter("recorded_at"),
+    "provider": _or_empty("provider"),
+    "upstream_model": _or_empty("upstream_model"),
+    "host": _or_empty("host"),
+    "status": itemgetter("status"),
+    "response_flags": _or_empty("response_flags"),
+    "response_details": _or_empty("response_details"),
+    "duration_ms": itemgetter("duration_ms"),
+    "bytes_received": itemgetter("bytes_received"),
+    "bytes_sent": itemgetter("bytes_sent"),
+}
+"""The same of the table `attempts`."""
 
-    def __init__(self, exports: PostgresExports, client: Client, *, batch_rows: int) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is copied: a table of that name in schema `billing` to one of that name in ClickHouse."""
+
+    name: str
+    columns: Mapping[str, Getter]
+
+
+REQUESTS: Final = Table("requests", COLUMNS)
+ATTEMPTS: Final = Table("attempts", ATTEMPT_COLUMNS)
+TABLES: Final = (REQUESTS, ATTEMPTS)
+
+
+class Exporter:
+    """Moves one batch of a table at a time, by that table's own cursor."""
+
+    def __init__(self, exports: PostgresExports, client: Client, table: Table, *, batch_rows: int) -> None:
         self._exports = exports
+        self._table = table
         self._client = client
         self._batch_rows = batch_rows
 
@@ -96,7 +128,8 @@ class Exporter:
             found = await self._exports.next_rows(self._batch_rows)
             if found is None:
                 return 0
-            values = [[get(row) for get in COLUMNS.values()] for row in found.rows]
-            await asyncio.to_thread(insert_requests, self._client, tuple(COLUMNS), values)
+            columns = self._table.columns
+            values = [[get(row) for get in columns.values()] for row in found.rows]
+            await asyncio.to_thread(insert, self._client, self._table.name, tuple(columns), values)
             await self._exports.move(found.end)
             return len(values)

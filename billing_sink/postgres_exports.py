@@ -1,4 +1,4 @@
-"""Finished requests in Postgres (schema `billing`) in the order of their transactions, and how far they have been exported."""
+"""What is copied from Postgres (schema `billing`), in the order of its transactions, and how far it has been copied."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 Row = Mapping[str, Any]  # type: ignore[explicit-any]  # a row of SQL: the edge itself
-"""The columns of billing.requests; `meters` is a mapping of counts."""
+"""The columns of a table; `meters` is a mapping of counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Rows:
 
 
 class PostgresExports:
-    """One cursor over billing.requests."""
+    """One cursor over one table, which has the cursor's name."""
 
     def __init__(self, pool: asyncpg.Pool, name: str = "requests") -> None:
         self._pool = pool
@@ -65,23 +65,22 @@ class PostgresExports:
         ends before the oldest one still running.
         """
         found = await self._pool.fetch(
-            """
+            f"""
             WITH cursor AS (
                 SELECT coalesce(max(written_by), '0'::xid8) AS written_by, coalesce(max(seq), 0) AS seq
                 FROM billing.export_cursors WHERE name = $1
             )
-            SELECT r.* FROM billing.requests r, cursor
+            SELECT r.* FROM billing.{self._name} r, cursor
             WHERE (r.written_by, r.seq) > (cursor.written_by, cursor.seq)
               AND r.written_by < pg_snapshot_xmin(pg_current_snapshot())
             ORDER BY r.written_by, r.seq LIMIT $2
-            """,
+            """,  # noqa: S608 - a table of ours
             self._name,
             rows_max,
         )
         if not found:
             return None
-        rows = [{**record, "meters": json.loads(record["meters"])} for record in found]
-        return Rows(rows, Position(found[-1]["written_by"], found[-1]["seq"]))
+        return Rows([_row(record) for record in found], Position(found[-1]["written_by"], found[-1]["seq"]))
 
     async def move(self, to: Position) -> None:
         """Put the cursor where the rows that were copied end."""
@@ -94,3 +93,8 @@ class PostgresExports:
             to.written_by,
             to.seq,
         )
+
+
+def _row(record: asyncpg.Record) -> Row:
+    row = dict(record)
+    return {**row, "meters": json.loads(row["meters"])} if "meters" in row else row

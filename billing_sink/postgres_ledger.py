@@ -9,9 +9,12 @@ from typing import NamedTuple, Protocol
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from billing_sink.postings import Batch, Posting, Quarantined, conflict, hash_of
+from billing_sink.access_log import SpoolLine
+from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
+from gateway_core.contract import provider_of_cluster
+from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.usage import STANDARD
@@ -117,6 +120,11 @@ class PostgresLedger:
                 "SELECT billing.settle($1::jsonb) AS request_id", encode(batch.postings) if rows is None else rows
             )
             quarantined = [*batch.quarantined, *(conflict(by_id[row["request_id"]]) for row in conflicts)]
+            if batch.attempts:
+                others = await connection.fetch(
+                    "SELECT billing.record_attempts($1::jsonb) AS position", _encode_attempts(batch.attempts)
+                )
+                quarantined += [attempt_conflict(batch.attempts[row["position"]]) for row in others]
             await connection.executemany(
                 """
                 INSERT INTO billing.quarantine
@@ -192,6 +200,31 @@ def _row(posting: Posting) -> dict[str, object]:
         "hold_nano_usd": grant and grant.hold_nano_usd,
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
+        **_alias(line),
+    }
+
+
+def _encode_attempts(attempts: Sequence[Attempt]) -> str:
+    """The same for `billing.record_attempts`."""
+    return json.dumps([_attempt_row(attempt) for attempt in attempts])
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, object]:
+    line = attempt.line
+    provider = provider_of_cluster(line.cluster or "")
+    return {
+        "request_id": line.request_id,
+        "started_at": line.start_time.isoformat(),
+        "input_hash": attempt.input_hash.hex(),
+        "provider": provider,
+        "upstream_model": line.offering.deployments.get(ProviderName(provider)) if line.offering and provider else None,
+        "host": line.host,
+        "status": line.status,
+        "response_flags": line.response_flags,
+        "response_details": line.response_details,
+        "duration_ms": line.duration_ms or 0,
+        "bytes_received": line.bytes_received,
+        "bytes_sent": line.bytes_sent,
     }
 
 
@@ -204,6 +237,12 @@ def _quarantine_row(spool_id: SpoolId, item: Quarantined) -> tuple[object, ...]:
         request = json.dumps(_row(Posting(item.request_id, hash_of(item.raw), item.raw, unrated(item.line))))
     share = grant.hold_nano_usd if grant and slice_id else None
     return (spool_id, item.raw.byte_offset, item.request_id, item.reason, item.raw.content, slice_id, share, request)
+
+
+def _alias(line: SpoolLine) -> dict[str, object]:
+    """What the client called its model, where that is not the model's own name."""
+    asked = line.request and line.request.model
+    return {"asked_model": asked} if asked and asked != line.model else {}
 
 
 def _evidence(rated: Rated) -> Sequence[object] | None:

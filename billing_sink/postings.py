@@ -3,9 +3,18 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line, request_id_of
+from billing_sink.access_log import (
+    FINISHED,
+    PERIODIC,
+    AttemptLine,
+    InvalidLineError,
+    SpoolLine,
+    parse_any_line,
+    request_id_of,
+)
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, Rated, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
@@ -28,6 +37,20 @@ class Posting:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt that failed. It moves no money; its request and its moment are its identity, and the hash is as above."""
+
+    input_hash: bytes
+    raw: RawLine
+    line: AttemptLine
+
+    @property
+    def identity(self) -> tuple[RequestId, datetime]:
+        """The attempts of a request come one after the other, so no two begin at one moment."""
+        return self.line.request_id, self.line.start_time
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A line, or a part of one, that a person has to look at.
 
@@ -41,6 +64,10 @@ class Quarantined:
     line: SpoolLine | None = None
 
 
+Read = tuple[RawLine, SpoolLine] | Attempt | Quarantined
+"""What a line of the spool is found to be, before anything is rated."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Everything that follows from a stretch of the spool, to be written in one transaction with the offset."""
@@ -50,6 +77,7 @@ class Batch:
     end: int
     postings: Sequence[Posting]
     quarantined: Sequence[Quarantined]
+    attempts: Sequence[Attempt] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +86,7 @@ class ParsedLines:
 
     begin: int
     end: int
-    lines: Sequence[tuple[RawLine, SpoolLine] | Quarantined]
+    lines: Sequence[Read]
 
     def halves(self) -> tuple["ParsedLines", "ParsedLines"]:
         """The same lines in two stretches; there must be at least two."""
@@ -70,7 +98,7 @@ class ParsedLines:
     @property
     def newest_price_version(self) -> PriceVersion:
         """The newest price version any line was admitted under; 0 if none was."""
-        lines = (item[1] for item in self.lines if not isinstance(item, Quarantined))
+        lines = (item[1] for item in self.lines if isinstance(item, tuple))
         return max((line.granted.price_version or _NO_VERSION for line in lines if line.granted), default=_NO_VERSION)
 
 
@@ -81,8 +109,8 @@ def refuse_line(spool_id: SpoolId, parsed: ParsedLines, reason: str) -> Batch:
     return Batch(spool_id, parsed.begin, parsed.end, (), (Quarantined(raw, reason, request_id_of(raw.content)),))
 
 
-def _raw(item: tuple[RawLine, SpoolLine] | Quarantined) -> RawLine:
-    return item.raw if isinstance(item, Quarantined) else item[0]
+def _raw(item: Read) -> RawLine:
+    return item[0] if isinstance(item, tuple) else item.raw
 
 
 def parse_lines(raw: RawBatch) -> ParsedLines:
@@ -91,18 +119,24 @@ def parse_lines(raw: RawBatch) -> ParsedLines:
 
 
 def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Batch:
-    """Rate every finished request. A request id occurs once among the postings."""
+    """Rate every finished request. A request id occurs once among the postings, and an identity among the attempts."""
     postings: dict[RequestId, Posting] = {}
+    attempts: dict[tuple[RequestId, datetime], Attempt] = {}
     quarantined: list[Quarantined] = []
     for item in parsed.lines:
-        result = item if isinstance(item, Quarantined) else _rate(spool_id, *item, prices)
+        result = _rate(spool_id, *item, prices) if isinstance(item, tuple) else item
         if isinstance(result, Quarantined):
             quarantined.append(result)
+        elif isinstance(result, Attempt):
+            if attempts.setdefault(result.identity, result).input_hash != result.input_hash:
+                quarantined.append(attempt_conflict(result))
         elif result is not None:
             first = postings.setdefault(result.request_id, result)
             if first.input_hash != result.input_hash:
                 quarantined.append(conflict(result))
-    return Batch(spool_id, parsed.begin, parsed.end, tuple(postings.values()), tuple(quarantined))
+    return Batch(
+        spool_id, parsed.begin, parsed.end, tuple(postings.values()), tuple(quarantined), tuple(attempts.values())
+    )
 
 
 def conflict(posting: Posting) -> Quarantined:
@@ -110,10 +144,15 @@ def conflict(posting: Posting) -> Quarantined:
     return Quarantined(posting.raw, "conflict: this request id is recorded with another input", posting.request_id)
 
 
-def _parse(raw: RawLine) -> Iterable[tuple[RawLine, SpoolLine] | Quarantined]:
+def attempt_conflict(attempt: Attempt) -> Quarantined:
+    """The same of an attempt. Its request is not named: what is held for that does not wait for this."""
+    return Quarantined(attempt.raw, "conflict: this attempt is recorded with another input")
+
+
+def _parse(raw: RawLine) -> Iterable[Read]:
     """The lines in a raw line: one, or a torn one and the whole one that was appended to it."""
     try:
-        yield raw, parse_line(raw.content)
+        yield _read(raw)
         return
     except InvalidLineError as error:
         reason = str(error)
@@ -121,13 +160,18 @@ def _parse(raw: RawLine) -> Iterable[tuple[RawLine, SpoolLine] | Quarantined]:
     while (begin := raw.content.rfind(LINE_BEGIN, 0, begin)) > 0:
         tail = RawLine(raw.byte_offset + begin, raw.content[begin:])
         try:
-            whole = parse_line(tail.content)
+            whole = _read(tail)
         except InvalidLineError:
             continue
         yield Quarantined(RawLine(raw.byte_offset, raw.content[:begin]), f"torn: {reason}")
-        yield tail, whole
+        yield whole
         return
     yield Quarantined(raw, reason, request_id_of(raw.content))
+
+
+def _read(raw: RawLine) -> Read:
+    line = parse_any_line(raw.content)
+    return Attempt(hash_of(raw), raw, line) if isinstance(line, AttemptLine) else (raw, line)
 
 
 def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -> Posting | Quarantined | None:

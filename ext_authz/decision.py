@@ -7,10 +7,10 @@ from typing import Final, Self
 
 from ext_authz.check_request import Attempt
 from ext_authz.leases import Lease
-from ext_authz.offers import Offer, Offers, PricedDeployment
+from ext_authz.offers import Offers
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
-from gateway_core.endpoints import FACTS, CountedBy, Dialect, Facts
+from gateway_core.endpoints import FACTS
 from gateway_core.errors import (
     ADDRESS_NOT_ALLOWED,
     API_KEY_ENDED,
@@ -25,24 +25,12 @@ from gateway_core.errors import (
     service_tier_not_offered,
     stream_required,
 )
+from gateway_core.extent import answers, dearest, input_tokens, is_asked, output_tokens
 from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from gateway_core.pricing import Terms, UnpricedTierError, WorstCase, worst_case
+from gateway_core.pricing import UnpricedTierError, WorstCase
 from gateway_core.usage import Meter
-
-SEARCHES_HELD: Final = 10
-"""A request that may search can do so without a bound of ours: so many are held for, and those beyond pay from what is free."""
-
-DOCUMENTS_PER_SEARCH_UNIT: Final = 100
-BYTES_PER_DOCUMENT: Final = 250
-"""A long document is counted once for each of its parts; none is shorter than this, whatever the query takes of it."""
-
-SOUND_BITS_PER_SECOND: Final = 6000
-"""Speech takes no less in any format that is in use: this is what Opus is made for at the least. Whoever sends hours of silence, which take
-next to nothing, is charged for them beyond the hold, like all that a provider counts beyond one."""
-TOKENS_PER_PICTURE: Final = 10_000
-"""Of one that is to be edited. OpenAI publishes 6,240 for the closest look it takes, beside 194 to 452 for the first one."""
 
 FLOOR_TOKENS: Final = 256
 """An answer shorter than this is worth nothing to most who did not ask for so short a one."""
@@ -184,88 +172,39 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         return Refused(endpoint_not_supported(attempt.model, (FACTS[each].path for each in offer.prices)), key)
     if not all(each.price.is_free or facts.is_priced(each.price.rates.keys()) for each in prices):
         return Refused(endpoint_not_priced(attempt.model), key)
-    if facts.is_usage_in_stream_only and not attempt.is_stream and not all(_is_asked(each, facts) for each in prices):
+    if facts.is_usage_in_stream_only and not attempt.is_stream and not all(is_asked(each.price, facts) for each in prices):
         return Refused(stream_required(attempt.model), key)
-    output_tokens = _output_tokens(attempt, offer, facts)
+    output_max = output_tokens(attempt, facts, offer.max_output_tokens)
     try:
         for meter in sorted(attempt.meters):
             if not all(each.price.covers(meter, attempt.service_tier) for each in prices):
                 return Refused(feature_not_offered(attempt.model, FEATURES[meter]), key)
         worst = WorstCase.of_any(
-            _worst_case(attempt, offer, each, facts, offers.terms(key.org_id, offer.model, each.provider))
+            dearest(
+                attempt,
+                facts,
+                each.price,
+                offers.terms(key.org_id, offer.model, each.provider),
+                context_tokens=offer.context_tokens,
+                asked_tier=attempt.service_tier,
+            )
             for each in prices
         )
     except UnpricedTierError:
         return Refused(service_tier_not_offered(attempt.model), key)
-    least_tokens = output_tokens
+    least_tokens = output_max
     if facts.output_bound is not None:
-        least_tokens = min(output_tokens, max(FLOOR_TOKENS, attempt.least_output_tokens))
-    answers = _answers(attempt, facts)
-    output = Output(worst, answers, output_tokens, least_tokens)
+        least_tokens = min(output_max, max(FLOOR_TOKENS, attempt.least_output_tokens))
+    output = Output(worst, answers(attempt, facts), output_max, least_tokens)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
-    input_tokens = _input_tokens(attempt, offer, facts)
+    input_max = input_tokens(attempt, facts, offer.context_tokens)
     return Admitted(
         key,
         offer.model,
         offers.version,
         output.nano_usd,
         rated_as,
-        tokens_max=max(offer.context_tokens, input_tokens) + offer.max_output_tokens * answers,
-        input_tokens_max=input_tokens if attempt.has_references else None,
+        tokens_max=max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
+        input_tokens_max=input_max if attempt.has_references else None,
         output=output,
-    )
-
-
-def _is_asked(deployment: PricedDeployment, facts: Facts) -> bool:
-    return deployment.price.counts(facts.asked)
-
-
-def _answers(attempt: Attempt, facts: Facts) -> int:
-    return max(1, attempt.units) if facts.output is Meter.IMAGE_OUTPUT else attempt.choices
-
-
-def _output_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
-    """Of each answer, at most."""
-    if facts.output is None:
-        return 0
-    if attempt.max_output_tokens is None:
-        return offer.max_output_tokens
-    return min(offer.max_output_tokens, attempt.max_output_tokens)
-
-
-def _input_tokens(attempt: Attempt, offer: Offer, facts: Facts) -> int:
-    if facts.dialect is Dialect.TRANSCRIPTION:
-        # How many tokens a second of sound has is each model's own.
-        return offer.context_tokens
-    if facts.is_form:
-        return min(attempt.text_bytes + attempt.files * TOKENS_PER_PICTURE, offer.context_tokens)
-    if not facts.has_many_inputs:
-        return offer.context_tokens if attempt.has_references else min(attempt.body_bytes, offer.context_tokens)
-    beside = offer.context_tokens if attempt.has_references else 0
-    query = min(attempt.query_bytes, offer.context_tokens)
-    return attempt.body_bytes + (beside + query) * max(1, attempt.units)
-
-
-def _worst_case(attempt: Attempt, offer: Offer, deployment: PricedDeployment, facts: Facts, terms: Terms) -> WorstCase:
-    if facts.counted_by is CountedBy.REQUEST or _is_asked(deployment, facts):
-        return worst_case(
-            deployment.price,
-            terms,
-            input_tokens_max=0,
-            besides={} if facts.asked is None else {facts.asked: attempt.units},
-            has_output=False,
-            asked_tier=attempt.service_tier,
-        )
-    seconds = -(-attempt.body_bytes * 8 // SOUND_BITS_PER_SECOND)
-    documents = attempt.units + attempt.body_bytes // BYTES_PER_DOCUMENT
-    return worst_case(
-        deployment.price,
-        terms,
-        input_tokens_max=_input_tokens(attempt, offer, facts),
-        besides={
-            Meter.WEB_SEARCH: SEARCHES_HELD if attempt.may_search else 0,
-            Meter.SEARCH_UNIT: -(-documents // DOCUMENTS_PER_SEARCH_UNIT) if facts.dialect is Dialect.RERANK else 0,
-            Meter.AUDIO_SECOND: seconds if facts.dialect is Dialect.TRANSCRIPTION else 0,
-        },
-        asked_tier=attempt.service_tier,
     )

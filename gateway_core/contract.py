@@ -241,6 +241,33 @@ class SpoolField:
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
 
 
+class AttemptField:
+    """Keys of the line about one attempt at an upstream that failed, in the same spool; `TYPE` tells it from lines about requests.
+
+    One that did not fail has none: it is the last of its request, whose own line tells of it.
+    """
+
+    VERSION: Final = "v"
+    TYPE: Final = "type"
+    REQUEST_ID: Final = "request_id"
+    CLUSTER: Final = "cluster"
+    HOST: Final = "host"
+    """Address and port, where one had been chosen."""
+    OFFERING: Final = "offering"
+    """As `RequestField.OFFERING`: it says the provider's own name of the model."""
+    START_TIME: Final = "start_time"
+    """To the microsecond. The attempts of a request come one after the other, so this tells them apart and says their order."""
+    DURATION_MS: Final = "duration_ms"
+    STATUS: Final = "status"
+    """0 where the upstream had not answered."""
+    RESPONSE_FLAGS: Final = "response_flags"
+    RESPONSE_DETAILS: Final = "response_details"
+    BYTES_RECEIVED: Final = "bytes_received"
+    """From the upstream, on the wire."""
+    BYTES_SENT: Final = "bytes_sent"
+    """To the upstream, on the wire."""
+
+
 class Channel:
     """Postgres NOTIFY channels. The payload says what changed; a listener that missed one reloads on reconnect."""
 

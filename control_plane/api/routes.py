@@ -5,10 +5,13 @@ from typing import Final
 from control_plane.accounts.permissions import Permission
 from control_plane.api import catalog_change
 from control_plane.api.listing import page_of
-from control_plane.api.operation import Call, found, operation
+from control_plane.api.operation import Audit, Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_routes, rules
+from control_plane.catalog.explanation import Explanation, RouteQuestion, explain
 from control_plane.catalog.postgres_around import around_route
+from control_plane.catalog.postgres_explanation import surroundings
+from control_plane.catalog.postgres_store import read_catalog_within
 from control_plane.catalog.resources import Operation, Route
 from control_plane.catalog.specs import ROUTE_NAME, RouteChange
 from control_plane.errors import InvalidField
@@ -58,3 +61,12 @@ async def delete_route(call: Call) -> Operation:
     call.match(before.revision)
     await postgres_routes.delete_routes(call.db, [before.name])
     return await catalog_change.finish(call, "route.delete", before.name, before=before)
+
+
+@operation("POST", "/routes/explain", tag=TAG, access=Permission.CATALOG_READ, in_transaction=False, audit=Audit.NONE)
+async def explain_route(call: Call, body: RouteQuestion) -> Explanation:
+    """Where a request would go and why, and what would be held for it. Nothing is sent."""
+    async with call.pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        about = await surroundings(connection, body.model, body.org_id)
+        catalog = await read_catalog_within(connection, call.services.seal, call.services.log)
+    return explain(body, about, catalog)

@@ -208,14 +208,24 @@ class Catalog:
 
         A deployment whose provider does not serve the endpoint is left out of that chain.
         """
-        by_model = sorted(self.deployments, key=lambda d: (d.model, d.priority, d.provider))
+        by_model = sorted(self.deployments, key=lambda d: d.model)
         for name, deployments in groupby(by_model, key=lambda d: d.model):
-            model, members = self.models[name], tuple(deployments)
-            for endpoint in model.endpoints:
-                able = [
-                    d for d in members if served(self.providers[d.provider].kind, (endpoint,), translated=translated)
-                ]
-                groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
-                if groups:
-                    for each in (name, *model.aliases):
-                        yield Chain(endpoint, each, name, groups, model.policy)
+            yield from self._chains_of(self.models[name], tuple(deployments), translated=translated)
+
+    def chain(self, endpoint: Endpoint, name: ModelName, *, translated: bool) -> Chain | None:
+        """The one of them for a name, a model's own or an alias."""
+        model = next((each for each in self.models.values() if name in {each.name, *each.aliases}), None)
+        if model is None:
+            return None
+        deployments = [each for each in self.deployments if each.model == model.name]
+        chains = self._chains_of(model, deployments, translated=translated)
+        return next((each for each in chains if (each.endpoint, each.name) == (endpoint, name)), None)
+
+    def _chains_of(self, model: Model, deployments: Iterable[Deployment], *, translated: bool) -> Iterable[Chain]:
+        members = sorted(deployments, key=lambda d: (d.priority, d.provider))
+        for endpoint in model.endpoints:
+            able = [d for d in members if served(self.providers[d.provider].kind, (endpoint,), translated=translated)]
+            groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
+            if groups:
+                for each in (model.name, *model.aliases):
+                    yield Chain(endpoint, each, model.name, groups, model.policy)

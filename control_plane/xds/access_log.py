@@ -1,10 +1,26 @@
 """Which fields of a request go into the spool: one JSON line when it ends, and one now and then while it runs.
 
-Beside it, whom else it is told that one is over: ext_authz, where the request counts against a limit.
+Before that, one for each attempt at an upstream that failed. Beside them, whom else it is told that a request is over: ext_authz, where
+it counts against a limit.
 """
 
+from typing import Final
+
+from control_plane.xds.lua import FRONT_FILTER
 from control_plane.xds.protobuf import Json, JsonObject, typed
-from gateway_core.contract import SPOOL_FILE, SPOOL_VERSION, Cluster, GrantField, Header, Metadata, SpoolField
+from gateway_core.contract import (
+    SPOOL_FILE,
+    SPOOL_VERSION,
+    AttemptField,
+    Cluster,
+    GrantField,
+    Header,
+    Metadata,
+    RouteField,
+    SpoolField,
+)
+
+_FAILED_FROM: Final = 400
 
 
 def spool_log(spool_dir: str) -> JsonObject:
@@ -37,12 +53,51 @@ def spool_log(spool_dir: str) -> JsonObject:
     return {
         "name": "spool",
         "filter": {"not_health_check_filter": {}},
-        "typed_config": typed(
-            "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            path=f"{spool_dir}/{SPOOL_FILE}",
-            log_format={"json_format": line},
-        ),
+        "typed_config": _appended_to(spool_dir, line),
     }
+
+
+def attempts_log(spool_dir: str) -> JsonObject:
+    """The router's own log, in the same file: attempts that failed, and no others, so that it costs nothing where all is well."""
+    line: dict[str, Json] = {
+        AttemptField.VERSION: SPOOL_VERSION,
+        AttemptField.TYPE: "%ACCESS_LOG_TYPE%",
+        AttemptField.REQUEST_ID: f"%REQ({Header.REQUEST_ID})%",
+        AttemptField.CLUSTER: "%UPSTREAM_CLUSTER%",
+        AttemptField.HOST: "%UPSTREAM_HOST%",
+        AttemptField.OFFERING: f"%METADATA(ROUTE:{FRONT_FILTER}:{RouteField.OFFERING})%",
+        AttemptField.START_TIME: "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
+        AttemptField.DURATION_MS: "%DURATION%",
+        AttemptField.STATUS: "%RESPONSE_CODE%",
+        AttemptField.RESPONSE_FLAGS: "%RESPONSE_FLAGS%",
+        AttemptField.RESPONSE_DETAILS: "%RESPONSE_CODE_DETAILS%",
+        AttemptField.BYTES_RECEIVED: "%UPSTREAM_WIRE_BYTES_RECEIVED%",
+        AttemptField.BYTES_SENT: "%UPSTREAM_WIRE_BYTES_SENT%",
+    }
+    failed: list[Json] = [
+        {"response_flag_filter": {}},
+        {
+            "status_code_filter": {
+                "comparison": {
+                    "op": "GE",
+                    "value": {"default_value": _FAILED_FROM, "runtime_key": "tollgate.attempts.failed_from"},
+                }
+            }
+        },
+    ]
+    return {
+        "name": "attempts",
+        "filter": {"or_filter": {"filters": failed}},
+        "typed_config": _appended_to(spool_dir, line),
+    }
+
+
+def _appended_to(spool_dir: str, line: JsonObject) -> JsonObject:
+    return typed(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        path=f"{spool_dir}/{SPOOL_FILE}",
+        log_format={"json_format": line},
+    )
 
 
 def limits_log() -> JsonObject:

@@ -98,7 +98,7 @@ _CLIENT_ADDRESS: Final[Json] = {
 }
 
 
-def listener_filters(*, max_body_bytes: int, behind_proxies: bool) -> list[Json]:
+def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
     """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
         # In front of everything: whoever asks whether Envoy serves brings no key, and leaves no line in the spool.
@@ -156,7 +156,14 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool) -> list[Json]
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
-        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
+        _filter(
+            "router",
+            typed(
+                "envoy.extensions.filters.http.router.v3.Router",
+                suppress_envoy_headers=True,
+                upstream_log=[attempts_log],
+            ),
+        ),
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from control_plane.settings import Settings
-from control_plane.xds.access_log import limits_log, spool_log
+from control_plane.xds.access_log import attempts_log, limits_log, spool_log
 from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import Json, JsonObject, typed
@@ -31,7 +31,9 @@ def listener(settings: Settings) -> JsonObject:
         stat_prefix="gateway",
         rds={"route_config_name": ROUTE_CONFIG, "config_source": {"ads": {}, "resource_api_version": "V3"}},
         http_filters=listener_filters(
-            max_body_bytes=settings.max_body_bytes, behind_proxies=bool(settings.trusted_proxies)
+            max_body_bytes=settings.max_body_bytes,
+            behind_proxies=bool(settings.trusted_proxies),
+            attempts_log=attempts_log(settings.spool_dir),
         ),
         access_log=[spool_log(settings.spool_dir), limits_log()],
         # Long streams are seen while they run, so that a killed Envoy does not take them with it unseen.

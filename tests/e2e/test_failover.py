@@ -9,6 +9,7 @@ from io import BytesIO
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from local_stack.ports import free_port
 from tests.support.processes import running_python
@@ -17,7 +18,7 @@ from tests.support.stack import Stack, add_model, add_provider, provider_credent
 FLAKY_KEY, BACKUP_KEY = "flaky-provider-secret", "backup-provider-secret"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chain(stack: Stack) -> AsyncIterator[dict[str, str]]:
     """Model `chain-<failure>`: a provider that fails in that way first, a good one second. Yields failure to URL."""
     failures = ("500", "429", "reset", "401")
@@ -87,6 +88,48 @@ async def test_each_kind_of_failure_moves_to_the_next_provider_with_its_own_path
             assert FLAKY_KEY not in json.dumps(second)
             row = await stack.request_row(request_id)
             assert (row["provider"], row["attempts"], row["outcome"]) == ("backup", 2, "settled"), failure
+
+
+async def test_a_request_shows_every_attempt_and_is_charged_once(stack: Stack, chain: dict[str, str]) -> None:
+    await add_provider(stack, "shut", f"http://127.0.0.1:{free_port()}/v1", "shut-secret")
+    await add_model(stack, "chain-closed", [("shut", "flaky-model"), ("backup", "backup-closed")])
+    await wait_until_routed(stack, "chain-closed")
+    expected = {
+        "500": (500, "it answered 500", "0.00"),
+        "429": (429, "it answered 429: too many requests", "0.00"),
+        "401": (401, "it answered 401: it does not take our credential", "0.00"),
+        # It was sent, so the provider may have worked on it.
+        "reset": (None, "the provider closed the connection", None),
+        "closed": (None, "no connection to the provider", "0.00"),
+    }
+    operator = {"Authorization": f"Bearer {stack.endpoints['operator_token']}"}
+    assert expected.keys() == {*chain, "closed"}
+    for failure, (status, reason, cost) in expected.items():
+        body = {"model": f"chain-{failure}", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+        async with (
+            aiohttp.ClientSession(stack.url, headers=stack.headers) as session,
+            session.post("/v1/chat/completions", json=body) as response,
+        ):
+            assert response.status == 200, failure
+            request_id = response.headers["x-request-id"]
+        row = await stack.request_row(request_id)
+        async with (
+            aiohttp.ClientSession(headers=operator, raise_for_status=True) as session,
+            session.get(f"{stack.endpoints['control_plane_url']}/api/v1/requests/{request_id}") as got,
+        ):
+            shown = await got.json()
+        first, second = shown["attempts"]
+        assert (first["status"], first["tried_next_because"], first["cost"]) == (status, reason, cost), failure
+        assert first["provider"] == ("shut" if failure == "closed" else f"flaky-{failure}")
+        assert first["upstream_model"] == "flaky-model"
+        assert (second["provider"], second["upstream_model"], second["status"]) == ("backup", f"backup-{failure}", 200)
+        assert (second["tried_next_because"], second["cost"]) == (None, shown["cost"])
+        assert shown["provider"] == "backup"
+        async with stack.database() as connection:
+            charges = await connection.fetch("SELECT kind FROM billing.transactions WHERE request_id = $1", request_id)
+        assert [each["kind"] for each in charges] == ["usage"]
+        assert row["price_nano_usd"] > 0
+        await stack.clickhouse_attempt(request_id)
 
 
 async def test_the_first_attempt_is_prepared_once_so_the_upstream_script_is_skipped(stack: Stack) -> None:

@@ -12,14 +12,17 @@ from clickhouse_connect.driver.client import Client
 from pydantic import SecretStr
 
 from billing_sink import clickhouse, postgres_ledger
-from billing_sink.exporter import COLUMNS, METERS_WITH_A_COLUMN, Exporter
+from billing_sink.exporter import ATTEMPTS, METERS_WITH_A_COLUMN, REQUESTS, TABLES, Exporter, Table
 from billing_sink.postgres_exports import Position, PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch, Posting
-from billing_sink.spool import SpoolId
+from billing_sink.postings import Batch, Posting, make_batch, parse_lines
+from billing_sink.prices import PriceBook
+from billing_sink.spool import RawBatch, RawLine, SpoolId
+from gateway_core.ids import PriceVersion
 from gateway_core.usage import Meter, ServiceTier
 from local_stack.clickhouse import running_clickhouse
 from tests.support.ledger import open_org, posting
+from tests.support.spool_lines import failed_attempt, render
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -33,7 +36,8 @@ def client(clickhouse_url: str) -> Iterator[Client]:
     """On a ClickHouse that is migrated and holds nothing."""
     with clickhouse.connect(SecretStr(clickhouse_url)) as connected:
         clickhouse.migrate(connected)
-        connected.command("TRUNCATE TABLE requests")
+        for table in TABLES:
+            connected.command(f"TRUNCATE TABLE {table.name}")
         yield connected
 
 
@@ -57,9 +61,33 @@ class DiesBeforeItsCursorMoves(PostgresExports):
         raise ConnectionResetError(f"before {to}")
 
 
-def test_the_table_has_exactly_the_columns_that_are_exported(client: Client) -> None:
-    described: Sequence[Sequence[Any]] = client.query("DESCRIBE TABLE requests").result_rows
-    assert [row[0] for row in described] == list(COLUMNS)
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_table_has_exactly_the_columns_that_are_exported(client: Client, table: Table) -> None:
+    described: Sequence[Sequence[Any]] = client.query(f"DESCRIBE TABLE {table.name}").result_rows
+    assert [row[0] for row in described] == list(table.columns)
+
+
+async def test_failed_attempts_arrive_by_a_cursor_of_their_own_and_once_however_often_they_are_copied(
+    pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
+) -> None:
+    lines = [
+        render(failed_attempt("r1", status=status, start_time=f"2026-01-01T00:00:0{status}.000001Z"))
+        for status in (0, 1)
+    ]
+    parsed = parse_lines(RawBatch(0, 1, [RawLine(number, content) for number, content in enumerate(lines)]))
+    made = make_batch(SpoolId("spool"), parsed, PriceBook.of(PriceVersion(0), ()))
+    assert (await ledger.post(made)).quarantined == []
+    with pytest.raises(ConnectionResetError):
+        await Exporter(DiesBeforeItsCursorMoves(pool, "attempts"), client, ATTEMPTS, batch_rows=10).export_batch()
+    exporter = Exporter(PostgresExports(pool, "attempts"), client, ATTEMPTS, batch_rows=10)
+    assert [await exporter.export_batch() for _ in range(2)] == [2, 0]
+    rows = list(client.query("SELECT * FROM attempts FINAL ORDER BY started_at").named_results())
+    assert [(row["request_id"], row["provider"], row["upstream_model"], row["status"]) for row in rows] == [
+        ("r1", "openai", "gpt-4o-mini-2024", 0),
+        ("r1", "openai", "gpt-4o-mini-2024", 1),
+    ]
+    assert rows[0]["started_at"].microsecond == 1
+    assert await Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=10).export_batch() == 0
 
 
 async def test_every_meter_and_the_money_arrive_in_their_own_columns(
@@ -69,7 +97,7 @@ async def test_every_meter_and_the_money_arrive_in_their_own_columns(
     finished = posting("r1", price=300)
     rated = replace(finished.rated, meters=meters, service_tier=ServiceTier("flex"))
     await ledger.post(batch("spool", replace(finished, rated=rated)))
-    assert await Exporter(PostgresExports(pool), client, batch_rows=10).export_batch() == 1
+    assert await Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=10).export_batch() == 1
     [row] = client.query("SELECT * FROM requests FINAL").named_results()
     assert row["meters"] == meters
     assert {meter: row[f"{meter}_tokens"] for meter in METERS_WITH_A_COLUMN} == {
@@ -82,7 +110,7 @@ async def test_every_meter_and_the_money_arrive_in_their_own_columns(
 
 async def test_rows_arrive_once_batch_after_batch(pool: asyncpg.Pool, client: Client, ledger: PostgresLedger) -> None:
     await ledger.post(batch("spool", *(posting(f"r{number}", price=1) for number in range(5))))
-    exporter = Exporter(PostgresExports(pool), client, batch_rows=2)
+    exporter = Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=2)
     assert [await exporter.export_batch() for _ in range(4)] == [2, 2, 1, 0]
     assert client.query("SELECT count() FROM requests").result_rows == [(5,)]
     assert ids(client) == [f"r{number}" for number in range(5)]
@@ -93,9 +121,9 @@ async def test_a_batch_repeated_after_a_crash_counts_once(
 ) -> None:
     await ledger.post(batch("spool", posting("r1", price=1), posting("r2", price=1)))
     with pytest.raises(ConnectionResetError):
-        await Exporter(DiesBeforeItsCursorMoves(pool), client, batch_rows=10).export_batch()
+        await Exporter(DiesBeforeItsCursorMoves(pool), client, REQUESTS, batch_rows=10).export_batch()
     assert ids(client) == ["r1", "r2"]
-    exporter = Exporter(PostgresExports(pool), client, batch_rows=10)
+    exporter = Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=10)
     assert await exporter.export_batch() == 2
     assert await exporter.export_batch() == 0
     assert ids(client) == ["r1", "r2"]
@@ -104,7 +132,7 @@ async def test_a_batch_repeated_after_a_crash_counts_once(
 async def test_a_transaction_that_commits_late_with_an_older_number_is_not_skipped(
     pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
 ) -> None:
-    exporter = Exporter(PostgresExports(pool), client, batch_rows=10)
+    exporter = Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=10)
     await ledger.post(batch("before", posting("before", price=1)))
     async with pool.acquire() as slow, slow.transaction():
         # As PostgresLedger.post does: its number is taken with the offset, long before its rows are there.

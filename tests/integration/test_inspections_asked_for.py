@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from billing_sink import clickhouse
-from billing_sink.exporter import Exporter
+from billing_sink.exporter import REQUESTS, Exporter
 from billing_sink.inspection import SAME, Inspection
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_exports import PostgresExports
@@ -104,7 +104,7 @@ async def desk(api: Api, pool: asyncpg.Pool, copy: ClickHouse, clickhouse_url: S
         pool,
         CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": token}),
         clickhouse_url,
-        Exporter(PostgresExports(pool), copy, batch_rows=100),
+        Exporter(PostgresExports(pool), copy, REQUESTS, batch_rows=100),
     )
     await open_org(pool, balance=1000)
     await desk.post("spool", "r1", "r2", "r3")

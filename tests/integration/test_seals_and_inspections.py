@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from billing_sink import clickhouse
-from billing_sink.exporter import Exporter
+from billing_sink.exporter import REQUESTS, Exporter
 from billing_sink.inspection import SAME, Inspection, NotComparedError
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_exports import PostgresExports
@@ -147,7 +147,7 @@ async def test_the_books_are_inspected_once_a_day_and_clickhouse_must_equal_post
         assert night.shown(SAME) == 1  # nothing has been copied yet
 
         assert not await night.inspection.look()
-        await Exporter(PostgresExports(pool), client, batch_rows=100).export_batch()
+        await Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=100).export_batch()
         night.now += timedelta(days=1)
         assert await night.inspection.look()
         assert night.shown(SAME) == 0

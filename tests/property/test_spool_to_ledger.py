@@ -27,6 +27,7 @@ from tests.support.spool_lines import (
     REQUEST,
     Json,
     chat_stream,
+    failed_attempt,
     line,
     messages_stream,
     not_a_request,
@@ -49,11 +50,13 @@ class Outcome:
 
     Attributes:
         requests: every row of billing.requests, without the columns that tell when and in which order it was written.
+        attempts: every row of billing.attempts, likewise.
         quarantined: every quarantined line with its reason.
     """
 
     books: Books
     requests: Rows
+    attempts: Rows
     quarantined: Rows
 
 
@@ -97,7 +100,7 @@ async def start_over(pool: asyncpg.Pool, lines: Sequence[Json]) -> None:
         await connection.execute("SET LOCAL session_replication_role = replica")  # past the append-only triggers
         await connection.execute(
             """
-            DELETE FROM billing.entries; DELETE FROM billing.transactions; DELETE FROM billing.requests;
+            DELETE FROM billing.attempts; DELETE FROM billing.entries; DELETE FROM billing.transactions; DELETE FROM billing.requests;
             DELETE FROM billing.holds; DELETE FROM billing.quarantine; DELETE FROM billing.spool_offsets;
             DELETE FROM billing.accounts WHERE kind = 'balance';
             UPDATE billing.accounts SET posted_nano_usd = 0, held_nano_usd = 0;
@@ -105,7 +108,7 @@ async def start_over(pool: asyncpg.Pool, lines: Sequence[Json]) -> None:
         )
     await pool.execute("SELECT billing.open_balance($1)", ORG)
     await pool.execute("SELECT billing.credit($1, $2, 'test')", ORG, BALANCE)
-    admitted = {str(each["request_id"]) for each in lines if each["grant"] == GRANT}
+    admitted = {str(each["request_id"]) for each in lines if each.get("grant") == GRANT}
     await pool.executemany(
         "SELECT billing.place_hold($1, $2, 'key_demo', $3, 'infinity')",
         [(request_id, ORG, HOLD) for request_id in sorted(admitted)],
@@ -145,8 +148,21 @@ async def outcome(pool: asyncpg.Pool) -> Outcome:
         FROM billing.requests
         """
     )
+    attempts = await pool.fetch(
+        """
+        SELECT request_id, started_at, input_hash, provider, upstream_model, host, status, response_flags, response_details,
+               duration_ms, bytes_received, bytes_sent
+        FROM billing.attempts
+        """
+    )
+    assert len(attempts) == len(set(map(tuple, attempts)))
     quarantined = await pool.fetch("SELECT line, reason FROM billing.quarantine")
-    return Outcome(await read_books(pool), frozenset(map(tuple, requests)), frozenset(map(tuple, quarantined)))
+    return Outcome(
+        await read_books(pool),
+        frozenset(map(tuple, requests)),
+        frozenset(map(tuple, attempts)),
+        frozenset(map(tuple, quarantined)),
+    )
 
 
 async def read_at_once(
@@ -159,10 +175,16 @@ async def read_at_once(
 
 
 def some_lines(rng: random.Random) -> list[Json]:
-    """Requests of every kind, each once."""
+    """Requests of every kind, each once, some of them behind attempts that failed, before or after which they are written."""
     written: list[Json] = []
     for n in range(rng.randint(8, 25)):
         request_id = f"request-{n}"
+        for number in range(rng.choice([0, 0, 1, 3])):
+            moment = f"2026-11-23T21:58:0{number}.{rng.randrange(10**6):06d}Z"
+            written.insert(
+                rng.randint(0, len(written)),
+                failed_attempt(request_id, start_time=moment, status=rng.choice([0, 429, 500])),
+            )
         kind = rng.randrange(9)
         if kind <= 1:
             usage = {"prompt_tokens": rng.randrange(1000), "completion_tokens": rng.randrange(1000)}
@@ -280,14 +302,14 @@ async def test_a_spool_cut_in_the_middle_of_a_line_and_continued_loses_only_that
     await sink(path, claim, 4).drain()
 
     found = await outcome(priced)
-    assert (found.books, found.requests) == (expected.books, expected.requests)
+    assert (found.books, found.requests, found.attempts) == (expected.books, expected.requests, expected.attempts)
     [(quarantined, reason)] = found.quarantined - expected.quarantined
     assert quarantined == torn
     assert str(reason).startswith("torn")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_every_line_is_a_request_a_quarantine_row_or_a_request_still_running(
+async def test_every_line_is_a_request_an_attempt_a_quarantine_row_or_a_request_still_running(
     priced: asyncpg.Pool, claim: SpoolClaim, path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -305,7 +327,8 @@ async def test_every_line_is_a_request_a_quarantine_row_or_a_request_still_runni
     requests = await priced.fetchval("SELECT count(*) FROM billing.requests")
     quarantined = await priced.fetchval("SELECT count(*) FROM billing.quarantine")
     running = sum(b'"type":"DownstreamPeriodic"' in content for content in contents)
-    assert requests + quarantined + running == len(contents)
+    attempts = await priced.fetchval("SELECT count(*) FROM billing.attempts")
+    assert requests + attempts + quarantined + running == len(contents)
     assert await priced.fetchval("SELECT byte_offset FROM billing.spool_offsets") == len(spool)
     await read_books(priced)
 

@@ -12,15 +12,14 @@ from billing_sink.access_log import parse_line
 from billing_sink.prices import PriceBook
 from billing_sink.rating import Outcome, rate
 from ext_authz.check_request import Attempt, parse_check
-from ext_authz.decision import (
+from ext_authz.decision import Admitted, decide
+from ext_authz.offers import Offer, Offers, PricedDeployment
+from gateway_core.extent import (
     BYTES_PER_DOCUMENT,
     DOCUMENTS_PER_SEARCH_UNIT,
     SOUND_BITS_PER_SECOND,
     TOKENS_PER_PICTURE,
-    Admitted,
-    decide,
 )
-from ext_authz.offers import Offer, Offers, PricedDeployment
 from gateway_core.endpoints import FACTS, SOLD, CountedBy, Dialect, Endpoint
 from gateway_core.pricing import PriceRow, Rate
 from gateway_core.usage import ASKED_METERS, TOKEN_METERS, Meter

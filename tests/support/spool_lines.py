@@ -124,6 +124,26 @@ def periodic(request_id: str = "running", **fields: object) -> Json:
     return chat_stream(request_id, **{"type": "DownstreamPeriodic", "usage_first": None, "sse_events": 7, **fields})
 
 
+def failed_attempt(request_id: str = "chat-stream", **fields: object) -> Json:
+    """An attempt that a provider answered with an error, as the router writes it."""
+    return {
+        "bytes_received": 656,
+        "bytes_sent": 326,
+        "cluster": "provider/openai",
+        "duration_ms": 1,
+        "host": "127.0.0.1:59235",
+        "offering": "gpt-4o-mini openai=gpt-4o-mini-2024 azure=mini",
+        "request_id": request_id,
+        "response_details": None,
+        "response_flags": "-",
+        "start_time": "2026-11-27T16:00:48.038123Z",
+        "status": 500,
+        "type": "UpstreamEnd",
+        "v": 1,
+        **fields,
+    }
+
+
 def render(written: Json) -> bytes:
     """The bytes of a line, without its newline."""
     return json.dumps(written, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

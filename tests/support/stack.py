@@ -158,14 +158,21 @@ class Stack:
 
     async def clickhouse_row(self, request_id: str) -> Mapping[str, Any]:
         """The row of a finished request in ClickHouse, once it has been exported."""
+        [row] = await self._clickhouse_rows("requests", request_id)
+        return row
 
+    async def clickhouse_attempt(self, request_id: str) -> Mapping[str, Any]:
+        """The one failed attempt of a request in ClickHouse, once it has been exported."""
+        [row] = await self._clickhouse_rows("attempts", request_id)
+        return row
+
+    async def _clickhouse_rows(self, table: str, request_id: str) -> list[dict[str, Any]]:
         def find() -> list[dict[str, Any]]:
             with clickhouse_connect.get_client(dsn=self.endpoints["clickhouse_url"]) as client:
-                query = "SELECT * FROM requests FINAL WHERE request_id = {id:String}"
+                query = f"SELECT * FROM {table} FINAL WHERE request_id = {{id:String}}"
                 return list(client.query(query, parameters={"id": request_id}).named_results())
 
-        [row] = await eventually(lambda: asyncio.to_thread(find))
-        return row
+        return await eventually(lambda: asyncio.to_thread(find))
 
     async def clickhouse_count(self, condition: str, *, expected: int) -> int:
         """How many requests ClickHouse has, once that is at least the expected number."""

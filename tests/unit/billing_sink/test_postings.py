@@ -11,7 +11,7 @@ from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import ModelName, PriceVersion, ProviderName
 from gateway_core.pricing import PriceRow, Rate
 from gateway_core.usage import Meter
-from tests.support.spool_lines import GRANT, line, not_a_request, periodic, refused, render
+from tests.support.spool_lines import GRANT, failed_attempt, line, not_a_request, periodic, refused, render
 
 SPOOL = SpoolId("spool")
 PRICES = PriceBook.of(
@@ -174,6 +174,46 @@ def test_every_line_has_exactly_one_fate(lines: list[dict[str, object]], data: s
         whole = len(raw.content) > 80
         running = whole and b"DownstreamPeriodic" in raw.content
         assert (raw.content in posted_contents, raw in quarantined) == (whole and not running, not whole)
+
+
+def test_a_failed_attempt_is_neither_posted_nor_quarantined_and_its_request_is_posted_once() -> None:
+    first, second = failed_attempt("a"), failed_attempt("a", start_time="2026-11-27T16:00:48.038124Z", status=0)
+    batch = posted(*map(render, (first, second, first, line("a", attempts=3))))
+    assert (ids(batch), reasons(batch)) == (["a"], [])
+    assert [attempt.line.status for attempt in batch.attempts] == [500, 0]
+
+
+def test_another_attempt_of_the_same_moment_is_a_conflict_for_which_no_hold_waits() -> None:
+    batch = posted(render(failed_attempt("a")), render(failed_attempt("a", status=429)))
+    assert [attempt.line.status for attempt in batch.attempts] == [500]
+    assert [(item.reason.split(":")[0], item.request_id) for item in batch.quarantined] == [("conflict", None)]
+
+
+@pytest.mark.parametrize("whole", [failed_attempt("b"), line("b")], ids=["attempt", "request"])
+@pytest.mark.parametrize("torn", [failed_attempt("a"), line("a")], ids=["attempt", "request"])
+@given(data=st.data())
+def test_what_follows_a_torn_line_is_read_whichever_of_them_is_about_an_attempt(
+    torn: dict[str, object], whole: dict[str, object], data: st.DataObject
+) -> None:
+    content = render(torn)
+    cut = content[: data.draw(st.integers(1, len(content)))]
+    batch = posted(cut + render(whole))
+    assert [*ids(batch), *(attempt.line.request_id for attempt in batch.attempts)] == ["b"]
+    assert [item.raw.content for item in batch.quarantined] == [cut]
+
+
+def test_a_client_cannot_make_its_request_look_like_an_attempt() -> None:
+    batch = posted(render(line("a", user_agent='"type":"UpstreamEnd"')))
+    assert (ids(batch), batch.attempts) == (["a"], ())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"request_id": None}, {"request_id": ""}, {"status": 1000}, {"start_time": None}, {"offering": "x"}, {"v": 2}],
+)
+def test_a_line_about_an_attempt_that_is_none_is_quarantined(fields: dict[str, object]) -> None:
+    batch = posted(render({**failed_attempt("a"), **fields}))
+    assert (batch.attempts, len(reasons(batch))) == ((), 1)
 
 
 def test_the_newest_price_version_is_that_of_any_line() -> None:

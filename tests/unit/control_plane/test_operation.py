@@ -37,6 +37,7 @@ def test_what_leaves_no_audit_entry_is_written_down_here_too() -> None:
         "begin_log_in",
         "check_catalog",
         "diff_catalog",
+        "explain_route",
         "preview_import",
         "preview_starter",
         "refresh",

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_authz.check_request import Attempt
-from ext_authz.decision import FLOOR_TOKENS, SEARCHES_HELD, Admitted, Output, Refused, decide
+from ext_authz.decision import FLOOR_TOKENS, Admitted, Output, Refused, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
+from gateway_core.extent import SEARCHES_HELD
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd

@@ -17,6 +17,7 @@ from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
     COST_PATH,
     SPOOL_VERSION,
+    AttemptField,
     BootstrapSecret,
     Cluster,
     GrantField,
@@ -184,6 +185,15 @@ def test_every_internal_header_in_the_configuration_is_in_the_contract() -> None
 
 def test_the_access_log_writes_exactly_the_fields_of_a_spool_line() -> None:
     assert set(access_log_line()) == names(SpoolField)
+
+
+def test_the_log_of_attempts_writes_exactly_the_fields_of_its_lines_into_the_same_file() -> None:
+    [listener] = [json.loads(json.dumps(r)) for name, r in resources(CATALOG, settings()) if name == LISTENER_TYPE]
+    [*_, router] = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    [log] = router["typed_config"]["upstream_log"]
+    assert set(log["typed_config"]["log_format"]["json_format"]) == names(AttemptField)
+    [spool] = [each for each in access_logs() if each["name"] == "spool"]
+    assert log["typed_config"]["path"] == spool["typed_config"]["path"]
 
 
 def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:

@@ -1,0 +1,322 @@
+"""Where a request would go and why, without sending it. Pure.
+
+What it would be tried at is the chain that Envoy is told (`Catalog.chain`); everything else here says why there is no more in that, or none.
+What would be held is by the rule of admission, which is a process of its own: a test compares the two.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pydantic import Field
+
+from control_plane.catalog.model import Catalog, Chain, Deployment, Provider
+from control_plane.catalog.specs import ModelNameText, SoldEndpoint
+from control_plane.fields import Body
+from control_plane.resource import Resource
+from gateway_core.endpoints import FACTS, Endpoint
+from gateway_core.extent import answers, dearest, input_tokens, is_asked, output_tokens
+from gateway_core.ids import ModelName, OrgId, ProviderName
+from gateway_core.money import MAX_NANO_USD, Currency, NanoUsd, format_usd
+from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow
+from gateway_core.providers import ProviderKind, served
+
+_BODY_BYTES: Final = 1000
+
+
+class RouteQuestion(Body):
+    """A request that is not sent."""
+
+    endpoint: SoldEndpoint
+    model: ModelNameText
+    org_id: str | None = Field(
+        default=None, max_length=200, description="Whose; what it may see and pays. None: anybody, at list prices."
+    )
+    body_bytes: int = Field(default=_BODY_BYTES, ge=0, le=2**31 - 1)
+    stream: bool = False
+    max_output_tokens: int | None = Field(default=None, ge=0, le=2**31 - 1, description="As the client bounds it.")
+    choices: int = Field(default=1, ge=1, le=128, description="How many answers it asks for (`n`).")
+    units: int = Field(
+        default=1, ge=0, le=2**31 - 1, description="Pictures, characters or inputs, where the endpoint deals in them."
+    )
+    query_bytes: int = Field(default=0, ge=0, le=2**31 - 1, description="Length of a reranking's query, of the body.")
+    files: int = Field(default=0, ge=0, le=2**31 - 1, description="How many a form brings.")
+    file_bytes: int = Field(default=0, ge=0, le=2**31 - 1, description="How long they are together, of the body.")
+    has_references: bool = Field(default=False, description="Whether it names pictures or files that are not in it.")
+    may_search: bool = Field(default=False, description="Whether the provider may search for it.")
+
+
+class Match(StrEnum):
+    """How a name came to a model, or a model to a route."""
+
+    NAME = "name"
+    ALIAS = "alias"
+    PATTERN = "pattern"
+
+
+class ExplainedRoute(Resource):
+    """A route that matches the model."""
+
+    name: str
+    match: str
+    matched_by: Match
+    passed_over_because: str | None = Field(description="Null for the one that is taken.")
+
+
+class ExplainedMember(Resource):
+    """A provider of the route."""
+
+    provider: str
+    kind: ProviderKind
+    upstream_model: str | None
+    weight: int
+    share_percent: float | None = Field(description="Of what comes to its group; null where nothing does.")
+    path: str | None = Field(description="What it is asked for.")
+    skipped_because: str | None
+
+
+class ExplainedGroup(Resource):
+    """Providers that share what comes to them; the next group is tried when one of them has failed."""
+
+    members: list[ExplainedMember]
+
+
+class ExplainedHold(Resource):
+    """What would be held until the request is over, as the most it can cost."""
+
+    currency: Currency = "USD"
+    amount: str
+    dearest_provider: str = Field(description="By whose prices; more than one may be as dear.")
+    input_tokens: int = Field(description="At most.")
+    output_tokens: int = Field(description="Of each answer, at most.")
+
+
+class Explanation(Resource):
+    """Where the request would go."""
+
+    is_served: bool
+    refused_because: str | None = Field(description="Null if it is served.")
+    model: str | None = Field(description="The model that the name stands for.")
+    named_by: Match | None
+    catalog_revision: int
+    route: str | None = Field(description="The one that is taken.")
+    routes: list[ExplainedRoute] = Field(description="All that match, the one that is taken first.")
+    groups: list[ExplainedGroup] = Field(description="In the order in which they are tried.")
+    attempts_max: int | None = Field(description="Groups beyond this one are not tried; null: all are.")
+    hold: ExplainedHold | None = Field(description="Null where nothing would be.")
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedRoute:
+    """A route whose match fits the model."""
+
+    name: str
+    match: str
+    is_published: bool
+    orgs_allowed: tuple[OrgId, ...]
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it may match other models too."""
+        return "*" in self.match
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A provider of the route, whether it can be used or not.
+
+    Attributes:
+        upstream_model: its own name for the model; None if the model is not deployed there.
+        price: the one in force; None if there is none.
+    """
+
+    provider: ProviderName
+    kind: ProviderKind
+    priority: int
+    weight: int
+    upstream_model: str | None
+    price: PriceRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What there is about a name.
+
+    Attributes:
+        model: its own name; None if nothing is called so.
+        routes: all that match the model; the one that is taken, if any, is the first of those that are published: an exact one, or
+            else the longest pattern.
+        members: those of the route that is taken.
+        terms: of the organisation that asks; None if it has none.
+    """
+
+    model: ModelName | None
+    context_tokens: int = 0
+    max_output_tokens: int = 0
+    endpoints: tuple[str, ...] = ()
+    routes: tuple[MatchedRoute, ...] = ()
+    members: tuple[Member, ...] = field(default=())
+    terms: OrgTerms | None = None
+
+    @property
+    def taken(self) -> MatchedRoute | None:
+        """The route that serves the model."""
+        return next((route for route in self.routes if route.is_published), None)
+
+
+def explain(asked: RouteQuestion, found: Surroundings, catalog: Catalog, *, translated: bool) -> Explanation:
+    """Of a name, what there is about it, and the catalogue as Envoy is told it, all of one moment."""
+    taken = found.taken
+    name = ModelName(asked.model)
+    chain = catalog.chain(asked.endpoint, name, translated=translated)
+    refusal = _refusal(asked, found, chain, translated=translated)
+    return Explanation(
+        is_served=refusal is None,
+        refused_because=refusal,
+        model=found.model,
+        named_by=None if found.model is None else Match.NAME if found.model == asked.model else Match.ALIAS,
+        catalog_revision=catalog.revision,
+        route=taken and taken.name,
+        routes=[_route(route, taken) for route in found.routes],
+        groups=_groups(asked.endpoint, found, chain, catalog, translated=translated),
+        attempts_max=None if chain is None else chain.policy.attempts_max,
+        hold=_hold(asked, found, found.model, translated=translated) if refusal is None and found.model is not None else None,
+    )
+
+
+def _refusal(asked: RouteQuestion, found: Surroundings, chain: Chain | None, *, translated: bool) -> str | None:
+    facts = FACTS[asked.endpoint]
+    if found.model is None:
+        return "no model has this name, nor is it an alias of one"
+    if found.taken is None:
+        return "no published route matches the model"
+    if asked.org_id is not None and found.taken.orgs_allowed and OrgId(asked.org_id) not in found.taken.orgs_allowed:
+        return "the route is not for this organisation, to which it looks as if there were no such model"
+    if asked.endpoint not in found.endpoints:
+        return "the model is not sold on this endpoint"
+    if chain is None:
+        return "no provider of the route can serve it"
+    prices = _prices(asked.endpoint, found, translated=translated).values()
+    if not all(price.is_usable for price in prices):
+        return "a provider of the route has a price that this version cannot read"
+    if not all(price.is_free or facts.is_priced(price.rates.keys()) for price in prices):
+        return "a provider of the route has no price for this endpoint"
+    if facts.is_usage_in_stream_only and not asked.stream and not all(is_asked(price, facts) for price in prices):
+        return "it is served as a stream only"
+    return None
+
+
+def _route(route: MatchedRoute, taken: MatchedRoute | None) -> ExplainedRoute:
+    passed_over = None
+    if route is not taken:
+        if not route.is_published:
+            passed_over = "it is not published"
+        elif taken is not None and not taken.is_pattern:
+            passed_over = "a route that names the model comes before a pattern"
+        else:
+            passed_over = "a longer pattern comes before a shorter one"
+    matched_by = Match.PATTERN if route.is_pattern else Match.NAME
+    return ExplainedRoute(name=route.name, match=route.match, matched_by=matched_by, passed_over_because=passed_over)
+
+
+def _groups(
+    endpoint: Endpoint, found: Surroundings, chain: Chain | None, catalog: Catalog, *, translated: bool
+) -> list[ExplainedGroup]:
+    """Every member of the route, in the chain or not. The tries are counted by groups that are in it."""
+    shown = []
+    chained = {} if chain is None else {group[0].priority: number for number, group in enumerate(chain.groups)}
+    tries = None if chain is None else chain.policy.attempts_max
+    deployments = {d.provider: d for group in chain.groups for d in group} if chain is not None else {}
+    for priority in sorted({member.priority for member in found.members}):
+        is_beyond = tries is not None and chained.get(priority, 0) >= tries
+        members = [member for member in found.members if member.priority == priority]
+        total = sum(deployments[m.provider].weight for m in members if m.provider in deployments)
+        shown.append(
+            ExplainedGroup(
+                members=[
+                    _member(endpoint, member, deployments, total, catalog, is_beyond=is_beyond, translated=translated)
+                    for member in members
+                ]
+            )
+        )
+    return shown
+
+
+def _member(
+    endpoint: Endpoint,
+    member: Member,
+    deployments: Mapping[ProviderName, Deployment],
+    total_weight: int,
+    catalog: Catalog,
+    *,
+    is_beyond: bool,
+    translated: bool,
+) -> ExplainedMember:
+    is_in = member.provider in deployments and not is_beyond
+    provider = catalog.providers.get(member.provider)
+    return ExplainedMember(
+        provider=member.provider,
+        kind=member.kind,
+        upstream_model=member.upstream_model,
+        weight=member.weight,
+        share_percent=round(100 * member.weight / total_weight, 1) if is_in else None,
+        path=_path(provider, endpoint) if is_in and provider is not None else None,
+        skipped_because=None if is_in else _why_skipped(
+            endpoint, member, catalog, is_beyond=is_beyond, translated=translated
+        ),
+    )
+
+
+def _path(provider: Provider, endpoint: Endpoint) -> str | None:
+    """Its own, or that on which it is asked in its own dialect."""
+    translation = provider.translation(endpoint)
+    return provider.path(endpoint) if translation is None else translation.path
+
+
+def _why_skipped(
+    endpoint: Endpoint, member: Member, catalog: Catalog, *, is_beyond: bool, translated: bool
+) -> str:
+    if member.provider not in catalog.providers:
+        return "it cannot be asked: its credential is missing or cannot be read, or its address is none"
+    if member.upstream_model is None:
+        return "the model is not deployed there"
+    if member.price is None:
+        return "the model has no price there"
+    if not served(member.kind, (endpoint,), translated=translated):
+        return "its kind does not serve the endpoint"
+    return "the route makes no more attempts" if is_beyond else "the model is not sold on the endpoint"
+
+
+def _prices(endpoint: Endpoint, found: Surroundings, *, translated: bool) -> Mapping[ProviderName, PriceRow]:
+    """Of every provider that admission counts with: also of one that Envoy is not told of, because its credential does not open."""
+    return {
+        member.provider: member.price
+        for member in found.members
+        if member.price is not None
+        and member.upstream_model is not None
+        and served(member.kind, (endpoint,), translated=translated)
+    }
+
+
+def _hold(asked: RouteQuestion, found: Surroundings, model: ModelName, *, translated: bool) -> ExplainedHold:
+    facts = FACTS[asked.endpoint]
+    output = output_tokens(asked, facts, found.max_output_tokens)
+    amounts = {
+        provider: dearest(
+            asked,
+            facts,
+            price,
+            LIST_TERMS if found.terms is None else found.terms.at(model, provider),
+            context_tokens=found.context_tokens,
+            asked_tier=None,
+        ).nano_usd(output * answers(asked, facts))
+        for provider, price in _prices(asked.endpoint, found, translated=translated).items()
+    }
+    provider = max(sorted(amounts), key=lambda each: amounts[each])
+    return ExplainedHold(
+        amount=format_usd(NanoUsd(min(amounts[provider], MAX_NANO_USD))),
+        dearest_provider=provider,
+        input_tokens=input_tokens(asked, facts, found.context_tokens),
+        output_tokens=output,
+    )
