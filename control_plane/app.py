@@ -122,6 +122,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             pepper=settings.api_key_pepper,
             public_url=public_url,
             has_simulator=settings.simulator_url is not None,
+            has_translator=settings.translates,
             require_verified_email=settings.require_verified_email,
             private_providers_allowed=settings.private_providers_allowed,
             private_webhooks_allowed=settings.private_webhooks_allowed,

@@ -172,7 +172,11 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         return Refused(endpoint_not_supported(attempt.model, (FACTS[each].path for each in offer.prices)), key)
     if not all(each.price.is_free or facts.is_priced(each.price.rates.keys()) for each in prices):
         return Refused(endpoint_not_priced(attempt.model), key)
-    if facts.is_usage_in_stream_only and not attempt.is_stream and not all(is_asked(each.price, facts) for each in prices):
+    if (
+        facts.is_usage_in_stream_only
+        and not attempt.is_stream
+        and not all(is_asked(each.price, facts) for each in prices)
+    ):
         return Refused(stream_required(attempt.model), key)
     output_max = output_tokens(attempt, facts, offer.max_output_tokens)
     try:

@@ -39,6 +39,7 @@ class Services:
         catalog_pool: connections for what is about the catalogue; `pool` is for everything else.
         pepper: the key under which API keys and tokens are hashed.
         has_simulator: whether there is somebody to answer test keys.
+        has_translator: whether there is somebody who turns one dialect into another.
         issuers: where users can log in besides here, by name.
         public_url: what links in mails and redirect URIs begin with; no slash at the end.
         payments: Stripe; None if this installation takes no payments.
@@ -66,6 +67,7 @@ class Services:
     pepper: SecretStr
     public_url: str
     has_simulator: bool
+    has_translator: bool
     require_verified_email: bool
     private_providers_allowed: bool
     private_webhooks_allowed: bool

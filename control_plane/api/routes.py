@@ -69,4 +69,4 @@ async def explain_route(call: Call, body: RouteQuestion) -> Explanation:
     async with call.pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         about = await surroundings(connection, body.model, body.org_id)
         catalog = await read_catalog_within(connection, call.services.seal, call.services.log)
-    return explain(body, about, catalog)
+    return explain(body, about, catalog, translated=call.services.has_translator)

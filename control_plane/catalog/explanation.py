@@ -181,7 +181,9 @@ def explain(asked: RouteQuestion, found: Surroundings, catalog: Catalog, *, tran
         routes=[_route(route, taken) for route in found.routes],
         groups=_groups(asked.endpoint, found, chain, catalog, translated=translated),
         attempts_max=None if chain is None else chain.policy.attempts_max,
-        hold=_hold(asked, found, found.model, translated=translated) if refusal is None and found.model is not None else None,
+        hold=_hold(asked, found, found.model, translated=translated)
+        if refusal is None and found.model is not None
+        else None,
     )
 
 
@@ -262,9 +264,9 @@ def _member(
         weight=member.weight,
         share_percent=round(100 * member.weight / total_weight, 1) if is_in else None,
         path=_path(provider, endpoint) if is_in and provider is not None else None,
-        skipped_because=None if is_in else _why_skipped(
-            endpoint, member, catalog, is_beyond=is_beyond, translated=translated
-        ),
+        skipped_because=None
+        if is_in
+        else _why_skipped(endpoint, member, catalog, is_beyond=is_beyond, translated=translated),
     )
 
 
@@ -274,9 +276,7 @@ def _path(provider: Provider, endpoint: Endpoint) -> str | None:
     return provider.path(endpoint) if translation is None else translation.path
 
 
-def _why_skipped(
-    endpoint: Endpoint, member: Member, catalog: Catalog, *, is_beyond: bool, translated: bool
-) -> str:
+def _why_skipped(endpoint: Endpoint, member: Member, catalog: Catalog, *, is_beyond: bool, translated: bool) -> str:
     if member.provider not in catalog.providers:
         return "it cannot be asked: its credential is missing or cannot be read, or its address is none"
     if member.upstream_model is None:

@@ -43,11 +43,17 @@ def test_what_is_explained_is_what_admission_decides(data: st.DataObject) -> Non
     terms = data.draw(st.one_of(st.none(), st.builds(OrgTerms, st.just(VERSION), st.integers(-(10**6), 10**6))))
     is_visible = data.draw(st.booleans())
     orgs_allowed = (KEY.org_id if is_visible else OrgId("org_else"),)
+    body_bytes = data.draw(st.integers(0, 20_000))
     question = RouteQuestion(
         endpoint=endpoint,
         model=MODEL,
         org_id=KEY.org_id,
-        body_bytes=data.draw(st.integers(0, 20_000)),
+        body_bytes=body_bytes,
+        query_bytes=data.draw(st.integers(0, body_bytes)) if endpoint is Endpoint.RERANK else 0,
+        files=data.draw(st.integers(1, 16)) if FACTS[endpoint].is_form else 0,
+        file_bytes=data.draw(st.integers(0, body_bytes)) if FACTS[endpoint].is_form else 0,
+        has_references=data.draw(st.booleans()),
+        may_search=data.draw(st.booleans()),
         stream=data.draw(st.booleans()),
         max_output_tokens=data.draw(st.one_of(st.none(), st.integers(0, 2 * OUTPUT))),
         choices=data.draw(st.integers(1, 4)),
@@ -84,7 +90,12 @@ def test_what_is_explained_is_what_admission_decides(data: st.DataObject) -> Non
         "choices": question.choices,
         "units": question.units,
         "stream": question.stream,
+        "query_bytes": question.query_bytes,
+        "references": question.has_references,
+        "web_search": question.may_search,
     }
+    if FACTS[endpoint].is_form:
+        fields |= {"files": question.files, "file_bytes": question.file_bytes}
     if question.max_output_tokens is not None:
         fields["max_output_tokens"] = question.max_output_tokens
 

@@ -14,13 +14,13 @@ from billing_sink.rating import Outcome, rate
 from ext_authz.check_request import Attempt, parse_check
 from ext_authz.decision import Admitted, decide
 from ext_authz.offers import Offer, Offers, PricedDeployment
+from gateway_core.endpoints import FACTS, SOLD, CountedBy, Dialect, Endpoint
 from gateway_core.extent import (
     BYTES_PER_DOCUMENT,
     DOCUMENTS_PER_SEARCH_UNIT,
     SOUND_BITS_PER_SECOND,
     TOKENS_PER_PICTURE,
 )
-from gateway_core.endpoints import FACTS, SOLD, CountedBy, Dialect, Endpoint
 from gateway_core.pricing import PriceRow, Rate
 from gateway_core.usage import ASKED_METERS, TOKEN_METERS, Meter
 from tests.support.admission import KEY, MODEL, PROVIDER, VERSION, check_request

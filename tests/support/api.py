@@ -265,6 +265,7 @@ async def running_api(
             pepper=PEPPER,
             public_url="http://gateway.test",
             has_simulator=has_simulator,
+            has_translator=False,
             require_verified_email=require_verified_email,
             private_providers_allowed=False,
             private_webhooks_allowed=private_webhooks_allowed,
