@@ -246,9 +246,10 @@ async def test_completions_of_several_prompts_are_all_held_for_and_charged(
     assert (outcome, source, meters["output"]) == ("settled", "provider", 40)
     assert price == meters["input"] * 1500 + 40 * 2000
     body = next(each for each in reversed(await stack.provider_requests()) if each["path"] == "/v1/completions")
-    # It was the one that asked for a lease, so it holds what each request of that would.
-    read = body_bound(body["body_bytes"])
-    assert (await stack.request_row(raw.headers[HEADER]))["hold_nano_usd"] == read * 1500 + 4 * 20 * 2000
+    # If others like it came just before, it holds what each request of their lease would.
+    read = (body["body_bytes"], body_bound(body["body_bytes"]))
+    hold = (await stack.request_row(raw.headers[HEADER]))["hold_nano_usd"]
+    assert hold in [each * 1500 + 4 * 20 * 2000 for each in read]
 
 
 async def test_embeddings_are_charged_by_the_tokens_they_read(stack: Stack, client: openai.AsyncOpenAI) -> None:

@@ -159,7 +159,7 @@ async def test_a_key_limited_to_some_models_lists_and_uses_only_those(stack: Sta
             hash_key(key, SecretStr(stack.secret("tollgate_api_key_pepper"))),
         )
     async with openai.AsyncOpenAI(base_url=stack.endpoints["openai_base_url"], api_key=key, max_retries=0) as client:
-        assert {model.id async for model in client.models.list()} == {"gpt-4o", "gpt-4o-mini"}
+        assert {model.id async for model in client.models.list()} == {"gpt-4o", "gpt-4o-mini", "gpt-4o-transcribe"}
         with pytest.raises(openai.PermissionDeniedError) as refused:
             await client.chat.completions.create(model="gemini-2.5-flash", messages=PROMPT)
         assert refused.value.code == "model_not_allowed"
