@@ -82,19 +82,21 @@ end
 
 local function prepare(h)
   local metadata = h:streamInfo():dynamicMetadata()
-  if metadata:get(NAMESPACE).translated then return end
+  local told = metadata:get(NAMESPACE)
+  if told.translated then return end
   local parameters = h:metadata()
   local path, model = parameters:get("path"), parameters:get("model")
   local refuses_options, only = parameters:get("refuses_stream_options"), parameters:get("output_bound")
   if not path then error("the route has no parameters for this cluster") end
-  local plan, grant = metadata:get(NAMESPACE).plan, metadata:get(GRANT_NAMESPACE)
+  -- All is read before the body: waiting for that makes the handles stale.
+  local grant = metadata:get(GRANT_NAMESPACE)
   local body = h:body()
   local s = body:getBytes(0, body:length())
   -- There is no grant where a lease has let it pass; that cuts nothing down.
-  local edits = edits_of(s, plan, model, refuses_options, only, grant and tonumber(grant.max_tokens))
+  local edits = edits_of(s, told.plan, model, refuses_options, only, grant and tonumber(grant.max_tokens))
   local length = body:setBytes(apply(s, edits))
   local headers = h:headers()
-  headers:replace(":path", path_for(path, model or metadata:get(NAMESPACE).request.model))
+  headers:replace(":path", path_for(path, model or told.request.model))
   headers:replace("content-length", tostring(length))
 end
 

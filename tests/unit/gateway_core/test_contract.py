@@ -155,8 +155,8 @@ def test_lua_uses_the_namespaces_of_the_contract() -> None:
     for lua in (FRONT, UPSTREAM):
         assert f'local NAMESPACE = "{Metadata.NAMESPACE}"' in lua
         assert f'local GRANT_NAMESPACE = "{Metadata.GRANT_NAMESPACE}"' in lua
-    assert f"metadata:get(NAMESPACE).{Metadata.PLAN}," in UPSTREAM
-    assert f"metadata:get(NAMESPACE).{Metadata.TRANSLATED} " in UPSTREAM
+    told = set(re.findall(r"\btold\.(\w+)", code(UPSTREAM)))
+    assert told == {Metadata.PLAN, Metadata.TRANSLATED, Metadata.REQUEST}
 
 
 def test_what_lua_reads_from_a_grant_or_a_request_is_a_field_of_it() -> None:
