@@ -7,8 +7,11 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import CoreSchema
 
 from control_plane.accounts.mail import is_mail_address
 from gateway_core.money import InvalidAmountError, parse_usd
@@ -21,6 +24,14 @@ SECRET: Final[JsonDict] = {"format": "password", "writeOnly": True}
 """For the schema of a field that is nobody's to see: programs ask for it in their own way, and do not show it."""
 SHOWN_ONCE: Final[JsonDict] = {"x-shown-once": True}
 """For the schema of a field that no later answer has."""
+
+
+class LeftOut:
+    """For a field whose None only stands for what was left out: the document of the API has no null there."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema of the field without null."""
+        return next(each for each in handler(schema)["anyOf"] if each != {"type": "null"})
 
 
 class Body(BaseModel):

@@ -1,9 +1,8 @@
 """`/orgs`: organisations, their projects, and the audit log."""
 
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field
-from pydantic.json_schema import SkipJsonSchema
 
 from control_plane.accounts import postgres_audit, postgres_orgs
 from control_plane.accounts.actor import ActorKind
@@ -16,7 +15,7 @@ from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField
-from control_plane.fields import Body, Name, Usd
+from control_plane.fields import Body, LeftOut, Name, Usd
 from control_plane.statements.calendar import TimeZone
 from gateway_core.ids import new_id
 
@@ -32,13 +31,12 @@ class OrganizationName(Body):
 class OrganizationChange(Body):
     """What can be changed about an organisation; what is left out stays. `disabled` is for operators."""
 
-    # None only stands for what was left out: there is no organisation without any of these.
-    name: Name | SkipJsonSchema[None] = None
-    time_zone: TimeZone | SkipJsonSchema[None] = Field(
+    name: Annotated[Name | None, LeftOut()] = None
+    time_zone: Annotated[TimeZone | None, LeftOut()] = Field(
         default=None,
         description="By whose clock its days and months begin: those of budgets at once, those of invoices from the next one on.",
     )
-    disabled: bool | SkipJsonSchema[None] = None
+    disabled: Annotated[bool | None, LeftOut()] = None
 
 
 class NewProject(Body):
@@ -52,10 +50,10 @@ class NewProject(Body):
 class ProjectChange(Body):
     """What can be changed about a project; what is left out stays, null removes a budget. An archived one takes no new keys."""
 
-    name: Name | SkipJsonSchema[None] = None
+    name: Annotated[Name | None, LeftOut()] = None
     budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
     budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
-    archived: bool | SkipJsonSchema[None] = None
+    archived: Annotated[bool | None, LeftOut()] = None
 
 
 @operation("GET", "/orgs", tag=TAG, access=Open.KNOWN)

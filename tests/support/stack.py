@@ -18,11 +18,13 @@ import asyncpg
 import clickhouse_connect
 from pydantic import SecretStr
 
+from control_plane.catalog.price_specs import UNITS_BY_METER
 from control_plane.sealing import Seal, provider_credential
 from gateway_core.api_keys import PREFIX_BY_MODE, hash_key, new_key
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import parse_usd
+from gateway_core.usage import Meter
 from local_stack import running
 from local_stack.data_directory import DataDirectory
 
@@ -304,10 +306,14 @@ async def add_model(
             )
         await connection.executemany(
             """
-            INSERT INTO catalog.prices (model, provider, meter, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
-            VALUES ($1, $2, $3, 1000000, 1000000)
+            INSERT INTO catalog.prices (model, provider, meter, unit, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
+            VALUES ($1, $2, $3, $4, 1000000, 1000000)
             """,
-            [(name, provider, meter) for provider, _ in chain for meter in meters],
+            [
+                (name, provider, meter, next(iter(UNITS_BY_METER[Meter(meter)])))
+                for provider, _ in chain
+                for meter in meters
+            ],
         )
 
 
