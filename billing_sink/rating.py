@@ -31,6 +31,7 @@ from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.prices import PriceBook, UnknownPriceError
 from gateway_core.contract import Cluster, provider_of_cluster
 from gateway_core.endpoints import FACTS, CountedBy, Dialect, Facts
+from gateway_core.extent import DOCUMENTS_PER_SEARCH_UNIT
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
@@ -60,7 +61,6 @@ FRAME_BYTES: Final = 400
 """What a provider wraps around the text of one event, or of an answer that is no stream; the dialects seen in tests take 150 to 350 bytes."""
 MEDIA_BYTES_PER_TOKEN: Final = 256
 """Of pictures and speech in base64; those seen have more."""
-DOCUMENTS_PER_SEARCH_UNIT: Final = 100
 SOUND_BYTES_PER_SECOND: Final = 4000
 """Speech as it is usually compressed to be sent: 32 kbit/s."""
 SOUND_TOKENS_PER_SECOND: Final = 10

@@ -26,6 +26,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="[default: standard output]", show_default=False),
+]
 Document = Annotated[
     Path, typer.Argument(metavar="FILE", help="A catalogue as YAML; - for standard input.", show_default=False)
 ]
@@ -168,10 +172,7 @@ def import_list(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="[default: standard output]", show_default=False),
-    ] = None,
+    out: Out = None,
     force: Force = False,
     as_json: AsJson = False,
     server: Server = None,
@@ -203,10 +204,7 @@ def starter(
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="May be repeated. [default: all]", show_default=False),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="[default: standard output]", show_default=False),
-    ] = None,
+    out: Out = None,
     force: Force = False,
     as_json: AsJson = False,
     server: Server = None,

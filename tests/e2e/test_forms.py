@@ -225,7 +225,7 @@ OTHER = part("model", b"dear")
         ("multipart/form-data; boundary=X:X", 415),
         (f"multipart/form-data; boundary={'X' * 71}", 415),
         ("multipart/form-data; boundary=X", 400),
-        ("multipart/form-data; boundary=XXX", 400),
+        ("multipart/form-data; boundary=XXY", 400),
         ('multipart/form-data; boundary="XX"', 200),
         ("multipart/form-data;boundary=XX", 200),
     ],
