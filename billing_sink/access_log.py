@@ -67,6 +67,7 @@ class Grant:
     input_tokens_max: Count | None = None
     max_tokens: Count | None = None
     slice_id: Id | None = None
+    own_keys: Text | None = None
     mode: Mode = Mode.LIVE
     rated_as: ProviderName | None = None
     error_code: Id | None = None

@@ -201,6 +201,8 @@ def _row(posting: Posting) -> dict[str, object]:
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
         **_alias(line),
+        # Only where it is so: rows are many.
+        **({"own_key": True} if rated.has_own_key else {}),
     }
 
 

@@ -4,6 +4,7 @@ from billing_sink.postgres_ledger import Connections
 from billing_sink.prices import PriceBook
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.postgres_prices import org_terms, price_row
+from gateway_core.pricing import OwnKeyFee
 
 _PRICES_BETWEEN = """
     SELECT model, provider, revision,
@@ -22,6 +23,7 @@ _TERMS_BETWEEN = """
     FROM catalog.terms t LEFT JOIN catalog.term_prices p USING (org_id, revision)
     WHERE t.revision > $1 AND t.revision <= $2 GROUP BY t.org_id, t.revision
 """
+_FEES_BETWEEN = "SELECT provider, revision, fee_ppm FROM catalog.own_key_fees WHERE revision > $1 AND revision <= $2"
 
 
 class PostgresPrices:
@@ -41,8 +43,10 @@ class PostgresPrices:
             as_of = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
             prices = await connection.fetch(_PRICES_BETWEEN, known.as_of, as_of)
             terms = await connection.fetch(_TERMS_BETWEEN, known.as_of, as_of)
+            fees = await connection.fetch(_FEES_BETWEEN, known.as_of, as_of)
         return known.with_newer(
             PriceVersion(as_of),
             (((ModelName(row["model"]), ProviderName(row["provider"])), price_row(row)) for row in prices),
             ((OrgId(row["org_id"]), org_terms(row)) for row in terms),
+            ((ProviderName(row["provider"]), OwnKeyFee(PriceVersion(row["revision"]), row["fee_ppm"])) for row in fees),
         )

@@ -18,18 +18,21 @@ The rules, in order:
 It is priced at the service tier that the answer names. One that names none was served at the tier that was asked for, and
 where none was, at the standard one.
 
+A request that was sent with its organisation's own key costs us nothing, and the organisation the provider's fee for such requests: that
+share of the list prices at which it would else be charged.
+
 A request with a test key is answered by the simulator and rated, in play money, by the prices of the provider that admission
 named. One that somebody else answered, or a live one that the simulator did, is nobody's to pay.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.prices import PriceBook, UnknownPriceError
-from gateway_core.contract import Cluster, provider_of_cluster
+from gateway_core.contract import Cluster, is_own_key_cluster, own_key_cluster, provider_of_cluster
 from gateway_core.endpoints import FACTS, CountedBy, Dialect, Facts
 from gateway_core.extent import DOCUMENTS_PER_SEARCH_UNIT
 from gateway_core.ids import ProviderName
@@ -84,7 +87,10 @@ class ImplausibleUsageError(ValueError):
 
 
 class StrayRequestError(ValueError):
-    """A test request at a provider, or a live one at the simulator: ext_authz and Envoy did not agree whose it was."""
+    """A request at a provider in test mode, at the simulator in live mode, or with a key that it was not admitted with.
+
+    ext_authz and Envoy did not agree whose it was.
+    """
 
 
 UNRATEABLE: Final = (
@@ -135,6 +141,11 @@ class Rated:
     service_tier: ServiceTier = STANDARD
 
     @property
+    def has_own_key(self) -> bool:
+        """Whether the provider charges the organisation for it, and not us."""
+        return is_own_key_cluster(self.line.cluster or "")
+
+    @property
     def is_estimated_with_references(self) -> bool:
         """Whether nobody knows what was read for it: whoever makes many of these may be after that."""
         return (
@@ -168,12 +179,18 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     if provider is None or not (line.status in HTTP_OK or line.response_details == TOO_LARGE):
         return Rated(line, Outcome.RELEASED, provider, mode)
     price = prices.find(model, provider, grant.price_version)
-    terms = prices.terms(grant.org_id, model, provider, grant.price_version)
+    has_own_key = is_own_key_cluster(line.cluster or "")
+    if has_own_key:
+        terms = prices.own_key_terms(provider, grant.price_version)
+    else:
+        terms = prices.terms(grant.org_id, model, provider, grant.price_version)
     tokens, source = _usage(line, asked, grant, FACTS[asked.endpoint], price)
     if source is UsageSource.NONE:
         return Rated(line, Outcome.RELEASED, provider, mode)
     usage = billable(tokens, price)
     charged = charge(usage, price, terms)
+    if has_own_key:
+        charged = replace(charged, cost_nano_usd=NanoUsd(0))
     outcome = Outcome.SETTLED
     if source is UsageSource.PROVIDER:
         _refuse_implausible(usage, asked, grant)
@@ -195,7 +212,18 @@ def _provider(line: SpoolLine, grant: Grant) -> ProviderName | None:
     is_stray = by_simulator if grant.mode is Mode.LIVE else provider is not None
     if is_stray:
         raise StrayRequestError(f"a request of mode {grant.mode} went to cluster {line.cluster}")
+    if provider is not None and not _may_ask(line.cluster or "", provider, grant):
+        raise StrayRequestError(f"a request of organisation {grant.org_id} went to cluster {line.cluster}")
     return grant.rated_as if by_simulator else provider
+
+
+def _may_ask(cluster: str, provider: ProviderName, grant: Grant) -> bool:
+    """Whether what asked was our key, or one that the request was admitted with."""
+    if not is_own_key_cluster(cluster):
+        return True
+    admitted = {name.removesuffix("+") for name in (grant.own_keys or "").split()}
+    own = own_key_cluster(provider, grant.org_id or "")
+    return provider in admitted and (cluster == own or "~" in cluster)
 
 
 def _served_by(line: SpoolLine) -> ProviderName | None:

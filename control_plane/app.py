@@ -126,6 +126,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             require_verified_email=settings.require_verified_email,
             private_providers_allowed=settings.private_providers_allowed,
             private_webhooks_allowed=settings.private_webhooks_allowed,
+            own_keys_max=settings.own_keys_max,
             trusted_proxies=settings.trusted_proxies,
             resolve=resolve_host,
             body_s=BODY_S,

@@ -15,11 +15,12 @@ from control_plane.sealing import (
     Seal,
     UnreadableSealError,
     kept_answer,
+    own_key,
     provider_credential,
     signing_key,
     webhook_secret,
 )
-from gateway_core.ids import ProviderName
+from gateway_core.ids import OrgId, ProviderName
 from gateway_core.logs import Logger
 
 BATCH: Final = 500
@@ -53,6 +54,15 @@ COLUMNS: Final = (
         "SELECT catalog.reseal_credential($1, $2, $3)",
         lambda name: provider_credential(ProviderName(name)),
         # Each one locks a provider that operators and undone changes want to write, and they lock several.
+        batch=1,
+    ),
+    SealedColumn(
+        "catalog.own_keys.credential",
+        """
+        SELECT org_id, provider, credential FROM catalog.sealed_own_keys WHERE substr(credential, 1, length($1::bytea)) <> $1
+        """,
+        "SELECT catalog.reseal_own_key($1, $2, $3, $4)",
+        lambda org_id, provider: own_key(OrgId(org_id), ProviderName(provider)),
         batch=1,
     ),
     SealedColumn(

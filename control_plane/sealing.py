@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
-from gateway_core.ids import ProviderName, RandomBytes
+from gateway_core.ids import OrgId, ProviderName, RandomBytes
 
 Purpose = NewType("Purpose", str)
 """What a value is and whose: the functions below."""
@@ -33,6 +33,11 @@ _LOCK_BYTES: Final = _NONCE_BYTES + _KEY_BYTES + _TAG_BYTES
 def provider_credential(name: ProviderName) -> Purpose:
     """What we authenticate with at a provider."""
     return Purpose(f"provider/{name}")
+
+
+def own_key(org_id: OrgId, name: ProviderName) -> Purpose:
+    """What an organisation authenticates with at a provider."""
+    return Purpose(f"own-key/{org_id}/{name}")
 
 
 def signing_key(kid: str) -> Purpose:

@@ -70,6 +70,9 @@ class Settings(SealingSettings):
     # The same for webhooks, which any organisation can have: what is private is then within reach of all of them.
     private_webhooks_allowed: bool = False
 
+    # How many keys of their own all organisations may have together: each is a cluster in every Envoy.
+    own_keys_max: int = Field(default=1000, ge=0, le=10_000)
+
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080

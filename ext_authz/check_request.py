@@ -43,6 +43,7 @@ class Attempt:
         offering: what the route stands for that was chosen for it; None if that leads to no provider.
         is_lease_wanted: whether Envoy would keep a lease.
         unspent: what Envoy gives back with this question.
+        own_keys_as_of: up to which change of organisations' own keys Envoy has come; None if none can be used on its route.
     """
 
     request_id: RequestId
@@ -67,6 +68,7 @@ class Attempt:
     offering: Offering | None = None
     is_lease_wanted: bool = False
     unspent: tuple[Unspent, ...] = ()
+    own_keys_as_of: int | None = None
 
     @property
     def shape(self) -> Hashable:
@@ -128,6 +130,11 @@ def parse_check(request: CheckRequest) -> Attempt:
         offering=_offering(fields[RequestField.OFFERING].string_value),
         is_lease_wanted=fields[RequestField.LEASE_WANTED].bool_value,
         unspent=_unspent(fields[RequestField.UNSPENT].string_value),
+        own_keys_as_of=(
+            int(fields[RequestField.OWN_KEYS_AS_OF].number_value)
+            if fields[RequestField.OWN_KEYS_AS_OF].HasField("number_value")
+            else None
+        ),
     )
 
 

@@ -44,6 +44,9 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:
                 response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
+            if decision.own_keys:
+                names = (f"{name}{'+' if falls_back else ''}" for name, falls_back in sorted(decision.own_keys.items()))
+                response.dynamic_metadata[GrantField.OWN_KEYS] = " ".join(names)
             if decision.lease is not None:
                 _write_lease(response.dynamic_metadata, decision.lease)
             if decision.reservation is not None:

@@ -1,13 +1,14 @@
 """May this request pass, and what has to be held for it. Pure: everything it depends on is an argument."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Self
 
 from ext_authz.check_request import Attempt
 from ext_authz.leases import Lease
 from ext_authz.offers import Offers
+from ext_authz.own_keys import NONE, OwnKeys
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import FACTS
@@ -107,6 +108,7 @@ class Admitted:
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
         reservation: what it counts as against its key's limits, once it does; None if there are none.
         lease: what else may pass as this does; None if nothing may.
+        own_keys: with which it is sent, of those that its organisation has.
     """
 
     key: ApiKey
@@ -121,6 +123,7 @@ class Admitted:
     max_tokens: int | None = None
     reservation: Reservation | None = None
     lease: Lease | None = None
+    own_keys: OwnKeys = field(default_factory=lambda: NONE)
 
     def holding(self, held: NanoUsd) -> Self:
         """The same once an amount is held for it, which may be less than was asked for, but not less than the least."""
@@ -137,7 +140,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     inputs, each may be as long as that, and a query is read anew with each document. It counts the full output of the model, for
     each answer or picture, unless the client asked for less; where that is more than can be held, answers are made shorter if the
     endpoint has a field for it. Where the request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
-    deployments that may serve it and of all service tiers it may be served at.
+    deployments that may serve it and of all service tiers it may be served at; where the organisation has a key of its own, what is
+    charged for that.
 
     Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
     """
@@ -153,6 +157,7 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     facts = FACTS[attempt.endpoint]
     if not facts.is_of_a_model or attempt.model is None:
         return Admitted(key)
+    newest = offers
     offer = offers.by_model.get(attempt.model)
     if offer is None or not offer.is_visible_to(key.org_id):
         return Refused(model_not_found(attempt.model), key)
@@ -167,6 +172,12 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         offers = standing
     if not (key.may_use(attempt.model) or key.may_use(offer.model)):
         return Refused(model_not_allowed(attempt.model), key)
+    own_keys = NONE
+    if key.mode is Mode.LIVE:
+        found = newest.own_keys.find(key.org_id, attempt.own_keys_as_of, now)
+        if found is None:
+            return Refused(MODEL_CHANGING, key)
+        own_keys = found
     prices = offer.prices.get(attempt.endpoint)
     if not prices:
         return Refused(endpoint_not_supported(attempt.model, (FACTS[each].path for each in offer.prices)), key)
@@ -188,11 +199,12 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
                 attempt,
                 facts,
                 each.price,
-                offers.terms(key.org_id, offer.model, each.provider),
+                terms,
                 context_tokens=offer.context_tokens,
                 asked_tier=attempt.service_tier,
             )
             for each in prices
+            for terms in offers.possible_terms(key.org_id, offer.model, each.provider, own_keys)
         )
     except UnpricedTierError:
         return Refused(service_tier_not_offered(attempt.model), key)
@@ -211,4 +223,5 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         tokens_max=max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
         input_tokens_max=input_max if attempt.has_references else None,
         output=output,
+        own_keys=OwnKeys({each.provider: own_keys[each.provider] for each in prices if each.provider in own_keys}),
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from ext_authz.own_keys import OwnKeyBook, OwnKeys
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.offering import Offering
-from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms
+from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms, own_key_terms
 
 OVERLAP: Final = timedelta(seconds=60)
 """How long what was offered can still be bought by a route that stands for it. Envoy takes up a change in less than a second."""
@@ -72,6 +73,8 @@ class Offers:
     """All models that can be bought, by each of their names, and who pays other than list prices, as of one revision.
 
     Attributes:
+        own_key_fees_ppm: of requests with their organisation's own key; nothing where a provider is not named.
+        own_keys: asked of the newest reading, which remembers on its own.
         former: what was offered before, the latest first: those names only that have been moved since.
         until: of a former one: how long it can still be bought.
     """
@@ -79,6 +82,8 @@ class Offers:
     version: PriceVersion
     by_model: Mapping[ModelName, Offer]
     org_terms: Mapping[OrgId, OrgTerms]
+    own_key_fees_ppm: Mapping[ProviderName, int] = field(default_factory=dict)
+    own_keys: OwnKeyBook = field(default_factory=OwnKeyBook)
     former: tuple["Offers", ...] = field(default=())
     until: datetime | None = None
 
@@ -86,6 +91,16 @@ class Offers:
         """What an organisation pays for a deployment."""
         found = self.org_terms.get(org_id)
         return LIST_TERMS if found is None else found.at(model, provider)
+
+    def possible_terms(
+        self, org_id: OrgId, model: ModelName, provider: ProviderName, own_keys: OwnKeys
+    ) -> tuple[Terms, ...]:
+        """Everything that an organisation may come to pay for a deployment, with its own keys and without."""
+        usual = self.terms(org_id, model, provider)
+        if provider not in own_keys:
+            return (usual,)
+        fee = own_key_terms(self.own_key_fees_ppm.get(provider, 0))
+        return (fee, usual) if own_keys[provider] else (fee,)
 
     def after(self, before: "Offers", now: datetime) -> "Offers":
         """This reading, which remembers the one before and what that one remembers."""
@@ -96,10 +111,11 @@ class Offers:
         }
         former = tuple(each for each in before.former if each.is_valid(now))
         if moved:
-            former = (replace(before, by_model=moved, former=(), until=now + OVERLAP), *former)
+            former = (replace(before, by_model=moved, former=(), own_keys=OwnKeyBook(), until=now + OVERLAP), *former)
         # Terms that have not changed are kept once, however many readings remember them.
         terms = before.org_terms if before.org_terms == self.org_terms else self.org_terms
-        return replace(self, org_terms=terms, former=former[:FORMER_MAX])
+        own_keys = self.own_keys.after(before.own_keys, now)
+        return replace(self, org_terms=terms, own_keys=own_keys, former=former[:FORMER_MAX])
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it can be bought from."""

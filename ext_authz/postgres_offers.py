@@ -9,6 +9,7 @@ from typing import Self
 import asyncpg
 
 from ext_authz.offers import Offer, Offers, PricedDeployment
+from ext_authz.own_keys import OwnKeyBook, OwnKeys
 from gateway_core.clock import Now
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
@@ -86,6 +87,11 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
             GROUP BY t.org_id, t.revision, t.markup_ppm
             """
         )
+        fees = await connection.fetch(
+            "SELECT DISTINCT ON (provider) provider, fee_ppm FROM catalog.own_key_fees ORDER BY provider, revision DESC"
+        )
+        own_keys_as_of = await connection.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.own_key_changes")
+        own_keys = await connection.fetch("SELECT org_id, provider, fallback FROM catalog.own_keys ORDER BY org_id")
     offers: dict[ModelName, Offer] = {}
     for model, members in groupby(sorted(rows, key=itemgetter("model")), key=itemgetter("model")):
         found = list(members)
@@ -96,7 +102,19 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
             continue
         offers[model] = _offer(found, deployments, translated=translated)
     offers |= {row["alias"]: offers[row["model"]] for row in aliases if row["model"] in offers}
-    return Offers(PriceVersion(version), offers, {OrgId(row["org_id"]): org_terms(row) for row in terms})
+    return Offers(
+        PriceVersion(version),
+        offers,
+        {OrgId(row["org_id"]): org_terms(row) for row in terms},
+        own_key_fees_ppm={ProviderName(row["provider"]): row["fee_ppm"] for row in fees},
+        own_keys=OwnKeyBook(
+            own_keys_as_of,
+            {
+                OrgId(org_id): OwnKeys({ProviderName(row["provider"]): row["fallback"] for row in members})
+                for org_id, members in groupby(own_keys, key=itemgetter("org_id"))
+            },
+        ),
+    )
 
 
 def _deployment(row: asyncpg.Record) -> PricedDeployment:

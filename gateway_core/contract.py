@@ -58,6 +58,8 @@ class Header:
     """There, too: `true` where the provider takes no `stream_options`."""
     OWN_REPLY: Final = "x-tg-own-reply"
     """On what Envoy itself answers there: it is in the client's form already."""
+    OWN_KEY: Final = "x-tg-own-key"
+    """On the answer to an attempt with an organisation's own key, for the front filter alone: `true`."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
     DROPPED: Final = "x-tollgate-dropped"
@@ -102,6 +104,10 @@ class Metadata:
     """Server-sent events delivered so far; comments are none."""
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
     """Bytes of a stream that are no output: comments, and of a response all events that are no delta. Absent where there are none."""
+    OWN_KEY_ORG: Final = "own_key_org"
+    """Of a request that is sent with its organisation's own key somewhere: the organisation, for a cluster that all such share."""
+    OWN_KEYS_NAMESPACE: Final = "tollgate.own_keys"
+    """Of such a request: the chain that is tried instead of its route's, as Envoy's priority groups read it."""
     TRANSLATED: Final = "translated"
     """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
@@ -150,6 +156,9 @@ class RequestField:
     """Whether the front filter would keep a lease: it asks for one at a time for requests of one shape. Absent where it asks nothing."""
     UNSPENT: Final = "unspent"
     """What is given back of leases, with commas between: `id:uses`. Absent where nothing is."""
+    OWN_KEYS_AS_OF: Final = "own_keys_as_of"
+    """Up to which change of organisations' own keys Envoy's configuration has come. Absent where the route leads to no provider that
+    allows any."""
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter, beside what it had read by then."""
 
@@ -168,6 +177,11 @@ class RouteField:
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
     """Only for a cluster's own script, and there only where it is so."""
+    CHAIN: Final = "chain"
+    """Only for the front filter, in front of ext_authz and behind it, and only where a provider allows organisations their own keys: the
+    groups that are tried with semicolons between, their clusters with commas, each with an equals sign and its weight."""
+    OWN_KEYS_AS_OF: Final = "own_keys_as_of"
+    """Of the virtual host, for the front filter, which hands it on as `RequestField.OWN_KEYS_AS_OF`."""
 
 
 class GrantField:
@@ -197,6 +211,9 @@ class GrantField:
     """What the request counts as against its key's limit until it is over; decimal text. Absent where the key has no limits."""
     RESERVED_AT: Final = "reserved_at"
     """The second in which it counts, by the clock of who counts; decimal text. Its presence has Envoy tell ext_authz of the end."""
+    OWN_KEYS: Final = "own_keys"
+    """The providers where the request is sent with its organisation's own key, with spaces between; a `+` behind one where ours is tried
+    when that is refused. Absent where there are none."""
     LEASE_ID: Final = "lease_id"
     """What it may be spent by, with the fields below; absent where the grant is for one request alone. Kept in the grants that come from it."""
     LEASE_USES: Final = "lease_uses"
@@ -343,11 +360,26 @@ def translated_cluster(provider: str, client: Dialect) -> str:
     return f"{provider_cluster(provider)}~{client}"
 
 
+def own_key_cluster(provider: str, org_id: str) -> str:
+    """Name of the cluster that asks `provider` with the key of an organisation. No provider's name holds a slash."""
+    return f"{provider_cluster(provider)}/{org_id}"
+
+
+def own_translated_cluster(provider: str, client: Dialect) -> str:
+    """Name of the cluster that leads there through the translator, for whichever organisation. None is called `own`."""
+    return f"{provider_cluster(provider)}/own~{client}"
+
+
 def provider_of_cluster(cluster: str) -> str | None:
     """The provider behind a cluster name, or None for a cluster of ours."""
     if not cluster.startswith(Cluster.PROVIDER_PREFIX):
         return None
-    return cluster.removeprefix(Cluster.PROVIDER_PREFIX).partition("~")[0]
+    return cluster.removeprefix(Cluster.PROVIDER_PREFIX).partition("~")[0].partition("/")[0]
+
+
+def is_own_key_cluster(cluster: str) -> bool:
+    """Whether a provider's cluster asks with a key of the organisation whose request it is."""
+    return cluster.startswith(Cluster.PROVIDER_PREFIX) and "/" in cluster.removeprefix(Cluster.PROVIDER_PREFIX)
 
 
 def route_key(endpoint: str, model: str) -> str:

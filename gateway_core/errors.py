@@ -236,6 +236,12 @@ PROVIDER_CREDENTIAL_REJECTED: Final = ApiError(
     "The provider refused the credential of this gateway.",
     type=ErrorType.SERVER,
 )
+OWN_KEY_REJECTED: Final = ApiError(
+    502,
+    "own_key_rejected",
+    "The provider refused your organisation's own key.",
+    type=ErrorType.SERVER,
+)
 PROVIDER_CREDENTIAL_UNAVAILABLE: Final = ApiError(
     503,
     "provider_credential_unavailable",

@@ -256,6 +256,11 @@ LIST_TERMS: Final = Terms()
 """Those of an organisation without any: list prices."""
 
 
+def own_key_terms(fee_ppm: int) -> Terms:
+    """What an organisation pays for a request that its own key was good for: a share of the list price, whatever else it has agreed."""
+    return Terms(markup_ppm=fee_ppm - PPM)
+
+
 @dataclass(frozen=True, slots=True)
 class OrgTerms:
     """The terms of an organisation from one catalogue revision on.
@@ -291,6 +296,18 @@ class OrgTerms:
         return Terms(
             self.markup_ppm, {**self.overrides.get((model, None), {}), **self.overrides.get((model, provider), {})}
         )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeyFee:
+    """What is charged at a provider of requests with their organisation's own key, from one catalogue revision on.
+
+    Attributes:
+        fee_ppm: in millionths of the list price.
+    """
+
+    version: PriceVersion
+    fee_ppm: int
 
 
 @dataclass(frozen=True, slots=True)

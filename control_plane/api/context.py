@@ -46,6 +46,7 @@ class Services:
         stripe_webhook_secret: what Stripe signs its events with; without it none is taken.
         private_providers_allowed: whether a provider may be on loopback or in a private network.
         private_webhooks_allowed: the same for webhooks.
+        own_keys_max: how many keys of their own all organisations may have together.
         trusted_proxies: networks whose word for where a request comes from is taken.
         resolve: asks the DNS.
         operation_waiters: places for calls that wait for the end of a change; each asks Postgres again and again.
@@ -71,6 +72,7 @@ class Services:
     require_verified_email: bool
     private_providers_allowed: bool
     private_webhooks_allowed: bool
+    own_keys_max: int
     trusted_proxies: Sequence[Network]
     resolve: Resolve
     body_s: float

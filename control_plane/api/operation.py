@@ -81,6 +81,7 @@ class Operation:
         takes_rights: whether it may end what its own right, or that of others in the organisation, hangs on. Calls that have
             such a right are done before, and whoever comes meanwhile waits.
         is_brief: whether fields that are at their default are left out of its answer.
+        is_about_catalog: whether it uses the catalogue's connections.
     """
 
     name: str
@@ -102,16 +103,12 @@ class Operation:
     is_heavy: bool
     is_brief: bool
     takes_rights: bool
+    is_about_catalog: bool
 
     @property
     def is_read(self) -> bool:
         """Whether it changes nothing."""
         return self.method == "GET"
-
-    @property
-    def is_about_catalog(self) -> bool:
-        """Whether it uses the catalogue's connections."""
-        return self.access in {Permission.CATALOG_READ, Permission.CATALOG_WRITE}
 
 
 OPERATIONS: Final[list[Operation]] = []
@@ -133,6 +130,7 @@ def operation(
     is_heavy: bool = False,
     is_brief: bool = False,
     takes_rights: bool = False,
+    is_about_catalog: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler as an operation. The first line of its docstring is the summary.
 
@@ -169,6 +167,7 @@ def operation(
                 is_heavy=is_heavy,
                 is_brief=is_brief,
                 takes_rights=takes_rights,
+                is_about_catalog=is_about_catalog or access in {Permission.CATALOG_READ, Permission.CATALOG_WRITE},
             )
         )
         return handler

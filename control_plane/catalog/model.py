@@ -55,6 +55,7 @@ class Provider:
         headers: sent with every request, whatever the client sent under these names.
         connect_timeout_ms: None for Envoy's default here, 5 s.
         connections_max, requests_max: how many it may have at once from each Envoy; None for no bound of its own.
+        own_keys_allowed: whether organisations may have keys of their own there.
     """
 
     name: ProviderName
@@ -66,6 +67,7 @@ class Provider:
     connect_timeout_ms: int | None = None
     connections_max: int | None = None
     requests_max: int | None = None
+    own_keys_allowed: bool = False
 
     @property
     def template(self) -> KindTemplate:
@@ -195,13 +197,27 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnKey:
+    """An organisation and a provider, which is asked with the organisation's credential for it."""
+
+    org_id: OrgId
+    provider: Provider
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
-    """One consistent reading of what can be served. A deployment in it has a route and a price."""
+    """One consistent reading of what can be served. A deployment in it has a route and a price.
+
+    Attributes:
+        own_keys_as_of: the revision at which there last came to be other keys of organisations; 0 if there never were any.
+    """
 
     revision: int
     providers: Mapping[ProviderName, Provider]
     models: Mapping[ModelName, Model]
     deployments: tuple[Deployment, ...]
+    own_keys: tuple[OwnKey, ...] = ()
+    own_keys_as_of: int = 0
 
     def chains(self, *, translated: bool = False) -> Iterable[Chain]:
         """A chain for each endpoint and each name that can be served, with the help of a translator or without.

@@ -6,12 +6,13 @@ from typing import Final
 
 import asyncpg
 
+from control_plane.catalog.percentages import percent_of, ppm_of
 from control_plane.catalog.resources import Provider
 from control_plane.catalog.specs import ProviderSpec
 from control_plane.database import Database, written
 
 _COLUMNS: Final = """name, kind, base_url, region, credential IS NOT NULL AS has_credential, headers, connect_timeout_ms,
-    connections_max, requests_max, revision"""
+    connections_max, requests_max, own_keys, own_key_fee_ppm, revision"""
 
 
 async def find_provider(db: Database, name: str) -> Provider | None:
@@ -50,21 +51,25 @@ async def put_providers(db: Database, specs: Mapping[str, ProviderSpec], *, seal
             "connect_timeout_ms": spec.connect_timeout_ms,
             "connections_max": spec.connections_max,
             "requests_max": spec.requests_max,
+            "own_keys": spec.own_keys,
+            "own_key_fee_ppm": ppm_of(spec.own_key_fee_percent),
         }
         for name, spec in specs.items()
     ]
     await db.execute(
         """
         INSERT INTO catalog.providers
-            (name, kind, base_url, region, credential, headers, connect_timeout_ms, connections_max, requests_max)
+            (name, kind, base_url, region, credential, headers, connect_timeout_ms, connections_max, requests_max, own_keys,
+             own_key_fee_ppm)
         SELECT * FROM jsonb_to_recordset($1) AS r (
             name text, kind text, base_url text, region text, credential bytea, headers jsonb, connect_timeout_ms integer,
-            connections_max integer, requests_max integer)
+            connections_max integer, requests_max integer, own_keys text, own_key_fee_ppm integer)
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url, region = excluded.region,
             headers = excluded.headers,
             credential = CASE WHEN excluded.name = ANY($2) THEN providers.credential ELSE excluded.credential END,
             connect_timeout_ms = excluded.connect_timeout_ms, connections_max = excluded.connections_max,
-            requests_max = excluded.requests_max, managed_by = 'operator'
+            requests_max = excluded.requests_max, own_keys = excluded.own_keys,
+            own_key_fee_ppm = excluded.own_key_fee_ppm, managed_by = 'operator'
         """,
         json.dumps(rows),
         [name for name, spec in specs.items() if "credential" not in spec.model_fields_set],
@@ -103,4 +108,8 @@ async def uses_of_provider(db: Database, name: str) -> list[str]:
 
 
 def _provider(row: asyncpg.Record) -> Provider:
-    return Provider.model_validate({**row, "headers": json.loads(row["headers"])})
+    fields = {name: value for name, value in row.items() if name != "own_key_fee_ppm"}
+    fee_percent = percent_of(row["own_key_fee_ppm"])
+    return Provider.model_validate(
+        {**fields, "headers": json.loads(row["headers"]), "own_key_fee_percent": fee_percent}
+    )

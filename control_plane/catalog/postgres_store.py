@@ -14,12 +14,14 @@ from control_plane.catalog.model import (
     InvalidBaseUrlError,
     MissingCredentialError,
     Model,
+    OwnKey,
     Policy,
     Provider,
     check_base_url,
 )
+from control_plane.catalog.specs import OwnKeys
 from control_plane.database import Connection
-from control_plane.sealing import Seal, UnreadableSealError, provider_credential
+from control_plane.sealing import Seal, UnreadableSealError, own_key, provider_credential
 from gateway_core.endpoints import SOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.logs import Logger
@@ -45,7 +47,7 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
     """The same inside a transaction, which sees what that has changed.
 
     A provider whose credential does not open, is none of its kind or is missing where there has to be one, or whose URL is none, is
-    left out with its deployments; a deployment without a published route or a price is not there: what cannot be reached or charged
+    left out with its deployments, and so is an organisation's own key that does not open; a deployment without a published route or a price is not there: what cannot be reached or charged
     is not offered.
     """
     revision = await db.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.revisions")
@@ -55,6 +57,14 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
             usable[ProviderName(row["name"])] = _provider(row, seal)
         except (UnreadableSealError, InvalidBaseUrlError, InvalidAwsKeyError, MissingCredentialError) as error:
             log.error("provider_left_out", provider=row["name"], error=str(error))  # noqa: TRY400 - a traceback adds nothing
+    own_keys_as_of = await db.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.own_key_changes")
+    own_keys = []
+    for row in await db.fetch("SELECT org_id, provider, credential FROM catalog.own_keys ORDER BY org_id, provider"):
+        try:
+            if row["provider"] in usable:
+                own_keys.append(_own_key(row, usable[ProviderName(row["provider"])], seal))
+        except (UnreadableSealError, InvalidAwsKeyError) as error:
+            log.error("own_key_left_out", org_id=row["org_id"], provider=row["provider"], error=str(error))  # noqa: TRY400 - a traceback adds nothing
     served = await db.fetch(_SERVED)
     routes = {row["model"]: row for row in served}
     aliases = {row["model"]: row["aliases"] for row in await db.fetch(_ALIASES)}
@@ -76,6 +86,8 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
             for row in served
             if row["provider"] in usable
         ),
+        own_keys=tuple(own_keys),
+        own_keys_as_of=own_keys_as_of,
     )
 
 
@@ -112,6 +124,15 @@ def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
         connect_timeout_ms=row["connect_timeout_ms"],
         connections_max=row["connections_max"],
         requests_max=row["requests_max"],
+        own_keys_allowed=row["own_keys"] == OwnKeys.ALLOWED,
     )
     provider.check_credential()
     return provider
+
+
+def _own_key(row: asyncpg.Record, provider: Provider, seal: Seal) -> OwnKey:
+    org_id = OrgId(row["org_id"])
+    credential = seal.open_secret(own_key(org_id, provider.name), row["credential"])
+    found = OwnKey(org_id, replace(provider, credential=credential))
+    found.provider.check_credential()
+    return found

@@ -3,7 +3,8 @@
 import json
 from typing import Final
 
-from control_plane.catalog.price_specs import TermsSpec, Unit, amount_per, markup_ppm, percent_of
+from control_plane.catalog.percentages import percent_of, ppm_of
+from control_plane.catalog.price_specs import TermsSpec, Unit, amount_per
 from control_plane.catalog.resources import Terms
 from control_plane.database import Database
 from control_plane.errors import InvalidField
@@ -56,7 +57,7 @@ async def faults_of_terms(db: Database, spec: TermsSpec) -> list[InvalidField]:
 async def write_terms(db: Database, org_id: str, spec: TermsSpec) -> Terms:
     """Append terms that hold from the revision of this transaction on; once per organisation and transaction."""
     await db.execute(
-        "INSERT INTO catalog.terms (org_id, markup_ppm) VALUES ($1, $2)", org_id, markup_ppm(spec.markup_percent)
+        "INSERT INTO catalog.terms (org_id, markup_ppm) VALUES ($1, $2)", org_id, ppm_of(spec.markup_percent)
     )
     await db.execute(
         """

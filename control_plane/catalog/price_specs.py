@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from control_plane.catalog.percentages import Markup
 from control_plane.catalog.specs import ModelNameText, ProviderNameText
 from control_plane.errors import InvalidField, pointer
 from control_plane.fields import Body, Moment, PartFault, refuse_parts
@@ -30,8 +31,6 @@ PRICES_MAX: Final = 100
 OVERRIDES_MAX: Final = 1000
 _DECIMALS: Final = 15
 """Of an amount per unit: a nano-USD per million of it."""
-_PPM_PER_PERCENT: Final = 10_000
-_PPM_MIN: Final = -1_000_000
 
 
 class Unit(StrEnum):
@@ -106,26 +105,6 @@ def amount_per(nano_usd_per_million: int, unit: Unit) -> str:
     """The decimal string of what is kept, per unit: at least two decimals, no trailing zeros beyond them."""
     whole, rest = divmod(nano_usd_per_million * _SIZES[unit], 10**_DECIMALS)
     return f"{whole}.{f'{rest:0{_DECIMALS}d}'.rstrip('0').ljust(2, '0')}"
-
-
-def markup_ppm(percent: str) -> int:
-    """A percentage in millionths."""
-    return int(Fraction(percent) * _PPM_PER_PERCENT)
-
-
-def percent_of(ppm: int) -> str:
-    """The decimal string of a percentage that is kept in millionths."""
-    whole, rest = divmod(abs(ppm), _PPM_PER_PERCENT)
-    return f"{'-' if ppm < 0 else ''}{whole}.{rest:04d}".rstrip("0").rstrip(".")
-
-
-def _percent(text: str) -> str:
-    if markup_ppm(text) < _PPM_MIN:
-        raise ValueError("nothing is cheaper than free: at least -100")
-    return text
-
-
-Percent = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,4}(\.[0-9]{1,4})?$"), AfterValidator(_percent)]
 
 
 def _is_a_tier_with_prices_of_its_own(text: str) -> str:
@@ -327,7 +306,7 @@ def _each_once(overrides: list[PriceOverride]) -> list[PriceOverride]:
 class TermsSpec(Body):
     """What an organisation pays in the place of list prices. What a request costs us is the same."""
 
-    markup_percent: Percent = Field(default="0", description="Added to every list price; below zero it is a discount.")
+    markup_percent: Markup = Field(default="0", description="Added to every list price; below zero it is a discount.")
     overrides: Annotated[list[PriceOverride], Field(max_length=OVERRIDES_MAX), AfterValidator(_each_once)] = Field(
         default=[],
         description="Prices in the place of list price and markup.",

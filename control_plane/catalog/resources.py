@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from control_plane.catalog.price_specs import MeterPrice, PriceOverride
-from control_plane.catalog.specs import Group, SoldEndpoint
+from control_plane.catalog.specs import Group, OwnKeys, SoldEndpoint
 from control_plane.resource import Resource, Revised
 from gateway_core.providers import ProviderKind
 
@@ -54,6 +54,18 @@ class Provider(Revised):
     connect_timeout_ms: int | None
     connections_max: int | None
     requests_max: int | None
+    own_keys: OwnKeys
+    own_key_fee_percent: str
+
+
+class OwnKey(Revised):
+    """An organisation's own key for a provider, without the credential."""
+
+    provider: str
+    hint: str = Field(description="How the credential ends.", examples=["...a1b2"])
+    fallback: bool
+    state: OperationState = Field(description="applied: requests are sent with it.")
+    changed_at: datetime
 
 
 class Model(Revised):

@@ -4,12 +4,14 @@ What a value means is the same in both. Pure: what needs a look at the rest of t
 """
 
 import re
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES
+from control_plane.catalog.percentages import Share
 from control_plane.fields import STARS_MAX, Body, Moment, PartFault, refuse_parts
 from gateway_core.contract import CREDENTIAL_HEADERS, REQUEST_S_MAX, Header
 from gateway_core.endpoints import SOLD, SOLD_UNLESS_TOLD, Endpoint
@@ -122,6 +124,16 @@ BaseUrl = Annotated[
 ]
 
 
+class OwnKeys(StrEnum):
+    """Whether organisations may have keys of their own at a provider."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+
+
+CredentialText = Annotated[SecretStr, AfterValidator(_credential)]
+
+
 class ProviderSpec(Body):
     """A provider."""
 
@@ -132,7 +144,7 @@ class ProviderSpec(Body):
         validate_default=True,
         description="Of AWS, such as eu-central-1, for kinds whose requests are signed: required there, and refused elsewhere.",
     )
-    credential: Annotated[SecretStr, AfterValidator(_credential)] | None = Field(
+    credential: CredentialText | None = Field(
         default=None,
         description="Never shown again. Left out, it stays as it is; null removes it. For AWS it is a Bedrock API key or an access "
         "key: its id, the secret and, if it is a temporary one, the session token, with colons between.",
@@ -145,6 +157,15 @@ class ProviderSpec(Body):
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
     requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+    own_keys: OwnKeys = Field(
+        default=OwnKeys.REFUSED,
+        description="Whether organisations may have keys of their own there. Those they have are removed when they are refused, and "
+        "when the provider moves to another address or becomes one of another kind.",
+    )
+    own_key_fee_percent: Share = Field(
+        default="0",
+        description="What is charged of a request that is sent with its organisation's own key, as a share of the list price.",
+    )
 
     @field_validator("region")
     @classmethod
@@ -159,6 +180,20 @@ class ProviderSpec(Body):
         if credential is not None and "kind" in info.data and TEMPLATES[info.data["kind"]].signing_service is not None:
             AwsKey.find(credential)
         return credential
+
+
+class OwnKeySpec(Body):
+    """An organisation's own key for a provider."""
+
+    credential: CredentialText | None = Field(
+        default=None,
+        description="Never shown again. Left out, it stays as it is. In the form that the provider's kind takes.",
+    )
+    fallback: bool = Field(
+        default=False,
+        description="Whether a request that fails with this key goes on to the gateway's own, which is charged as if there were no "
+        "own key. Without it the next provider of the route is tried.",
+    )
 
 
 def without_credential(spec: ProviderSpec) -> ProviderSpec:

@@ -29,9 +29,10 @@ GRANT EXECUTE ON FUNCTION
     TO tollgate_ext_authz;
 GRANT SELECT ON
     accounts.key_changes, accounts.live_authorizers, catalog.revisions, catalog.models, catalog.model_aliases, catalog.routes, catalog.served, catalog.prices,
-    catalog.terms, catalog.term_prices
+    catalog.terms, catalog.term_prices, catalog.own_key_changes, catalog.own_key_fees
     TO tollgate_ext_authz;
 GRANT SELECT (name, kind) ON catalog.providers TO tollgate_ext_authz;
+GRANT SELECT (org_id, provider, fallback) ON catalog.own_keys TO tollgate_ext_authz;
 
 GRANT USAGE ON SCHEMA catalog TO tollgate_billing_sink;
-GRANT SELECT ON catalog.revisions, catalog.prices, catalog.terms, catalog.term_prices TO tollgate_billing_sink;
+GRANT SELECT ON catalog.revisions, catalog.prices, catalog.terms, catalog.term_prices, catalog.own_key_fees TO tollgate_billing_sink;

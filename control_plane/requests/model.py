@@ -56,6 +56,9 @@ class RequestSummary(Resource):
     asked_model: str | None = Field(description="The name that the client wrote, which may be an alias.")
     model: str | None = Field(description="The model that served it.")
     provider: str | None = Field(description="That answered, or was asked last.")
+    own_key: bool = Field(
+        description="Whether that was asked with the organisation's own key, and so charges the organisation itself."
+    )
     stream: bool
     status: int = Field(description="What the client was answered; 0 for nothing.")
     outcome: Outcome

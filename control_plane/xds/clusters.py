@@ -9,8 +9,17 @@ from control_plane.catalog.model import Provider
 from control_plane.xds.http_filters import TRANSLATION, provider_filters, simulator_filters, translated_filters
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
-from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster, translated_cluster
+from gateway_core.contract import (
+    BootstrapSecret,
+    Cluster,
+    Peer,
+    own_key_cluster,
+    own_translated_cluster,
+    provider_cluster,
+    translated_cluster,
+)
 from gateway_core.endpoints import Endpoint
+from gateway_core.ids import OrgId
 from gateway_core.settings import HostPort
 
 COST_TIMEOUT_MS: Final = 250
@@ -23,14 +32,17 @@ _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def provider(provider: Provider, *, private_allowed: bool) -> JsonObject:
-    """The cluster of a provider; whether it may lead into private networks is the installation's to say."""
+def provider(provider: Provider, org_id: OrgId | None = None, *, private_allowed: bool) -> JsonObject:
+    """The cluster of a provider, or the one with an organisation's own key.
+
+    Whether it may lead into private networks is the installation's to say.
+    """
     address = HostPort(provider.host, provider.port)
     return _upstream(
-        provider_cluster(provider.name),
+        provider_cluster(provider.name) if org_id is None else own_key_cluster(provider.name, org_id),
         address,
         tls=provider.tls,
-        filters=provider_filters(provider, private_allowed=private_allowed),
+        filters=provider_filters(provider, org_id, private_allowed=private_allowed),
         connect_timeout_ms=provider.connect_timeout_ms,
         connections_max=provider.connections_max,
         requests_max=provider.requests_max,
@@ -45,26 +57,28 @@ def translated(provider: Provider) -> Iterable[JsonObject]:
     by_client = {found.client: found for found in map(provider.translation, Endpoint) if found is not None}
     for client, found in by_client.items():
         name = translated_cluster(provider.name, client)
-        yield {
-            **_cluster(name, (), requests_max=provider.requests_max),
-            "load_assignment": {
-                "cluster_name": name,
-                "endpoints": [
-                    {
-                        "lb_endpoints": [
-                            {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": TRANSLATION}}}}
-                        ]
-                    }
-                ],
-            },
-            "typed_extension_protocol_options": {
-                _OPTIONS: typed(
-                    _OPTIONS,
-                    explicit_http_config={"http_protocol_options": {}},
-                    http_filters=translated_filters(name, provider, found),
-                )
-            },
-        }
+        yield _to_translation(name, provider, translated_filters(provider, found))
+        if provider.own_keys_allowed:
+            own = own_translated_cluster(provider.name, client)
+            yield _to_translation(own, provider, translated_filters(provider, found, own_key=True))
+
+
+def _to_translation(name: str, provider: Provider, filters: Sequence[Json]) -> JsonObject:
+    address: Json = {"envoy_internal_address": {"server_listener_name": TRANSLATION}}
+    return {
+        **_cluster(name, (), requests_max=provider.requests_max),
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {
+            _OPTIONS: typed(
+                _OPTIONS,
+                explicit_http_config={"http_protocol_options": {}},
+                http_filters=filters,
+            )
+        },
+    }
 
 
 def translator(endpoints: Sequence[HostPort]) -> JsonObject:

@@ -12,12 +12,22 @@ from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networ
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
-from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
+from control_plane.xds.lua import FRONT_FILTER, LEASES_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
-from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
+from gateway_core.contract import (
+    CREDENTIAL_HEADERS,
+    GATEWAY_HEALTH_PATH,
+    Cluster,
+    Header,
+    Metadata,
+    own_key_cluster,
+    provider_cluster,
+    translated_cluster,
+)
 from gateway_core.endpoints import Dialect
+from gateway_core.ids import OrgId
 from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
@@ -152,7 +162,7 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log:
             ),
         ),
         # The front filter once more, and only for requests that were asked about: the answer may have brought a lease.
-        _filter("leases", _keeping_leases()),
+        _filter(LEASES_FILTER, _keeping_leases()),
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
@@ -167,24 +177,24 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log:
     ]
 
 
-def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]:
-    """The upstream filters of a provider's cluster; they run once per attempt."""
+def provider_filters(provider: Provider, org_id: OrgId | None, *, private_allowed: bool) -> list[Json]:
+    """The upstream filters of a provider's cluster; they run once per attempt. With an organisation's own key all else is the same."""
     cluster = provider_cluster(provider.name)
     return [
         # Where a name leads is asked of DNS again and again, so it is judged whenever a host has been chosen.
         _filter(_ADDRESSES, _refused_addresses(private_allowed=private_allowed)),
         _preparation(cluster),
         # Headers are shared by all attempts, so each one begins by forgetting what the client or the last one sent.
-        _filter("scrub", _scrub()),
+        _filter("scrub", _scrub(own_key=org_id is not None)),
         *_headers("default_headers", provider.template.default_headers, "ADD_IF_ABSENT"),
         *_headers("headers", provider.headers, "OVERWRITE_IF_EXISTS_OR_ADD"),
-        *_credential(provider),
+        *_credential(provider, org_id),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
 
 
-def translated_filters(cluster: str, provider: Provider, translation: Translation) -> list[Json]:
-    """The upstream filters of a cluster that leads to a provider's through the translator."""
+def translated_filters(provider: Provider, translation: Translation, *, own_key: bool = False) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider's through the translator, or to that with an organisation's own key."""
     told = {
         Header.PROVIDER_CLUSTER: provider_cluster(provider.name),
         Header.TRANSLATE: f"{translation.client}/{translation.provider}",
@@ -192,11 +202,23 @@ def translated_filters(cluster: str, provider: Provider, translation: Translatio
     }
     return [
         # In the client's dialect still, so that admission's bound on the output is written where it knows the place.
-        _preparation(cluster),
+        _preparation(translated_cluster(provider.name, translation.client)),
         _filter("scrub", _scrub_on_the_way()),
         *_headers("translation", told, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        *([_filter("own_key", _header_mutation([_own_key_cluster(provider)]))] if own_key else []),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
+
+
+def _own_key_cluster(provider: Provider) -> JsonObject:
+    """Whose key it is, the front filter has written down."""
+    org_id = f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.OWN_KEY_ORG})%"
+    return {
+        "append": {
+            "header": {"key": Header.PROVIDER_CLUSTER, "value": own_key_cluster(provider.name, org_id)},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
 
 
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
@@ -329,7 +351,7 @@ def _keeping_leases() -> JsonObject:
     """Skipped unless a question to ext_authz has a number."""
     return typed(
         "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        extension_config={"name": "leases", "typed_config": lua_config("front")},
+        extension_config={"name": LEASES_FILTER, "typed_config": lua_config("front")},
         xds_matcher=_skip_unless(Header.ASKED, {"safe_regex": {"google_re2": {}, "regex": "[0-9]+"}}),
     )
 
@@ -380,13 +402,23 @@ def _header_mutation(mutations: list[Json]) -> JsonObject:
     )
 
 
-def _scrub() -> JsonObject:
+def _scrub(*, own_key: bool = False) -> JsonObject:
     """What a provider is not told of the client, nor the client of our account at the provider."""
+    told: Json = {
+        "append": {
+            "header": {"key": Header.OWN_KEY, "value": "true"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
     return typed(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
             "request_mutations": _scrubbed(),
-            "response_mutations": [*_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)), {"remove": Header.DROPPED}],
+            "response_mutations": [
+                *_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)),
+                {"remove": Header.DROPPED},
+                *([told] if own_key else []),
+            ],
         },
     )
 
@@ -419,7 +451,7 @@ def _headers(name: str, headers: Mapping[str, str], append_action: str) -> list[
     return [_filter(name, _header_mutation(mutations))]
 
 
-def _credential(provider: Provider) -> list[Json]:
+def _credential(provider: Provider, org_id: OrgId | None) -> list[Json]:
     if (key := provider.aws_key) is not None:
         return [_filter("signature", _signature(provider, key))]
     if provider.credential is None:
@@ -427,7 +459,7 @@ def _credential(provider: Provider) -> list[Json]:
     injected = typed(
         "envoy.extensions.http.injected_credentials.generic.v3.Generic",
         credential={
-            "name": credential_secret(provider.name),
+            "name": credential_secret(provider.name, org_id),
             "sds_config": {"ads": {}, "resource_api_version": "V3"},
         },
         header=provider.template.credential_header,

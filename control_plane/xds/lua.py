@@ -13,6 +13,10 @@ FRONT_FILTER: Final = "tollgate.front"
 """Name of the front filter; route metadata for it stands under the same name."""
 
 
+LEASES_FILTER: Final = "leases"
+"""Name of the same filter behind ext_authz."""
+
+
 def upstream_filter(cluster: str) -> str:
     """Name of the upstream filter of a cluster; route metadata for it stands under the same name."""
     return f"tollgate.upstream.{cluster}"

@@ -17,12 +17,12 @@ class RouteTable:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._frame = encode(ROUTE_TYPE, route_configuration((), settings))
+        self._frames: dict[int, bytes] = {}
         self._encoded: dict[ProviderRoute, bytes] = {}
 
     def encode(self, catalog: Catalog) -> bytes:
         """The RouteConfiguration resource of a catalogue; the same routes give the same bytes."""
-        configuration = RouteConfiguration.FromString(self._frame)
+        configuration = RouteConfiguration.FromString(self._frame(catalog.own_keys_as_of))
         (host,) = configuration.virtual_hosts
         table = host.matcher.matcher_tree.exact_match_map.map
         encoded = {}
@@ -31,3 +31,9 @@ class RouteTable:
             table[route.key] = encoded[route] = content
         self._encoded = encoded
         return configuration.SerializeToString(deterministic=True)
+
+    def _frame(self, own_keys_as_of: int) -> bytes:
+        """All but the routes. The latest is kept."""
+        if own_keys_as_of not in self._frames:
+            self._frames = {own_keys_as_of: encode(ROUTE_TYPE, route_configuration((), self._settings, own_keys_as_of))}
+        return self._frames[own_keys_as_of]

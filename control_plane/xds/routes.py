@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.settings import Settings
-from control_plane.xds.lua import FRONT_FILTER, upstream_filter
+from control_plane.xds.lua import FRONT_FILTER, LEASES_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
 from gateway_core.contract import (
     Cluster,
     Header,
+    Metadata,
     RouteField,
     provider_cluster,
     route_key,
@@ -27,7 +28,10 @@ from gateway_core.offering import Offering
 
 ROUTE_CONFIG: Final = "gateway"
 
-_RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
+RETRY_ON: Final = "5xx,gateway-error,reset,connect-failure,refused-stream,retriable-status-codes"
+"""Where there is another group to go to; `envoy/lua/own_keys.lua` has it too, and the next."""
+
+RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 """Besides 5xx. 401 and 403 are about our own credential there; another provider's may be good."""
 
 _HIDDEN_RESPONSE_HEADERS: Final = (
@@ -43,6 +47,7 @@ class Hop:
 
     Attributes:
         peculiarities: what its kind takes in another way than others: more parameters of its cluster's script.
+        own_keys_allowed: whether organisations may have keys of their own there.
     """
 
     provider: ProviderName
@@ -51,6 +56,7 @@ class Hop:
     upstream_model: str
     weight: int
     peculiarities: tuple[tuple[str, str], ...] = ()
+    own_keys_allowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,19 @@ class ProviderRoute:
         return any(hop.cluster != provider_cluster(hop.provider) for group in self.groups for hop in group)
 
     @property
+    def attempts_max(self) -> int:
+        """How many groups are tried."""
+        return min(len(self.groups), self.policy.attempts_max or len(self.groups))
+
+    @property
+    def chain(self) -> str | None:
+        """What is tried, for a request with its organisation's own key somewhere; None where nobody may have one."""
+        if not any(hop.own_keys_allowed for group in self.groups for hop in group):
+            return None
+        tried = self.groups[: self.attempts_max]
+        return ";".join(",".join(f"{hop.cluster}={hop.weight}" for hop in group) for group in tried)
+
+    @property
     def offering(self) -> Offering:
         """What a request gets that takes it."""
         return Offering(self.model, {hop.provider: hop.upstream_model for group in self.groups for hop in group})
@@ -91,8 +110,8 @@ def provider_routes(catalog: Catalog, *, translated: bool) -> Iterable[ProviderR
         yield ProviderRoute(chain.endpoint, chain.name, chain.model, hops, chain.policy)
 
 
-def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> JsonObject:
-    """The RouteConfiguration resource."""
+def route_configuration(routes: Iterable[ProviderRoute], settings: Settings, own_keys_as_of: int) -> JsonObject:
+    """The RouteConfiguration resource. It says up to which change of organisations' own keys there are clusters for them."""
     actions: dict[str, Json] = {route.key: action(route, settings) for route in routes}
     actions[route_key(Endpoint.MODELS, "")] = _action(
         {
@@ -114,6 +133,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
             {
                 "name": "gateway",
                 "domains": ["*"],
+                **_as_of(own_keys_as_of),
                 "response_headers_to_remove": list(_HIDDEN_RESPONSE_HEADERS),
                 "matcher": {
                     "matcher_tree": {
@@ -133,6 +153,12 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
     }
 
 
+def _as_of(own_keys_as_of: int) -> JsonObject:
+    if not own_keys_as_of:
+        return {}
+    return {"metadata": {"filter_metadata": {FRONT_FILTER: {RouteField.OWN_KEYS_AS_OF: own_keys_as_of}}}}
+
+
 def action(route: ProviderRoute, settings: Settings) -> JsonObject:
     """What stands in the map under the route's key: a Matcher.OnMatch."""
     return _action(_provider_route(route, settings))
@@ -150,12 +176,20 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
             deployment.upstream_model,
             deployment.weight,
             peculiarities,
+            provider.own_keys_allowed,
         )
     translation = provider.translation(endpoint)
     assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
     # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
     cluster = translated_cluster(provider.name, translation.client)
-    return Hop(provider.name, cluster, translation.path, deployment.upstream_model, deployment.weight)
+    return Hop(
+        provider.name,
+        cluster,
+        translation.path,
+        deployment.upstream_model,
+        deployment.weight,
+        own_keys_allowed=provider.own_keys_allowed,
+    )
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
@@ -171,8 +205,13 @@ def _action(route: JsonObject) -> JsonObject:
 
 
 def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
-    offering = str(route.offering)
-    metadata: dict[str, Json] = {FRONT_FILTER: {RouteField.OFFERING: offering}}
+    front: dict[str, Json] = {RouteField.OFFERING: str(route.offering)}
+    metadata: dict[str, Json] = {FRONT_FILTER: front}
+    overridden: dict[str, Json] = {}
+    if route.chain is not None:
+        front[RouteField.CHAIN] = route.chain
+        metadata[LEASES_FILTER] = {RouteField.CHAIN: route.chain}
+        overridden["override_metadata_namespace"] = Metadata.OWN_KEYS_NAMESPACE
     for group in route.groups:
         for hop in group:
             parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
@@ -180,7 +219,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             if route.groups[0] == (hop,) and not hop.peculiarities:
                 # The first attempt is certain, so the front filter prepares it while it has the body in hand. It prepares what
                 # everybody takes.
-                metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: hop.cluster, **parameters}
+                front |= {RouteField.CLUSTER: hop.cluster, **parameters}
     return {
         "name": route.key,
         "match": {"prefix": "/"},
@@ -192,13 +231,14 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
                     "typed_config": typed_struct(
                         "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier",
                         priority_groups=[_priority_group(number, group) for number, group in enumerate(route.groups)],
+                        **overridden,
                     ),
                 }
             },
             "auto_host_rewrite": True,
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "retry_policy": _retry_policy(len(route.groups), route.policy, settings, translated=route.is_translated),
+            "retry_policy": _retry_policy(route.attempts_max, route.policy, settings, translated=route.is_translated),
         },
     }
 
@@ -229,7 +269,7 @@ def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
     return {"name": f"group-{number}", "clusters": clusters}
 
 
-def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
+def _retry_policy(attempts: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
     bounds: dict[str, Json] = {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
@@ -238,7 +278,6 @@ def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated
         "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
-    attempts = min(groups, policy.attempts_max or groups)
     if attempts == 1:
         # Nowhere else to go: only what certainly did not reach the provider is worth a second try.
         return bounds | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}
@@ -246,9 +285,8 @@ def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated
         # What cannot be put to one provider in its dialect, the next one may take as it is.
         bounds["retriable_headers"] = [{"name": Header.UNTRANSLATABLE, "present_match": True}]
     return bounds | {
-        "retry_on": "5xx,gateway-error,reset,connect-failure,refused-stream,retriable-status-codes"
-        + (",retriable-headers" if translated else ""),
-        "retriable_status_codes": list(_RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),
+        "retry_on": RETRY_ON + (",retriable-headers" if translated else ""),
+        "retriable_status_codes": list(RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),
         "num_retries": attempts - 1,
     }
 

@@ -16,7 +16,9 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
     yield from _all_but_routes(catalog, settings)
     yield (
         ROUTE_TYPE,
-        routes.route_configuration(routes.provider_routes(catalog, translated=settings.translates), settings),
+        routes.route_configuration(
+            routes.provider_routes(catalog, translated=settings.translates), settings, catalog.own_keys_as_of
+        ),
     )
 
 
@@ -26,6 +28,11 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
         if settings.translates:
             yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.translated(provider))
+    for key in catalog.own_keys:
+        yield (
+            CLUSTER_TYPE,
+            clusters.provider(key.provider, key.org_id, private_allowed=settings.private_providers_allowed),
+        )
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)
     yield CLUSTER_TYPE, clusters.control_plane(settings.control_plane_endpoints)
     yield CLUSTER_TYPE, clusters.billing_sink(settings.billing_sink_endpoints)
@@ -35,6 +42,9 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
         yield CLUSTER_TYPE, clusters.simulator(settings.simulator_url)
     for provider in providers:
         if (secret := secrets.secret(provider)) is not None:
+            yield SECRET_TYPE, secret
+    for key in catalog.own_keys:
+        if (secret := secrets.secret(key.provider, key.org_id)) is not None:
             yield SECRET_TYPE, secret
     yield LISTENER_TYPE, listeners.listener(settings)
     if settings.translates:

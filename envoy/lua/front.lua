@@ -5,26 +5,33 @@
 -- dynamic metadata "tollgate": request, plan, lease, usage_first, usage_last, service_tier, sse_events (gateway_core/contract.py).
 --
 -- The filter stands behind ext_authz a second time, for requests that had to be asked about: there it keeps the lease that the
--- answer may have brought. It has to be the same script, since only such ones share what they remember.
+-- answer may have brought, and follows it to an organisation's own key. It has to be the same script, since only such ones share what they remember.
 
 local requests, responses, leases, errors = require("request"), require("response"), require("leases"), require("errors")
+local own_keys = require("own_keys")
 
 local NAMESPACE, GRANT_NAMESPACE = "tollgate", "envoy.filters.http.ext_authz"
 
--- No pcall: the request is admitted already, and Envoy counts the error.
-local function keep_lease(h, number)
+-- What the answer of ext_authz brings beside its leave: a lease, and that the request is sent with a key of its organisation's own.
+local function take_grant(h, number)
   h:headers():remove("x-tg-asked")
   local metadata = h:streamInfo():dynamicMetadata()
   -- The answer passes both filters, and this one first.
   metadata:set(NAMESPACE, "passes", 1)
-  leases.keep(number, metadata:get(GRANT_NAMESPACE))
+  local grant = metadata:get(GRANT_NAMESPACE)
+  if grant.own_keys then own_keys.follow(h, grant, h:metadata():get("chain")) end
+  leases.keep(number, grant)
 end
 
 -- An error anywhere in a request answers 503: this filter fails closed.
 function envoy_on_request(h)
   local number = h:headers():get("x-tg-asked")
-  if number then return keep_lease(h, number) end
-  local ok, problem = pcall(requests.on_request, h)
+  local ok, problem
+  if number then
+    ok, problem = pcall(take_grant, h, number)
+  else
+    ok, problem = pcall(requests.on_request, h)
+  end
   if not ok then
     h:logErr("front request: " .. tostring(problem))
     errors.refuse(h, {}, "503", "gateway_error", "The gateway could not read this request.")

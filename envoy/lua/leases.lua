@@ -74,7 +74,10 @@ local function spend(shape, known)
   local lease = find_lease(shape)
   if not lease then return nil end
   local now = now_ms()
-  if lease.left == 0 or now >= lease.ends_ms or lease.offering ~= known.offering then
+  -- With an own key the cluster it leads to has to be there still.
+  local is_moved = lease.offering ~= known.offering
+    or (lease.grant and lease.grant.own_keys and lease.own_keys_as_of ~= known.own_keys_as_of)
+  if lease.left == 0 or now >= lease.ends_ms or is_moved then
     if not lease.asked_ms then give_up(shape, lease) end
     return nil
   end
@@ -102,7 +105,7 @@ local function ask(shape, known)
   local returned = unspent[1] and concat(unspent, ",") or nil
   if returned then unspent = {} end
   questions = questions + 1
-  asked[questions % ASKED_MAX] = { number = questions, shape = shape, offering = known.offering, at_ms = now }
+  asked[questions % ASKED_MAX] = { number = questions, shape = shape, offering = known.offering, own_keys_as_of = known.own_keys_as_of, at_ms = now }
   return tostring(questions), is_wanted, returned
 end
 
@@ -119,7 +122,7 @@ local function keep(number, grant)
     return
   end
   local lease = {
-    id = id, left = uses, low = floor(uses / 4), offering = question.offering, grant = grant,
+    id = id, left = uses, low = floor(uses / 4), offering = question.offering, grant = grant, own_keys_as_of = question.own_keys_as_of,
     -- Since it was asked for: whoever lost the right to it did so later than that.
     ends_ms = question.at_ms + ttl_ms, low_ms = question.at_ms + ttl_ms * 0.75,
     body_bytes = grant.lease_body_bytes, max_output_tokens = grant.lease_max_output_tokens,

@@ -4,6 +4,7 @@
 
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
+local own_keys = require("own_keys")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -65,10 +66,11 @@ local function bound_of(kind, numbers)
 end
 
 -- Lets the request pass on a lease, or has ext_authz asked. What admission looks at is in `known` by now, and whole.
-local function admit(h, headers, known, shape)
+local function admit(h, headers, known, shape, chain)
   local grant = leases.spend(shape, known)
   if grant then
     h:streamInfo():dynamicMetadata():set(NAMESPACE, "lease", grant)
+    if grant.own_keys then own_keys.follow(h, grant, chain) end
     return
   end
   local number
@@ -126,6 +128,8 @@ local function on_request(h)
   local route = is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model
   local prepared = choose(h, headers, route)
   known.offering = prepared:get("offering")
+  local chain = prepared:get("chain")
+  known.own_keys_as_of = own_keys.as_of(h, chain)
   local cluster = prepared:get("cluster")      -- only if attempt 1 is certain
   if is_test and not cluster then
     return refuse(h, known, "403", "test_mode_unavailable",
@@ -152,7 +156,7 @@ local function on_request(h)
   known.meters = known.meters or kind.bound and extent.asked_meters(s, known.endpoint, first, last) or nil
   known.max_output_tokens = known.max_output_tokens or bound_of(kind, numbers)
   known.least_output_tokens = known.endpoint == "messages" and extent.least_output_tokens(s, first, last) or nil
-  admit(h, headers, known, leases.shape_of(credential, is_test and route .. ":" .. model or route, known))
+  admit(h, headers, known, leases.shape_of(credential, is_test and route .. ":" .. model or route, known), chain)
   local metadata = h:streamInfo():dynamicMetadata()
   metadata:set(NAMESPACE, "request", known)
   metadata:set(NAMESPACE, "plan",

@@ -295,9 +295,14 @@ end
 
 -- A provider that refuses our credential tells the client about a key it never sent, sometimes quoting a part of it.
 -- Known by the grant: a 401 or 403 to a request that was admitted is the provider's.
-local function hide_credential_error(h, endpoint, request_id)
-  local text = errors.as_json(errors.form_of(endpoint), request_id,
-    "502", "provider_credential_rejected", "The provider refused the credential of this gateway.")
+local function hide_credential_error(h, endpoint, request_id, is_own)
+  local form, text = errors.form_of(endpoint), nil
+  if is_own then
+    text = errors.as_json(form, request_id, "502", "own_key_rejected", "The provider refused your organisation's own key.")
+  else
+    text = errors.as_json(form, request_id,
+      "502", "provider_credential_rejected", "The provider refused the credential of this gateway.")
+  end
   local body = h:body(true)
   local headers = h:headers()
   headers:replace(":status", "502")
@@ -316,13 +321,15 @@ local function on_response(h)
   local headers = h:headers()
   local cluster = headers:get("x-tg-cluster")      -- only if the client asks what the request costs
   if cluster then headers:remove("x-tg-cluster") end
+  local is_own = told and told.own_key_org and headers:get("x-tg-own-key")
+  if is_own then headers:remove("x-tg-own-key") end
   local request = told and told.request
   if not request or not request.endpoint or request.endpoint == "models" or request.endpoint == "model" then return end
   local status = headers:get(":status")
   if byte(status) ~= 50 then       -- not 2xx
     if status == "401" or status == "403" then
       local grant = told.lease or metadata:get(GRANT_NAMESPACE)
-      if grant and not grant.error_code then hide_credential_error(h, request.endpoint, request.request_id) end
+      if grant and not grant.error_code then hide_credential_error(h, request.endpoint, request.request_id, is_own) end
     end
     return
   end

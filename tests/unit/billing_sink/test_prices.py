@@ -4,7 +4,7 @@ import pytest
 
 from billing_sink.prices import DeploymentKey, PriceBook, UnknownPriceError
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
-from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Rate
+from gateway_core.pricing import LIST_TERMS, OrgTerms, OwnKeyFee, PriceRow, Rate
 from gateway_core.usage import Meter
 
 KEY: DeploymentKey = (ModelName("m"), ProviderName("p"))
@@ -50,9 +50,10 @@ def test_an_empty_book_knows_no_price() -> None:
 def test_a_book_that_is_continued_is_the_book_that_is_read_at_once() -> None:
     rows = [(key, row(version)) for key in (KEY, OTHER) for version in (3, 7, 10)]
     terms = [(ORG, OrgTerms(PriceVersion(version), version)) for version in (4, 8)]
-    begun = PriceBook.of(PriceVersion(7), [each for each in rows if each[1].version <= 7], terms[:1])
+    fees = [(KEY[1], OwnKeyFee(PriceVersion(version), version)) for version in (5, 9)]
+    begun = PriceBook.of(PriceVersion(7), [each for each in rows if each[1].version <= 7], terms[:1], fees[:1])
     newer = [each for each in rows if each[1].version > 7]
-    assert begun.with_newer(PriceVersion(99), newer, terms[1:]) == PriceBook.of(PriceVersion(99), rows, terms)
+    assert begun.with_newer(PriceVersion(99), newer, terms[1:], fees[1:]) == PriceBook.of(PriceVersion(99), rows, terms, fees)
 
 
 @pytest.mark.parametrize(("version", "markup"), [(3, 0), (4, 40), (6, 40), (7, 70), (1000, 70)])

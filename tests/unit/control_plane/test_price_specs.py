@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from control_plane.catalog.percentages import percent_of, ppm_of
 from control_plane.catalog.price_specs import (
     UNITS_BY_METER,
     InexactAmountError,
@@ -16,9 +17,7 @@ from control_plane.catalog.price_specs import (
     TermsSpec,
     Unit,
     amount_per,
-    markup_ppm,
     nano_usd_per_million,
-    percent_of,
 )
 from gateway_core.money import MAX_NANO_USD
 from gateway_core.pricing import PriceRow
@@ -75,7 +74,7 @@ def test_what_is_shown_is_what_is_kept(kept: int, unit: Unit) -> None:
 
 @given(st.integers(-1_000_000, 99_999_999))
 def test_a_percentage_is_exact(ppm: int) -> None:
-    assert markup_ppm(percent_of(ppm)) == ppm
+    assert ppm_of(percent_of(ppm)) == ppm
 
 
 @pytest.mark.parametrize(

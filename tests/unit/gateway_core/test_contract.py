@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,9 +45,16 @@ from tests.support.databases import ROOT
 FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
 TRANSLATORS = (HostPort("127.0.0.1", 9005),)
-CATALOG = catalog(
-    [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
-    [deployment("m", "a"), deployment("m", "c", priority=1)],
+CATALOG = replace(
+    catalog(
+        [
+            replace(provider("a", credential="secret"), own_keys_allowed=True),
+            provider("b"),
+            provider("c", ProviderKind.MISTRAL, credential="secret"),
+        ],
+        [deployment("m", "a"), deployment("m", "c", priority=1)],
+    ),
+    own_keys_as_of=7,
 )
 
 
@@ -107,7 +115,9 @@ def test_front_lua_writes_exactly_the_request_fields() -> None:
 
 def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() -> None:
     of_a_cluster = {RouteField.OUTPUT_BOUND, RouteField.REFUSES_STREAM_OPTIONS}
-    assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField) - of_a_cluster
+    of_all_routes = {RouteField.OWN_KEYS_AS_OF}
+    assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField) - of_a_cluster - of_all_routes
+    assert set(re.findall(r':metadata\(\):get\("(\w+)"\)', code(FRONT))) == {RouteField.CHAIN, *of_all_routes}
     assert set(re.findall(r'parameters:get\("(\w+)"\)', code(UPSTREAM))) == {
         RouteField.PATH,
         RouteField.MODEL,
@@ -133,7 +143,12 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
     }
-    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED}
+    assert written == names(Metadata) - {
+        Metadata.NAMESPACE,
+        Metadata.GRANT_NAMESPACE,
+        Metadata.OWN_KEYS_NAMESPACE,
+        Metadata.TRANSLATED,
+    }
 
 
 def test_a_lease_is_for_requests_that_admission_would_see_as_equal_but_for_its_bounds() -> None:
@@ -144,11 +159,11 @@ def test_a_lease_is_for_requests_that_admission_would_see_as_equal_but_for_its_b
     # The route that is part of the shape says the endpoint, the mode and the model; spend compares what it stands for.
     in_the_route = {RequestField.ENDPOINT, RequestField.MODE, RequestField.MODEL}
     bounded = {RequestField.BODY_BYTES, RequestField.MAX_OUTPUT_TOKENS}
-    about_leases = {RequestField.LEASE_WANTED, RequestField.UNSPENT}
+    about_leases = {RequestField.LEASE_WANTED, RequestField.UNSPENT, RequestField.OWN_KEYS_AS_OF}
     compared = set(re.findall(r"known\.(\w+)", shape))
     assert compared == looked_at - in_the_route - bounded - about_leases - {RequestField.OFFERING}
     spend = lua[lua.index("local function spend") : lua.index("local function ask")]
-    assert set(re.findall(r"known\.(\w+)", spend)) == {*bounded, RequestField.OFFERING}
+    assert set(re.findall(r"known\.(\w+)", spend)) == {*bounded, RequestField.OFFERING, RequestField.OWN_KEYS_AS_OF}
 
 
 def test_lua_uses_the_namespaces_of_the_contract() -> None:

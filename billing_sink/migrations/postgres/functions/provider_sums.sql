@@ -1,4 +1,4 @@
--- What requests behind a place in the order of transactions come to, at each provider: live ones that a provider answered.
+-- What requests behind a place in the order of transactions come to, at each provider: live ones that a provider answered, and charges us for.
 CREATE OR REPLACE FUNCTION billing.sums_behind(p_written_by xid8, p_seq bigint, p_until_written_by xid8, p_until_seq bigint)
 RETURNS TABLE (provider text, hour timestamptz, upstream_model text, outcome text, measure text, amount bigint)
 LANGUAGE sql STABLE AS $$
@@ -14,7 +14,7 @@ LANGUAGE sql STABLE AS $$
         UNION ALL SELECT key, value::bigint FROM jsonb_each_text(r.meters)
     ) AS m (measure, amount)
     WHERE (r.written_by, r.seq) > (p_written_by, p_seq) AND (r.written_by, r.seq) <= (p_until_written_by, p_until_seq)
-      AND r.mode = 'live' AND r.provider IS NOT NULL AND m.amount <> 0
+      AND r.mode = 'live' AND r.provider IS NOT NULL AND NOT r.own_key AND m.amount <> 0
     GROUP BY 1, 2, 3, 4, 5
 $$;
 
@@ -74,7 +74,7 @@ RETURNS TABLE (hour timestamptz, upstream_model text, outcome text, measure text
         SELECT date_trunc('hour', (q.request ->> 'started_at')::timestamptz, 'UTC'),
             coalesce(q.request ->> 'upstream_model', q.request ->> 'model', ''), 'quarantined', 'requests', 1
         FROM billing.quarantine q
-        WHERE q.request ->> 'provider' = p_provider AND coalesce(q.request ->> 'mode', 'live') = 'live'
+        WHERE q.request ->> 'provider' = p_provider AND NOT coalesce((q.request ->> 'own_key')::boolean, false) AND coalesce(q.request ->> 'mode', 'live') = 'live'
           AND (q.request ->> 'started_at')::timestamptz >= p_since AND (q.request ->> 'started_at')::timestamptz < p_until
     ) used GROUP BY hour, upstream_model, outcome, measure
 $$;

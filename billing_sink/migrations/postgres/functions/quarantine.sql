@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION billing.quarantined_request(
 ) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
     SELECT jsonb_build_object(
             'usage_source', 'none', 'project_id', p_hold.project_id, 'key_id', p_hold.key_id, 'stream', false, 'status', 0, 'attempts', 0,
-            'started_at', p_line.quarantined_at, 'duration_ms', 0, 'bytes_received', 0, 'bytes_sent', 0, 'sse_events', 0)
+            'started_at', p_line.quarantined_at, 'duration_ms', 0, 'bytes_received', 0, 'bytes_sent', 0, 'sse_events', 0, 'own_key', false)
         || coalesce(p_line.request, '{}') - 'input_hash'
         || jsonb_build_object(
             'request_id', p_line.request_id, 'meters', '{}'::jsonb, 'cost_nano_usd', 0,

@@ -1,0 +1,5 @@
+-- what: which requests were sent with their organisation's own key
+-- why: for those the provider charges the organisation, so they are none of what it charges us
+-- running version survives it: yes, it knows of no such requests
+
+ALTER TABLE billing.requests ADD COLUMN own_key boolean NOT NULL DEFAULT false;
