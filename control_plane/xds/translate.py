@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
 from control_plane.xds import clusters, listeners, routes, secrets, translation
+from control_plane.xds.own_key_clusters import OwnKeyClusters
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject, encode
 from control_plane.xds.route_table import RouteTable
 from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
@@ -14,6 +15,11 @@ from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
 def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
     """Every resource in its JSON form, with its type."""
     yield from _all_but_routes(catalog, settings)
+    for key in catalog.own_keys:
+        yield (
+            CLUSTER_TYPE,
+            clusters.provider(key.provider, key.org_id, private_allowed=settings.private_providers_allowed),
+        )
     yield (
         ROUTE_TYPE,
         routes.route_configuration(
@@ -23,16 +29,12 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
 
 
 def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
+    """And but for the clusters of own keys."""
     providers = sorted(catalog.providers.values(), key=lambda provider: provider.name)
     for provider in providers:
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
         if settings.translates:
             yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.translated(provider))
-    for key in catalog.own_keys:
-        yield (
-            CLUSTER_TYPE,
-            clusters.provider(key.provider, key.org_id, private_allowed=settings.private_providers_allowed),
-        )
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)
     yield CLUSTER_TYPE, clusters.control_plane(settings.control_plane_endpoints)
     yield CLUSTER_TYPE, clusters.billing_sink(settings.billing_sink_endpoints)
@@ -60,6 +62,7 @@ class Translator:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._routes = RouteTable(settings)
+        self._own_key_clusters = OwnKeyClusters(private_allowed=settings.private_providers_allowed)
         self._encoded: dict[tuple[str, str], bytes] = {}
 
     def translate(self, catalog: Catalog) -> Snapshot:
@@ -71,5 +74,6 @@ class Translator:
             encoded[key] = self._encoded.get(key) or encode(type_url, resource)
             by_type[type_url][str(resource["name"])] = encoded[key]
         self._encoded = encoded
+        by_type[CLUSTER_TYPE] |= self._own_key_clusters.encode(catalog)
         by_type[ROUTE_TYPE][routes.ROUTE_CONFIG] = self._routes.encode(catalog)
         return Snapshot(catalog.revision, {name: TypedResources.of(content) for name, content in by_type.items()})

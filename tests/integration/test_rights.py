@@ -157,7 +157,10 @@ async def test_ext_authz_reads_no_secret_and_nothing_of_people_or_the_books(data
             *("accounts.key_changes", "accounts.live_authorizers"),
             *("catalog.models", "catalog.model_aliases", "catalog.prices", "catalog.revisions"),
             *("catalog.routes", "catalog.served", "catalog.terms", "catalog.term_prices"),
+            *("catalog.own_key_changes", "catalog.own_key_fees"),
         }
+        assert await refused(connection, "SELECT credential FROM catalog.own_keys")
+        assert not await refused(connection, "SELECT org_id, provider, fallback FROM catalog.own_keys")
         assert await refused(connection, "SELECT credential FROM catalog.providers")
         assert not await refused(connection, "SELECT name, kind FROM catalog.providers")
 
@@ -170,7 +173,9 @@ async def test_the_sink_reads_the_books_and_what_they_are_priced_by(database: st
             for table in await tables_of(pool, schema)
             if not await refused(connection, f"SELECT * FROM {schema}.{table}")
         }
-    assert readable == {"catalog.prices", "catalog.revisions", "catalog.terms", "catalog.term_prices"}
+    assert readable == {
+        *("catalog.prices", "catalog.revisions", "catalog.terms", "catalog.term_prices", "catalog.own_key_fees"),
+    }
 
 
 def functions_called_in(*packages: str) -> set[str]:

@@ -53,7 +53,9 @@ def test_a_book_that_is_continued_is_the_book_that_is_read_at_once() -> None:
     fees = [(KEY[1], OwnKeyFee(PriceVersion(version), version)) for version in (5, 9)]
     begun = PriceBook.of(PriceVersion(7), [each for each in rows if each[1].version <= 7], terms[:1], fees[:1])
     newer = [each for each in rows if each[1].version > 7]
-    assert begun.with_newer(PriceVersion(99), newer, terms[1:], fees[1:]) == PriceBook.of(PriceVersion(99), rows, terms, fees)
+    assert begun.with_newer(PriceVersion(99), newer, terms[1:], fees[1:]) == PriceBook.of(
+        PriceVersion(99), rows, terms, fees
+    )
 
 
 @pytest.mark.parametrize(("version", "markup"), [(3, 0), (4, 40), (6, 40), (7, 70), (1000, 70)])

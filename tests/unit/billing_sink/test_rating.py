@@ -20,7 +20,16 @@ from billing_sink.rating import (
 )
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
-from gateway_core.pricing import OrgTerms, PriceRow, Rate, Rates, UnpricedError, UnpricedTierError, UnusablePriceError
+from gateway_core.pricing import (
+    OrgTerms,
+    OwnKeyFee,
+    PriceRow,
+    Rate,
+    Rates,
+    UnpricedError,
+    UnpricedTierError,
+    UnusablePriceError,
+)
 from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError
 from gateway_core.usage import InvalidTierError, Meter, ServiceTier
 from tests.support.spool_lines import (
@@ -307,6 +316,46 @@ def test_the_terms_are_those_of_the_organisation_at_the_version_of_admission() -
         parse_line(render(line())), PriceBook.of(PriceVersion(19), [(KEY, PriceRow(PriceVersion(10), RATES))], terms)
     )
     assert (found.charge.price_nano_usd, found.charge.cost_nano_usd) == (5 * 10 + 18 * 3, 23)
+
+
+def with_own_key(cluster: str, own_keys: str | None = "openai") -> Json:
+    """A request that a cluster with an own key has answered, and what it was admitted with."""
+    return line(cluster=cluster, grant={**GRANT, "own_keys": own_keys})
+
+
+@pytest.mark.parametrize("cluster", ["provider/openai/org_demo", "provider/openai/own~anthropic"])
+@pytest.mark.parametrize(("fee_ppm", "price"), [(None, 0), (0, 0), (500_000, 23), (1_000_000, 46)])
+def test_an_own_key_costs_us_nothing_and_the_organisation_the_fee_at_admission_whatever_its_terms(
+    cluster: str, fee_ppm: int | None, price: int
+) -> None:
+    terms = [(OrgId("org_demo"), OrgTerms(PriceVersion(1), 9_000_000))]
+    fees = [(KEY[1], OwnKeyFee(PriceVersion(19), 777_777))]
+    if fee_ppm is not None:
+        fees.append((KEY[1], OwnKeyFee(PriceVersion(18), fee_ppm)))
+    prices = PriceBook.of(PriceVersion(19), [(KEY, PriceRow(PriceVersion(10), RATES))], terms, fees)
+    found = rate(parse_line(render(with_own_key(cluster))), prices)
+    assert (found.provider, found.outcome, found.has_own_key) == ("openai", Outcome.SETTLED, True)
+    assert (found.charge.cost_nano_usd, found.charge.price_nano_usd) == (0, price)
+    assert found.meters == {Meter.INPUT: 5, Meter.OUTPUT: 18}
+
+
+def test_our_key_behind_an_own_one_is_charged_as_ever() -> None:
+    found = rated(with_own_key("provider/openai", "openai+"))
+    assert (found.has_own_key, found.charge.cost_nano_usd, found.charge.price_nano_usd) == (False, 23, 46)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        with_own_key("provider/openai/org_other"),
+        with_own_key("provider/openai/org_demo", None),
+        with_own_key("provider/openai/org_demo", "anthropic openai-eu+"),
+        with_own_key("provider/openai/own~anthropic", "anthropic"),
+    ],
+)
+def test_a_key_that_a_request_was_not_admitted_with_is_for_a_person_to_look_at(written: Json) -> None:
+    with pytest.raises(StrayRequestError):
+        rated(written)
 
 
 @pytest.mark.parametrize(

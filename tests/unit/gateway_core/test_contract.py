@@ -12,6 +12,7 @@ import yaml
 from control_plane.xds.clusters import COST_TIMEOUT_MS
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from control_plane.xds.routes import RETRIABLE_STATUS, RETRY_ON
 from control_plane.xds.translate import resources
 from gateway_core import errors
 from gateway_core.api_keys import PREFIX_BY_MODE, new_key
@@ -28,6 +29,7 @@ from gateway_core.contract import (
     RequestField,
     RouteField,
     SpoolField,
+    own_translated_cluster,
     provider_cluster,
     provider_of_cluster,
     route_key,
@@ -241,6 +243,11 @@ def test_envoy_tells_ext_authz_of_requests_that_have_a_reservation_and_of_no_oth
     assert common["grpc_service"] == {"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}}
 
 
+def test_the_scripts_try_again_where_routes_do() -> None:
+    assert f'RETRY_ON = "{RETRY_ON}"' in FRONT
+    assert f'RETRIABLE_STATUS = "{",".join(map(str, RETRIABLE_STATUS))}"' in FRONT
+
+
 def test_the_ext_authz_filter_bears_the_name_its_metadata_is_found_under() -> None:
     assert json.dumps({"name": Metadata.GRANT_NAMESPACE})[1:-1] in resource_texts(LISTENER_TYPE)
 
@@ -257,7 +264,8 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
         "c": (Dialect.ANTHROPIC, Dialect.RESPONSES),
     }
     of_providers = {translated_cluster(provider, dialect) for provider in foreign for dialect in foreign[provider]}
-    assert configured == ours | of_providers | set(map(provider_cluster, foreign))
+    with_own_keys = {own_translated_cluster("a", Dialect.ANTHROPIC)}
+    assert configured == ours | of_providers | with_own_keys | set(map(provider_cluster, foreign))
 
 
 def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_they_dial() -> None:

@@ -1,0 +1,142 @@
+"""Keys of organisations for providers through the API, on a real Postgres: who has one, and what takes it away."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from control_plane.api.own_keys import OWN_KEYS_PER_ORG_MAX
+from tests.support.api import Account, Api, Reply, running_api
+from tests.support.catalog_api import PROVIDER, delete, put
+
+ALLOWED = {**PROVIDER, "own_keys": "allowed", "own_key_fee_percent": "2.50"}
+SECRET = "sk-an-organisations-own-credential-9x7Z"
+AWS = {"kind": "bedrock", "base_url": "https://bedrock-runtime.eu-central-1.amazonaws.com", "region": "eu-central-1"}
+
+
+@pytest.fixture
+async def operator(api: Api) -> Api:
+    found = api.as_(await api.operator_token())
+    assert (await put(found, "/providers/one", ALLOWED)).status == 202
+    return found
+
+
+async def give(account: Account, provider: str = "one", **body: Any) -> Reply:
+    return await put(account.api, f"{account.org}/provider-credentials/{provider}", {"credential": SECRET, **body})
+
+
+async def test_a_provider_says_whether_and_for_what_it_takes_own_keys(operator: Api) -> None:
+    shown = await operator.get("/providers/one")
+    assert (shown["own_keys"], shown["own_key_fee_percent"]) == ("allowed", "2.5")
+    assert (await put(operator, "/providers/two", PROVIDER)).status == 202
+    assert (await operator.get("/providers/two"))["own_keys"] == "refused"
+    for fee in ("101", "-1", "x", "0.00001"):
+        refused = await put(operator, "/providers/three", {**ALLOWED, "own_key_fee_percent": fee})
+        assert (refused.status, refused.pointers) == (422, ["/own_key_fee_percent"])
+
+
+async def test_a_key_is_stored_shown_by_its_end_changed_with_its_etag_and_removed(
+    operator: Api, owner: Account
+) -> None:
+    path = f"{owner.org}/provider-credentials/one"
+    assert (await owner.api.get(path)).status == 404
+    made = await give(owner)
+    assert made.status == 202
+    assert (made["provider"], made["hint"], made["fallback"], made["state"]) == ("one", "...9x7Z", False, "pending")
+    assert (await give(owner)).status == 428
+    changed = await put(owner.api, path, {"fallback": True}, etag=made["revision"])
+    assert (changed.status, changed["hint"], changed["fallback"]) == (202, "...9x7Z", True)
+    assert (await put(owner.api, path, {"fallback": False}, etag=made["revision"])).status == 412
+    assert [each["provider"] for each in (await owner.api.get(f"{owner.org}/provider-credentials"))["data"]] == ["one"]
+    rows = await operator.pool.fetch("SELECT k::text AS text, credential FROM catalog.own_keys k")
+    assert SECRET.encode() not in rows[0]["credential"]
+    audit = (await owner.api.get(f"{owner.org}/audit")).text
+    assert SECRET not in rows[0]["text"] + audit + made.text
+    assert (await delete(owner.api, path)).status == 204
+    assert (await owner.api.get(path)).status == 404
+    actions = [each["action"] for each in (await owner.api.get(f"{owner.org}/audit"))["data"]]
+    assert actions[:3] == ["own_key.delete", "own_key.put", "own_key.put"]
+
+
+async def test_nobody_sees_or_touches_anothers(operator: Api, owner: Account, api: Api) -> None:
+    assert (await give(owner)).status == 202
+    stranger = await api.sign_up("stranger@example.com", "Strangers")
+    path = f"{owner.org}/provider-credentials/one"
+    assert (await stranger.api.get(path)).status == 404
+    assert (await put(stranger.api, path, {"credential": SECRET}, etag="*")).status == 404
+    assert (await delete(stranger.api, path)).status == 404
+    assert (await stranger.api.get(f"{stranger.org}/provider-credentials"))["data"] == []
+    assert await operator.pool.fetchval("SELECT array_agg(org_id) FROM catalog.own_keys") == [owner.org.split("/")[-1]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"own_keys": "refused"},
+        {"base_url": "https://elsewhere.example.com/v1"},
+        {"base_url": "https://api.example.com:8443/v1"},
+        {"kind": "anthropic"},
+    ],
+)
+async def test_a_provider_that_moves_or_refuses_them_has_none_left(
+    operator: Api, owner: Account, change: dict[str, str]
+) -> None:
+    assert (await give(owner)).status == 202
+    assert (await put(operator, "/providers/one", {**ALLOWED, "requests_max": 5}, etag="*")).status == 202
+    assert (await owner.api.get(f"{owner.org}/provider-credentials/one")).status == 200
+    assert (await put(operator, "/providers/one", {**ALLOWED, **change}, etag="*")).status == 202
+    assert (await owner.api.get(f"{owner.org}/provider-credentials/one")).status == 404
+
+
+async def test_a_change_that_is_undone_brings_them_back(operator: Api, owner: Account) -> None:
+    assert (await give(owner)).status == 202
+    changed = await put(operator, "/providers/one", {**ALLOWED, "own_keys": "refused"}, etag="*")
+    await operator.pool.execute("SELECT catalog.put_back($1)", changed["revision"])
+    assert (await owner.api.get(f"{owner.org}/provider-credentials/one"))["hint"] == "...9x7Z"
+    assert (await operator.get("/providers/one"))["own_keys"] == "allowed"
+
+
+async def test_each_fee_holds_from_its_revision(operator: Api) -> None:
+    assert (await put(operator, "/providers/one", {**ALLOWED, "own_key_fee_percent": "7"}, etag="*")).status == 202
+    assert (await put(operator, "/providers/one", {**ALLOWED, "own_key_fee_percent": "7"}, etag="*")).status == 202
+    rows = await operator.pool.fetch(
+        "SELECT fee_ppm FROM catalog.own_key_fees WHERE provider = 'one' ORDER BY revision"
+    )
+    assert [row["fee_ppm"] for row in rows] == [25_000, 70_000]
+
+
+async def test_which_keys_there_are_is_numbered_and_what_they_are_is_not(operator: Api, owner: Account) -> None:
+    async def newest() -> int:
+        found: int = await operator.pool.fetchval("SELECT coalesce(max(revision), 0) FROM catalog.own_key_changes")
+        return found
+
+    path = f"{owner.org}/provider-credentials/one"
+    made = await give(owner)
+    assert await newest() == made["revision"]
+    assert (await put(owner.api, path, {"credential": SECRET + "2"}, etag="*")).status == 202
+    assert await newest() == made["revision"]
+    assert (await delete(owner.api, path)).status == 204
+    assert await newest() > made["revision"]
+
+
+async def test_keys_of_aws_are_looked_at_as_an_operators(operator: Api, owner: Account) -> None:
+    assert (
+        await put(operator, "/providers/aws", {**AWS, "credential": "bedrock-api-key", "own_keys": "allowed"})
+    ).status == 202
+    refused = await give(owner, "aws", credential="AKIA:short")
+    assert (refused.status, refused.pointers) == (422, ["/credential"])
+    assert "AKIA" not in refused.text
+    assert (await give(owner, "aws", credential="A" * 20 + ":" + "s" * 40)).status == 202
+
+
+async def test_there_are_as_many_as_their_bounds_allow(pool: asyncpg.Pool) -> None:
+    async with running_api(pool, own_keys_max=OWN_KEYS_PER_ORG_MAX + 1) as api:
+        operator = api.as_(await api.operator_token())
+        for number in range(OWN_KEYS_PER_ORG_MAX + 1):
+            assert (await put(operator, f"/providers/p{number}", ALLOWED)).status == 202
+        one, two = await api.sign_up("one@example.com"), await api.sign_up("two@example.com")
+        for number in range(OWN_KEYS_PER_ORG_MAX):
+            assert (await give(one, f"p{number}")).status == 202
+        assert (await give(one, f"p{OWN_KEYS_PER_ORG_MAX}")).status == 409
+        assert (await give(two, "p0")).status == 202
+        assert (await give(two, "p1")).status == 409
