@@ -75,6 +75,7 @@ class Customer:
         body = {"model": model or self.house.model, "messages": [{"role": "user", "content": "Hello."}], **fields}
         headers = {"Authorization": f"Bearer {self.key}"}
         async with self.house.session.post(self.house.stack.url + path, json=body, headers=headers) as response:
+            assert not [name for name in response.headers if name.lower().startswith(("x-tg-", "x-envoy-"))]
             return Answer(response.status, response.headers["x-request-id"], await response.text())
 
     async def api(

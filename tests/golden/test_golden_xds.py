@@ -31,7 +31,16 @@ FILE_BY_TYPE = {
 }
 CASES = sorted(path.name for path in FOLDER.iterdir())
 EXPECTED_CASES = {
-    *("failover_chain", "kinds", "no_credential", "single_provider", "tls_provider", "translated", "weighted_group")
+    *(
+        "failover_chain",
+        "kinds",
+        "no_credential",
+        "own_keys",
+        "single_provider",
+        "tls_provider",
+        "translated",
+        "weighted_group",
+    )
 }
 SCRIPTS = ("front", "upstream")
 
@@ -48,8 +57,8 @@ def read_case(case: str) -> Catalog:
 
 
 def translators(case: str) -> tuple[HostPort, ...]:
-    """One case has a translator."""
-    return (HostPort("127.0.0.1", 9005),) if case == "translated" else ()
+    """Some cases have a translator."""
+    return (HostPort("127.0.0.1", 9005),) if case in {"translated", "own_keys"} else ()
 
 
 def as_yaml(found: list[JsonObject]) -> str:

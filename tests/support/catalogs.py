@@ -7,11 +7,11 @@ from pathlib import Path
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from control_plane.catalog.model import Catalog, Deployment, Model, Policy, Provider
+from control_plane.catalog.model import Catalog, Deployment, Model, OwnKey, Policy, Provider
 from control_plane.settings import Settings
 from gateway_core.contract import Peer
 from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
-from gateway_core.ids import ModelName, ProviderName
+from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.networks import Network
 from gateway_core.providers import ProviderKind
 from gateway_core.settings import HostPort
@@ -77,6 +77,7 @@ class _WrittenProvider(_Written):
     base_url: str
     region: str | None = None
     credential: str | None = None
+    own_keys_allowed: bool = False
 
 
 class _WrittenModel(_Written):
@@ -94,20 +95,31 @@ class _WrittenDeployment(_Written):
     weight: int = 1
 
 
+class _WrittenOwnKey(_Written):
+    org_id: str
+    provider: str
+    credential: str
+
+
 class _WrittenCatalog(_Written):
     providers: list[_WrittenProvider]
     models: list[_WrittenModel]
     deployments: list[_WrittenDeployment]
+    own_keys: list[_WrittenOwnKey] = []
 
 
 def read_catalog(written: Mapping[str, object]) -> Catalog:
-    """A catalogue from the three lists of an `in.yaml`; a misspelt field is an error."""
+    """A catalogue from the lists of an `in.yaml`; a misspelt field is an error."""
     parsed = _WrittenCatalog.model_validate(written)
+    providers = {
+        p.name: replace(
+            provider(p.name, p.kind, p.base_url, p.credential, p.region), own_keys_allowed=p.own_keys_allowed
+        )
+        for p in parsed.providers
+    }
     return Catalog(
         revision=1,
-        providers={
-            ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential, p.region) for p in parsed.providers
-        },
+        providers={ProviderName(name): found for name, found in providers.items()},
         models={
             ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created, endpoints=m.endpoints)
             for m in parsed.models
@@ -116,6 +128,11 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
             deployment(d.model, d.provider, upstream_model=d.upstream_model, priority=d.priority, weight=d.weight)
             for d in parsed.deployments
         ),
+        own_keys=tuple(
+            OwnKey(OrgId(key.org_id), replace(providers[key.provider], credential=SecretStr(key.credential)))
+            for key in parsed.own_keys
+        ),
+        own_keys_as_of=len(parsed.own_keys),
     )
 
 
