@@ -27,6 +27,7 @@ from gateway_core.errors import (
 )
 from gateway_core.extent import answers, dearest, input_tokens, is_asked, output_tokens
 from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
+from gateway_core.limits import ScopedLimits
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.pricing import UnpricedTierError, WorstCase
@@ -50,7 +51,7 @@ class Refused:
     """It may not; `key` says whose request it was, when that is known.
 
     Attributes:
-        reservation: what it counts as against its key's limits all the same, until Envoy says that it is over.
+        reservation: what it counts as all the same, until Envoy says that it is over.
         room: what the limits have left, if they were asked.
     """
 
@@ -105,7 +106,8 @@ class Admitted:
         input_tokens_max: what is held for of input, if the request refers to what is not in it.
         output: how it can be admitted for less than that.
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
-        reservation: what it counts as against its key's limits, once it does; None if there are none.
+        limits: those that it is under.
+        reservation: what it counts as against those, once it does; None if there are none.
         lease: what else may pass as this does; None if nothing may.
     """
 
@@ -119,6 +121,7 @@ class Admitted:
     input_tokens_max: int | None = None
     output: Output | None = None
     max_tokens: int | None = None
+    limits: tuple[ScopedLimits, ...] = ()
     reservation: Reservation | None = None
     lease: Lease | None = None
 
@@ -211,4 +214,5 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         tokens_max=max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
         input_tokens_max=input_max if attempt.has_references else None,
         output=output,
+        limits=(*key.limits, *offer.limits),
     )

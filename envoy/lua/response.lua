@@ -4,7 +4,7 @@
 local json, cost, errors = require("json"), require("cost"), require("errors")
 
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
-local concat, max, min, tostring = table.concat, math.max, math.min, tostring
+local concat, max, min, pairs, tostring = table.concat, math.max, math.min, pairs, tostring
 local skip_space, skip_string, skip_value = json.skip_space, json.skip_string, json.skip_value
 
 local NAMESPACE = "tollgate"
@@ -314,6 +314,10 @@ local function on_response(h)
     return
   end
   local headers = h:headers()
+  local left = told and told.lease and told.lease.rate_limits
+  if left then
+    for name, value in pairs(left) do headers:replace("x-ratelimit-" .. name, value) end
+  end
   local cluster = headers:get("x-tg-cluster")      -- only if the client asks what the request costs
   if cluster then headers:remove("x-tg-cluster") end
   local request = told and told.request
