@@ -19,8 +19,9 @@ TIMEOUT_S: Final = 0.25
 CONNECTIONS_MAX: Final = 16
 OPEN_S: Final = 30
 """After so long without a word of it an open request is given up: its Envoy has died, which would have spoken of it every ten seconds."""
-LEASE_PART: Final = 16
-"""A lease takes no more than this part of what is left of a limit, so that little of it lies about unspent when it nears its end."""
+LEASE_PART: Final = 64
+"""A lease takes no more than this part of what is left of a limit, and none where less is left than this: so little of it lies about
+unspent when it nears its end."""
 
 LimitsTrouble = (RedisError, OSError, TimeoutError)
 """What a Redis that is down or slow raises."""

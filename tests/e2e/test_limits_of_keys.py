@@ -113,6 +113,49 @@ async def test_a_raised_limit_admits_and_a_removed_one_says_nothing(
     assert not [name for name in headers if name.lower().startswith("x-ratelimit")]
 
 
+async def test_the_limits_of_a_project_an_organisation_and_a_model_hold_for_all_that_they_are_of(
+    pair: Stack, session: aiohttp.ClientSession
+) -> None:
+    model = "limited-for-all"
+    await add_model(pair, model, [("openai", model)])
+    await wait_until_routed(pair, model)
+    who = await customer(pair, "spread", session, requests_per_minute_max=1000)
+    other = await customer(pair, "beside", session, requests_per_minute_max=1000)
+    operator = {"Authorization": f"Bearer {pair.endpoints['operator_token']}", "If-Match": "*"}
+    api = f"{pair.endpoints['control_plane_url']}/api/v1"
+
+    async def change(path: str, **limits: int | None) -> None:
+        async with session.patch(f"{api}{path}", json=limits, headers=operator) as response:
+            assert response.status == 200, await response.text()
+        await asyncio.sleep(1)
+
+    async def passed(*asking: Customer) -> tuple[int, set[str]]:
+        answers = await asyncio.gather(*(each.ask(model=model) for each in asking for _ in range(30)))
+        refused = {
+            json.loads(text)["error"]["message"].split(" is limited")[0] for status, _, text in answers if status == 429
+        }
+        return sum(status == 200 for status, _, _ in answers), refused
+
+    await change("/orgs/org_spread/projects/prj_spread", requests_per_minute_max=7)
+    assert await passed(who) == (7, {"The project of this API key"})
+    await change("/orgs/org_spread/projects/prj_spread", requests_per_minute_max=None)
+    await change("/orgs/org_spread", requests_per_minute_max=12)
+    assert await passed(who) == (12 - 7, {"Your organization"})
+    await change("/orgs/org_spread", requests_per_minute_max=None)
+    async with session.get(f"{api}/models/{model}", headers=operator) as response:
+        spec = {
+            name: value
+            for name, value in (await response.json()).items()
+            if name not in {"name", "revision", "created_at"}
+        }
+    async with session.put(
+        f"{api}/models/{model}", json=spec | {"requests_per_minute_max": 20}, headers=operator
+    ) as response:
+        assert response.status in {200, 202}, await response.text()
+    await asyncio.sleep(1.5)
+    assert await passed(who, other) == (20, {"This model"})
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_tokens_count_as_they_were_used_once_a_request_is_over(
     pair: Stack, session: aiohttp.ClientSession, stream: bool

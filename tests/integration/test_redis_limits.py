@@ -212,15 +212,18 @@ async def test_a_request_counts_against_all_its_limits_or_against_none(empty: Se
 
 async def test_many_alike_count_at_once_but_no_more_than_a_part_of_what_is_left(empty: SecretStr) -> None:
     limits = RedisLimits(empty)
-    most = key(Limits(requests_per_minute=100, tokens_per_minute=100_000))
+    most = key(Limits(requests_per_minute=1000, tokens_per_minute=1_000_000))
     found = await limits.reserve(ORG, RequestId("1"), most, tokens=100, uses=256)
     assert isinstance(found, Reservation)
-    assert found.uses == 1 + 99 // LEASE_PART
-    assert [(room.requests, room.tokens) for room in found.rooms] == [(7, 700)]
-    few_tokens = key(Limits(requests_per_minute=100, tokens_per_minute=3000))
+    assert found.uses == 1 + 999 // LEASE_PART == 16
+    assert [(room.requests, room.tokens) for room in found.rooms] == [(16, 1600)]
+    few_tokens = key(Limits(requests_per_minute=1000, tokens_per_minute=21_700))
     other = await limits.reserve(ORG, RequestId("2"), few_tokens, tokens=100, uses=256)
     assert isinstance(other, Reservation)
-    assert other.uses == 1 + (3000 - 700 - 100) // 100 // LEASE_PART
+    assert other.uses == 1 + 200 // LEASE_PART
+    near_its_end = await limits.reserve(ORG, RequestId("4"), key(Limits(requests_per_minute=83)), tokens=0, uses=256)
+    assert isinstance(near_its_end, Reservation)
+    assert near_its_end.uses == 1
     at_once = await limits.reserve(ORG, RequestId("3"), key(Limits(100, None, 9)), tokens=0, uses=256)
     assert isinstance(at_once, Reservation)
     assert at_once.uses == 1
