@@ -25,6 +25,11 @@ local READ = { [DONE] = true, [TRANSCRIBED] = true }
 local EVENT_FIELDS, RESPONSE_FIELDS = { type = true, response = true, usage = true }, { usage = true }
 local POLICY, BROKEN = 1008, 1011
 
+-- Whether a request asks for a WebSocket; by both headers, as Envoy sees it. Of other upgrades it lets none as far as here.
+local function is_upgrade(headers)
+  return headers:get("upgrade") ~= nil and find(lower(headers:get("connection") or ""), "upgrade", 1, true) ~= nil
+end
+
 -- The subprotocols that are sent on, and the key that stands among them, each nil if there is none.
 local function split_protocols(text)
   local kept, key = {}, nil
@@ -67,7 +72,7 @@ end
 
 -- Reads what the handshake asks for into `known`. Returns what is wrong as status, code, message and field; nothing if nothing is.
 local function read_handshake(headers, known, query)
-  if lower(headers:get("upgrade") or "") ~= "websocket" then
+  if not is_upgrade(headers) then
     return "426", "upgrade_required", "This is a WebSocket: ask for an upgrade to it."
   end
   local model, other = model_of(query)
@@ -277,5 +282,5 @@ local function follow_provider(h, grant)
 end
 
 return {
-  take_headers = take_headers, read_handshake = read_handshake, follow_client = follow_client, follow_provider = follow_provider,
+  is_upgrade = is_upgrade, take_headers = take_headers, read_handshake = read_handshake, follow_client = follow_client, follow_provider = follow_provider,
 }

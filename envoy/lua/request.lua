@@ -110,7 +110,7 @@ local function on_request(h)
   local is_session = known.endpoint == "realtime"
   if is_session then
     realtime.take_headers(headers)
-  elseif headers:get("upgrade") then
+  elseif realtime.is_upgrade(headers) then
     return refuse(h, known, "400", "bad_request", "This is no WebSocket.")
   end
   local credential

@@ -103,7 +103,7 @@ async def session(stack: Stack) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def request_id_of(connection: AsyncRealtimeConnection) -> str:
-    response = connection._connection.response  # noqa: SLF001 - the client shows no headers
+    response = connection._connection.response
     assert response is not None
     return response.headers[HEADER]
 
@@ -127,7 +127,7 @@ async def talking(
     session: aiohttp.ClientSession, model: str, **options: Any
 ) -> AsyncIterator[tuple[aiohttp.ClientWebSocketResponse, str]]:
     async with asyncio.timeout(15), session.ws_connect(f"{PATH}?model={model}", max_msg_size=0, **options) as socket:
-        yield socket, socket._response.headers[HEADER]  # noqa: SLF001 - aiohttp shows no headers
+        yield socket, socket._response.headers[HEADER]
 
 
 async def heard(socket: aiohttp.ClientWebSocketResponse) -> list[Any]:
@@ -186,7 +186,7 @@ async def test_a_client_that_breaks_off_is_charged_what_was_counted_and_a_token_
         pieces = 0
         while pieces < 3:
             pieces += (await connection.recv()).type == "response.output_text.delta"
-        transport = connection._connection.transport  # noqa: SLF001 - no close frame
+        transport = connection._connection.transport
         transport.abort()
     outcome, source, meters = await charged(stack, request_id)
     assert (outcome, source, meters["input"]) == ("estimated", "estimated", first.input_tokens)
@@ -432,12 +432,14 @@ async def test_a_session_may_have_fewer_responses_where_there_is_less_money_and_
 async def test_a_test_key_talks_to_the_simulator_in_play_money(stack: Stack, upstreams: Upstreams) -> None:
     upstreams.scripted.heads.clear()
     key = await stack.make_key("talk-tester", balance="1", mode=Mode.TEST)
-    async with aiohttp.ClientSession(stack.url, headers={"Authorization": f"Bearer {key}"}) as session:
-        async with talking(session, "framed") as (socket, request_id):
-            assert (await socket.receive_json())["session"]["model"] == "framed"
-            await socket.send_json({"type": "response.create"})
-            while (await socket.receive_json())["type"] != "response.done":
-                pass
+    async with (
+        aiohttp.ClientSession(stack.url, headers={"Authorization": f"Bearer {key}"}) as session,
+        talking(session, "framed") as (socket, request_id),
+    ):
+        assert (await socket.receive_json())["session"]["model"] == "framed"
+        await socket.send_json({"type": "response.create"})
+        while (await socket.receive_json())["type"] != "response.done":
+            pass
     row = await stack.request_row(request_id)
     assert (row["mode"], row["outcome"]) == ("test", "settled")
     assert upstreams.scripted.heads == []
@@ -502,5 +504,5 @@ async def test_no_credential_of_a_provider_is_told_to_a_client(
     async with talking(session, "framed") as (socket, _):
         events = await heard(socket)
     upstreams.scripted.extensions = None
-    told = json.dumps(events) + str(socket._response.headers)  # noqa: SLF001 - aiohttp shows no headers
+    told = json.dumps(events) + str(socket._response.headers)
     assert not any(secret in told for secret in (await provider_credentials(stack)).values())
