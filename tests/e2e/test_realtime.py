@@ -12,6 +12,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from yarl import URL
 
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.mode import Mode
@@ -506,3 +507,36 @@ async def test_no_credential_of_a_provider_is_told_to_a_client(
     upstreams.scripted.extensions = None
     told = json.dumps(events) + str(socket._response.headers)
     assert not any(secret in told for secret in (await provider_credentials(stack)).values())
+
+
+async def test_what_a_client_says_before_it_is_let_in_reaches_the_provider_that_answers_and_no_other(
+    stack: Stack, upstreams: Upstreams
+) -> None:
+    await add_model(
+        stack, "early-framed", [("no-talk", "x"), ("frames", "framed-3")], endpoints=["realtime"], meters=sorted(METERS)
+    )
+    await wait_until_routed(stack, "early-framed", "realtime")
+    upstreams.refusing.status, upstreams.refusing.pieces = 503, [b"{}"]
+    upstreams.refusing.bodies.clear()
+    upstreams.scripted.pieces = [frame(DONE)]
+    said = b"\x81\x85\0\0\0\0hello"
+    gateway = URL(stack.url)
+    reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    handshake = {
+        "Host": "gateway",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        **stack.headers,
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in handshake.items())
+    writer.write(f"GET {PATH}?model=early-framed HTTP/1.1\r\n{head}\r\n".encode() + said)
+    async with asyncio.timeout(10):
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert await reader.readexactly(len(frame(DONE))) == frame(DONE)
+        writer.close()
+        await upstreams.scripted.is_left.wait()
+    assert upstreams.scripted.received == said
+    assert upstreams.refusing.bodies == [b""]
