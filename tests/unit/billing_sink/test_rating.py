@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -650,30 +651,25 @@ def session(responses: int = 1, **usage: int) -> str:
     return json.dumps({"responses": responses, "transcriptions": 0, "usage": usage})
 
 
+USED: Final = session(input_tokens=7, output_tokens=2)
+
+
 @pytest.mark.parametrize(
-    ("fields", "outcome", "expected"),
+    ("status", "usage", "unfinished", "outcome", "expected"),
     [
-        ({"usage_first": session(input_tokens=7, output_tokens=2)}, Outcome.SETTLED, {Meter.INPUT: 7, Meter.OUTPUT: 2}),
-        (
-            {"usage_first": session(input_tokens=7, output_tokens=2), "sse_events": 0},
-            Outcome.SETTLED,
-            {Meter.INPUT: 7, Meter.OUTPUT: 2},
-        ),
-        (
-            {"usage_first": session(input_tokens=7, output_tokens=2), "sse_events": 5},
-            Outcome.ESTIMATED,
-            {Meter.INPUT: 7, Meter.OUTPUT: 7},
-        ),
-        ({"sse_events": 5}, Outcome.ESTIMATED, {Meter.OUTPUT: 5}),
-        ({"usage_first": json.dumps({"responses": 1, "transcriptions": 0})}, Outcome.RELEASED, None),
-        ({}, Outcome.RELEASED, None),
-        ({"status": 200, "usage_first": session(input_tokens=7)}, Outcome.RELEASED, None),
+        (101, USED, None, Outcome.SETTLED, {Meter.INPUT: 7, Meter.OUTPUT: 2}),
+        (101, USED, 0, Outcome.SETTLED, {Meter.INPUT: 7, Meter.OUTPUT: 2}),
+        (101, USED, 5, Outcome.ESTIMATED, {Meter.INPUT: 7, Meter.OUTPUT: 7}),
+        (101, None, 5, Outcome.ESTIMATED, {Meter.OUTPUT: 5}),
+        (101, '{"responses": 1, "transcriptions": 0}', None, Outcome.RELEASED, None),
+        (101, None, None, Outcome.RELEASED, None),
+        (200, USED, None, Outcome.RELEASED, None),
     ],
 )
 def test_a_session_is_charged_by_what_was_counted_and_a_token_a_piece_of_what_had_begun(
-    fields: dict[str, object], outcome: Outcome, expected: Mapping[Meter, int] | None
+    status: int, usage: str | None, unfinished: int | None, outcome: Outcome, expected: Mapping[Meter, int] | None
 ) -> None:
-    found = rated_on("realtime", TALK, **({"status": 101, "usage_first": None, "sse_events": None} | fields))
+    found = rated_on("realtime", TALK, status=status, usage_first=usage, sse_events=unfinished)
     assert (found.outcome, found.meters or None) == (outcome, expected)
 
 
