@@ -16,6 +16,7 @@ from gateway_core.contract import (
     own_key_cluster,
     own_translated_cluster,
     provider_cluster,
+    session_cluster,
     translated_cluster,
 )
 from gateway_core.endpoints import Endpoint
@@ -37,12 +38,24 @@ def provider(provider: Provider, org_id: OrgId | None = None, *, private_allowed
 
     Whether it may lead into private networks is the installation's to say.
     """
-    address = HostPort(provider.host, provider.port)
+    name = provider_cluster(provider.name)
+    filters = provider_filters(name, provider, org_id, private_allowed=private_allowed)
+    return _provider(name if org_id is None else own_key_cluster(provider.name, org_id), provider, filters, http2=True)
+
+
+def session(provider: Provider, *, private_allowed: bool) -> JsonObject:
+    """The cluster of a provider's sessions: an upgrade to a WebSocket is HTTP/1.1's."""
+    name = session_cluster(provider.name)
+    return _provider(name, provider, provider_filters(name, provider, private_allowed=private_allowed), http2=False)
+
+
+def _provider(name: str, provider: Provider, filters: Sequence[Json], *, http2: bool) -> JsonObject:
     return _upstream(
-        provider_cluster(provider.name) if org_id is None else own_key_cluster(provider.name, org_id),
-        address,
+        name,
+        HostPort(provider.host, provider.port),
         tls=provider.tls,
-        filters=provider_filters(provider, org_id, private_allowed=private_allowed),
+        http2=http2,
+        filters=filters,
         connect_timeout_ms=provider.connect_timeout_ms,
         connections_max=provider.connections_max,
         requests_max=provider.requests_max,
@@ -139,13 +152,14 @@ def _upstream(
     *,
     tls: bool,
     filters: Sequence[Json],
+    http2: bool = True,
     connect_timeout_ms: int | None = None,
     connections_max: int | None = None,
     requests_max: int | None = None,
 ) -> JsonObject:
     protocol: JsonObject = (
         {"auto_config": {"http2_protocol_options": {}}}
-        if tls
+        if tls and http2
         else {"explicit_http_config": {"http_protocol_options": {}}}
     )
     return {

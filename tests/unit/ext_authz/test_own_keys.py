@@ -7,7 +7,8 @@ import pytest
 
 from ext_authz.decision import Admitted, Refused, decide
 from ext_authz.own_keys import FORMER_MAX, NONE, OVERLAP, OwnKeyBook, OwnKeys
-from gateway_core.errors import MODEL_CHANGING
+from gateway_core.endpoints import Endpoint
+from gateway_core.errors import MODEL_CHANGING, OWN_KEY_HAS_NO_SESSIONS
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.mode import Mode
 from tests.support.admission import KEY, PROVIDER, offers, price
@@ -82,3 +83,14 @@ def test_test_keys_go_to_the_simulator_as_ever() -> None:
     found = decide(attempt, replace(KEY, mode=Mode.TEST), offered, now=NOW)
     assert isinstance(found, Admitted)
     assert not found.own_keys
+
+
+def test_no_session_is_sent_with_an_own_key_and_none_with_another_in_its_place() -> None:
+    own = OwnKeyBook(3, {KEY.org_id: OwnKeys({PROVIDER: True})})
+    offered = replace(offers(realtime=(price(input_=1, output=1),)), own_keys=own)
+    attempt = replace(ATTEMPT, endpoint=Endpoint.REALTIME, own_keys_as_of=3)
+    found = decide(attempt, KEY, offered, now=NOW)
+    assert isinstance(found, Refused)
+    assert found.error is OWN_KEY_HAS_NO_SESSIONS
+    stranger = decide(attempt, replace(KEY, org_id=OTHER), offered, now=NOW)
+    assert isinstance(stranger, Admitted) or stranger.error is not OWN_KEY_HAS_NO_SESSIONS
