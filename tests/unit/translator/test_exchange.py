@@ -104,7 +104,7 @@ def test_a_provider_of_chat_is_sent_what_it_takes(told: dict[str, str], sent: di
     assert json.loads(step.body) == {"model": "m", "messages": [], "stream": True, **sent}
 
 
-@pytest.mark.parametrize("pair", ["", "openai", "openai/", "openai/responses", "gemini/openai", "x/y"])
+@pytest.mark.parametrize("pair", ["", "openai", "openai/", "openai/responses", "gemini/responses", "x/y"])
 def test_only_dialects_that_somebody_here_speaks_are_a_pair(pair: str) -> None:
     exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
     with pytest.raises(OutOfOrderError):
