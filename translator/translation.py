@@ -194,7 +194,7 @@ def translate_request(
         path, told = ours.told_behind(path)
         document = parse_object(body) | told
         conversation = ours.read_request(document)
-        translated = compact(peculiarities.adapted(theirs.write_request(conversation, lost))).encode()
+        translated = compact(peculiarities.adapted(theirs.write_request(conversation, lost), lost)).encode()
     except ShapeError as error:
         raise _untranslatable(ours, error.field, f"This request cannot be read: {error}.") from error
     except RecursionError as error:
