@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Catalog, Deployment, Policy
+from control_plane.catalog.strategies import ATTEMPTS_MAX
 from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
@@ -14,6 +15,7 @@ from control_plane.xds.replicas import route_retries
 from gateway_core.contract import (
     Cluster,
     Header,
+    Metadata,
     RouteField,
     provider_cluster,
     route_key,
@@ -55,7 +57,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class ProviderRoute:
-    """An endpoint and a name, and the groups of hops that are tried in order. Equal routes have equal bytes.
+    """An endpoint and a name, and the groups of hops behind it, in order. Equal routes have equal bytes.
 
     Attributes:
         name: the one that is asked for: the model's own, or an alias.
@@ -72,6 +74,16 @@ class ProviderRoute:
     def key(self) -> str:
         """What the front filter writes into the routing header for it."""
         return route_key(self.endpoint, self.name)
+
+    @property
+    def tries(self) -> tuple[tuple[Hop, ...], ...]:
+        """What is tried one after the other: a hop of each group, as Envoy draws it, or every hop."""
+        return self.groups if self.policy.draws else tuple((hop,) for group in self.groups for hop in group)
+
+    @property
+    def has_order_per_request(self) -> bool:
+        """Whether the front filter has anything to choose: not where each group is one hop."""
+        return self.policy.has_order_per_request and len(self.tries) > len(self.groups)
 
     @property
     def is_translated(self) -> bool:
@@ -172,15 +184,16 @@ def _action(route: JsonObject) -> JsonObject:
 
 def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
     offering = str(route.offering)
-    metadata: dict[str, Json] = {FRONT_FILTER: {RouteField.OFFERING: offering}}
-    for group in route.groups:
+    front: dict[str, Json] = {RouteField.OFFERING: offering, **_choice(route)}
+    metadata: dict[str, Json] = {FRONT_FILTER: front}
+    for group in route.tries:
         for hop in group:
             parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
             metadata[upstream_filter(hop.cluster)] = parameters | dict(hop.peculiarities)
-            if route.groups[0] == (hop,) and not hop.peculiarities:
-                # The first attempt is certain, so the front filter prepares it while it has the body in hand. It prepares what
+            if route.tries[0] == (hop,) and not hop.peculiarities:
+                # The first attempt is certain, or likely, so the front filter prepares it while it has the body in hand. It prepares what
                 # everybody takes.
-                metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: hop.cluster, **parameters}
+                front |= {RouteField.CLUSTER: hop.cluster, **parameters}
     return {
         "name": route.key,
         "match": {"prefix": "/"},
@@ -191,16 +204,35 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
                     "name": "envoy.router.cluster_specifier_plugin.priority_group",
                     "typed_config": typed_struct(
                         "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier",
-                        priority_groups=[_priority_group(number, group) for number, group in enumerate(route.groups)],
+                        priority_groups=[_priority_group(number, group) for number, group in enumerate(route.tries)],
+                        **_order_of_its_own(route),
                     ),
                 }
             },
             "auto_host_rewrite": True,
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "retry_policy": _retry_policy(len(route.groups), route.policy, settings, translated=route.is_translated),
+            "retry_policy": _retry_policy(len(route.tries), route.policy, settings, translated=route.is_translated),
         },
     }
+
+
+def _choice(route: ProviderRoute) -> dict[str, Json]:
+    """What the front filter is told of how the first hop is chosen; nothing where Envoy draws it."""
+    policy = route.policy
+    if policy.draws:
+        return {}
+    told: dict[str, Json] = {RouteField.CHOICE: policy.strategy}
+    if route.has_order_per_request:
+        groups = (" ".join(f"{hop.cluster}={hop.weight}" for hop in group) for group in route.groups)
+        told[RouteField.MEMBERS] = ";".join(groups)
+        if policy.sticky_by is not None:
+            told[RouteField.STICKY_BY] = policy.sticky_by
+    return told
+
+
+def _order_of_its_own(route: ProviderRoute) -> dict[str, Json]:
+    return {"override_metadata_namespace": Metadata.ORDER_NAMESPACE} if route.has_order_per_request else {}
 
 
 def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> JsonObject:
@@ -229,7 +261,7 @@ def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
     return {"name": f"group-{number}", "clusters": clusters}
 
 
-def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
+def _retry_policy(tries: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
     bounds: dict[str, Json] = {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
@@ -238,7 +270,7 @@ def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated
         "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
-    attempts = min(groups, policy.attempts_max or groups)
+    attempts = min(tries, policy.attempts_max or ATTEMPTS_MAX)
     if attempts == 1:
         # Nowhere else to go: only what certainly did not reach the provider is worth a second try.
         return bounds | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}

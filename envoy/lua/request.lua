@@ -1,9 +1,10 @@
 -- The request side of front.lua, in order: which endpoint and whether there is a key (paths.lua), the body (reading.lua; bodies.lua has what
 -- is special about single endpoints), the route by model (for a test key: the endpoint's test route, whatever the model), the body as the first
--- provider of the chain gets it (preparation.lua), what admission has to know (extent.lua), and a lease if there is one (leases.lua).
+-- provider of the chain gets it (choice.lua, preparation.lua), what admission has to know (extent.lua), and a lease if there is one (leases.lua).
 
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
+local choice = require("choice")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -126,15 +127,20 @@ local function on_request(h)
   local route = is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model
   local prepared = choose(h, headers, route)
   known.offering = prepared:get("offering")
-  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain
+  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain, or likely
   if is_test and not cluster then
     return refuse(h, known, "403", "test_mode_unavailable",
       "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
   end
-  local upstream_model = model
+  local upstream_model, upstream_path = cluster and prepared:get("model") or model, cluster and prepared:get("path")
+  local strategy = prepared:get("choice")
+  if strategy then
+    local tried_first
+    tried_first, known.choice = choice.make(h, route, strategy, prepared, kind.files ~= nil, s, read)
+    if tried_first and tried_first ~= cluster then cluster, upstream_model = nil, model end
+  end
   if cluster then
-    upstream_model = prepared:get("model") or model
-    headers:replace(":path", edits_of_text.path_for(prepared:get("path"), upstream_model))
+    headers:replace(":path", edits_of_text.path_for(upstream_path, upstream_model))
     headers:replace("x-tg-prepared", cluster)
   end
 
