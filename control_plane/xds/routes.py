@@ -9,6 +9,7 @@ from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.catalog.strategies import ATTEMPTS_MAX
 from control_plane.settings import Settings
+from control_plane.xds.browsers import CORS_FILTER, cors_policy
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
@@ -32,11 +33,16 @@ ROUTE_CONFIG: Final = "gateway"
 _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 """Besides 5xx. 401 and 403 are about our own credential there; another provider's may be good."""
 
+_RETRY_AFTER: Final = "retry-after"
+_WAITS_S_MAX: Final = 2
+"""How long a request may wait for a provider that has no other beside it and says when to come back. Up to 9."""
+
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
+    *("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"),
     *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY),
 )
-"""What a provider tells about our account with it, and what only we tell."""
+"""What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
                 "name": "gateway",
                 "domains": ["*"],
                 "response_headers_to_remove": list(_HIDDEN_RESPONSE_HEADERS),
+                **_for_browsers(settings),
                 "matcher": {
                     "matcher_tree": {
                         "input": {
@@ -143,6 +150,12 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
             }
         ],
     }
+
+
+def _for_browsers(settings: Settings) -> dict[str, Json]:
+    return (
+        {"typed_per_filter_config": {CORS_FILTER: cors_policy(settings.cors_origins)}} if settings.cors_origins else {}
+    )
 
 
 def action(route: ProviderRoute, settings: Settings) -> JsonObject:
@@ -251,7 +264,9 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
             "cluster": Cluster.SIMULATOR,
             "auto_host_rewrite": True,
             "timeout": "0s",
-            "retry_policy": _retry_policy(1, Policy(), settings),
+            # Whoever asks for a refusal gets it as it is.
+            "retry_policy": _bounds(Policy(), settings)
+            | {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
         },
     }
 
@@ -262,18 +277,21 @@ def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
 
 
 def _retry_policy(tries: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
-    bounds: dict[str, Json] = {
-        # Without it Envoy would try the first group again and again.
-        "refresh_cluster_on_retry": True,
-        # Up to the response headers; once a byte went out, an attempt is never repeated.
-        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
-        "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
-        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-    }
     attempts = min(tries, policy.attempts_max or ATTEMPTS_MAX)
+    bounds = _bounds(policy, settings)
     if attempts == 1:
-        # Nowhere else to go: only what certainly did not reach the provider is worth a second try.
-        return bounds | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}
+        # Nowhere else to go: worth a second try is what certainly did not reach the provider, and what it has asked back in a moment.
+        return bounds | {
+            "retry_on": "connect-failure,refused-stream,retriable-headers",
+            "retriable_headers": [
+                {"name": _RETRY_AFTER, "string_match": {"safe_regex": {"regex": f"[0-{_WAITS_S_MAX}]"}}}
+            ],
+            "rate_limited_retry_back_off": {
+                "reset_headers": [{"name": _RETRY_AFTER, "format": "SECONDS"}],
+                "max_interval": f"{_WAITS_S_MAX + 1}s",
+            },
+            "num_retries": 1,
+        }
     if translated:
         # What cannot be put to one provider in its dialect, the next one may take as it is.
         bounds["retriable_headers"] = [{"name": Header.UNTRANSLATABLE, "present_match": True}]
@@ -282,6 +300,18 @@ def _retry_policy(tries: int, policy: Policy, settings: Settings, *, translated:
         + (",retriable-headers" if translated else ""),
         "retriable_status_codes": list(_RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),
         "num_retries": attempts - 1,
+    }
+
+
+def _bounds(policy: Policy, settings: Settings) -> dict[str, Json]:
+    """Of each attempt, and of the pause before it."""
+    return {
+        # Without it Envoy would try the first group again and again.
+        "refresh_cluster_on_retry": True,
+        # Up to the response headers; once a byte went out, an attempt is never repeated.
+        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
+        "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
 
 

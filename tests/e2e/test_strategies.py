@@ -50,7 +50,7 @@ async def turn(stack: Stack, provider: str, knobs: str) -> None:
     await eventually(is_told)
 
 
-async def ask(stack: Stack, session: aiohttp.ClientSession, model: str, **fields: object) -> str:
+async def ask(session: aiohttp.ClientSession, model: str, **fields: object) -> str:
     """One chat; returns its request id."""
     body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], **fields}
     path = "/v1/messages" if "metadata" in fields else "/v1/chat/completions"
@@ -65,7 +65,7 @@ async def served(stack: Stack, request_ids: list[str]) -> list[tuple[str, str]]:
     return [(row["provider"].rpartition("-")[2], row["choice"]) for row in rows]
 
 
-async def api(stack: Stack, method: str, path: str, body: object = None) -> Any:  # type: ignore[explicit-any]  # JSON
+async def api(stack: Stack, method: str, path: str, body: object = None) -> Any:
     operator = {"Authorization": f"Bearer {stack.endpoints['operator_token']}"}
     async with (
         aiohttp.ClientSession(headers=operator, raise_for_status=True) as session,
@@ -84,7 +84,7 @@ async def test_providers_take_turns_exactly_by_their_weights(stack: Stack) -> No
     await add_shared_model(stack, "uneven", {"a": 3, "b": 1}, strategy="round_robin")
     async with gateway(stack) as session:
         # What others do in between does not disturb whose turn it is.
-        found = [(await ask(stack, session, "even"), await ask(stack, session, "uneven")) for _ in range(24)]
+        found = [(await ask(session, "even"), await ask(session, "uneven")) for _ in range(24)]
     even = await served(stack, [each for each, _ in found])
     assert Counter(even) == {("a", "round_robin"): 8, ("b", "round_robin"): 8, ("c", "round_robin"): 8}
     assert [each for each, _ in even[:6]] == ["a", "b", "c"] * 2
@@ -98,7 +98,7 @@ async def test_a_member_that_fails_is_followed_by_the_others_of_its_group(stack:
     await turn(stack, "limping-a", "error=500")
     await turn(stack, "limping-b", "latency_ms=0")
     async with gateway(stack) as session:
-        request_ids = [await ask(stack, session, "limping") for _ in range(8)]
+        request_ids = [await ask(session, "limping") for _ in range(8)]
     assert await served(stack, request_ids) == [("b", "round_robin")] * 8
     attempts = [(await stack.request_row(request_id))["attempts"] for request_id in request_ids]
     assert Counter(attempts) == {1: 4, 2: 4}
@@ -126,7 +126,7 @@ async def test_requests_with_one_value_go_to_one_provider_and_explain_knows_whic
     await add_shared_model(stack, name, {"a": 1, "b": 1, "c": 1}, strategy="weighted", sticky_by=sticky_by)
     values = [f"value-{number}" for number in range(12)]
     async with gateway(stack) as one, gateway(stack) as another:
-        found = [[await ask(stack, each, name, **fields(value)) for value in values] for each in (one, another)]
+        found = [[await ask(each, name, **fields(value)) for value in values] for each in (one, another)]
     first, second = [await served(stack, request_ids) for request_ids in found]
     assert first == second
     assert {choice for _, choice in first} == {"sticky"}
@@ -145,9 +145,9 @@ async def test_when_a_provider_leaves_nobody_moves_but_who_was_there_and_without
     await add_shared_model(stack, "leaving", {"a": 1, "b": 1, "c": 1}, strategy="weighted", sticky_by="user")
     values = [f"value-{number}" for number in range(30)]
     async with gateway(stack) as session:
-        before = await served(stack, [await ask(stack, session, "leaving", user=value) for value in values])
-        without = await served(stack, [await ask(stack, session, "leaving") for _ in range(6)])
-        unusable = await served(stack, [await ask(stack, session, "leaving", user=each) for each in (None, "", 7)])
+        before = await served(stack, [await ask(session, "leaving", user=value) for value in values])
+        without = await served(stack, [await ask(session, "leaving") for _ in range(6)])
+        unusable = await served(stack, [await ask(session, "leaving", user=each) for each in (None, "", 7)])
         async with stack.database() as connection:
             await connection.execute("DELETE FROM catalog.route_members WHERE provider = 'leaving-b'")
 
@@ -157,7 +157,7 @@ async def test_when_a_provider_leaves_nobody_moves_but_who_was_there_and_without
                 return "provider/leaving-b" not in await got.text()
 
         await eventually(has_left)
-        after = await served(stack, [await ask(stack, session, "leaving", user=value) for value in values])
+        after = await served(stack, [await ask(session, "leaving", user=value) for value in values])
     assert Counter(without) == {("a", "weighted"): 2, ("b", "weighted"): 2, ("c", "weighted"): 2}
     assert {choice for _, choice in unusable} == {"weighted"}
     moved = [(was, now) for (was, _), (now, _) in zip(before, after, strict=True) if was != now]
@@ -184,7 +184,7 @@ async def test_the_cheapest_provider_is_first_and_a_new_price_changes_that(stack
 
     async def first_is(provider: str) -> bool:
         async with gateway(stack) as session:
-            return await served(stack, [await ask(stack, session, "cheap")]) == [(provider, "lowest_cost")]
+            return await served(stack, [await ask(session, "cheap")]) == [(provider, "lowest_cost")]
 
     await price("a", 2_000_000)
     await eventually(lambda: first_is("b"))
@@ -207,7 +207,7 @@ async def test_the_fastest_provider_is_first_also_when_a_slow_one_becomes_fast(s
     await turn(stack, "fast-b", "latency_ms=20")
 
     async def some(session: aiohttp.ClientSession) -> Counter[tuple[str, str]]:
-        return Counter(await served(stack, [await ask(stack, session, "fast") for _ in range(TRIAL_EVERY)]))
+        return Counter(await served(stack, [await ask(session, "fast") for _ in range(TRIAL_EVERY)]))
 
     async with gateway(stack) as session:
         # Nothing is known yet: the heaviest first, and one trial.
@@ -230,3 +230,25 @@ async def test_no_script_failed(stack: Stack) -> None:
     errors = await stack.envoy_stats("lua.errors")
     assert errors
     assert not any(errors.values()), errors
+
+
+async def test_a_provider_that_is_alone_is_asked_again_when_it_says_so_and_one_that_is_not_is_left_at_once(
+    stack: Stack,
+) -> None:
+    """The simulator's 429 says that it is over in a second."""
+    await add_shared_model(stack, "alone", {"a": 1}, strategy="weighted")
+    await turn(stack, "alone-a", "error=429")
+    await add_shared_model(stack, "beside", {"a": 1, "b": 1}, strategy="round_robin")
+    await turn(stack, "beside-a", "error=429")
+    await turn(stack, "beside-b", "latency_ms=0")
+    async with gateway(stack) as session:
+        request_ids = []
+        for model, status in (("alone", 429), ("beside", 200), ("beside", 200)):
+            body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+            async with session.post("/v1/chat/completions", json=body) as response:
+                assert response.status == status
+                request_ids.append(response.headers["x-request-id"])
+    alone, *beside = [await stack.request_row(request_id) for request_id in request_ids]
+    assert (alone["attempts"], 1000 <= alone["duration_ms"] < 3000) == (2, True)
+    assert sorted(each["attempts"] for each in beside) == [1, 2]
+    assert max(each["duration_ms"] for each in beside) < 900
