@@ -55,7 +55,9 @@ async def take_in(db: Connection, now: datetime) -> bool:
     await db.execute(
         """
         INSERT INTO catalog.first_bytes_seen (written_by, seq)
-        VALUES (coalesce((SELECT written_by FROM billing.requests ORDER BY written_by DESC LIMIT 1), '0'), 0)
+        SELECT coalesce(newest.written_by, '0'), coalesce(newest.seq, 0)
+        FROM (VALUES (1)) AS one_row
+        LEFT JOIN LATERAL (SELECT written_by, seq FROM billing.requests ORDER BY written_by DESC, seq DESC LIMIT 1) newest ON true
         ON CONFLICT DO NOTHING
         """
     )

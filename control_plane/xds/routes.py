@@ -145,7 +145,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
                         "exact_match_map": {"map": actions},
                     },
                     # Admission knows the model but no route does, or the front filter was passed over: closed.
-                    "on_no_match": _action(_not_found(NOT_FOUND)),
+                    "on_no_match": _action(_nowhere() if settings.cors_origins else _not_found(NOT_FOUND)),
                 },
             }
         ],
@@ -328,4 +328,16 @@ def _not_found(error: ApiError) -> JsonObject:
         "name": "not_found",
         "match": {"prefix": "/"},
         "direct_response": {"status": error.status, "body": {"inline_string": error.body()}},
+    }
+
+
+def _nowhere() -> JsonObject:
+    """The same to who is served nothing, but a route that the filter for pages of other origins looks at: a preflight has no other.
+
+    No cluster has the name of a route, so that Envoy finds none.
+    """
+    return {
+        "name": "nowhere",
+        "match": {"prefix": "/"},
+        "route": {"cluster_header": Header.ROUTE, "cluster_not_found_response_code": "NOT_FOUND"},
     }

@@ -10,7 +10,7 @@ local tonumber = tonumber
 local bxor, rshift = bit.bxor, bit.rshift
 local QUOTE, OPEN_BRACE = json.QUOTE, json.OPEN_BRACE
 
-local NAMESPACE, KEY = "tollgate.order", "priority_groups"
+local ORDER_NAMESPACE, PRIORITY_GROUPS = "tollgate.order", "priority_groups"
 local TRIAL_EVERY = 20           -- control_plane/catalog/strategies.py has it too
 local ROUTES_MAX = 4096          -- whose turns are remembered; with one more, all begin anew
 local VALUE_BYTES_MAX = 512      -- of a value, what is read
@@ -122,15 +122,15 @@ local function set_order(h, groups)
       order[#order + 1] = { name = cluster, clusters = { { cluster_name = cluster, weight = 1 } } }
     end
   end
-  h:streamInfo():dynamicMetadata():set(NAMESPACE, KEY, order)
+  h:streamInfo():dynamicMetadata():set(ORDER_NAMESPACE, PRIORITY_GROUPS, order)
   h:clearRouteCache()            -- the route stays the same; the cluster that has been chosen with it may not
   return order[1].name
 end
 
 -- Chooses for a request, by the metadata of its route. `read` is the body as reading.lua leaves it. Returns the cluster that is tried first,
 -- or nil where that is as the route says, and why it is.
-local function make(h, route, strategy, metadata, is_form, s, read)
-  local members, sticky_by = metadata:get("members"), metadata:get("sticky_by")
+local function make(h, route, strategy, prepared, is_form, s, read)
+  local members, sticky_by = prepared:get("members"), prepared:get("sticky_by")
   if not members then return nil, strategy end
   local groups = groups_of(members)
   local value = sticky_by and value_of(sticky_by, is_form, s, read.first, read.last)

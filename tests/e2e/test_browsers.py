@@ -53,6 +53,11 @@ async def test_a_page_of_a_named_origin_asks_and_reads_and_one_of_another_does_n
         async with session.post("/v1/chat/completions", json=body, headers={"Origin": PAGE}) as response:
             assert (response.status, response.headers["access-control-allow-origin"]) == (401, PAGE)
             refusal = response.headers["x-request-id"]
+        # Admission would let it pass, and no route leads anywhere.
+        headers = {**stack.headers, "Origin": PAGE}
+        async with session.post("/v1/chat/completions", json=body | {"model": "nobody"}, headers=headers) as response:
+            assert (response.status, response.headers["access-control-allow-origin"]) == (404, PAGE)
+            assert (await response.json())["error"]["code"]
         for origin in (STRANGER, "http://localhost:3001", "null"):
             headers = {**stack.headers, "Origin": origin}
             async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
@@ -62,10 +67,11 @@ async def test_a_page_of_a_named_origin_asks_and_reads_and_one_of_another_does_n
     # Preflights leave no line; what could cost something does.
     await stack.request_row(served)
     await stack.request_row(refusal)
+    await stack.spool_read()
     spool = (Path(stack.endpoints["spool_dir"]) / "access.jsonl").read_text()
-    assert spool.count('"type":"DownstreamEnd"') == 5
+    assert spool.count('"type":"DownstreamEnd"') == 6
     asked = await stack.envoy_stats("ext_authz.(ok|denied)$")
-    assert sum(asked.values()) <= 4
+    assert sum(asked.values()) <= 5
 
 
 async def test_what_says_it_is_a_preflight_and_is_none_is_served_and_charged_as_ever(stack: Stack) -> None:

@@ -70,9 +70,18 @@ def deployment(
     return Deployment(ModelName(model), ProviderName(provider), upstream_model or model, priority, weight, figure)
 
 
-def catalog(providers: Sequence[Provider], deployments: Sequence[Deployment] = (), *, revision: int = 1) -> Catalog:
-    """A catalogue with a model for every name that is deployed."""
-    models = {d.model: Model(d.model, "test", 1_700_000_000) for d in deployments}
+def catalog(
+    providers: Sequence[Provider],
+    deployments: Sequence[Deployment] = (),
+    *,
+    revision: int = 1,
+    policies: Mapping[str, Policy] | None = None,
+) -> Catalog:
+    """A catalogue with a model for every name that is deployed; `policies` by model."""
+    models = {
+        d.model: Model(d.model, "test", 1_700_000_000, policy=(policies or {}).get(d.model, Policy()))
+        for d in deployments
+    }
     return Catalog(revision, {p.name: p for p in providers}, models, tuple(deployments))
 
 
