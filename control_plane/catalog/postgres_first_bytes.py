@@ -52,15 +52,6 @@ async def take_in(db: Connection, now: datetime) -> bool:
     """
     if not await db.fetchval("SELECT EXISTS (SELECT FROM catalog.going_by_speed)"):
         return False
-    await db.execute(
-        """
-        INSERT INTO catalog.first_bytes_seen (written_by, seq)
-        SELECT coalesce(newest.written_by, '0'), coalesce(newest.seq, 0)
-        FROM (VALUES (1)) AS one_row
-        LEFT JOIN LATERAL (SELECT written_by, seq FROM billing.requests ORDER BY written_by DESC, seq DESC LIMIT 1) newest ON true
-        ON CONFLICT DO NOTHING
-        """
-    )
     seen = await db.fetchrow("SELECT written_by, seq FROM catalog.first_bytes_seen FOR UPDATE SKIP LOCKED")
     if seen is None:
         return False

@@ -28,3 +28,4 @@ CREATE TABLE catalog.first_bytes_seen (
     written_by xid8 NOT NULL,
     seq        bigint NOT NULL
 );
+INSERT INTO catalog.first_bytes_seen (written_by, seq) VALUES ('0', 0);

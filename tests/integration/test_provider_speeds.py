@@ -94,7 +94,6 @@ async def test_figures_follow_what_providers_do_but_not_every_step_of_it(pool: a
 
 async def test_one_answer_that_takes_a_minute_changes_nothing(pool: asyncpg.Pool, heard: list[str]) -> None:
     requests = Requests(pool)
-    await taken_in(pool)
     await requests.over("a", 100, times=20)
     assert await taken_in(pool)
     await requests.over("a", 100, times=20)
@@ -108,8 +107,6 @@ async def test_only_answers_of_the_first_provider_asked_count_and_only_where_a_r
     pool: asyncpg.Pool, heard: list[str]
 ) -> None:
     requests = Requests(pool)
-    await requests.over("a", 5)
-    await taken_in(pool)
     await requests.over("a", 10, status=429)
     await requests.over("a", 10, attempts=2)
     await requests.over("a", None)
@@ -131,7 +128,6 @@ async def test_of_two_that_look_at_once_one_takes_in_and_nothing_counts_twice(
     pool: asyncpg.Pool, heard: list[str]
 ) -> None:
     requests = Requests(pool)
-    await taken_in(pool)
     await requests.over("a", 100, times=3)
     async with pool.acquire() as db, db.transaction():
         assert await take_in(db, NOW)
