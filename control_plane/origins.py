@@ -19,7 +19,7 @@ def parse_origins(text: str) -> tuple[str, ...]:
     for origin in origins:
         parts = urlsplit(origin)
         is_one = parts.scheme in {"http", "https"} and origin == f"{parts.scheme}://{parts.netloc}" and parts.hostname
-        if origin != ANY_ORIGIN and (not is_one or "@" in origin or origin != origin.lower()):
+        if origin != ANY_ORIGIN and (not is_one or not {"@", "*"}.isdisjoint(origin) or origin != origin.lower()):
             raise ValueError("an origin is written like https://app.example.com, in lower case and without a path")
     return origins
 
