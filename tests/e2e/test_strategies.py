@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.stack import Stack, add_model, add_provider, eventually, wait_until_routed
+from tests.support.stack import Stack, add_model, add_provider, eventually
 
 TRIAL_EVERY = 20
 
@@ -30,7 +30,32 @@ async def add_shared_model(
         await connection.execute(
             "UPDATE catalog.routes SET strategy = $2, sticky_by = $3 WHERE name = $1", name, strategy, sticky_by
         )
-    await wait_until_routed(stack, name)
+    expected = {
+        "choice": None if strategy == "weighted" and sticky_by is None else strategy,
+        "sticky_by": sticky_by,
+        "weights": {f"provider/{name}-{provider}={weight}" for provider, weight in providers.items()}
+        if len(providers) > 1 and strategy != "lowest_cost"
+        else set(),
+    }
+
+    async def is_told() -> bool:
+        return await told(stack, f"chat:{name}") == expected
+
+    await eventually(is_told, deadline_s=40)
+
+
+async def told(stack: Stack, route: str) -> dict[str, Any] | None:
+    """What Envoy's front filter is told of the choice on a route."""
+    url = f"{stack.endpoints['envoy_admin_url']}/config_dump?resource=dynamic_route_configs"
+    async with aiohttp.ClientSession() as session, session.get(url) as got:
+        for configuration in (await got.json())["configs"]:
+            [host] = configuration["route_config"]["virtual_hosts"]
+            action = host["matcher"]["matcher_tree"]["exact_match_map"]["map"].get(route)
+            if action is not None:
+                front = action["action"]["typed_config"]["metadata"]["filter_metadata"]["tollgate.front"]
+                weights = set(front.get("members", "").split())
+                return {"choice": front.get("choice"), "sticky_by": front.get("sticky_by"), "weights": weights}
+    return None
 
 
 async def turn(stack: Stack, provider: str, knobs: str) -> None:
@@ -242,7 +267,7 @@ async def test_a_provider_that_is_alone_is_asked_again_when_it_says_so_and_one_t
     await turn(stack, "beside-a", "error=429")
     await turn(stack, "beside-b", "latency_ms=0")
     async with gateway(stack) as session:
-        request_ids = []
+        request_ids: list[str] = []
         for model, status in (("alone", 429), ("beside", 200), ("beside", 200)):
             body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
             async with session.post("/v1/chat/completions", json=body) as response:
