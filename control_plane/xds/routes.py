@@ -1,12 +1,12 @@
 """The route table: by endpoint and model, in one exact-match look-up, to a chain of providers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.kinds import KindTemplate
-from control_plane.catalog.model import Catalog, Deployment, Policy
+from control_plane.catalog.model import Catalog, Deployment, Policy, Provider
 from control_plane.catalog.strategies import ATTEMPTS_MAX
 from control_plane.settings import Settings
 from control_plane.xds.browsers import CORS_FILTER, cors_policy
@@ -20,6 +20,7 @@ from gateway_core.contract import (
     RouteField,
     provider_cluster,
     route_key,
+    session_cluster,
     simulator_route_key,
     translated_cluster,
 )
@@ -27,6 +28,7 @@ from gateway_core.endpoints import FACTS, SOLD, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
+from gateway_core.usage import SWITCHED
 
 ROUTE_CONFIG: Final = "gateway"
 
@@ -94,7 +96,8 @@ class ProviderRoute:
     @property
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
-        return any(hop.cluster != provider_cluster(hop.provider) for group in self.groups for hop in group)
+        own = (provider_cluster, session_cluster)
+        return any(hop.cluster not in {of(hop.provider) for of in own} for group in self.groups for hop in group)
 
     @property
     def offering(self) -> Offering:
@@ -163,14 +166,20 @@ def action(route: ProviderRoute, settings: Settings) -> JsonObject:
     return _action(_provider_route(route, settings))
 
 
+def has_own_cluster_for_sessions(provider: Provider) -> bool:
+    """Whether sessions go by another cluster than requests, which may be of HTTP/2 wherever there is TLS."""
+    return provider.tls and provider.path(Endpoint.REALTIME) is not None
+
+
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     provider = catalog.providers[deployment.provider]
     path = provider.path(endpoint)
     if path is not None:
         peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
+        is_apart = FACTS[endpoint].is_session and has_own_cluster_for_sessions(provider)
         return Hop(
             provider.name,
-            provider_cluster(provider.name),
+            session_cluster(provider.name) if is_apart else provider_cluster(provider.name),
             path,
             deployment.upstream_model,
             deployment.weight,
@@ -225,7 +234,10 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             "auto_host_rewrite": True,
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "retry_policy": _retry_policy(len(route.tries), route.policy, settings, translated=route.is_translated),
+            "retry_policy": _retry_policy(
+                route.endpoint, len(route.tries), route.policy, settings, translated=route.is_translated
+            ),
+            **_life(route.endpoint, settings),
         },
     }
 
@@ -265,8 +277,9 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
             "auto_host_rewrite": True,
             "timeout": "0s",
             # Whoever asks for a refusal gets it as it is.
-            "retry_policy": _bounds(Policy(), settings)
+            "retry_policy": _bounds(endpoint, Policy(), settings)
             | {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
+            **_life(endpoint, settings),
         },
     }
 
@@ -276,9 +289,19 @@ def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
     return {"name": f"group-{number}", "clusters": clusters}
 
 
-def _retry_policy(tries: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
+def _life(endpoint: Endpoint, settings: Settings) -> Mapping[str, Json]:
+    """How long a session may last. It ends by nobody's silence: people think, or listen."""
+    if not FACTS[endpoint].is_session:
+        return {}
+    life = f"{settings.session_s_max}s"
+    return {"max_stream_duration": {"max_stream_duration": life}, "idle_timeout": life}
+
+
+def _retry_policy(
+    endpoint: Endpoint, tries: int, policy: Policy, settings: Settings, *, translated: bool = False
+) -> JsonObject:
     attempts = min(tries, policy.attempts_max or ATTEMPTS_MAX)
-    bounds = _bounds(policy, settings)
+    bounds = _bounds(endpoint, policy, settings)
     if attempts == 1:
         # Nowhere else to go: worth a second try is what certainly did not reach the provider, and what it has asked back in a moment.
         return bounds | {
@@ -292,25 +315,32 @@ def _retry_policy(tries: int, policy: Policy, settings: Settings, *, translated:
             },
             "num_retries": 1,
         }
-    if translated:
+    if FACTS[endpoint].is_session:
+        # Nothing was sent that a provider could find wrong but what we have written: its answer is an upgrade, or the next one is asked.
+        bounds["retriable_headers"] = [
+            {"name": ":status", "string_match": {"exact": str(SWITCHED)}, "invert_match": True}
+        ]
+    elif translated:
         # What cannot be put to one provider in its dialect, the next one may take as it is.
         bounds["retriable_headers"] = [{"name": Header.UNTRANSLATABLE, "present_match": True}]
     return bounds | {
         "retry_on": "5xx,gateway-error,reset,connect-failure,refused-stream,retriable-status-codes"
-        + (",retriable-headers" if translated else ""),
+        + (",retriable-headers" if "retriable_headers" in bounds else ""),
         "retriable_status_codes": list(_RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),
         "num_retries": attempts - 1,
     }
 
 
-def _bounds(policy: Policy, settings: Settings) -> dict[str, Json]:
+def _bounds(endpoint: Endpoint, policy: Policy, settings: Settings) -> dict[str, Json]:
     """Of each attempt, and of the pause before it."""
     return {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
         # Up to the response headers; once a byte went out, an attempt is never repeated.
         "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
-        "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
+        "per_try_idle_timeout": f"{settings.session_s_max}s"
+        if FACTS[endpoint].is_session
+        else _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
 

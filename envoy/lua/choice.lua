@@ -127,13 +127,13 @@ local function set_order(h, groups)
   return order[1].name
 end
 
--- Chooses for a request, by the metadata of its route. `read` is the body as reading.lua leaves it. Returns the cluster that is tried first,
--- or nil where that is as the route says, and why it is.
+-- Chooses for a request, by the metadata of its route. `read` is the body as reading.lua leaves it, nil where there is none. Returns the
+-- cluster that is tried first, or nil where that is as the route says, and why it is.
 local function make(h, route, strategy, prepared, is_form, s, read)
   local members, sticky_by = prepared:get("members"), prepared:get("sticky_by")
   if not members then return nil, strategy end
   local groups = groups_of(members)
-  local value = sticky_by and value_of(sticky_by, is_form, s, read.first, read.last)
+  local value = sticky_by and read and value_of(sticky_by, is_form, s, read.first, read.last)
   if value then
     value = hash_of(sub(value, 1, VALUE_BYTES_MAX))
     for i = 1, #groups do by_value(groups[i], value) end

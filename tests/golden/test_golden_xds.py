@@ -36,6 +36,7 @@ EXPECTED_CASES = {
         "failover_chain",
         "kinds",
         "no_credential",
+        "sessions",
         "single_provider",
         "strategies",
         "tls_provider",
