@@ -50,6 +50,7 @@ class Asked:
     references: bool = False
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
     mode: Mode = Mode.LIVE
+    choice: Id | None = None
     error_code: Id | None = None
 
 
