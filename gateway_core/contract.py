@@ -60,6 +60,8 @@ class Header:
     """On what Envoy itself answers there: it is in the client's form already."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
+    LIMITS: Final = "x-tg-limits"
+    """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -244,7 +246,8 @@ class SpoolField:
 class AttemptField:
     """Keys of the line about one attempt at an upstream that failed, in the same spool; `TYPE` tells it from lines about requests.
 
-    One that did not fail has none: it is the last of its request, whose own line tells of it.
+    One that did not fail has none: it is the last of its request, whose own line tells of it. But for one whose answer said that
+    nothing is left of the provider's limits: only that is of interest then.
     """
 
     VERSION: Final = "v"
@@ -266,6 +269,8 @@ class AttemptField:
     """From the upstream, on the wire."""
     BYTES_SENT: Final = "bytes_sent"
     """To the upstream, on the wire."""
+    LIMITS: Final = "limits"
+    """As `Header.LIMITS`; null where there was no answer."""
 
 
 class Channel:
@@ -282,6 +287,10 @@ class Channel:
 
     AUTHORIZER: Final = "authorizer_changed"
     """Payload: the catalogue revision that a process of ext_authz serves from now on."""
+    ATTEMPTS: Final = "attempts_recorded"
+    """No payload: attempts have failed, or a provider has told of its limits."""
+    PROVIDER_STATES: Final = "provider_states_changed"
+    """No payload: a provider, or a model at one, gets requests again, or gets none any more."""
 
 
 class Cluster:

@@ -253,6 +253,9 @@ PROVIDER_ADDRESS_REFUSED: Final = ApiError(
 PROVIDER_UNAVAILABLE: Final = ApiError(
     503, "provider_unavailable", "The model provider cannot be reached.", type=ErrorType.SERVER
 )
+PROVIDER_PAUSED: Final = ApiError(
+    503, "provider_paused", "Every provider of this model is paused by the operator.", type=ErrorType.SERVER
+)
 PROVIDER_TIMEOUT: Final = ApiError(
     504, "provider_timeout", "The model provider did not answer in time.", type=ErrorType.TIMEOUT
 )

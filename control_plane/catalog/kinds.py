@@ -27,6 +27,7 @@ class KindTemplate:
         refuses_stream_options: whether it answers an error to what makes others send usage at the end of a stream. Its streams
             end with usage anyway.
         output_bound: the field that bounds the output of a chat, where it takes no notice of `max_completion_tokens`.
+        probe_path: behind the base URL, what can be asked for that costs nothing, to see whether it is there; None if there is nothing.
         notes: what an operator should know of it.
     """
 
@@ -38,6 +39,7 @@ class KindTemplate:
     default_headers: Mapping[str, str] = field(default_factory=dict)
     refuses_stream_options: bool = False
     output_bound: str | None = None
+    probe_path: str | None = "/models"
     notes: tuple[str, ...] = ()
 
     @property
@@ -63,6 +65,7 @@ TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
     ),
     ProviderKind.GEMINI: KindTemplate(
         base_url="https://generativelanguage.googleapis.com/v1beta",
+        probe_path="/openai/models",
         notes=("Asked at its OpenAI-compatible endpoint.",),
     ),
     ProviderKind.GEMINI_NATIVE: KindTemplate(
@@ -82,12 +85,14 @@ TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
         base_url=_BEDROCK,
         requires_credential=True,
         signing_service="bedrock",
+        probe_path=None,
         notes=_AWS_NOTES,
     ),
     ProviderKind.BEDROCK_ANTHROPIC: KindTemplate(
         base_url=_BEDROCK,
         requires_credential=True,
         signing_service="bedrock",
+        probe_path=None,
         default_headers=_ANTHROPIC_VERSION,
         notes=_AWS_NOTES,
     ),

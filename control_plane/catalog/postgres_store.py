@@ -18,6 +18,7 @@ from control_plane.catalog.model import (
     Provider,
     check_base_url,
 )
+from control_plane.catalog.postgres_states import read_states
 from control_plane.database import Connection
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential
 from gateway_core.endpoints import SOLD, Endpoint
@@ -76,6 +77,7 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
             for row in served
             if row["provider"] in usable
         ),
+        states={subject: state for subject, state in (await read_states(db)).items() if state.is_out},
     )
 
 
@@ -112,6 +114,7 @@ def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
         connect_timeout_ms=row["connect_timeout_ms"],
         connections_max=row["connections_max"],
         requests_max=row["requests_max"],
+        probed=row["probed"],
     )
     provider.check_credential()
     return provider

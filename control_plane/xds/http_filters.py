@@ -18,6 +18,7 @@ from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
 from gateway_core.endpoints import Dialect
+from gateway_core.provider_limits import packed_headers
 from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
@@ -386,7 +387,18 @@ def _scrub() -> JsonObject:
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
             "request_mutations": _scrubbed(),
-            "response_mutations": [*_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)), {"remove": Header.DROPPED}],
+            "response_mutations": [
+                *_without((Header.INTERNAL_PREFIX,)),
+                # For the log of attempts, before it is gone.
+                {
+                    "append": {
+                        "header": {"key": Header.LIMITS, "value": packed_headers()},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }
+                },
+                *_without(_ACCOUNT_LIMITS),
+                {"remove": Header.DROPPED},
+            ],
         },
     )
 

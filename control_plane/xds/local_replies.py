@@ -55,8 +55,12 @@ def local_reply_config(*, asked_in: Mapping[ErrorForm, str] = ASKED_IN, translat
             # A route's own answer has one body for all.
             *(
                 _mapper(
-                    _cel(f"response.code_details == 'direct_response' && ({asked})"), errors.NOT_FOUND, form, headers
+                    _cel(f"response.code_details == 'direct_response' && response.code == {error.status} && ({asked})"),
+                    error,
+                    form,
+                    headers,
                 )
+                for error in (errors.NOT_FOUND, errors.PROVIDER_PAUSED)
                 for form, asked in asked_in.items()
             ),
             {

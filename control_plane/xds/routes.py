@@ -21,7 +21,7 @@ from gateway_core.contract import (
     translated_cluster,
 )
 from gateway_core.endpoints import FACTS, SOLD, Endpoint
-from gateway_core.errors import NOT_FOUND, ApiError
+from gateway_core.errors import NOT_FOUND, PROVIDER_PAUSED, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
 
@@ -32,7 +32,7 @@ _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
-    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY),
+    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY, Header.LIMITS),
 )
 """What a provider tells about our account with it, and what only we tell."""
 
@@ -55,7 +55,7 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class ProviderRoute:
-    """An endpoint and a name, and the groups of hops that are tried in order. Equal routes have equal bytes.
+    """An endpoint and a name, and the groups of hops that are tried in order; none if all are paused. Equal routes have equal bytes.
 
     Attributes:
         name: the one that is asked for: the model's own, or an alias.
@@ -126,7 +126,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
                         "exact_match_map": {"map": actions},
                     },
                     # Admission knows the model but no route does, or the front filter was passed over: closed.
-                    "on_no_match": _action(_not_found(NOT_FOUND)),
+                    "on_no_match": _action(_answered("not_found", NOT_FOUND)),
                 },
             }
         ],
@@ -135,7 +135,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
 
 def action(route: ProviderRoute, settings: Settings) -> JsonObject:
     """What stands in the map under the route's key: a Matcher.OnMatch."""
-    return _action(_provider_route(route, settings))
+    return _action(_provider_route(route, settings) if route.groups else _answered(route.key, PROVIDER_PAUSED))
 
 
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
@@ -261,9 +261,10 @@ def _seconds(milliseconds: int | None, default_s: int) -> str:
     return f"{whole}.{rest:03d}s" if rest else f"{whole}s"
 
 
-def _not_found(error: ApiError) -> JsonObject:
+def _answered(name: str, error: ApiError) -> JsonObject:
+    """A route that leads nowhere. `local_replies` words its answer anew, where another form of errors is asked for."""
     return {
-        "name": "not_found",
+        "name": name,
         "match": {"prefix": "/"},
         "direct_response": {"status": error.status, "body": {"inline_string": error.body()}},
     }
