@@ -105,10 +105,10 @@ async def availability_of(db: Database, model: str, now: datetime) -> Availabili
     rows = await db.fetch(
         f"""
         SELECT {_STATE}, s.provider, s.upstream_model,
-            lead(since) OVER (PARTITION BY s.provider, s.upstream_model ORDER BY seq) AS ended_at
+            lead(since) OVER (PARTITION BY s.provider, s.upstream_model ORDER BY s.seq) AS ended_at
         FROM catalog.provider_states s JOIN catalog.deployments d ON d.provider = s.provider
             AND (s.upstream_model IS NULL OR s.upstream_model = d.upstream_model)
-        WHERE d.model = $1 ORDER BY seq
+        WHERE d.model = $1 ORDER BY s.seq
         """,  # noqa: S608 - columns
         model,
     )

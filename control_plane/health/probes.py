@@ -98,12 +98,12 @@ class Probes:
             WITH due AS (
                 SELECT c.name FROM unnest($1::text[], $2::interval[]) AS c (name, pause)
                 JOIN catalog.providers v USING (name) LEFT JOIN catalog.provider_probes p ON p.provider = c.name
-                WHERE p.begun_at IS NULL OR p.begun_at <= $4 - c.pause
+                WHERE p.begun_at IS NULL OR p.begun_at <= $4::timestamptz - c.pause
             )
             INSERT INTO catalog.provider_probes AS made (provider, begun_at)
-            SELECT name, $4 FROM due
+            SELECT name, $4::timestamptz FROM due
             WHERE name = ANY($3) OR NOT EXISTS (
-                SELECT FROM billing.requests r WHERE r.recorded_at > $4 - $5::interval AND r.provider = due.name)
+                SELECT FROM billing.requests r WHERE r.recorded_at > $4::timestamptz - $5::interval AND r.provider = due.name)
             ORDER BY name
             ON CONFLICT (provider) DO UPDATE SET begun_at = excluded.begun_at
             -- Another control plane may have been faster.
