@@ -143,11 +143,17 @@ class AttemptLine:
     bytes_received: Count = 0
     bytes_sent: Count = 0
     limits: Text | None = None
+    own_reply: Text | None = None
+
+    @property
+    def flags(self) -> str | None:
+        """What became of it, whichever of Envoy's routers knows."""
+        return self.response_flags if self.own_reply in {None, "", "-"} else self.own_reply
 
     @property
     def has_failed(self) -> bool:
         """Whether it is about more than limits."""
-        return self.status >= _ERROR_FROM or self.response_flags not in {None, "", "-"}
+        return self.status >= _ERROR_FROM or self.flags not in {None, "", "-"}
 
     @property
     def ended_at(self) -> datetime:

@@ -224,7 +224,7 @@ def _attempt_row(attempt: Attempt) -> dict[str, object]:
         "upstream_model": line.offering.deployments.get(ProviderName(provider)) if line.offering and provider else None,
         "host": line.host,
         "status": line.status,
-        "response_flags": line.response_flags,
+        "response_flags": line.flags,
         "response_details": line.response_details,
         "duration_ms": line.duration_ms or 0,
         "bytes_received": line.bytes_received,

@@ -57,7 +57,7 @@ class Header:
     REFUSES_STREAM_OPTIONS: Final = "x-tg-refuses-stream-options"
     """There, too: `true` where the provider takes no `stream_options`."""
     OWN_REPLY: Final = "x-tg-own-reply"
-    """On what Envoy itself answers there: it is in the client's form already."""
+    """On what Envoy itself answers behind a listener inside it: with which response flags. It is in the client's form already."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
     LIMITS: Final = "x-tg-limits"
@@ -271,6 +271,8 @@ class AttemptField:
     """To the upstream, on the wire."""
     LIMITS: Final = "limits"
     """As `Header.LIMITS`; null where there was no answer."""
+    OWN_REPLY: Final = "own_reply"
+    """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
 
 
 class Channel:
@@ -350,6 +352,11 @@ def provider_cluster(provider: str) -> str:
 def translated_cluster(provider: str, client: Dialect) -> str:
     """Name of the cluster that leads to `provider` through the translator. No provider's name holds a tilde."""
     return f"{provider_cluster(provider)}~{client}"
+
+
+def capped_cluster(provider: str) -> str:
+    """Name of the cluster that leads to `provider` by way of who can be told that it is full. No dialect is called so."""
+    return f"{provider_cluster(provider)}~capped"
 
 
 def provider_of_cluster(cluster: str) -> str | None:

@@ -54,7 +54,7 @@ async def read_evidence(db: Connection, states: Mapping[Subject, ProviderState],
         if is_failure(row["status"], row["flags"].split(",")):
             why = why_given_up(row["status"], row["flags"])
             failures[_subject(row["provider"], row["upstream_model"])].append(
-                Failure(row["ended_at"], why, was_answered=row["status"] != 0)
+                Failure(row["ended_at"], why, was_answered=row["status"] != 0 and row["flags"] == "-")
             )
     counted = Counter({subject.provider: 0 for subject in failures})
     for subject, found in failures.items():

@@ -78,6 +78,7 @@ def attempts_log(spool_dir: str) -> JsonObject:
         AttemptField.BYTES_RECEIVED: "%UPSTREAM_WIRE_BYTES_RECEIVED%",
         AttemptField.BYTES_SENT: "%UPSTREAM_WIRE_BYTES_SENT%",
         AttemptField.LIMITS: f"%RESP({Header.LIMITS})%",
+        AttemptField.OWN_REPLY: f"%RESP({Header.OWN_REPLY})%",
     }
     told: list[Json] = [
         {"response_flag_filter": {}},

@@ -200,6 +200,24 @@ def translated_filters(cluster: str, provider: Provider, translation: Translatio
     ]
 
 
+def capping_filters(cluster: str, provider: Provider) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider's by way of who can be told that it is full."""
+    return [
+        _preparation(cluster),
+        _filter("scrub", _scrub_on_the_way()),
+        *_headers("capped", {Header.PROVIDER_CLUSTER: provider_cluster(provider.name)}, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def capped_filters() -> list[Json]:
+    """The filters between the two passes of such an attempt."""
+    return [
+        _nothing_left_to_prepare(),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
+    ]
+
+
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
     """What a kind takes of a chat in another way than others."""
     bound, refuses = template.output_bound, template.refuses_stream_options
@@ -211,14 +229,7 @@ def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
 def translation_filters() -> list[Json]:
     """The filters between the two passes of a translated attempt."""
     return [
-        # For the script of the provider's cluster, at every try: headers say nothing there after the first one.
-        _filter(
-            "translated",
-            typed_struct(
-                "envoy.extensions.filters.http.set_metadata.v3.Config",
-                metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
-            ),
-        ),
+        _nothing_left_to_prepare(),
         _filter(
             "translator",
             typed(
@@ -247,6 +258,17 @@ def translation_filters() -> list[Json]:
         ),
         _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
+
+
+def _nothing_left_to_prepare() -> JsonObject:
+    """For the script of the provider's cluster, at every try: headers say nothing there after the first one."""
+    return _filter(
+        "translated",
+        typed_struct(
+            "envoy.extensions.filters.http.set_metadata.v3.Config",
+            metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
+        ),
+    )
 
 
 def simulator_filters() -> list[Json]:

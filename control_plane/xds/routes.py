@@ -15,6 +15,7 @@ from gateway_core.contract import (
     Cluster,
     Header,
     RouteField,
+    capped_cluster,
     provider_cluster,
     route_key,
     simulator_route_key,
@@ -51,6 +52,7 @@ class Hop:
     upstream_model: str
     weight: int
     peculiarities: tuple[tuple[str, str], ...] = ()
+    is_translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class ProviderRoute:
     @property
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
-        return any(hop.cluster != provider_cluster(hop.provider) for group in self.groups for hop in group)
+        return any(hop.is_translated for group in self.groups for hop in group)
 
     @property
     def offering(self) -> Offering:
@@ -145,7 +147,7 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
         peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
         return Hop(
             provider.name,
-            provider_cluster(provider.name),
+            (provider_cluster if provider.requests_max is None else capped_cluster)(provider.name),
             path,
             deployment.upstream_model,
             deployment.weight,
@@ -155,7 +157,9 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
     # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
     cluster = translated_cluster(provider.name, translation.client)
-    return Hop(provider.name, cluster, translation.path, deployment.upstream_model, deployment.weight)
+    return Hop(
+        provider.name, cluster, translation.path, deployment.upstream_model, deployment.weight, is_translated=True
+    )
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:

@@ -32,7 +32,9 @@ def listener(settings: Settings) -> JsonObject:
         stream_idle_timeout="0s",
         server_header_transformation="PASS_THROUGH",
         local_reply_config=local_reply_config(
-            asked_in={ErrorForm.ANTHROPIC: f"xds.route_name == '{ErrorForm.ANTHROPIC}'"}, translates=True
+            asked_in={ErrorForm.ANTHROPIC: f"xds.route_name == '{ErrorForm.ANTHROPIC}'"},
+            is_within=True,
+            translates=True,
         ),
     )
     return {

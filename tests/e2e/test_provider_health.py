@@ -309,3 +309,95 @@ async def test_where_everybody_is_paused_the_client_is_told_so_in_its_dialect(
     row = await stack.request_row(request_id)
     assert (row["outcome"], row["price_nano_usd"]) == ("released", 0)
     await become(stack, name, "resume")
+
+
+@asynccontextmanager
+async def full(stack: Stack, name: str, kind: str) -> AsyncIterator[ScriptedProvider]:
+    """A scripted provider that may have one request at once and answers none until it is told to."""
+    async with scripted_provider() as scripted:
+        scripted.content_type, scripted.pieces = "application/json", [ANSWER]
+        scripted.answers.clear()
+        await add_provider(stack, name, scripted.url, f"{name}-secret", kind)
+        async with stack.database() as database:
+            await database.execute(
+                "UPDATE catalog.providers SET requests_max = 1, probed = false WHERE name = $1", name
+            )
+        try:
+            yield scripted
+        finally:
+            scripted.answers.set()
+
+
+# Of the second kind the front filter prepares no body: its own cluster does, and it takes its bound in another field.
+@pytest.mark.parametrize(("kind", "bound"), [("openai", "max_completion_tokens"), ("mistral", "max_tokens")])
+async def test_a_full_provider_overflows_to_the_next_group(stack: Stack, kind: str, bound: str) -> None:
+    name = f"full-{kind}"
+    async with full(stack, name, kind) as scripted:
+        await add_model(stack, name, [(name, "their-model"), ("backup", "m")])
+        await wait_until_routed(stack, name)
+        asked = {"max_tokens": None, "max_completion_tokens": 7}
+        running = asyncio.create_task(chat(stack, name, **asked))
+        await eventually(lambda: asyncio.sleep(0, any(scripted.bodies)))
+        status, _, request_id = await chat(stack, name, **asked)
+        assert status == 200
+        row = await stack.request_row(request_id)
+        assert (row["provider"], row["attempts"], row["outcome"]) == ("backup", 2, "settled")
+        first = (await operate(stack, "GET", f"/requests/{request_id}"))["attempts"][0]
+        assert first["tried_next_because"] == "as many requests as the provider may have at once"
+        assert first["cost"] == "0.00"
+        scripted.answers.set()
+        status, _, request_id = await running
+        row = await stack.request_row(request_id)
+        assert (status, row["provider"], row["attempts"], row["outcome"]) == (200, name, 1, "settled")
+        # A probe may have been there, too.
+        [(body, headers)] = [
+            (json.loads(body), headers) for body, headers in zip(scripted.bodies, scripted.headers, strict=True) if body
+        ]
+        assert (body["model"], body[bound], headers["Authorization"]) == ("their-model", 7, f"Bearer {name}-secret")
+        assert not [each for each in headers if each.lower().startswith(("x-tg", "x-envoy", "x-forwarded"))]
+        # Full is not ill.
+        health = await operate(stack, "GET", f"/providers/{name}/health")
+        assert (health["state"], health["failed"], health["answered"]) == ("healthy", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "endpoint", "path", "told"),
+    [
+        ("openai", "chat", "/v1/chat/completions", ("code", "provider_full")),
+        ("anthropic", "messages", "/v1/messages", ("code", "provider_full")),
+        (
+            "gemini-native",
+            "generate",
+            "/v1beta/models/crowded-gemini-native:generateContent",
+            ("reason", "provider_full"),
+        ),
+    ],
+)
+async def test_where_everybody_is_full_the_client_is_told_in_its_dialect_and_when_to_come_back(
+    stack: Stack, kind: str, endpoint: str, path: str, told: tuple[str, str]
+) -> None:
+    name = f"crowded-{kind}"
+    body = (
+        {"contents": [{"role": "user", "parts": [{"text": "x"}]}]}
+        if endpoint == "generate"
+        else {"model": name, "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+    )
+    async with (
+        full(stack, name, kind) as scripted,
+        aiohttp.ClientSession(stack.url, headers=stack.headers) as session,
+    ):
+        meters = ("input", "output", "reasoning")
+        await add_model(stack, name, [(name, "their-model")], endpoints=(endpoint,), meters=meters)
+        await wait_until_routed(stack, name, endpoint)
+        running = asyncio.create_task(session.post(path, json=body))
+        await eventually(lambda: asyncio.sleep(0, any(scripted.bodies)))
+        async with session.post(path, json=body) as response:
+            answer = await response.json()
+        scripted.answers.set()
+        (await running).release()
+    field, value = told
+    assert (response.status, answer["error"][field]) == (503, value), answer
+    assert response.headers["retry-after"] == "1"
+    assert not [each for each in response.headers if each.lower().startswith(("x-tg", "x-envoy"))]
+    row = await stack.request_row(response.headers["x-request-id"])
+    assert (row["outcome"], row["price_nano_usd"], row["provider"]) == ("released", 0, name)
