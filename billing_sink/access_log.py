@@ -153,7 +153,7 @@ class AttemptLine:
     @property
     def has_failed(self) -> bool:
         """Whether it is about more than limits."""
-        return self.status >= _ERROR_FROM or self.flags not in {None, "", "-"}
+        return not 0 < self.status < _ERROR_FROM or self.flags not in {None, "", "-"}
 
     @property
     def ended_at(self) -> datetime:
