@@ -83,7 +83,7 @@ class Metadata:
     """Dynamic metadata: which namespace, and the keys in it."""
 
     NAMESPACE: Final = "tollgate"
-    """Written by `envoy/lua/request.lua` and `response.lua`."""
+    """Written by `envoy/lua/request.lua`, with what it requires, and `response.lua`."""
     REQUEST: Final = "request"
     """A struct with the fields of `RequestField`."""
     PLAN: Final = "plan"
@@ -111,7 +111,7 @@ class Metadata:
 
 
 class RequestField:
-    """What request.lua read from the request: keys of the struct `Metadata.REQUEST`."""
+    """What the front filter read from the request: keys of the struct `Metadata.REQUEST`."""
 
     ENDPOINT: Final = "endpoint"
     MODEL: Final = "model"

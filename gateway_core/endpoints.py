@@ -1,7 +1,7 @@
 """The endpoints a client may call: where each is, how it is counted, and what it needs a price for. Pure facts.
 
 A dialect decides how usage is read and how errors look; an endpoint decides what a provider must offer to serve it.
-request.lua holds the same paths and bounds; a test compares them.
+paths.lua and bodies.lua hold the same paths and bounds; a test compares them.
 """
 
 from collections.abc import Mapping

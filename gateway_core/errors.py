@@ -1,6 +1,6 @@
 """Every error a client can get from us, whichever process words it, in OpenAI's form, Anthropic's or Google's.
 
-request.lua, response.lua and upstream.lua hold their own texts, because Lua cannot import this; a test compares their codes with these.
+The scripts of envoy/lua hold their own texts, because Lua cannot import this; a test compares their codes with these.
 """
 
 import json
@@ -151,7 +151,7 @@ TEST_MODE_UNAVAILABLE: Final = ApiError(
 )
 NOT_FOUND: Final = ApiError(404, "not_found", "Unknown path or method.")
 
-# The caller's, worded by request.lua, which says in the message what is wrong.
+# The caller's, worded by reading.lua and bodies.lua, which say in the message what is wrong.
 INVALID_JSON: Final = ApiError(400, "invalid_json", "The body is not valid JSON.")
 MISSING_MODEL: Final = ApiError(400, "missing_model", "The field 'model' is required.", param="model")
 INVALID_MODEL: Final = ApiError(400, "invalid_model", "The field 'model' is not a model's name.", param="model")

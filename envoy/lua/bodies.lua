@@ -1,4 +1,4 @@
--- What request.lua has to know of the body of each endpoint. By the endpoint's name, a table:
+-- What has to be known of the body of each endpoint. By the endpoint's name, a table:
 --   fields                 the top-level fields that somebody here needs
 --   numbers                of those, the ones that must be null or a whole number >= 1: a provider might be more generous in reading
 --                          them than we are

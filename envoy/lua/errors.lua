@@ -2,6 +2,7 @@
 
 local byte, sub, format = string.byte, string.sub, string.format
 
+local NAMESPACE = "tollgate"
 local FIVE = 53
 local ANTHROPIC_PATHS, GOOGLE_PATHS = "/v1/messages", "/v1beta/"
 local ANTHROPIC = { messages = true, count_tokens = true }
@@ -40,4 +41,15 @@ local function as_json(form, request_id, status, code, message, param)
     message, is_ours and "server_error" or "invalid_request_error", param and '"' .. param .. '"' or "null", code)
 end
 
-return { form_of = form_of, as_json = as_json }
+-- Answers with an error in the form of the endpoint. `known` is what the log line is told of the request besides.
+local function refuse(h, known, status, code, message, param)
+  known.error_code = code
+  h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
+  local headers = h:headers()
+  h:respond(
+    { [":status"] = status, ["content-type"] = "application/json" },
+    as_json(form_of(known.endpoint, headers:get(":path")), headers:get("x-request-id"),
+      status, code, message, param))
+end
+
+return { form_of = form_of, as_json = as_json, refuse = refuse }

@@ -1,4 +1,4 @@
--- Forms (multipart/form-data) as far as request.lua has to read them: where the text of the fields stands. Strict on purpose: what two
+-- Forms (multipart/form-data) as far as reading.lua has to read them: where the text of the fields stands. Strict on purpose: what two
 -- readers could read in two ways is refused, or a model could be paid for and another one be served.
 --
 -- The boundary is looked for by plain string.find, once through the body; Lua patterns see headers of parts only.

@@ -7,7 +7,7 @@
 -- The filter stands behind ext_authz a second time, for requests that had to be asked about: there it keeps the lease that the
 -- answer may have brought. It has to be the same script, since only such ones share what they remember.
 
-local requests, responses, leases = require("request"), require("response"), require("leases")
+local requests, responses, leases, errors = require("request"), require("response"), require("leases"), require("errors")
 
 local NAMESPACE, GRANT_NAMESPACE = "tollgate", "envoy.filters.http.ext_authz"
 
@@ -27,7 +27,7 @@ function envoy_on_request(h)
   local ok, problem = pcall(requests.on_request, h)
   if not ok then
     h:logErr("front request: " .. tostring(problem))
-    requests.refuse(h, {}, "503", "gateway_error", "The gateway could not read this request.")
+    errors.refuse(h, {}, "503", "gateway_error", "The gateway could not read this request.")
   end
 end
 

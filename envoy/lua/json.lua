@@ -3,6 +3,7 @@
 -- string.byte and plain string.find compile to machine code; Lua patterns do not, so none stands in a loop over a body.
 
 local find, sub, byte, lower = string.find, string.sub, string.byte, string.lower
+local tonumber, floor = tonumber, math.floor
 
 local DEPTH_MAX = 512             -- nesting; real tool schemas stay below 40
 local ASKED_DEPTH_MAX = 500       -- that of a request: an answer that says it again does so a level or two deeper
@@ -200,9 +201,17 @@ local function has_word(s, text, first, last)
   return false
 end
 
+-- The whole number at a span, or nil for null; false for anything else.
+local function whole_number(s, first, last)
+  if not first or byte(s, first) == 110 then return nil end
+  local value = tonumber(sub(s, first, last))
+  if not value or value < 1 or value > 1e9 or value ~= floor(value) then return false end
+  return value
+end
+
 return {
   QUOTE = QUOTE, BACKSLASH = BACKSLASH, COMMA = COMMA, COLON = COLON, OPEN_BRACE = OPEN_BRACE, CLOSE_BRACE = CLOSE_BRACE,
   OPEN_BRACKET = OPEN_BRACKET,
   skip_space = skip_space, skip_string = skip_string, skip_value = skip_value, scan_object = scan_object,
-  scan_array = scan_array, has_word = has_word,
+  scan_array = scan_array, has_word = has_word, whole_number = whole_number,
 }

@@ -12,7 +12,7 @@ local GRANT_NAMESPACE = "envoy.filters.http.ext_authz"
 local USAGE_BYTES_MAX = 16384     -- a usage object longer than this is not one
 local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
 local EVENT_BYTES_MAX = 1048576   -- of an event longer than this the end is read, and no more
--- The last event of a response says again what it was told; request.lua sees to it that it stays below this. That of a transcription
+-- The last event of a response says again what it was told; bodies.lua sees to it that it stays below this. That of a transcription
 -- has all its text, maybe with how likely each word is.
 local EVENT_BYTES_MAX_OF = { responses = 4194304, transcriptions = 4194304 }
 -- The object at the top level in which there may be one, and its name there: in the events of a stream, and in other answers.
