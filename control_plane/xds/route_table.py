@@ -31,7 +31,9 @@ class RouteTable:
         table = host.matcher.matcher_tree.exact_match_map.map
         encoded = {}
         for route in provider_routes(catalog, translated=self._settings.translates):
-            content = self._encoded.get(route) or self._before.get(route) or encode_on_match(action(route, self._settings))
+            content = (
+                self._encoded.get(route) or self._before.get(route) or encode_on_match(action(route, self._settings))
+            )
             table[route.key] = encoded[route] = content
         if encoded.keys() != self._encoded.keys():
             self._before, self._encoded = self._encoded, encoded

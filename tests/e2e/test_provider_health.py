@@ -335,10 +335,9 @@ async def test_a_full_provider_overflows_to_the_next_group(stack: Stack, kind: s
     async with full(stack, name, kind) as scripted:
         await add_model(stack, name, [(name, "their-model"), ("backup", "m")])
         await wait_until_routed(stack, name)
-        asked = {"max_tokens": None, "max_completion_tokens": 7}
-        running = asyncio.create_task(chat(stack, name, **asked))
+        running = asyncio.create_task(chat(stack, name, max_tokens=None, max_completion_tokens=7))
         await eventually(lambda: asyncio.sleep(0, any(scripted.bodies)))
-        status, _, request_id = await chat(stack, name, **asked)
+        status, _, request_id = await chat(stack, name, max_tokens=None, max_completion_tokens=7)
         assert status == 200
         row = await stack.request_row(request_id)
         assert (row["provider"], row["attempts"], row["outcome"]) == ("backup", 2, "settled")

@@ -11,20 +11,23 @@ from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, ProviderName
 from tests.support.catalogs import catalog, deployment, provider, settings
 
+States = Mapping[tuple[str, str | None], Condition]
+"""By provider, and its own name of one model or None."""
+
 SINCE = datetime(2026, 11, 27, tzinfo=UTC)
 SERVED = catalog(
     [provider("a"), provider("b")], [deployment("m", "a", upstream_model="up"), deployment("m", "b", priority=1)]
 )
 
 
-def tried(states: Mapping[tuple[str, str | None], Condition]) -> list[list[str]]:
+def tried(states: States) -> list[list[str]]:
     """The providers that are tried for the model."""
     chain = given(states).chain(Endpoint.CHAT, ModelName("m"), translated=False)
     assert chain is not None
     return [[each.provider for each in group] for group in chain.groups]
 
 
-def given(states: Mapping[tuple[str, str | None], Condition]) -> Catalog:
+def given(states: States) -> Catalog:
     found = {
         Subject(ProviderName(name), model): ProviderState(condition, SINCE, why="because")
         for (name, model), condition in states.items()
@@ -49,7 +52,7 @@ def test_where_nobody_would_be_left_all_stay_but_who_is_paused() -> None:
 
 
 def test_where_all_are_paused_the_route_answers_by_itself() -> None:
-    states = {("a", None): Condition.PAUSED, ("b", None): Condition.PAUSED}
+    states: States = {("a", None): Condition.PAUSED, ("b", None): Condition.PAUSED}
     assert tried(states) == []
     routes = {route.key: route for route in provider_routes(given(states), translated=False)}
     answer = action(routes["chat:m"], settings())["action"]["typed_config"]["direct_response"]  # type: ignore[index,call-overload]  # JSON
