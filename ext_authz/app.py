@@ -107,6 +107,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             uses=uses,
             pepper=settings.api_key_pepper,
             hold_ttl=hold_ttl,
+            session_responses=settings.session_responses_held,
             now=utc_now,
             monotonic=monotonic,
             registry=registry,

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.check_request import Attempt
-from ext_authz.decision import Admitted, Refused
+from ext_authz.decision import Admitted, Refused, Session
 from ext_authz.leases import Lease
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
-from gateway_core.contract import GrantField, Header
+from gateway_core.contract import GrantField, Header, SessionField
 from gateway_core.endpoints import FACTS
 from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption, RpcStatus
 
@@ -40,6 +40,8 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 response.dynamic_metadata[GrantField.INPUT_TOKENS_MAX] = str(decision.input_tokens_max)
             if decision.max_tokens is not None:
                 _cut_down(response, decision.max_tokens)
+            if decision.session is not None:
+                _write_session(response.dynamic_metadata, decision.session)
             if decision.slice_id is not None:
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:
@@ -86,6 +88,10 @@ def _cut_down(response: CheckResponse, max_tokens: int) -> None:
 def _write_reservation(metadata: Struct, reservation: Reservation) -> None:
     metadata[GrantField.RESERVED_TOKENS] = str(reservation.tokens)
     metadata[GrantField.RESERVED_AT] = str(reservation.at)
+
+
+def _write_session(metadata: Struct, session: Session) -> None:
+    metadata[GrantField.SESSION] = {SessionField.RESPONSE: session.response_nano_usd, **session.rates}
 
 
 def _write_lease(metadata: Struct, lease: Lease) -> None:

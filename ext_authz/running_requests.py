@@ -20,7 +20,6 @@ from gateway_core.contract import GrantField, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.provider_usage import is_last_word, parse_usage
-from gateway_core.usage import HTTP_OK
 from wire.access_log_pb2 import (
     AccessLogType,
     HTTPAccessLogEntry,
@@ -56,19 +55,23 @@ def parse_entry(entry: HTTPAccessLogEntry) -> Told | None:
 
 def _used(told: Struct, status: int, expected: int) -> int:
     """All tokens that the provider counts; none if it did not answer, and what was expected if it does not say, not clearly, or not all."""
-    if status not in HTTP_OK:
+    asked = told.fields[Metadata.REQUEST].struct_value.fields
+    try:
+        facts = FACTS[Endpoint(asked[RequestField.ENDPOINT].string_value)]
+    except ValueError:
+        # A front filter from another version; it counts as what was expected.
+        return expected
+    if not facts.is_answered(status):
         return 0
     first, last = told.fields[Metadata.USAGE_FIRST].string_value, told.fields[Metadata.USAGE_LAST].string_value or None
     if not first:
         return expected
-    asked = told.fields[Metadata.REQUEST].struct_value.fields
     try:
-        dialect = FACTS[Endpoint(asked[RequestField.ENDPOINT].string_value)].dialect
-        used = parse_usage(dialect, first, last).total_tokens
+        used = parse_usage(facts.dialect, first, last).total_tokens
     except ValueError:
         # A usage that nobody can read is billing_sink's to set aside.
         return expected
-    is_all = is_last_word(dialect, stream=asked[RequestField.STREAM].bool_value, last=last)
+    is_all = is_last_word(facts.dialect, stream=asked[RequestField.STREAM].bool_value, last=last)
     return used if is_all else max(used, expected)
 
 

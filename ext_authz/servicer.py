@@ -29,7 +29,8 @@ from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.clock import Monotonic, Now
-from gateway_core.contract import Peer
+from gateway_core.contract import SESSION_S_MAX, Peer
+from gateway_core.endpoints import FACTS
 from gateway_core.errors import (
     INSUFFICIENT_QUOTA,
     MODEL_CHANGING,
@@ -50,6 +51,9 @@ from gateway_core.postgres import Trouble
 from gateway_core.settings import TlsFiles
 from wire.access_log_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
+
+SESSION_TTL: Final = timedelta(seconds=SESSION_S_MAX + 60)
+"""A hold lives at least as long as its session, and its line takes a moment."""
 
 BEHIND_S_MAX: Final = 0.5
 """How long a request waits for the revision that its route is of."""
@@ -104,6 +108,7 @@ class Authorization:
         uses: KeyUses,
         pepper: SecretStr,
         hold_ttl: timedelta,
+        session_responses: int,
         now: Now,
         monotonic: Monotonic,
         registry: CollectorRegistry,
@@ -119,6 +124,7 @@ class Authorization:
         self._uses = uses
         self._pepper = pepper
         self._hold_ttl = hold_ttl
+        self._session_responses = session_responses
         self._now = now
         self._monotonic = monotonic
         self._log = log
@@ -142,7 +148,7 @@ class Authorization:
         """Decide about one request."""
         began = self._monotonic()
         try:
-            attempt = parse_check(request)
+            attempt = self._bounded(parse_check(request))
             decision = await self._decide(attempt)
         except (MalformedCheckError, *Trouble) as error:
             self._decisions.labels("error").inc()
@@ -151,6 +157,10 @@ class Authorization:
         self._decisions.labels("admitted" if isinstance(decision, Admitted) else decision.error.code).inc()
         self._seconds.observe(self._monotonic() - began)
         return render_decision(decision, attempt)
+
+    def _bounded(self, attempt: Attempt) -> Attempt:
+        """What a session asks for is not said, so it is ours to say."""
+        return replace(attempt, choices=self._session_responses) if FACTS[attempt.endpoint].is_session else attempt
 
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
         for back in self._lender.take_back(attempt.unspent):
@@ -237,7 +247,8 @@ class Authorization:
         """Set aside what it may cost."""
         amount = output.nano_usd
         # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
-        if decision.key.budgets is None:
+        # A session has money of its own, which Envoy counts down.
+        if decision.key.budgets is None and decision.session is None:
             taken = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
             if taken is not None:
                 return replace(decision, slice_id=taken.slice.slice_id)
@@ -249,7 +260,7 @@ class Authorization:
                 decision.key,
                 amount=amount,
                 least=output.least_nano_usd,
-                ttl=self._hold_ttl,
+                ttl=self._hold_ttl if decision.session is None else max(self._hold_ttl, SESSION_TTL),
             )
         match held:
             case None:

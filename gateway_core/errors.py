@@ -195,6 +195,15 @@ FIELD_NOT_OFFERED: Final = ApiError(
     400, "feature_not_offered", "What this field asks for is counted in no usage. Leave it out."
 )
 
+UPGRADE_REQUIRED: Final = ApiError(426, "upgrade_required", "This is a WebSocket: ask for an upgrade to it.")
+SESSION_SPENT: Final = ApiError(
+    402,
+    "session_limit_reached",
+    "What was held for this session does not cover another response. Begin a new one.",
+    type=ErrorType.INSUFFICIENT_QUOTA,
+)
+"""In an event, since the answer has begun."""
+
 # The caller's, worded by Envoy.
 BAD_REQUEST: Final = ApiError(400, "bad_request", "The request is not valid HTTP.")
 REQUEST_TIMEOUT: Final = ApiError(408, "request_timeout", "The request did not arrive in time.", type=ErrorType.TIMEOUT)

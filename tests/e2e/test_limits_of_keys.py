@@ -14,10 +14,12 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+from gateway_core.endpoints import FACTS, Endpoint
 from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
 
 CHAT = "/v1/chat/completions"
 MODEL = "limited-model"
+TALKER = "limited-talker"
 WAITED = timedelta(milliseconds=100)
 """A request that finds no place waits 75 ms for one, and has begun by then; and logs tell milliseconds."""
 
@@ -27,7 +29,9 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]
     """A stack with two of every service of ours."""
     async with running_stack(tmp_path_factory.mktemp("limits") / "data", replicas=2) as stack:
         await add_model(stack, MODEL, [("openai", MODEL)])
-        await wait_until_routed(stack, MODEL)
+        [meters] = FACTS[Endpoint.REALTIME].priced_by
+        await add_model(stack, TALKER, [("openai", TALKER)], endpoints=["realtime"], meters=sorted(meters))
+        await wait_until_routed(stack, TALKER, "realtime")
         yield stack
 
 
@@ -250,3 +254,21 @@ async def test_without_valkey_each_process_keeps_its_share_and_money_is_as_ever(
             )
             >= 11
         )
+
+
+async def test_a_session_is_one_request_at_once_as_long_as_it_lasts(
+    pair: Stack, session: aiohttp.ClientSession
+) -> None:
+    who = await customer(pair, "talkative", session, concurrency_max=1)
+    url, headers = f"{pair.url}/v1/realtime?model={TALKER}", {"Authorization": f"Bearer {who.key}"}
+    async with session.ws_connect(url, headers=headers) as first:
+        assert (await first.receive_json())["type"] == "session.created"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await session.ws_connect(url, headers=headers)
+        assert refusal.value.status == 429
+        assert (await who.ask())[0] == 429
+
+    async def is_free() -> bool:
+        return (await who.ask())[0] == 200
+
+    await eventually(is_free, deadline_s=5)

@@ -127,6 +127,7 @@ class Gate:
             uses=self.uses,
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
+            session_responses=4,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
             monotonic=lambda: 0.0,
             registry=self.metrics,
