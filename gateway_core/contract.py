@@ -55,16 +55,16 @@ class Header:
     """Between the two passes of a translated attempt: the cluster of the provider that is asked."""
     TRANSLATE: Final = "x-tg-translate"
     """There, too: the dialects of client and provider, with a slash between."""
-    OUTPUT_BOUND: Final = "x-tg-output-bound"
-    """There, too: the field in which the provider takes the bound on the output of a chat, where it is not the usual one."""
-    REFUSES_STREAM_OPTIONS: Final = "x-tg-refuses-stream-options"
-    """There, too: `true` where the provider takes no `stream_options`."""
+    CHAT_FIELDS: Final = "x-tg-chat-fields"
+    """There, too: the provider's names for fields of a chat, as `seed=random_seed,user=`; no name where it refuses the field."""
     OWN_REPLY: Final = "x-tg-own-reply"
-    """On what Envoy itself answers there: it is in the client's form already."""
+    """On what Envoy itself answers behind a listener inside it: with which response flags. It is in the client's form already."""
     OWN_KEY: Final = "x-tg-own-key"
     """On the answer to an attempt with an organisation's own key, for the front filter alone: `true`."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
+    LIMITS: Final = "x-tg-limits"
+    """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -111,10 +111,12 @@ class Metadata:
     """Bytes of a stream that are no output: comments, and of a response all events that are no delta. Absent where there are none."""
     OWN_KEY_ORG: Final = "own_key_org"
     """Of a request that is sent with its organisation's own key somewhere: the organisation, for a cluster that all such share."""
-    OWN_KEYS_NAMESPACE: Final = "tollgate.own_keys"
-    """Of such a request: the chain that is tried instead of its route's, as Envoy's priority groups read it."""
     TRANSLATED: Final = "translated"
     """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
+    ORDER_NAMESPACE: Final = "tollgate.order"
+    """Written by `envoy/lua/choice.lua`, for requests whose providers are tried in an order of their own, and by `own_keys.lua`."""
+    PRIORITY_GROUPS: Final = "priority_groups"
+    """The order in that namespace; Envoy's own name for it, as are the names inside."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
 
@@ -164,6 +166,8 @@ class RequestField:
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
     OFFERING: Final = "offering"
     """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
+    CHOICE: Final = "choice"
+    """Why the provider that is tried first is: a value of `Choice`. Absent where it was drawn by weight, or where none was chosen."""
     REQUEST_ID: Final = "request_id"
     """Only where an error says it in its body: who words one later has no other way to know it."""
     LEASE_WANTED: Final = "lease_wanted"
@@ -193,9 +197,29 @@ class RouteField:
     """Only for a cluster's own script, and there only where it is so."""
     CHAIN: Final = "chain"
     """Only for the front filter, in front of ext_authz and behind it, and only where a provider allows organisations their own keys: the
-    groups that are tried with semicolons between, their clusters with commas, each with an equals sign and its weight."""
+    groups that are tried, written as `MEMBERS`."""
     OWN_KEYS_AS_OF: Final = "own_keys_as_of"
     """Of the virtual host, for the front filter, which hands it on as `RequestField.OWN_KEYS_AS_OF`."""
+
+    CHOICE: Final = "choice"
+    """Only for the front filter: the value of `Choice` that its strategy is; absent where Envoy draws by weight."""
+    STICKY_BY: Final = "sticky_by"
+    """Only for the front filter: which value of a request keeps it to one provider; absent where none does."""
+    MEMBERS: Final = "members"
+    """Only for the front filter, where each request has an order of its own: the clusters of the route with their weights, as `cluster=weight`
+    with spaces between those of a group and semicolons between groups."""
+
+
+class Choice(StrEnum):
+    """Why a request tries the provider first that it does. What orders a route's providers for all requests alike is called the same."""
+
+    WEIGHTED = "weighted"
+    ROUND_ROBIN = "round_robin"
+    LOWEST_COST = "lowest_cost"
+    LOWEST_LATENCY = "lowest_latency"
+    TRIAL = "trial"
+    """On a route that goes by latency: another one than the fastest, to see whether it still is."""
+    STICKY = "sticky"
 
 
 class GrantField:
@@ -293,7 +317,8 @@ class SpoolField:
 class AttemptField:
     """Keys of the line about one attempt at an upstream that failed, in the same spool; `TYPE` tells it from lines about requests.
 
-    One that did not fail has none: it is the last of its request, whose own line tells of it.
+    One that did not fail has none: it is the last of its request, whose own line tells of it. But for one whose answer said that
+    nothing is left of the provider's limits: only that is of interest then.
     """
 
     VERSION: Final = "v"
@@ -315,6 +340,10 @@ class AttemptField:
     """From the upstream, on the wire."""
     BYTES_SENT: Final = "bytes_sent"
     """To the upstream, on the wire."""
+    LIMITS: Final = "limits"
+    """As `Header.LIMITS`; null where there was no answer."""
+    OWN_REPLY: Final = "own_reply"
+    """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
 
 
 class Channel:
@@ -331,6 +360,10 @@ class Channel:
 
     AUTHORIZER: Final = "authorizer_changed"
     """Payload: the catalogue revision that a process of ext_authz serves from now on."""
+    ATTEMPTS: Final = "attempts_recorded"
+    """No payload: attempts have failed, or a provider has told of its limits."""
+    PROVIDER_STATES: Final = "provider_states_changed"
+    """No payload: a provider, or a model at one, gets requests again, or gets none any more."""
 
 
 class Cluster:
@@ -392,6 +425,11 @@ def translated_cluster(provider: str, client: Dialect) -> str:
     return f"{provider_cluster(provider)}~{client}"
 
 
+def capped_cluster(provider: str) -> str:
+    """Name of the cluster that leads to `provider` by way of who can be told that it is full. No dialect is called so."""
+    return f"{provider_cluster(provider)}~capped"
+
+
 def own_key_cluster(provider: str, org_id: str) -> str:
     """Name of the cluster that asks `provider` with the key of an organisation. No provider's name holds a slash."""
     return f"{provider_cluster(provider)}/{org_id}"
@@ -400,6 +438,11 @@ def own_key_cluster(provider: str, org_id: str) -> str:
 def own_translated_cluster(provider: str, client: Dialect) -> str:
     """Name of the cluster that leads there through the translator, for whichever organisation. None is called `own`."""
     return f"{provider_cluster(provider)}/own~{client}"
+
+
+def own_capped_cluster(provider: str) -> str:
+    """Name of the cluster that leads there by way of who can be told that it is full, for whichever organisation."""
+    return f"{provider_cluster(provider)}/own~capped"
 
 
 def session_cluster(provider: str) -> str:

@@ -38,6 +38,9 @@ ANTHROPIC_PATHS: Final = "/v1/messages"
 GOOGLE_PATHS: Final = "/v1beta/"
 """The same of Google's form."""
 
+GOOGLE_CALLS: Final = "^/v1/models/.+:[a-zA-Z]+Content"
+"""A regular expression of those that are not among them: Google's other version, beside OpenAI's paths."""
+
 _GOOGLE_STATUSES: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -273,6 +276,16 @@ PROVIDER_ADDRESS_REFUSED: Final = ApiError(
 # The provider's.
 PROVIDER_UNAVAILABLE: Final = ApiError(
     503, "provider_unavailable", "The model provider cannot be reached.", type=ErrorType.SERVER
+)
+PROVIDER_FULL: Final = ApiError(
+    503,
+    "provider_full",
+    "The model provider has as many requests as it may have at once.",
+    type=ErrorType.SERVER,
+    retry_after_s=1,
+)
+PROVIDER_PAUSED: Final = ApiError(
+    503, "provider_paused", "Every provider of this model is paused by the operator.", type=ErrorType.SERVER
 )
 PROVIDER_TIMEOUT: Final = ApiError(
     504, "provider_timeout", "The model provider did not answer in time.", type=ErrorType.TIMEOUT

@@ -6,13 +6,22 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.http_filters import TRANSLATION, provider_filters, simulator_filters, translated_filters
+from control_plane.xds.capped import CAPPED
+from control_plane.xds.http_filters import (
+    TRANSLATION,
+    capping_filters,
+    provider_filters,
+    simulator_filters,
+    translated_filters,
+)
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
 from gateway_core.contract import (
     BootstrapSecret,
     Cluster,
     Peer,
+    capped_cluster,
+    own_capped_cluster,
     own_key_cluster,
     own_translated_cluster,
     provider_cluster,
@@ -70,26 +79,30 @@ def translated(provider: Provider) -> Iterable[JsonObject]:
     by_client = {found.client: found for found in map(provider.translation, Endpoint) if found is not None}
     for client, found in by_client.items():
         name = translated_cluster(provider.name, client)
-        yield _to_translation(name, provider, translated_filters(provider, found))
+        yield _to_listener(name, TRANSLATION, translated_filters(provider, found))
         if provider.own_keys_allowed:
             own = own_translated_cluster(provider.name, client)
-            yield _to_translation(own, provider, translated_filters(provider, found, own_key=True))
+            yield _to_listener(own, TRANSLATION, translated_filters(provider, found, own_key=True))
 
 
-def _to_translation(name: str, provider: Provider, filters: Sequence[Json]) -> JsonObject:
-    address: Json = {"envoy_internal_address": {"server_listener_name": TRANSLATION}}
+def capped(provider: Provider) -> Iterable[JsonObject]:
+    """The clusters that lead to a provider by way of the listener of `capped`. They have no bounds, or would be full themselves."""
+    yield _to_listener(capped_cluster(provider.name), CAPPED, capping_filters(provider))
+    if provider.own_keys_allowed:
+        yield _to_listener(own_capped_cluster(provider.name), CAPPED, capping_filters(provider, own_key=True))
+
+
+def _to_listener(name: str, listener: str, filters: Sequence[Json]) -> JsonObject:
+    """A cluster that ends inside Envoy."""
+    address: Json = {"envoy_internal_address": {"server_listener_name": listener}}
     return {
-        **_cluster(name, (), requests_max=provider.requests_max),
+        **_cluster(name, ()),
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
         "typed_extension_protocol_options": {
-            _OPTIONS: typed(
-                _OPTIONS,
-                explicit_http_config={"http_protocol_options": {}},
-                http_filters=filters,
-            )
+            _OPTIONS: typed(_OPTIONS, explicit_http_config={"http_protocol_options": {}}, http_filters=filters)
         },
     }
 

@@ -12,6 +12,7 @@ from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networ
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
+from control_plane.xds.browsers import cors_filter
 from control_plane.xds.lua import FRONT_FILTER, LEASES_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
@@ -22,12 +23,14 @@ from gateway_core.contract import (
     Cluster,
     Header,
     Metadata,
+    capped_cluster,
     own_key_cluster,
     provider_cluster,
     translated_cluster,
 )
 from gateway_core.endpoints import Dialect
 from gateway_core.ids import OrgId
+from gateway_core.provider_limits import packed_headers
 from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
@@ -42,7 +45,7 @@ TRANSLATOR_TIMEOUT: Final = "10s"
 
 _TOLD_TO_THE_TRANSLATOR: Final = (
     *(":path", ":status", "content-type"),
-    *(Header.TRANSLATE, Header.OUTPUT_BOUND, Header.REFUSES_STREAM_OPTIONS, Header.OWN_REPLY),
+    *(Header.TRANSLATE, Header.CHAT_FIELDS, Header.OWN_REPLY),
 )
 
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
@@ -117,7 +120,9 @@ def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[J
     ]
 
 
-def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
+def listener_filters(
+    *, max_body_bytes: int, behind_proxies: bool, answers_browsers: bool, attempts_log: JsonObject
+) -> list[Json]:
     """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
         # In front of everything: whoever asks whether Envoy serves brings no key, and leaves no line in the spool.
@@ -129,6 +134,8 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log:
                 headers=[{"name": ":path", "string_match": {"exact": GATEWAY_HEALTH_PATH}}],
             ),
         ),
+        # In front of what asks for a key, which a preflight never has; on the way back it marks refusals too.
+        *([cors_filter()] if answers_browsers else []),
         # Before what reads, so that nothing behind it ever holds more than the limit.
         _filter(
             "body_size_limit",
@@ -240,25 +247,40 @@ def _own_key_cluster(provider: Provider) -> JsonObject:
     }
 
 
+def capping_filters(provider: Provider, *, own_key: bool = False) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider's by way of who can be told that it is full."""
+    return [
+        _preparation(capped_cluster(provider.name)),
+        _filter("scrub", _scrub_on_the_way()),
+        *_headers("capped", {Header.PROVIDER_CLUSTER: provider_cluster(provider.name)}, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        *([_filter("own_key", _header_mutation([_own_key_cluster(provider)]))] if own_key else []),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def capped_filters() -> list[Json]:
+    """The filters between the two passes of such an attempt."""
+    return [
+        _nothing_left_to_prepare(),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
+    ]
+
+
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
     """What a kind takes of a chat in another way than others."""
-    bound, refuses = template.output_bound, template.refuses_stream_options
-    return ({} if bound is None else {Header.OUTPUT_BOUND: bound}) | (
-        {Header.REFUSES_STREAM_OPTIONS: "true"} if refuses else {}
-    )
+    fields = {
+        **template.chat_fields,
+        **({} if template.output_bound is None else {"max_completion_tokens": template.output_bound}),
+        **({"stream_options": None} if template.refuses_stream_options else {}),
+    }
+    told = ",".join(f"{name}={other or ''}" for name, other in sorted(fields.items()))
+    return {Header.CHAT_FIELDS: told} if told else {}
 
 
 def translation_filters() -> list[Json]:
     """The filters between the two passes of a translated attempt."""
     return [
-        # For the script of the provider's cluster, at every try: headers say nothing there after the first one.
-        _filter(
-            "translated",
-            typed_struct(
-                "envoy.extensions.filters.http.set_metadata.v3.Config",
-                metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
-            ),
-        ),
+        _nothing_left_to_prepare(),
         _filter(
             "translator",
             typed(
@@ -287,6 +309,17 @@ def translation_filters() -> list[Json]:
         ),
         _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
+
+
+def _nothing_left_to_prepare() -> JsonObject:
+    """For the script of the provider's cluster, at every try: headers say nothing there after the first one."""
+    return _filter(
+        "translated",
+        typed_struct(
+            "envoy.extensions.filters.http.set_metadata.v3.Config",
+            metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
+        ),
+    )
 
 
 def simulator_filters() -> list[Json]:
@@ -434,7 +467,15 @@ def _scrub(*, own_key: bool = False) -> JsonObject:
         mutations={
             "request_mutations": _scrubbed(),
             "response_mutations": [
-                *_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)),
+                *_without((Header.INTERNAL_PREFIX,)),
+                # For the log of attempts, before it is gone.
+                {
+                    "append": {
+                        "header": {"key": Header.LIMITS, "value": packed_headers()},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }
+                },
+                *_without(_ACCOUNT_LIMITS),
                 {"remove": Header.DROPPED},
                 *([told] if own_key else []),
             ],

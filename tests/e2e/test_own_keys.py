@@ -163,6 +163,12 @@ async def test_an_own_key_that_is_refused_takes_the_provider_out_of_the_chain_an
     assert (row["own_key"], row["provider"], row["attempts"]) == (False, house.names[1], 2)
     assert row["cost_nano_usd"] == row["price_nano_usd"] == 15
     assert row["hold_nano_usd"] > 0
+    # What a provider makes of a tenant's key says nothing of the provider.
+    async with house.stack.database() as database:
+        attempts = await database.fetch(
+            "SELECT provider, status, own_key FROM billing.attempts WHERE request_id = $1", answer.request_id
+        )
+    assert [tuple(attempt) for attempt in attempts] == [(house.names[0], 401, True)]
     # Where there is no other provider, it is told whose key that was, and nothing of what the provider says of it.
     refused = await owner.ask(house.single_model)
     assert (refused.status, json.loads(refused.text)["error"]["code"]) == (502, "own_key_rejected")
@@ -243,6 +249,27 @@ async def test_a_translated_attempt_carries_the_own_key_and_falls_back_as_any_ot
     house.first.shown.clear()
     assert (await other.ask(path="/v1/messages", max_tokens=20)).status == 200
     assert house.first.shown == [other.own, house.ours[0]]
+
+
+async def test_an_order_of_the_requests_own_and_a_bound_of_the_provider_are_kept_with_own_keys(house: House) -> None:
+    """Of two providers that take turns, the one with the own key is never asked with ours, also by way of its bound."""
+    async with house.stack.database() as database:
+        await database.execute("UPDATE catalog.providers SET requests_max = 50 WHERE name = $1", house.names[0])
+        await database.execute("UPDATE catalog.route_members SET priority = 0 WHERE route = $1", house.model)
+        await database.execute("UPDATE catalog.routes SET strategy = 'round_robin' WHERE name = $1", house.model)
+    owner = await house.customer()
+    await owner.bring()
+    house.first.shown.clear()
+    for _ in range(20):
+        assert (await owner.ask()).status == 200
+    assert set(house.first.shown) == {owner.own}
+    assert set(house.second.shown) == {house.ours[1]}
+    assert len(house.first.shown) + len(house.second.shown) == 20
+    house.first.accepted.discard(owner.own)
+    house.first.shown.clear()
+    for _ in range(6):
+        assert (await owner.ask()).status == 200
+    assert set(house.first.shown) == {owner.own}
 
 
 async def test_two_organisations_each_with_a_key_never_carry_the_others(house: House) -> None:
