@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, T
 
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
+from gateway_core.kept import KeptName
 from gateway_core.mode import Mode
 from gateway_core.offering import Offering
 
@@ -32,6 +33,11 @@ _OF_AN_ATTEMPT: Final = f'"type":"{ATTEMPT}"'.encode()
 """As Envoy writes it. No text that a client has chosen can hold it: its quotation marks would be escaped."""
 
 
+def _only_name(text: str) -> KeptName | None:
+    """What a request names that a provider keeps, where it is one thing: then the path names it."""
+    return None if "," in text else KeptName.parse(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the front filter read from the request; see `gateway_core.contract.RequestField`."""
@@ -49,6 +55,7 @@ class Asked:
     service_tier: Text | None = None
     references: bool = False
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
+    named: Annotated[KeptName, PlainValidator(_only_name)] | None = None
     mode: Mode = Mode.LIVE
     error_code: Id | None = None
 
@@ -97,6 +104,7 @@ class SpoolLine:
     usage_first: Text | None = None
     usage_last: Text | None = None
     service_tier: Text | None = None
+    kept: Text | None = None
     sse_events: SmallCount | None = None
     sse_beside_bytes: Count | None = None
 

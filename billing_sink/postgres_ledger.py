@@ -10,6 +10,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.access_log import SpoolLine
+from billing_sink.postgres_kept import write_down
 from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
@@ -125,6 +126,7 @@ class PostgresLedger:
                     "SELECT billing.record_attempts($1::jsonb) AS position", _encode_attempts(batch.attempts)
                 )
                 quarantined += [attempt_conflict(batch.attempts[row["position"]]) for row in others]
+            await write_down(connection, batch.kept, batch.forgotten)
             await connection.executemany(
                 """
                 INSERT INTO billing.quarantine

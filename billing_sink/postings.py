@@ -15,6 +15,7 @@ from billing_sink.access_log import (
     parse_any_line,
     request_id_of,
 )
+from billing_sink.kept import Forgotten, Kept, kept_by
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, Rated, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
@@ -78,6 +79,8 @@ class Batch:
     postings: Sequence[Posting]
     quarantined: Sequence[Quarantined]
     attempts: Sequence[Attempt] = ()
+    kept: Sequence[Kept] = ()
+    forgotten: Sequence[Forgotten] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,16 @@ def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Bat
             first = postings.setdefault(result.request_id, result)
             if first.input_hash != result.input_hash:
                 quarantined.append(conflict(result))
+    told = [kept_by(item[1]) for item in parsed.lines if isinstance(item, tuple)]
     return Batch(
-        spool_id, parsed.begin, parsed.end, tuple(postings.values()), tuple(quarantined), tuple(attempts.values())
+        spool_id,
+        parsed.begin,
+        parsed.end,
+        tuple(postings.values()),
+        tuple(quarantined),
+        tuple(attempts.values()),
+        tuple(each for each in told if isinstance(each, Kept)),
+        tuple(each for each in told if isinstance(each, Forgotten)),
     )
 
 

@@ -19,6 +19,7 @@ from ext_authz.limiter import Limiter
 from ext_authz.own_limits import OwnLimits
 from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
+from ext_authz.postgres_kept import PostgresKept
 from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.redis_limits import RedisLimits
 from ext_authz.running_requests import WORKERS, RunningRequests
@@ -103,6 +104,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             slices=slices,
             lender=lender,
             holds=PostgresHolds(pool, utc_now),
+            kept=PostgresKept(pool),
             limiter=limiter,
             uses=uses,
             pepper=settings.api_key_pepper,

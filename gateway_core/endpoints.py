@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ErrorForm
+from gateway_core.kept import KeptKind
 from gateway_core.usage import Meter
 
 
@@ -21,6 +22,8 @@ class Endpoint(StrEnum):
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     RESPONSES = "responses"
+    STORED_RESPONSES = "stored_responses"
+    """At the same path, for what the provider shall keep, and what refers to something that it keeps."""
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
     MODERATIONS = "moderations"
@@ -34,6 +37,15 @@ class Endpoint(StrEnum):
     STREAM_GENERATE = "stream_generate"
     MODELS = "models"
     MODEL = "model"
+    RESPONSE = "response"
+    RESPONSE_INPUT_ITEMS = "response_input_items"
+    RESPONSE_CANCEL = "response_cancel"
+    RESPONSE_DELETE = "response_delete"
+    FILE_UPLOAD = "file_upload"
+    FILES = "files"
+    FILE = "file"
+    FILE_CONTENT = "file_content"
+    FILE_DELETE = "file_delete"
 
 
 class Dialect(StrEnum):
@@ -63,7 +75,7 @@ class CountedBy(StrEnum):
     REQUEST = "request"
     """Nobody's: the request itself is what is counted."""
     NOTHING = "nothing"
-    """It costs nothing and leads to no provider."""
+    """It costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,9 @@ class Facts:
         has_many_inputs: whether one request may bring many inputs, each as long as the model's whole context.
         is_form: whether the body is a form with files.
         query: what is behind the path at every provider.
+        keeps: what the provider may keep from then on, under an id that its answer says.
+        names: what the id in the path is of, which a provider keeps.
+        forgets: whether the provider keeps that no longer once it has answered.
     """
 
     method: str
@@ -95,6 +110,9 @@ class Facts:
     has_many_inputs: bool = False
     is_form: bool = False
     query: str = ""
+    keeps: KeptKind | None = None
+    names: KeptKind | None = None
+    forgets: bool = False
 
     @property
     def error_form(self) -> ErrorForm:
@@ -107,6 +125,11 @@ class Facts:
     def is_of_a_model(self) -> bool:
         """Whether a request names a model, and a provider serves it."""
         return self.counted_by is not CountedBy.NOTHING
+
+    @property
+    def is_of_what_is_kept(self) -> bool:
+        """Whether a request is no model's, and for the one provider that keeps something, or shall."""
+        return not self.is_of_a_model and (self.keeps or self.names) is not None
 
     def is_priced(self, meters: AbstractSet[Meter]) -> bool:
         """Whether these are prices enough to sell it."""
@@ -141,6 +164,16 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         output_bound="max_output_tokens",
         priced_by=_TEXT,
         output=Meter.OUTPUT,
+    ),
+    # Sold by itself: what is kept, is in the operator's account.
+    Endpoint.STORED_RESPONSES: Facts(
+        "POST",
+        "/v1/responses",
+        Dialect.RESPONSES,
+        output_bound="max_output_tokens",
+        priced_by=_TEXT,
+        output=Meter.OUTPUT,
+        keeps=KeptKind.RESPONSE,
     ),
     Endpoint.COMPLETIONS: Facts(
         "POST",
@@ -225,10 +258,36 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
     ),
     Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING),
     Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.RESPONSE: Facts(
+        "GET", "/v1/responses/{id}", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE
+    ),
+    Endpoint.RESPONSE_INPUT_ITEMS: Facts(
+        "GET", "/v1/responses/{id}/input_items", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE
+    ),
+    Endpoint.RESPONSE_CANCEL: Facts(
+        "POST", "/v1/responses/{id}/cancel", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE
+    ),
+    Endpoint.RESPONSE_DELETE: Facts(
+        "DELETE", "/v1/responses/{id}", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE, forgets=True
+    ),
+    Endpoint.FILE_UPLOAD: Facts(
+        "POST", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING, is_form=True, keeps=KeptKind.FILE
+    ),
+    Endpoint.FILES: Facts("GET", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.FILE: Facts("GET", "/v1/files/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE),
+    Endpoint.FILE_CONTENT: Facts(
+        "GET", "/v1/files/{id}/content", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE
+    ),
+    Endpoint.FILE_DELETE: Facts(
+        "DELETE", "/v1/files/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE, forgets=True
+    ),
 }
 
 SOLD: Final = tuple(endpoint for endpoint in Endpoint if FACTS[endpoint].is_of_a_model)
 """Those on which a model can be bought."""
+
+OF_WHAT_IS_KEPT: Final = tuple(endpoint for endpoint in Endpoint if FACTS[endpoint].is_of_what_is_kept)
+"""Those of no model that lead to the provider which keeps something."""
 
 SOLD_UNLESS_TOLD: Final = (Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 """Those of a model of which nobody says more."""

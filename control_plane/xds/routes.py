@@ -1,26 +1,30 @@
 """The route table: by endpoint and model, in one exact-match look-up, to a chain of providers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from itertools import chain as flat
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Catalog, Deployment, Policy
 from control_plane.settings import Settings
-from control_plane.xds.lua import FRONT_FILTER, upstream_filter
+from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
 from gateway_core.contract import (
     Cluster,
     Header,
     RouteField,
+    kept_route_key,
+    pinned_route_key,
     provider_cluster,
     route_key,
+    simulator_kept_route_key,
     simulator_route_key,
     translated_cluster,
 )
-from gateway_core.endpoints import FACTS, SOLD, Endpoint
+from gateway_core.endpoints import FACTS, OF_WHAT_IS_KEPT, SOLD, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
@@ -35,6 +39,17 @@ _HIDDEN_RESPONSE_HEADERS: Final = (
     *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY),
 )
 """What a provider tells about our account with it, and what only we tell."""
+
+
+_KEPT_AT: Final[JsonObject] = {
+    "response_headers_to_add": [
+        {
+            "header": {"key": Header.KEPT_AT, "value": "%UPSTREAM_CLUSTER%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    ]
+}
+"""The one thing about an answer that the front filter cannot see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,7 @@ class ProviderRoute:
     Attributes:
         name: the one that is asked for: the model's own, or an alias.
         model: the model it stands for.
+        pinned: its only provider, where requests name what that one keeps.
     """
 
     endpoint: Endpoint
@@ -67,10 +83,13 @@ class ProviderRoute:
     model: ModelName
     groups: tuple[tuple[Hop, ...], ...]
     policy: Policy
+    pinned: ProviderName | None = None
 
     @property
     def key(self) -> str:
         """What the front filter writes into the routing header for it."""
+        if self.pinned is not None:
+            return pinned_route_key(self.endpoint, self.pinned, self.name)
         return route_key(self.endpoint, self.name)
 
     @property
@@ -84,14 +103,51 @@ class ProviderRoute:
         return Offering(self.model, {hop.provider: hop.upstream_model for group in self.groups for hop in group})
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRoute:
+    """To what a provider keeps, whatever is done with it; no model is asked.
+
+    Attributes:
+        paths: those of the provider, with `{id}` in the place of the id.
+    """
+
+    provider: ProviderName
+    paths: tuple[tuple[Endpoint, str], ...]
+
+    @property
+    def key(self) -> str:
+        """What the front filter writes into the routing header for it, once admission has named the provider."""
+        return kept_route_key(self.provider)
+
+
+def catalog_routes(catalog: Catalog, *, translated: bool) -> Iterable[ProviderRoute | KeptRoute]:
+    """Every route that a catalogue has, with the help of a translator or without."""
+    routes = tuple(provider_routes(catalog, translated=translated))
+    return (*routes, *flat.from_iterable(map(_pinned, routes)), *_kept_routes(catalog))
+
+
 def provider_routes(catalog: Catalog, *, translated: bool) -> Iterable[ProviderRoute]:
-    """Every route to providers that a catalogue has, with the help of a translator or without."""
+    """Those to every provider of a model."""
     for chain in catalog.chains(translated=translated):
         hops = tuple(tuple(_hop(catalog, chain.endpoint, each) for each in group) for group in chain.groups)
         yield ProviderRoute(chain.endpoint, chain.name, chain.model, hops, chain.policy)
 
 
-def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> JsonObject:
+def _pinned(route: ProviderRoute) -> Iterable[ProviderRoute]:
+    """The same to each of the providers alone, where one of them may be the one that keeps what is named."""
+    if FACTS[route.endpoint].keeps is not None:
+        for hop in flat.from_iterable(route.groups):
+            yield replace(route, groups=((replace(hop, weight=1),),), pinned=hop.provider)
+
+
+def _kept_routes(catalog: Catalog) -> Iterable[KeptRoute]:
+    for provider in catalog.providers.values():
+        paths = tuple((each, path) for each in OF_WHAT_IS_KEPT if (path := provider.path(each)) is not None)
+        if paths:
+            yield KeptRoute(provider.name, paths)
+
+
+def route_configuration(routes: Iterable[ProviderRoute | KeptRoute], settings: Settings) -> JsonObject:
     """The RouteConfiguration resource."""
     actions: dict[str, Json] = {route.key: action(route, settings) for route in routes}
     actions[route_key(Endpoint.MODELS, "")] = _action(
@@ -108,6 +164,15 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
     if settings.simulator_url is not None:
         for endpoint in SOLD:
             actions[simulator_route_key(endpoint)] = _action(_test_route(endpoint, settings.simulator_url, settings))
+        base = urlsplit(settings.simulator_url).path.rstrip("/")
+        actions[simulator_kept_route_key()] = _action(
+            _kept_route(
+                simulator_kept_route_key(),
+                Cluster.SIMULATOR,
+                [(endpoint, base + FACTS[endpoint].path) for endpoint in OF_WHAT_IS_KEPT],
+                settings,
+            )
+        )
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -133,9 +198,15 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
     }
 
 
-def action(route: ProviderRoute, settings: Settings) -> JsonObject:
+def action(route: ProviderRoute | KeptRoute, settings: Settings) -> JsonObject:
     """What stands in the map under the route's key: a Matcher.OnMatch."""
-    return _action(_provider_route(route, settings))
+    match route:
+        case ProviderRoute():
+            return _action(_provider_route(route, settings))
+        case KeptRoute():
+            return _action(_kept_route(route.key, provider_cluster(route.provider), route.paths, settings))
+        case _:
+            assert_never(route)
 
 
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
@@ -200,7 +271,29 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             "timeout": "0s",
             "retry_policy": _retry_policy(len(route.groups), route.policy, settings, translated=route.is_translated),
         },
+        **_kept_at(route.endpoint),
     }
+
+
+def _kept_route(name: str, cluster: str, paths: Iterable[tuple[Endpoint, str]], settings: Settings) -> JsonObject:
+    """To one provider, once: what is done there may not be done twice. The front filter writes the whole path."""
+    bounds = _retry_policy(1, Policy(), settings)
+    return {
+        "name": name,
+        "match": {"prefix": "/"},
+        "metadata": {"filter_metadata": {BEHIND_ADMISSION: {RouteField.CLUSTER: cluster, **dict(paths)}}},
+        "route": {
+            "cluster": cluster,
+            "auto_host_rewrite": True,
+            "timeout": "0s",
+            "retry_policy": {**bounds, "num_retries": 0},
+        },
+        **_KEPT_AT,
+    }
+
+
+def _kept_at(endpoint: Endpoint) -> JsonObject:
+    return {} if FACTS[endpoint].keeps is None else _KEPT_AT
 
 
 def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> JsonObject:
@@ -221,6 +314,7 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
             "timeout": "0s",
             "retry_policy": _retry_policy(1, Policy(), settings),
         },
+        **_kept_at(endpoint),
     }
 
 
