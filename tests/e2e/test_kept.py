@@ -423,7 +423,8 @@ async def test_requests_about_what_is_kept_count_against_the_limits_of_their_key
         await database.execute(
             "UPDATE accounts.api_keys SET requests_per_minute_max = 2 WHERE key_id = $1", f"key_{name}"
         )
-    async with aiohttp.ClientSession(stack.url, headers={"Authorization": f"Bearer {key}"}) as session:
-        for expected in (404, 404, 429):
-            async with session.get("/v1/files/file-1") as response:
-                assert response.status == expected
+    async with sdk(stack, key) as client:
+        file = await client.files.create(file=("a.txt", io.BytesIO(b"a")), purpose="user_data")
+        await client.files.retrieve(file.id)
+        with pytest.raises(openai.RateLimitError):
+            await client.files.retrieve(file.id)
