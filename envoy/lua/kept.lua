@@ -11,7 +11,6 @@ local quoted, struct, scan_object, skip_space = line.quoted, line.struct, json.s
 local QUOTE, BACKSLASH, COLON = json.QUOTE, json.BACKSLASH, json.COLON
 
 local NULL = 110
-
 local NAMESPACE, GRANT_NAMESPACE = "tollgate", "envoy.filters.http.ext_authz"
 local ID_LENGTH_MAX = 128
 local NAMES_MAX = 32              -- in one request
@@ -113,7 +112,7 @@ local function follow(h, request, grant)
     end
     return
   end
-  headers:replace("x-tg-route", grant.provider and "kept:" .. grant.provider or "test:kept")
+  headers:replace("x-tg-route", request.mode == "test" and "test:kept" or "kept:" .. grant.provider)
   h:clearRouteCache()
   local prepared = h:metadata()
   local path = prepared:get(request.endpoint)

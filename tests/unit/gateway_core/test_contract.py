@@ -374,7 +374,7 @@ def test_lua_asks_for_the_test_route_of_an_endpoint_by_its_name() -> None:
 
 def test_lua_goes_to_what_is_kept_by_the_routes_there_are_and_tells_the_sink_where_it_listens() -> None:
     lua = code((ROOT / "envoy" / "lua" / "kept.lua").read_text(encoding="utf-8"))
-    assert f'"{kept_route_key("")}" .. grant.provider or "{simulator_kept_route_key()}"' in lua
+    assert f'"{simulator_kept_route_key()}" or "{kept_route_key("")}" .. grant.provider' in lua
     assert 'request.endpoint .. "@" .. grant.provider .. ":" .. request.model' in lua
     assert lua.count(f'[":path"] = "{KEEP_PATH}"') == 1
     assert f'{{"v":{SPOOL_VERSION},' in lua
