@@ -57,6 +57,7 @@ class Asked:
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
     named: Annotated[KeptName, PlainValidator(_only_name)] | None = None
     mode: Mode = Mode.LIVE
+    choice: Id | None = None
     error_code: Id | None = None
 
 

@@ -14,7 +14,7 @@ from billing_sink.postgres_kept import write_down
 from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
-from gateway_core.contract import provider_of_cluster
+from gateway_core.contract import Choice, provider_of_cluster
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
@@ -202,6 +202,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "hold_nano_usd": grant and grant.hold_nano_usd,
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
+        "choice": _choice(line),
         **_alias(line),
     }
 
@@ -245,6 +246,14 @@ def _alias(line: SpoolLine) -> dict[str, object]:
     """What the client called its model, where that is not the model's own name."""
     asked = line.request and line.request.model
     return {"asked_model": asked} if asked and asked != line.model else {}
+
+
+def _choice(line: SpoolLine) -> str | None:
+    """Why it tried the provider first that it did: drawn by weight where the line says nothing else; None where it tried none."""
+    asked = line.request
+    if not line.attempts or asked is None or asked.offering is None:
+        return None
+    return asked.choice or Choice.WEIGHTED
 
 
 def _evidence(rated: Rated) -> Sequence[object] | None:

@@ -36,6 +36,7 @@ from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
+from control_plane.speed_watch import SpeedWatch
 from control_plane.statements.closing import InvoiceClosing
 from control_plane.threads import threads
 from control_plane.webhooks.delivery import WebhookDelivery
@@ -159,6 +160,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(publisher.run(watcher), name="publisher")
                 group.create_task(reports.run(publisher, nodes, PostgresNodes(pool, instance)), name="node_reports")
                 group.create_task(PriceSchedule(pool, utc_now, secrets.token_bytes, log).run(), name="price_schedule")
+                group.create_task(SpeedWatch(pool, utc_now, log).run(), name="speed_watch")
                 group.create_task(
                     LowBalance(pool, services.payments, mail, public_url, utc_now, secrets.token_bytes, log).run(),
                     name="low_balance",

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from control_plane.accounts.mail import Relay, Tls, is_mail_address
 from control_plane.catalog.model import check_base_url
 from control_plane.oidc.issuers import IssuerSettings, is_allowed_url
+from control_plane.origins import Origins
 from gateway_core.contract import REQUEST_S_MAX, SESSION_S_MAX
 from gateway_core.networks import Networks
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings, TlsFiles
@@ -69,6 +70,9 @@ class Settings(SealingSettings):
     private_providers_allowed: bool = False
     # The same for webhooks, which any organisation can have: what is private is then within reach of all of them.
     private_webhooks_allowed: bool = False
+
+    # Pages of which origins may use the gateway; none, or `*` for all.
+    cors_origins: Origins = ()
 
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"

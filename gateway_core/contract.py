@@ -64,10 +64,8 @@ class Header:
     """Between the two passes of a translated attempt: the cluster of the provider that is asked."""
     TRANSLATE: Final = "x-tg-translate"
     """There, too: the dialects of client and provider, with a slash between."""
-    OUTPUT_BOUND: Final = "x-tg-output-bound"
-    """There, too: the field in which the provider takes the bound on the output of a chat, where it is not the usual one."""
-    REFUSES_STREAM_OPTIONS: Final = "x-tg-refuses-stream-options"
-    """There, too: `true` where the provider takes no `stream_options`."""
+    CHAT_FIELDS: Final = "x-tg-chat-fields"
+    """There, too: the provider's names for fields of a chat, as `seed=random_seed,user=`; no name where it refuses the field."""
     OWN_REPLY: Final = "x-tg-own-reply"
     """On what Envoy itself answers there: it is in the client's form already."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
@@ -120,6 +118,10 @@ class Metadata:
     """Bytes of a stream that are no output: comments, and of a response all events that are no delta. Absent where there are none."""
     TRANSLATED: Final = "translated"
     """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
+    ORDER_NAMESPACE: Final = "tollgate.order"
+    """Written by `envoy/lua/choice.lua`, for requests whose providers are tried in an order of their own."""
+    PRIORITY_GROUPS: Final = "priority_groups"
+    """The order in that namespace; Envoy's own name for it, as are the names inside."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
 
@@ -175,6 +177,8 @@ class RequestField:
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
     OFFERING: Final = "offering"
     """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
+    CHOICE: Final = "choice"
+    """Why the provider that is tried first is: a value of `Choice`. Absent where it was drawn by weight, or where none was chosen."""
     REQUEST_ID: Final = "request_id"
     """Only where an error says it in its body: who words one later has no other way to know it."""
     LEASE_WANTED: Final = "lease_wanted"
@@ -199,6 +203,26 @@ class RouteField:
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
     """Only for a cluster's own script, and there only where it is so."""
+
+    CHOICE: Final = "choice"
+    """Only for the front filter: the value of `Choice` that its strategy is; absent where Envoy draws by weight."""
+    STICKY_BY: Final = "sticky_by"
+    """Only for the front filter: which value of a request keeps it to one provider; absent where none does."""
+    MEMBERS: Final = "members"
+    """Only for the front filter, where each request has an order of its own: the clusters of the route with their weights, as `cluster=weight`
+    with spaces between those of a group and semicolons between groups."""
+
+
+class Choice(StrEnum):
+    """Why a request tries the provider first that it does. What orders a route's providers for all requests alike is called the same."""
+
+    WEIGHTED = "weighted"
+    ROUND_ROBIN = "round_robin"
+    LOWEST_COST = "lowest_cost"
+    LOWEST_LATENCY = "lowest_latency"
+    TRIAL = "trial"
+    """On a route that goes by latency: another one than the fastest, to see whether it still is."""
+    STICKY = "sticky"
 
 
 class GrantField:

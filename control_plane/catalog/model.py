@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES, KindTemplate
+from control_plane.catalog.strategies import ORDERED, StickyBy, Strategy
 from gateway_core.endpoints import FACTS, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.providers import PATHS_BY_KIND, TRANSLATIONS_BY_KIND, ProviderKind, Translation, served
@@ -141,6 +142,18 @@ class Policy:
     retry_statuses: tuple[int, ...] | None = None
     first_byte_timeout_ms: int | None = None
     idle_timeout_ms: int | None = None
+    strategy: Strategy = Strategy.WEIGHTED
+    sticky_by: StickyBy | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether Envoy draws one of a group by weight, and goes on to the next group when that fails. Else all of a group are tried."""
+        return self.strategy is Strategy.WEIGHTED and self.sticky_by is None
+
+    @property
+    def has_order_per_request(self) -> bool:
+        """Whether each request may try the members of a group in an order of its own."""
+        return not self.draws and self.strategy is not Strategy.LOWEST_COST
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,8 @@ class Deployment:
     Attributes:
         priority: groups of one priority are tried in ascending order.
         weight: the share within its group.
+        figure: what its route goes by, the less the better: nano-USD of a nominal request, or milliseconds to the first byte. None where
+            it goes by neither, or nobody knows.
     """
 
     model: ModelName
@@ -157,6 +172,7 @@ class Deployment:
     upstream_model: str
     priority: int
     weight: int
+    figure: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +201,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """How a name, a model's or an alias, is served on an endpoint: groups in the order they are tried, none empty."""
+    """How a name, a model's or an alias, is served on an endpoint: groups in the order they are tried, none empty.
+
+    Within a group, members stand in the order of a strategy that has one, the heaviest first where their figures do not tell them apart.
+    """
 
     endpoint: Endpoint
     name: ModelName
@@ -223,9 +242,17 @@ class Catalog:
 
     def _chains_of(self, model: Model, deployments: Iterable[Deployment], *, translated: bool) -> Iterable[Chain]:
         members = sorted(deployments, key=lambda d: (d.priority, d.provider))
+        if model.policy.strategy in ORDERED:
+            members.sort(key=_by_figure)
         for endpoint in model.endpoints:
             able = [d for d in members if served(self.providers[d.provider].kind, (endpoint,), translated=translated)]
             groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
             if groups:
                 for each in (model.name, *model.aliases):
                     yield Chain(endpoint, each, model.name, groups, model.policy)
+
+
+def _by_figure(deployment: Deployment) -> tuple[int, bool, int, int, str]:
+    """What nobody knows anything of comes last in its group."""
+    figure = deployment.figure
+    return deployment.priority, figure is None, figure or 0, -deployment.weight, deployment.provider

@@ -23,9 +23,15 @@ from gateway_core.contract import (
 _FAILED_FROM: Final = 400
 _LEASED_BUFFER_BYTES: Final = 65_536
 _LEASED_FLUSH_INTERVAL: Final = "0.2s"
+_NO_PROBE: Final[JsonObject] = {"not_health_check_filter": {}}
+_NO_OPTIONS: Final[JsonObject] = {
+    "header_filter": {"header": {"name": ":method", "string_match": {"exact": "OPTIONS"}, "invert_match": True}}
+}
+"""By the method and nothing else: no request that a provider is asked for has it, so none could hide behind it."""
+_NO_PREFLIGHT: Final[JsonObject] = {"and_filter": {"filters": [_NO_PROBE, _NO_OPTIONS]}}
 
 
-def spool_log(spool_dir: str) -> JsonObject:
+def spool_log(spool_dir: str, *, answers_browsers: bool) -> JsonObject:
     """The access log that billing_sink reads. A field without a value is null, not absent."""
     line: dict[str, Json] = {
         SpoolField.VERSION: SPOOL_VERSION,
@@ -55,7 +61,7 @@ def spool_log(spool_dir: str) -> JsonObject:
     }
     return {
         "name": "spool",
-        "filter": {"not_health_check_filter": {}},
+        "filter": _NO_PREFLIGHT if answers_browsers else _NO_PROBE,
         "typed_config": _appended_to(spool_dir, line),
     }
 

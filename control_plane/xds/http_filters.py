@@ -12,6 +12,7 @@ from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networ
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
+from control_plane.xds.browsers import cors_filter
 from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
@@ -32,7 +33,7 @@ TRANSLATOR_TIMEOUT: Final = "10s"
 
 _TOLD_TO_THE_TRANSLATOR: Final = (
     *(":path", ":status", "content-type"),
-    *(Header.TRANSLATE, Header.OUTPUT_BOUND, Header.REFUSES_STREAM_OPTIONS, Header.OWN_REPLY),
+    *(Header.TRANSLATE, Header.CHAT_FIELDS, Header.OWN_REPLY),
 )
 
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
@@ -107,7 +108,9 @@ def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[J
     ]
 
 
-def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
+def listener_filters(
+    *, max_body_bytes: int, behind_proxies: bool, answers_browsers: bool, attempts_log: JsonObject
+) -> list[Json]:
     """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
         # In front of everything: whoever asks whether Envoy serves brings no key, and leaves no line in the spool.
@@ -119,6 +122,8 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log:
                 headers=[{"name": ":path", "string_match": {"exact": GATEWAY_HEALTH_PATH}}],
             ),
         ),
+        # In front of what asks for a key, which a preflight never has; on the way back it marks refusals too.
+        *([cors_filter()] if answers_browsers else []),
         # Before what reads, so that nothing behind it ever holds more than the limit.
         _filter(
             "body_size_limit",
@@ -216,10 +221,13 @@ def translated_filters(cluster: str, provider: Provider, translation: Translatio
 
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
     """What a kind takes of a chat in another way than others."""
-    bound, refuses = template.output_bound, template.refuses_stream_options
-    return ({} if bound is None else {Header.OUTPUT_BOUND: bound}) | (
-        {Header.REFUSES_STREAM_OPTIONS: "true"} if refuses else {}
-    )
+    fields = {
+        **template.chat_fields,
+        **({} if template.output_bound is None else {"max_completion_tokens": template.output_bound}),
+        **({"stream_options": None} if template.refuses_stream_options else {}),
+    }
+    told = ",".join(f"{name}={other or ''}" for name, other in sorted(fields.items()))
+    return {Header.CHAT_FIELDS: told} if told else {}
 
 
 def translation_filters() -> list[Json]:

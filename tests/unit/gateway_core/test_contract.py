@@ -8,6 +8,8 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from control_plane.catalog.model import Policy
+from control_plane.catalog.strategies import TRIAL_EVERY, StickyBy, Strategy
 from control_plane.xds.clusters import COST_TIMEOUT_MS
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
@@ -20,6 +22,7 @@ from gateway_core.contract import (
     SPOOL_VERSION,
     AttemptField,
     BootstrapSecret,
+    Choice,
     Cluster,
     GrantField,
     Header,
@@ -53,7 +56,8 @@ TOLD_BY_THE_BODY = {Endpoint.STORED_RESPONSES}
 TRANSLATORS = (HostPort("127.0.0.1", 9005),)
 CATALOG = catalog(
     [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
-    [deployment("m", "a"), deployment("m", "c", priority=1)],
+    [deployment("m", "a"), deployment("m", "c", priority=1), deployment("kept", "a"), deployment("kept", "b")],
+    policies={"kept": Policy(sticky_by=StickyBy.USER)},
 )
 
 
@@ -140,7 +144,17 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
     }
-    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED}
+    elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS}
+    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED} - elsewhere
+    namespace, key = f'"{Metadata.ORDER_NAMESPACE}"', f'"{Metadata.PRIORITY_GROUPS}"'
+    assert f"ORDER_NAMESPACE, PRIORITY_GROUPS = {namespace}, {key}" in code(FRONT)
+
+
+def test_front_lua_knows_every_choice_that_it_makes_and_how_rare_a_trial_is() -> None:
+    told_by_the_route = {each.value for each in Strategy} - {Choice.LOWEST_LATENCY}
+    assert all(f'"{choice}"' in code(FRONT) for choice in {*Choice} - told_by_the_route)
+    assert all(f"{each} = {{" in code(FRONT) for each in StickyBy)
+    assert f"TRIAL_EVERY = {TRIAL_EVERY} " in code(FRONT)
 
 
 def test_a_lease_is_for_requests_that_admission_would_see_as_equal_but_for_its_bounds() -> None:
@@ -247,9 +261,9 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
     ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR}
     foreign = {
-        "a": (Dialect.ANTHROPIC,),
-        "b": (Dialect.ANTHROPIC,),
-        "c": (Dialect.ANTHROPIC, Dialect.RESPONSES),
+        "a": (Dialect.ANTHROPIC, Dialect.GEMINI),
+        "b": (Dialect.ANTHROPIC, Dialect.GEMINI),
+        "c": (Dialect.ANTHROPIC, Dialect.RESPONSES, Dialect.GEMINI),
     }
     of_providers = {translated_cluster(provider, dialect) for provider in foreign for dialect in foreign[provider]}
     assert configured == ours | of_providers | set(map(provider_cluster, foreign))
