@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -10,6 +11,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.access_log import SpoolLine
+from billing_sink.limits import ToldLimits
 from billing_sink.postgres_kept import write_down
 from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
@@ -127,6 +129,8 @@ class PostgresLedger:
                 )
                 quarantined += [attempt_conflict(batch.attempts[row["position"]]) for row in others]
             await write_down(connection, batch.kept, batch.forgotten)
+            if batch.limits:
+                await connection.execute("SELECT billing.record_limits($1::jsonb)", _encode_limits(batch.limits))
             await connection.executemany(
                 """
                 INSERT INTO billing.quarantine
@@ -223,12 +227,30 @@ def _attempt_row(attempt: Attempt) -> dict[str, object]:
         "upstream_model": line.offering.deployments.get(ProviderName(provider)) if line.offering and provider else None,
         "host": line.host,
         "status": line.status,
-        "response_flags": line.response_flags,
+        "response_flags": line.flags,
         "response_details": line.response_details,
         "duration_ms": line.duration_ms or 0,
         "bytes_received": line.bytes_received,
         "bytes_sent": line.bytes_sent,
     }
+
+
+def _encode_limits(limits: Sequence[ToldLimits]) -> str:
+    """The same for `billing.record_limits`."""
+    return json.dumps(
+        [
+            {
+                "provider": told.provider,
+                "upstream_model": told.upstream_model,
+                "told_at": told.told_at,
+                "status": told.status,
+                **asdict(told.limits),
+                "free_at": told.limits.free_at,
+            }
+            for told in limits
+        ],
+        default=datetime.isoformat,
+    )
 
 
 def _quarantine_row(spool_id: SpoolId, item: Quarantined) -> tuple[object, ...]:

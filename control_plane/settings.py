@@ -87,6 +87,11 @@ class Settings(SealingSettings):
     spool_dir: str = "/var/lib/tollgate/spool"
     provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
     provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
+    # Whether who fails or is over its limits is left out by itself, and probed; pauses are kept in any case.
+    provider_health: bool = True
+    provider_out_s: int = Field(default=30, ge=1, le=3600)
+    # 0: never.
+    provider_probe_interval_s: int = Field(default=30, ge=0, le=3600)
     session_s_max: int = Field(default=SESSION_S_MAX, ge=10, le=SESSION_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
 

@@ -67,9 +67,11 @@ class Header:
     CHAT_FIELDS: Final = "x-tg-chat-fields"
     """There, too: the provider's names for fields of a chat, as `seed=random_seed,user=`; no name where it refuses the field."""
     OWN_REPLY: Final = "x-tg-own-reply"
-    """On what Envoy itself answers there: it is in the client's form already."""
+    """On what Envoy itself answers behind a listener inside it: with which response flags. It is in the client's form already."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
+    LIMITS: Final = "x-tg-limits"
+    """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -321,7 +323,8 @@ class SpoolField:
 class AttemptField:
     """Keys of the line about one attempt at an upstream that failed, in the same spool; `TYPE` tells it from lines about requests.
 
-    One that did not fail has none: it is the last of its request, whose own line tells of it.
+    One that did not fail has none: it is the last of its request, whose own line tells of it. But for one whose answer said that
+    nothing is left of the provider's limits: only that is of interest then.
     """
 
     VERSION: Final = "v"
@@ -343,6 +346,10 @@ class AttemptField:
     """From the upstream, on the wire."""
     BYTES_SENT: Final = "bytes_sent"
     """To the upstream, on the wire."""
+    LIMITS: Final = "limits"
+    """As `Header.LIMITS`; null where there was no answer."""
+    OWN_REPLY: Final = "own_reply"
+    """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
 
 
 class Channel:
@@ -359,6 +366,10 @@ class Channel:
 
     AUTHORIZER: Final = "authorizer_changed"
     """Payload: the catalogue revision that a process of ext_authz serves from now on."""
+    ATTEMPTS: Final = "attempts_recorded"
+    """No payload: attempts have failed, or a provider has told of its limits."""
+    PROVIDER_STATES: Final = "provider_states_changed"
+    """No payload: a provider, or a model at one, gets requests again, or gets none any more."""
 
 
 class Cluster:
@@ -418,6 +429,11 @@ def provider_cluster(provider: str) -> str:
 def translated_cluster(provider: str, client: Dialect) -> str:
     """Name of the cluster that leads to `provider` through the translator. No provider's name holds a tilde."""
     return f"{provider_cluster(provider)}~{client}"
+
+
+def capped_cluster(provider: str) -> str:
+    """Name of the cluster that leads to `provider` by way of who can be told that it is full. No dialect is called so."""
+    return f"{provider_cluster(provider)}~capped"
 
 
 def session_cluster(provider: str) -> str:

@@ -222,6 +222,8 @@ def _refusal(asked: RouteQuestion, found: Surroundings, chain: Chain | None, *, 
         return "the model is not sold on this endpoint"
     if chain is None:
         return "no provider of the route can serve it"
+    if not chain.groups:
+        return "every provider of the route that could serve it is paused"
     prices = _prices(asked.endpoint, found, translated=translated).values()
     if not all(price.is_usable for price in prices):
         return "a provider of the route has a price that this version cannot read"
@@ -357,6 +359,8 @@ def _why_skipped(endpoint: Endpoint, member: Member, catalog: Catalog, *, is_bey
         return "the model has no price there"
     if not served(member.kind, (endpoint,), translated=translated):
         return "its kind does not serve the endpoint"
+    if (state := catalog.keeping_out(member.provider, member.upstream_model)) is not None and not is_beyond:
+        return f"it is {state}"
     return "the route makes no more attempts" if is_beyond else "the model is not sold on the endpoint"
 
 

@@ -19,6 +19,7 @@ from control_plane.catalog.model import (
     check_base_url,
 )
 from control_plane.catalog.postgres_first_bytes import first_bytes
+from control_plane.catalog.postgres_states import read_states
 from control_plane.catalog.strategies import StickyBy, Strategy, nominal_cost
 from control_plane.database import Connection
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential
@@ -94,6 +95,7 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
             for row in served
             if row["provider"] in usable
         ),
+        states={subject: state for subject, state in (await read_states(db)).items() if state.is_out},
     )
 
 
@@ -144,6 +146,7 @@ def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
         connect_timeout_ms=row["connect_timeout_ms"],
         connections_max=row["connections_max"],
         requests_max=row["requests_max"],
+        probed=row["probed"],
     )
     provider.check_credential()
     return provider

@@ -55,6 +55,7 @@ class Provider(Revised):
     connect_timeout_ms: int | None
     connections_max: int | None
     requests_max: int | None
+    probed: bool
 
 
 class Model(Revised):

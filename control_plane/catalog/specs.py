@@ -146,6 +146,10 @@ class ProviderSpec(Body):
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
     requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+    probed: bool = Field(
+        default=True,
+        description="Whether it is asked for the list of its models now and then, while nobody else asks it for anything or it is down.",
+    )
 
     @field_validator("region")
     @classmethod

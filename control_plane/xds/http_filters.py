@@ -19,6 +19,7 @@ from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
 from gateway_core.endpoints import Dialect
+from gateway_core.provider_limits import packed_headers
 from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
@@ -219,6 +220,24 @@ def translated_filters(cluster: str, provider: Provider, translation: Translatio
     ]
 
 
+def capping_filters(cluster: str, provider: Provider) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider's by way of who can be told that it is full."""
+    return [
+        _preparation(cluster),
+        _filter("scrub", _scrub_on_the_way()),
+        *_headers("capped", {Header.PROVIDER_CLUSTER: provider_cluster(provider.name)}, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def capped_filters() -> list[Json]:
+    """The filters between the two passes of such an attempt."""
+    return [
+        _nothing_left_to_prepare(),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
+    ]
+
+
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
     """What a kind takes of a chat in another way than others."""
     fields = {
@@ -233,14 +252,7 @@ def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
 def translation_filters() -> list[Json]:
     """The filters between the two passes of a translated attempt."""
     return [
-        # For the script of the provider's cluster, at every try: headers say nothing there after the first one.
-        _filter(
-            "translated",
-            typed_struct(
-                "envoy.extensions.filters.http.set_metadata.v3.Config",
-                metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
-            ),
-        ),
+        _nothing_left_to_prepare(),
         _filter(
             "translator",
             typed(
@@ -269,6 +281,17 @@ def translation_filters() -> list[Json]:
         ),
         _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
+
+
+def _nothing_left_to_prepare() -> JsonObject:
+    """For the script of the provider's cluster, at every try: headers say nothing there after the first one."""
+    return _filter(
+        "translated",
+        typed_struct(
+            "envoy.extensions.filters.http.set_metadata.v3.Config",
+            metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
+        ),
+    )
 
 
 def simulator_filters() -> list[Json]:
@@ -409,7 +432,18 @@ def _scrub() -> JsonObject:
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
             "request_mutations": _scrubbed(),
-            "response_mutations": [*_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)), {"remove": Header.DROPPED}],
+            "response_mutations": [
+                *_without((Header.INTERNAL_PREFIX,)),
+                # For the log of attempts, before it is gone.
+                {
+                    "append": {
+                        "header": {"key": Header.LIMITS, "value": packed_headers()},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }
+                },
+                *_without(_ACCOUNT_LIMITS),
+                {"remove": Header.DROPPED},
+            ],
         },
     )
 

@@ -19,6 +19,7 @@ from gateway_core.contract import (
     Header,
     Metadata,
     RouteField,
+    capped_cluster,
     kept_route_key,
     pinned_route_key,
     provider_cluster,
@@ -29,7 +30,7 @@ from gateway_core.contract import (
     translated_cluster,
 )
 from gateway_core.endpoints import FACTS, OF_WHAT_IS_KEPT, SOLD, Endpoint
-from gateway_core.errors import NOT_FOUND, ApiError
+from gateway_core.errors import NOT_FOUND, PROVIDER_PAUSED, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
 from gateway_core.usage import SWITCHED
@@ -46,7 +47,7 @@ _WAITS_S_MAX: Final = 2
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
     *("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"),
-    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY),
+    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY, Header.LIMITS),
 )
 """What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
 
@@ -76,11 +77,12 @@ class Hop:
     upstream_model: str
     weight: int
     peculiarities: tuple[tuple[str, str], ...] = ()
+    is_translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRoute:
-    """An endpoint and a name, and the groups of hops behind it, in order. Equal routes have equal bytes.
+    """An endpoint and a name, and the groups of hops behind it, in order; none if all are paused. Equal routes have equal bytes.
 
     Attributes:
         name: the one that is asked for: the model's own, or an alias.
@@ -115,8 +117,7 @@ class ProviderRoute:
     @property
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
-        own = (provider_cluster, session_cluster)
-        return any(hop.cluster not in {of(hop.provider) for of in own} for group in self.groups for hop in group)
+        return any(hop.is_translated for group in self.groups for hop in group)
 
     @property
     def offering(self) -> Offering:
@@ -213,7 +214,7 @@ def route_configuration(routes: Iterable[ProviderRoute | KeptRoute], settings: S
                         "exact_match_map": {"map": actions},
                     },
                     # Admission knows the model but no route does, or the front filter was passed over: closed.
-                    "on_no_match": _action(_nowhere() if settings.cors_origins else _not_found(NOT_FOUND)),
+                    "on_no_match": _action(_nowhere() if settings.cors_origins else _answered("not_found", NOT_FOUND)),
                 },
             }
         ],
@@ -230,7 +231,7 @@ def action(route: ProviderRoute | KeptRoute, settings: Settings) -> JsonObject:
     """What stands in the map under the route's key: a Matcher.OnMatch."""
     match route:
         case ProviderRoute():
-            return _action(_provider_route(route, settings))
+            return _action(_provider_route(route, settings) if route.groups else _answered(route.key, PROVIDER_PAUSED))
         case KeptRoute():
             return _action(_kept_route(route.key, provider_cluster(route.provider), route.paths, settings))
         case _:
@@ -247,10 +248,9 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     path = provider.path(endpoint)
     if path is not None:
         peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
-        is_apart = FACTS[endpoint].is_session and has_own_cluster_for_sessions(provider)
         return Hop(
             provider.name,
-            session_cluster(provider.name) if is_apart else provider_cluster(provider.name),
+            _cluster_of(provider, endpoint),
             path,
             deployment.upstream_model,
             deployment.weight,
@@ -261,7 +261,14 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
     cluster = translated_cluster(provider.name, translation.client)
     path = translation.path + translation.told
-    return Hop(provider.name, cluster, path, deployment.upstream_model, deployment.weight)
+    return Hop(provider.name, cluster, path, deployment.upstream_model, deployment.weight, is_translated=True)
+
+
+def _cluster_of(provider: Provider, endpoint: Endpoint) -> str:
+    """The cluster that leads to a provider untranslated. A session is one connection, which goes straight there."""
+    if FACTS[endpoint].is_session:
+        return (session_cluster if has_own_cluster_for_sessions(provider) else provider_cluster)(provider.name)
+    return (provider_cluster if provider.requests_max is None else capped_cluster)(provider.name)
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
@@ -451,9 +458,10 @@ def _seconds(milliseconds: int | None, default_s: int) -> str:
     return f"{whole}.{rest:03d}s" if rest else f"{whole}s"
 
 
-def _not_found(error: ApiError) -> JsonObject:
+def _answered(name: str, error: ApiError) -> JsonObject:
+    """A route that leads nowhere. `local_replies` words its answer anew, where another form of errors is asked for."""
     return {
-        "name": "not_found",
+        "name": name,
         "match": {"prefix": "/"},
         "direct_response": {"status": error.status, "body": {"inline_string": error.body()}},
     }

@@ -11,6 +11,7 @@ import yaml
 from control_plane.catalog.model import Policy
 from control_plane.catalog.strategies import TRIAL_EVERY, StickyBy, Strategy
 from control_plane.xds.clusters import COST_TIMEOUT_MS
+from control_plane.xds.listeners import LISTENER
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from control_plane.xds.translate import resources
@@ -82,7 +83,11 @@ def resource_texts(type_url: str) -> str:
 
 
 def access_logs() -> list[dict[str, Any]]:
-    [listener] = [json.loads(json.dumps(r)) for name, r in resources(CATALOG, settings()) if name == LISTENER_TYPE]
+    [listener] = [
+        json.loads(json.dumps(resource))
+        for name, resource in resources(CATALOG, settings())
+        if name == LISTENER_TYPE and resource["name"] == LISTENER
+    ]
     [chain] = listener["filter_chains"]
     [manager] = chain["filters"]
     logs: list[dict[str, Any]] = manager["typed_config"]["access_log"]
@@ -211,7 +216,11 @@ def test_the_access_log_writes_exactly_the_fields_of_a_spool_line() -> None:
 
 
 def test_the_log_of_attempts_writes_exactly_the_fields_of_its_lines_into_the_same_file() -> None:
-    [listener] = [json.loads(json.dumps(r)) for name, r in resources(CATALOG, settings()) if name == LISTENER_TYPE]
+    [listener] = [
+        json.loads(json.dumps(resource))
+        for name, resource in resources(CATALOG, settings())
+        if name == LISTENER_TYPE and resource["name"] == LISTENER
+    ]
     [*_, router] = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     [log] = router["typed_config"]["upstream_log"]
     assert set(log["typed_config"]["log_format"]["json_format"]) == names(AttemptField)
