@@ -29,6 +29,8 @@ from translator.translation import (
 DROPPED_BYTES_MAX: Final = 2000
 _OK: Final = range(200, 300)
 _BAD_GATEWAY: Final = 502
+_STILL_THERE: Final = b":\n\n"
+"""A comment, for whoever ends streams that pause: something came of which there is nothing to say. No event, and no output."""
 
 
 class Outcome(Enum):
@@ -184,7 +186,7 @@ class Exchange:
             return GoOn()
         if self._stream is not None:
             written = self._stream.feed(piece)
-            return GiveBack(written + self._stream.end() if is_last else written)
+            return GiveBack(written + self._stream.end() if is_last else written or _STILL_THERE)
         if self._status not in _OK:
             self.outcome = Outcome.REFUSED
             return GiveBack(answer.refusal(self._status, piece))
