@@ -82,7 +82,7 @@ class Settings(SealingSettings):
     simulator_url: str | None = None
     spool_dir: str = "/var/lib/tollgate/spool"
     provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
-    provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
+    provider_idle_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
 
     # Asked for its verdict on a catalogue; empty: the installed wheel's, if there is one.

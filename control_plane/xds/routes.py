@@ -230,12 +230,16 @@ def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
 
 
 def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
+    first_byte_ms = policy.first_byte_timeout_ms or settings.provider_timeout_s * 1000
     bounds: dict[str, Json] = {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
         # Up to the response headers; once a byte went out, an attempt is never repeated.
-        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
-        "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
+        "per_try_timeout": _seconds(first_byte_ms),
+        # It runs while the headers are waited for, too: by default nobody who may still answer is given up by it.
+        "per_try_idle_timeout": _seconds(
+            policy.idle_timeout_ms or max(settings.provider_idle_timeout_s * 1000, first_byte_ms)
+        ),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
     attempts = min(groups, policy.attempts_max or groups)
@@ -253,10 +257,8 @@ def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated
     }
 
 
-def _seconds(milliseconds: int | None, default_s: int) -> str:
+def _seconds(milliseconds: int) -> str:
     """A duration as Envoy's JSON writes it."""
-    if milliseconds is None:
-        return f"{default_s}s"
     whole, rest = divmod(milliseconds, 1000)
     return f"{whole}.{rest:03d}s" if rest else f"{whole}s"
 
