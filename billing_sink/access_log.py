@@ -28,6 +28,10 @@ FINISHED: Final = "DownstreamEnd"
 PERIODIC: Final = "DownstreamPeriodic"
 ATTEMPT: Final = "UpstreamEnd"
 
+_NO_FLAGS: Final = "-"
+"""As Envoy writes it."""
+_NO_ATTEMPT_LEFT: Final = "URX"
+
 _OF_AN_ATTEMPT: Final = f'"type":"{ATTEMPT}"'.encode()
 """As Envoy writes it. No text that a client has chosen can hold it: its quotation marks would be escaped."""
 
@@ -135,8 +139,26 @@ class AttemptLine:
     duration_ms: Count | None = None
     response_flags: Text | None = None
     response_details: Text | None = None
+    own_reply: Text | None = None
     bytes_received: Count = 0
     bytes_sent: Count = 0
+
+    @property
+    def answered(self) -> int:
+        """The status the provider answered with; 0 if it did not, also where Envoy did in its place, behind the translator."""
+        return self.status if self._flags_behind is None else 0
+
+    @property
+    def flags(self) -> str | None:
+        """Envoy's flags, those from behind the translator if they are what it failed by."""
+        return self.response_flags if self._flags_behind is None else self._flags_behind
+
+    @property
+    def _flags_behind(self) -> str | None:
+        if self.own_reply in {None, _NO_FLAGS}:
+            return None
+        # That a connection was tried for twice there says nothing of the attempt.
+        return ",".join(flag for flag in (self.own_reply or "").split(",") if flag != _NO_ATTEMPT_LEFT)
 
 
 class InvalidLineError(ValueError):

@@ -71,6 +71,7 @@ def attempts_log(spool_dir: str) -> JsonObject:
         AttemptField.STATUS: "%RESPONSE_CODE%",
         AttemptField.RESPONSE_FLAGS: "%RESPONSE_FLAGS%",
         AttemptField.RESPONSE_DETAILS: "%RESPONSE_CODE_DETAILS%",
+        AttemptField.OWN_REPLY: f"%RESP({Header.OWN_REPLY})%",
         AttemptField.BYTES_RECEIVED: "%UPSTREAM_WIRE_BYTES_RECEIVED%",
         AttemptField.BYTES_SENT: "%UPSTREAM_WIRE_BYTES_SENT%",
     }

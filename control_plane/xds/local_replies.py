@@ -16,9 +16,10 @@ _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check
 _TRANSLATOR = "translator"
 
 _OWN_REPLY: JsonObject = {
-    "header": {"key": Header.OWN_REPLY, "value": "true"},
+    "header": {"key": Header.OWN_REPLY, "value": "%RESPONSE_FLAGS%"},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
 }
+"""Says why, for the log of attempts: to the route in front it is an answer."""
 
 _REPLY_ID: JsonObject = {
     "header": {"key": Header.REQUEST_ID, "value": "%UNIQUE_ID%"},
@@ -33,8 +34,8 @@ ASKED_IN: Final[Mapping[ErrorForm, str]] = {
     form: " || ".join(
         (
             *(f"{_ENDPOINT} == '{each}'" for each in Endpoint if FACTS[each].error_form is form),
-            # What the front filter has not come to see still has the path that the client gave it.
-            f"request.path.startsWith('{paths}')",
+            # What the front filter has not come to see still has the path that the client gave it; else it may be a provider's.
+            f"!('{Metadata.NAMESPACE}' in metadata.filter_metadata) && request.path.startsWith('{paths}')",
         )
     )
     for form, paths in _PATHS.items()
