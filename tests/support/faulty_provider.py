@@ -11,7 +11,7 @@ from enum import StrEnum
 from time import monotonic
 
 INPUT_TOKENS, OUTPUT_TOKENS = 11, 5
-"""Of every good answer."""
+"""Of a good answer, unless told otherwise."""
 
 _BODY_BYTES_MAX = 64 * 1024 * 1024
 _RESET_AT_ONCE = struct.pack("ii", 1, 0)
@@ -171,9 +171,16 @@ def chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
-async def deliver(exchange: Exchange, text: str, *, streamed: bool) -> None:
+async def deliver(
+    exchange: Exchange,
+    text: str,
+    *,
+    streamed: bool,
+    input_tokens: int = INPUT_TOKENS,
+    output_tokens: int = OUTPUT_TOKENS,
+) -> None:
     """A good answer in the dialect of the path that was asked, with usage."""
-    events, whole = _answer(exchange, text)
+    events, whole = _answer(exchange, text, input_tokens, output_tokens)
     if streamed:
         await exchange.send(head(200, streamed=True) + b"".join(map(chunk, events)) + chunk(b""))
     else:
@@ -182,18 +189,19 @@ async def deliver(exchange: Exchange, text: str, *, streamed: bool) -> None:
 
 def answer_events(exchange: Exchange, text: str) -> list[bytes]:
     """The same as the events of a stream: of chat the text, the usage and the end; of messages six, the third of which has the text."""
-    return _answer(exchange, text)[0]
+    return _answer(exchange, text, INPUT_TOKENS, OUTPUT_TOKENS)[0]
 
 
-def _answer(exchange: Exchange, text: str) -> tuple[list[bytes], bytes]:
-    return _messages(text) if exchange.path.endswith("/messages") else _chat(text)
+def _answer(exchange: Exchange, text: str, input_tokens: int, output_tokens: int) -> tuple[list[bytes], bytes]:
+    write = _messages if exchange.path.endswith("/messages") else _chat
+    return write(text, input_tokens, output_tokens)
 
 
-def _chat(text: str) -> tuple[list[bytes], bytes]:
+def _chat(text: str, input_tokens: int, output_tokens: int) -> tuple[list[bytes], bytes]:
     usage = {
-        "prompt_tokens": INPUT_TOKENS,
-        "completion_tokens": OUTPUT_TOKENS,
-        "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
     }
     base = {"id": "c", "created": 1_700_000_000, "model": "m"}
     delta = {**base, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
@@ -204,8 +212,8 @@ def _chat(text: str) -> tuple[list[bytes], bytes]:
     return events, json.dumps(whole).encode()
 
 
-def _messages(text: str) -> tuple[list[bytes], bytes]:
-    usage = {"input_tokens": INPUT_TOKENS, "output_tokens": OUTPUT_TOKENS}
+def _messages(text: str, input_tokens: int, output_tokens: int) -> tuple[list[bytes], bytes]:
+    usage = {"input_tokens": input_tokens, "output_tokens": output_tokens}
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None}
     block = {"type": "text", "text": text}
     told: list[dict[str, object]] = [
