@@ -401,3 +401,46 @@ def test_every_attempt_is_shown_in_its_order_with_provider_status_and_why_the_ne
         assert (each["tried_next_because"] or "").startswith("" if is_last else why)
         assert (each["tried_next_because"] is None) is is_last
         assert each["flags"] == ([] if fault.status else [why])
+
+
+@pytest.mark.parametrize("reads_on", [True, False])
+async def test_a_provider_that_refuses_a_large_body_before_it_has_read_it_is_left_for_the_next_one(
+    stack: Stack, *, reads_on: bool
+) -> None:
+    name = f"matrix-early-{str(reads_on).lower()}"
+
+    async def refuse(exchange: Exchange) -> None:
+        await fail(exchange, Fault.RATE_LIMITED)
+        if not reads_on:
+            exchange.writer.close()
+
+    async def answer_no_more(exchange: Exchange) -> None:
+        exchange.writer.close()
+
+    case = Case(Chain.CHAT, Fault.BROKEN, Place.FIRST, streamed=False, text_bytes=LARGE)
+    body = case.body.replace(case.model.encode(), name.encode(), 1)
+    async with (
+        faulty_provider(answer_no_more, before_body=refuse) as hasty,
+        faulty_provider(partial(deliver, text="good", streamed=False)) as good,
+    ):
+        await add_provider(stack, f"{name}-first", f"{hasty.address}/v1", "secret-of-hasty")
+        await add_provider(stack, f"{name}-next", f"{good.address}/v1", "secret-of-next")
+        await add_model(stack, name, [(f"{name}-first", "m"), (f"{name}-next", "m")])
+        await wait_until_routed(stack, name)
+        async with (
+            aiohttp.ClientSession(stack.url, headers=stack.headers) as session,
+            session.post("/v1/chat/completions", data=BytesIO(body)) as response,
+        ):
+            assert response.status == 200
+            assert "good" in await response.text()
+        [exchange] = good.exchanges
+    assert exchange.body == body.replace(f'"{name}"'.encode(), b'"m"', 1)
+    row = await stack.request_row(response.headers["x-request-id"])
+    assert (row["outcome"], row["provider"], row["attempts"]) == ("settled", f"{name}-next", 2)
+    async with stack.database() as database:
+        [attempt] = await database.fetch(
+            "SELECT * FROM billing.attempts WHERE request_id = $1", response.headers["x-request-id"]
+        )
+    # Where the connection goes at once, the answer may not come through.
+    assert attempt["provider"] == f"{name}-first"
+    assert attempt["status"] == 429 or (not reads_on and attempt["status"] == 0)

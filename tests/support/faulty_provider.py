@@ -86,14 +86,14 @@ Script = Callable[[Exchange], Awaitable[None]]
 
 
 @asynccontextmanager
-async def faulty_provider(script: Script) -> AsyncIterator[FaultyProvider]:
-    """Serve one on a free port of loopback."""
+async def faulty_provider(script: Script, *, before_body: Script | None = None) -> AsyncIterator[FaultyProvider]:
+    """Serve one on a free port of loopback; `before_body` is what it does when it has the headers alone."""
     tasks: set[asyncio.Task[None]] = set()
     provider = FaultyProvider("")
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer.transport), suppress(ConnectionError):
-            while not writer.is_closing() and (exchange := await _read(reader, writer)) is not None:
+            while not writer.is_closing() and (exchange := await _read(reader, writer, before_body)) is not None:
                 provider.exchanges.append(exchange)
                 await script(exchange)
 
@@ -114,7 +114,9 @@ async def faulty_provider(script: Script) -> AsyncIterator[FaultyProvider]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange | None:
+async def _read(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, before_body: Script | None
+) -> Exchange | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:
@@ -127,11 +129,14 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> E
         headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
     length = int(headers["content-length"])
     assert length <= _BODY_BYTES_MAX
+    path = first.split(" ")[1]
+    if before_body is not None:
+        await before_body(Exchange(path, headers, b"", reader, writer))
     try:
         body = await reader.readexactly(length)
     except asyncio.IncompleteReadError:
         return None
-    return Exchange(first.split(" ")[1], headers, body, reader, writer)
+    return Exchange(path, headers, body, reader, writer)
 
 
 async def fail(exchange: Exchange, fault: Fault) -> None:
