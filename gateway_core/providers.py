@@ -50,6 +50,7 @@ _OPENAI: Final[Mapping[Endpoint, str]] = {
     Endpoint.SPEECH: "/audio/speech",
     Endpoint.TRANSCRIPTIONS: "/audio/transcriptions",
     Endpoint.TRANSLATIONS: "/audio/translations",
+    Endpoint.REALTIME: "/realtime",
 }
 
 
@@ -75,7 +76,7 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
     ProviderKind.BEDROCK_ANTHROPIC: {Endpoint.MESSAGES: "/anthropic/v1/messages"},
     ProviderKind.AZURE: _of_openai(
         *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES),
-        *(Endpoint.IMAGE_EDITS, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
+        *(Endpoint.IMAGE_EDITS, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS, Endpoint.REALTIME),
     ),
     ProviderKind.OPENROUTER: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.MISTRAL: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.MODERATIONS),

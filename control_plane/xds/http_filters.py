@@ -98,6 +98,15 @@ _CLIENT_ADDRESS: Final[Json] = {
 }
 
 
+def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
+    """The downstream filters of a WebSocket. It has no body that a limit could be of, no lease, and no answer that could say what it costs."""
+    return [
+        _filter(FRONT_FILTER, lua_config("front")),
+        *_deciding(behind_proxies=behind_proxies),
+        _router(attempts_log),
+    ]
+
+
 def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
     """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
@@ -119,57 +128,62 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log:
         ),
         # Reads the model, so that everything behind it can decide by it.
         _filter(FRONT_FILTER, lua_config("front")),
-        *([_filter("client_address", _header_mutation([_CLIENT_ADDRESS]))] if behind_proxies else []),
-        # Decides. Behind the front filter because it is told model and size, before the router because it may refuse.
-        _filter(
-            Metadata.GRANT_NAMESPACE,
-            typed(
-                "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-                transport_api_version="V3",
-                grpc_service={
-                    "envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ},
-                    "timeout": EXT_AUTHZ_TIMEOUT,
-                    "retry_policy": grpc_retries(attempt_timeout=EXT_AUTHZ_ATTEMPT_TIMEOUT),
-                },
-                failure_mode_allow=False,
-                status_on_error={"code": 503},
-                # Not asked about what a lease lets pass, and about everything else.
-                filter_enabled_metadata={
-                    "filter": Metadata.NAMESPACE,
-                    "path": [{"key": Metadata.LEASE}],
-                    "value": {"present_match": True},
-                    "invert": True,
-                },
-                metadata_context_namespaces=[Metadata.NAMESPACE],
-                allowed_headers={
-                    "patterns": [
-                        {"exact": Header.AUTHORIZATION},
-                        {"exact": Header.API_KEY},
-                        {"exact": Header.REQUEST_ID},
-                        *([{"exact": Header.CLIENT_ADDRESS}] if behind_proxies else []),
-                    ]
-                },
-            ),
-        ),
+        *_deciding(behind_proxies=behind_proxies),
         # The front filter once more, and only for requests that were asked about: the answer may have brought a lease.
         _filter("leases", _keeping_leases()),
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
-        _filter(
-            "router",
-            typed(
-                "envoy.extensions.filters.http.router.v3.Router",
-                suppress_envoy_headers=True,
-                upstream_log=[attempts_log],
-            ),
-        ),
+        _router(attempts_log),
     ]
 
 
-def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]:
-    """The upstream filters of a provider's cluster; they run once per attempt."""
-    cluster = provider_cluster(provider.name)
+def _deciding(*, behind_proxies: bool) -> list[Json]:
+    """Decides. Behind the front filter because it is told model and size, before the router because it may refuse."""
+    decision = typed(
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        transport_api_version="V3",
+        grpc_service={
+            "envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ},
+            "timeout": EXT_AUTHZ_TIMEOUT,
+            "retry_policy": grpc_retries(attempt_timeout=EXT_AUTHZ_ATTEMPT_TIMEOUT),
+        },
+        failure_mode_allow=False,
+        status_on_error={"code": 503},
+        # Not asked about what a lease lets pass, and about everything else.
+        filter_enabled_metadata={
+            "filter": Metadata.NAMESPACE,
+            "path": [{"key": Metadata.LEASE}],
+            "value": {"present_match": True},
+            "invert": True,
+        },
+        metadata_context_namespaces=[Metadata.NAMESPACE],
+        allowed_headers={
+            "patterns": [
+                {"exact": Header.AUTHORIZATION},
+                {"exact": Header.API_KEY},
+                {"exact": Header.REQUEST_ID},
+                *([{"exact": Header.CLIENT_ADDRESS}] if behind_proxies else []),
+            ]
+        },
+    )
+    return [
+        *([_filter("client_address", _header_mutation([_CLIENT_ADDRESS]))] if behind_proxies else []),
+        _filter(Metadata.GRANT_NAMESPACE, decision),
+    ]
+
+
+def _router(attempts_log: JsonObject) -> JsonObject:
+    return _filter(
+        "router",
+        typed(
+            "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True, upstream_log=[attempts_log]
+        ),
+    )
+
+
+def provider_filters(cluster: str, provider: Provider, *, private_allowed: bool) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider; they run once per attempt."""
     return [
         # Where a name leads is asked of DNS again and again, so it is judged whenever a host has been chosen.
         _filter(_ADDRESSES, _refused_addresses(private_allowed=private_allowed)),

@@ -23,6 +23,7 @@ local ENDPOINTS = {
   ["POST /v1/audio/translations"] = "translations",
   ["POST /v1beta/models/{model}:generateContent"] = "generate",
   ["POST /v1beta/models/{model}:streamGenerateContent"] = "stream_generate",
+  ["GET /v1/realtime"] = "realtime",
   ["GET /v1/models"] = "models",
   ["GET /v1/models/{model}"] = "model",
 }

@@ -31,7 +31,8 @@ FILE_BY_TYPE = {
 }
 CASES = sorted(path.name for path in FOLDER.iterdir())
 EXPECTED_CASES = {
-    *("failover_chain", "kinds", "no_credential", "single_provider", "tls_provider", "translated", "weighted_group")
+    *("failover_chain", "kinds", "no_credential", "sessions", "single_provider", "tls_provider", "translated"),
+    "weighted_group",
 }
 SCRIPTS = ("front", "upstream")
 
