@@ -38,6 +38,9 @@ ANTHROPIC_PATHS: Final = "/v1/messages"
 GOOGLE_PATHS: Final = "/v1beta/"
 """The same of Google's form."""
 
+GOOGLE_CALLS: Final = "^/v1/models/.+:[a-zA-Z]+Content"
+"""A regular expression of those that are not among them: Google's other version, beside OpenAI's paths."""
+
 _GOOGLE_STATUSES: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",

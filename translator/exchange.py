@@ -142,9 +142,7 @@ class Exchange:
         """The headers of the request."""
         self._pair = Pair.parse(headers.get(Header.TRANSLATE, ""))
         self._path = headers.get(":path", "")
-        self._peculiarities = Peculiarities(
-            headers.get(Header.OUTPUT_BOUND, NONE.output_bound), Header.REFUSES_STREAM_OPTIONS in headers
-        )
+        self._peculiarities = Peculiarities.parse(headers.get(Header.CHAT_FIELDS, ""))
         return GoOn()
 
     def request_body(self, body: bytes) -> Step:
@@ -186,7 +184,7 @@ class Exchange:
             return GoOn()
         if self._stream is not None:
             written = self._stream.feed(piece)
-            return GiveBack(written + self._stream.end() if is_last else written or _STILL_THERE)
+            return GiveBack(written + self._stream.end() if is_last else written or self._sign_of_life())
         if self._status not in _OK:
             self.outcome = Outcome.REFUSED
             return GiveBack(answer.refusal(self._status, piece))
@@ -199,6 +197,11 @@ class Exchange:
             self.outcome = Outcome.UNREADABLE
             failure = Failure(_BAD_GATEWAY, TRANSLATOR_ERROR.message, code=TRANSLATOR_ERROR.code)
             return Refuse(_BAD_GATEWAY, answer.failure(failure), is_untranslatable=False)
+
+    def _sign_of_life(self) -> bytes:
+        # Google's clients take every line of a stream for JSON.
+        is_google = self._pair is not None and self._pair.client is Dialect.GEMINI
+        return b"" if is_google else _STILL_THERE
 
     def _asked(self) -> Request:
         if self._request is None:

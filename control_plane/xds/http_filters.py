@@ -32,7 +32,7 @@ TRANSLATOR_TIMEOUT: Final = "10s"
 
 _TOLD_TO_THE_TRANSLATOR: Final = (
     *(":path", ":status", "content-type"),
-    *(Header.TRANSLATE, Header.OUTPUT_BOUND, Header.REFUSES_STREAM_OPTIONS, Header.OWN_REPLY),
+    *(Header.TRANSLATE, Header.CHAT_FIELDS, Header.OWN_REPLY),
 )
 
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
@@ -215,10 +215,13 @@ def translated_filters(cluster: str, provider: Provider, translation: Translatio
 
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
     """What a kind takes of a chat in another way than others."""
-    bound, refuses = template.output_bound, template.refuses_stream_options
-    return ({} if bound is None else {Header.OUTPUT_BOUND: bound}) | (
-        {Header.REFUSES_STREAM_OPTIONS: "true"} if refuses else {}
-    )
+    fields = {
+        **template.chat_fields,
+        **({} if template.output_bound is None else {"max_completion_tokens": template.output_bound}),
+        **({"stream_options": None} if template.refuses_stream_options else {}),
+    }
+    told = ",".join(f"{name}={other or ''}" for name, other in sorted(fields.items()))
+    return {Header.CHAT_FIELDS: told} if told else {}
 
 
 def translation_filters() -> list[Json]:

@@ -164,7 +164,8 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
     # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
     cluster = translated_cluster(provider.name, translation.client)
-    return Hop(provider.name, cluster, translation.path, deployment.upstream_model, deployment.weight)
+    path = translation.path + translation.told
+    return Hop(provider.name, cluster, path, deployment.upstream_model, deployment.weight)
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:

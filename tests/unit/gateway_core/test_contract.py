@@ -237,9 +237,9 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
     ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR}
     foreign = {
-        "a": (Dialect.ANTHROPIC,),
-        "b": (Dialect.ANTHROPIC,),
-        "c": (Dialect.ANTHROPIC, Dialect.RESPONSES),
+        "a": (Dialect.ANTHROPIC, Dialect.GEMINI),
+        "b": (Dialect.ANTHROPIC, Dialect.GEMINI),
+        "c": (Dialect.ANTHROPIC, Dialect.RESPONSES, Dialect.GEMINI),
     }
     of_providers = {translated_cluster(provider, dialect) for provider in foreign for dialect in foreign[provider]}
     assert configured == ours | of_providers | set(map(provider_cluster, foreign))
