@@ -352,9 +352,12 @@ async def test_whoever_goes_in_the_pause_before_the_next_attempt_ends_it(bench: 
     async with asyncio.TaskGroup() as group:
         for number, name in enumerate(names):
             group.create_task(leave_in_the_pause(name, PAUSE_S_MAX * number / len(names)))
+    attempts = set()
     for name in names:
         row = await bench.row(name)
         assert (row["outcome"], row["price_nano_usd"]) == ("released", 0)
-        assert row["attempts"] == (2 if name in bench.provider.asked else 1)
-    assert not set(names) <= bench.provider.asked.keys()
+        # One that has just begun may be over before its provider has read of it.
+        assert row["attempts"] == 2 or name not in bench.provider.asked
+        attempts.add(row["attempts"])
+    assert 1 in attempts
     await bench.assert_nothing_is_open()
