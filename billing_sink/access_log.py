@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
@@ -31,6 +31,7 @@ ATTEMPT: Final = "UpstreamEnd"
 _NO_FLAGS: Final = "-"
 """As Envoy writes it."""
 _NO_ATTEMPT_LEFT: Final = "URX"
+_ERROR_FROM: Final = 400
 
 _OF_AN_ATTEMPT: Final = f'"type":"{ATTEMPT}"'.encode()
 """As Envoy writes it. No text that a client has chosen can hold it: its quotation marks would be escaped."""
@@ -54,6 +55,7 @@ class Asked:
     references: bool = False
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
     mode: Mode = Mode.LIVE
+    choice: Id | None = None
     error_code: Id | None = None
 
 
@@ -126,7 +128,10 @@ class SpoolLine:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLine:
-    """One attempt at an upstream that failed; field names are those of `gateway_core.contract.AttemptField`."""
+    """One attempt at an upstream that failed, or said of its limits what has to be known.
+
+    Field names are those of `gateway_core.contract.AttemptField`.
+    """
 
     v: Literal[1]
     type: Literal["UpstreamEnd"]
@@ -142,6 +147,17 @@ class AttemptLine:
     own_reply: Text | None = None
     bytes_received: Count = 0
     bytes_sent: Count = 0
+    limits: Text | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is about more than limits."""
+        return not 0 < self.status < _ERROR_FROM or self.flags not in {None, "", "-"}
+
+    @property
+    def ended_at(self) -> datetime:
+        """When it was over."""
+        return self.start_time + timedelta(milliseconds=self.duration_ms or 0)
 
     @property
     def answered(self) -> int:
