@@ -226,7 +226,7 @@ def _attempt_row(attempt: Attempt) -> dict[str, object]:
         "provider": provider,
         "upstream_model": line.offering.deployments.get(ProviderName(provider)) if line.offering and provider else None,
         "host": line.host,
-        "status": line.status,
+        "status": line.answered,
         "response_flags": line.flags,
         "response_details": line.response_details,
         "duration_ms": line.duration_ms or 0,

@@ -438,22 +438,22 @@ def _retry_policy(
 
 def _bounds(endpoint: Endpoint, policy: Policy, settings: Settings) -> dict[str, Json]:
     """Of each attempt, and of the pause before it."""
+    first_byte_ms = policy.first_byte_timeout_ms or settings.provider_timeout_s * 1000
     return {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
         # Up to the response headers; once a byte went out, an attempt is never repeated.
-        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
+        "per_try_timeout": _seconds(first_byte_ms),
+        # It runs while the headers are waited for, too: by default nobody who may still answer is given up by it.
         "per_try_idle_timeout": f"{settings.session_s_max}s"
         if FACTS[endpoint].is_session
-        else _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
+        else _seconds(policy.idle_timeout_ms or max(settings.provider_idle_timeout_s * 1000, first_byte_ms)),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
 
 
-def _seconds(milliseconds: int | None, default_s: int) -> str:
+def _seconds(milliseconds: int) -> str:
     """A duration as Envoy's JSON writes it."""
-    if milliseconds is None:
-        return f"{default_s}s"
     whole, rest = divmod(milliseconds, 1000)
     return f"{whole}.{rest:03d}s" if rest else f"{whole}s"
 
