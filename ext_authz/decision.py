@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Self
 
 from ext_authz.check_request import Attempt
+from ext_authz.kept import Owned, place_of, place_of_all
 from ext_authz.leases import Lease
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.own_keys import NONE, OwnKeys
@@ -18,13 +19,15 @@ from gateway_core.errors import (
     API_KEY_ENDED,
     INVALID_API_KEY,
     MODEL_CHANGING,
-    OWN_KEY_HAS_NO_SESSIONS,
+    OWN_KEY_NOT_OFFERED,
     ApiError,
     endpoint_not_priced,
     endpoint_not_supported,
     feature_not_offered,
+    kept_elsewhere,
     model_not_allowed,
     model_not_found,
+    nothing_kept,
     service_tier_not_offered,
     stream_required,
 )
@@ -40,6 +43,7 @@ FLOOR_TOKENS: Final = 256
 """An answer shorter than this is worth nothing to most who did not ask for so short a one."""
 
 
+NOTHING_OWNED: Final[Owned] = {}
 FEATURES: Final[Mapping[Meter, str]] = {
     Meter.WEB_SEARCH: "web search",
     Meter.AUDIO_INPUT: "audio input",
@@ -128,6 +132,7 @@ class Admitted:
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
         limits: those that it is under.
         reservation: what it counts as against those, once it does; None if there are none.
+        keeper: the one provider that it goes to, since it is about what that one keeps, or is to.
         lease: what else may pass as this does; None if nothing may.
         own_keys: with which it is sent, of those that its organisation has.
         session: by what it is told to end, if it is one.
@@ -147,6 +152,7 @@ class Admitted:
     reservation: Reservation | None = None
     lease: Lease | None = None
     own_keys: OwnKeys = field(default_factory=lambda: NONE)
+    keeper: ProviderName | None = None
     session: Session | None = None
 
     def holding(self, held: NanoUsd) -> Self:
@@ -157,7 +163,9 @@ class Admitted:
         return replace(self, hold_nano_usd=held, max_tokens=self.output.covered_by(held))
 
 
-def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
+def decide(
+    attempt: Attempt, key: ApiKey | None, offers: Offers, owned: Owned = NOTHING_OWNED, *, now: datetime
+) -> Admitted | Refused:
     """Everything but the balance: key, model, endpoint, and the worst case that has to be held.
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
@@ -167,6 +175,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     endpoint has a field for it. Where the request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
     deployments that may serve it and of all service tiers it may be served at; where the organisation has a key of its own, what is
     charged for that.
+
+    What names something that a provider keeps is for that provider alone, and for whom `owned` says it is.
 
     Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
     """
@@ -180,6 +190,13 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if not key.may_come_from(attempt.address):
         return Refused(ADDRESS_NOT_ALLOWED, key)
     facts = FACTS[attempt.endpoint]
+    if facts.is_of_what_is_kept:
+        place = place_of(attempt, key, offers, owned)
+        if isinstance(place, ApiError):
+            return Refused(place, key)
+        if facts.keeps and key.mode is Mode.LIVE and place.provider in offers.own_keys.by_org.get(key.org_id, NONE):
+            return Refused(OWN_KEY_NOT_OFFERED, key)
+        return Admitted(key, keeper=place.provider, limits=key.limits)
     if not facts.is_of_a_model or attempt.model is None:
         return Admitted(key)
     newest = offers
@@ -204,10 +221,22 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
             return Refused(MODEL_CHANGING, key)
         own_keys = found
     prices = offer.prices.get(attempt.endpoint)
+    if not prices and facts.keeps is not None:
+        return Refused(nothing_kept(attempt.model), key)
     if not prices:
         return Refused(endpoint_not_supported(attempt.model, (FACTS[each].path for each in offer.prices)), key)
-    if facts.is_session and any(each.provider in own_keys for each in prices):
-        return Refused(OWN_KEY_HAS_NO_SESSIONS, key)
+    if any(each.provider in own_keys for each in prices) and (facts.is_session or facts.keeps or attempt.named):
+        return Refused(OWN_KEY_NOT_OFFERED, key)
+    keeper = None
+    if attempt.named:
+        place = place_of_all(attempt.named, owned)
+        if isinstance(place, ApiError):
+            return Refused(place, key)
+        keeper = place.provider
+        if keeper is not None:
+            prices = tuple(each for each in prices if each.provider == keeper)
+        if not prices:
+            return Refused(kept_elsewhere(attempt.model), key)
     if not all(each.price.is_free or facts.is_priced(each.price.rates.keys()) for each in prices):
         return Refused(endpoint_not_priced(attempt.model), key)
     if (
@@ -244,6 +273,7 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         else max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
         input_tokens_max=input_max if attempt.has_references else None,
         output=output,
+        keeper=keeper,
         limits=(*key.limits, *offer.limits),
         session=_session(prices, terms, output) if facts.is_session else None,
         own_keys=OwnKeys({each.provider: own_keys[each.provider] for each in prices if each.provider in own_keys}),

@@ -14,6 +14,7 @@ from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.limits import ScopedLimits
 from gateway_core.offering import Offering
 from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms, own_key_terms
+from gateway_core.providers import ProviderKind
 
 OVERLAP: Final = timedelta(seconds=60)
 """How long what was offered can still be bought by a route that stands for it. Envoy takes up a change in less than a second."""
@@ -76,6 +77,7 @@ class Offers:
     """All models that can be bought, by each of their names, and who pays other than list prices, as of one revision.
 
     Attributes:
+        kinds: of every provider there is.
         own_key_fees_ppm: of requests with their organisation's own key; nothing where a provider is not named.
         own_keys: asked of the newest reading, which remembers on its own.
         former: what was offered before, the latest first: those names only that have been moved since.
@@ -85,6 +87,7 @@ class Offers:
     version: PriceVersion
     by_model: Mapping[ModelName, Offer]
     org_terms: Mapping[OrgId, OrgTerms]
+    kinds: Mapping[ProviderName, ProviderKind] = field(default_factory=dict)
     own_key_fees_ppm: Mapping[ProviderName, int] = field(default_factory=dict)
     own_keys: OwnKeyBook = field(default_factory=OwnKeyBook)
     former: tuple["Offers", ...] = field(default=())

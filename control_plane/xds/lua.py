@@ -13,8 +13,8 @@ FRONT_FILTER: Final = "tollgate.front"
 """Name of the front filter; route metadata for it stands under the same name."""
 
 
-LEASES_FILTER: Final = "leases"
-"""Name of the same filter behind ext_authz."""
+BEHIND_ADMISSION: Final = "leases"
+"""The same of the front filter where it stands a second time."""
 
 
 def upstream_filter(cluster: str) -> str:

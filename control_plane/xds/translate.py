@@ -24,7 +24,7 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
     yield (
         ROUTE_TYPE,
         routes.route_configuration(
-            routes.provider_routes(catalog, translated=settings.translates), settings, catalog.own_keys_as_of
+            routes.catalog_routes(catalog, translated=settings.translates), settings, catalog.own_keys_as_of
         ),
     )
 

@@ -2,23 +2,25 @@
 -- answer in response.lua; both read JSON by json.lua. `control_plane/xds/lua.py` puts all of them into one text.
 --
 -- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
--- dynamic metadata "tollgate": request, plan, lease, usage_first, usage_last, service_tier, sse_events (gateway_core/contract.py).
+-- dynamic metadata "tollgate": request, plan, lease, usage_first, usage_last, service_tier, kept, sse_events (gateway_core/contract.py).
 --
 -- The filter stands behind ext_authz a second time, for requests that had to be asked about: there it keeps the lease that the
--- answer may have brought, and follows it to an organisation's own key. It has to be the same script, since only such ones share what they remember.
+-- answer may have brought, and follows it to where something is kept, or to an organisation's own key. It has to be the same script, since
+-- only such ones share what they remember.
 
 local requests, responses, leases, errors = require("request"), require("response"), require("leases"), require("errors")
-local own_keys = require("own_keys")
+local kept, own_keys = require("kept"), require("own_keys")
 
 local NAMESPACE, GRANT_NAMESPACE = "tollgate", "envoy.filters.http.ext_authz"
 
--- What the answer of ext_authz brings beside its leave: a lease, and that the request is sent with a key of its organisation's own.
-local function take_grant(h, number)
+-- What the answer of ext_authz brings beside its leave: a lease, and where the request goes.
+local function behind_admission(h, number)
   h:headers():remove("x-tg-asked")
   local metadata = h:streamInfo():dynamicMetadata()
   -- The answer passes both filters, and this one first.
   metadata:set(NAMESPACE, "passes", 1)
   local grant = metadata:get(GRANT_NAMESPACE)
+  if number == kept.UNASKED then return kept.follow(h, metadata:get(NAMESPACE).request, grant) end
   if grant.own_keys then own_keys.follow(h, grant, h:metadata():get("chain")) end
   leases.keep(number, grant)
 end
@@ -28,7 +30,7 @@ function envoy_on_request(h)
   local number = h:headers():get("x-tg-asked")
   local ok, problem
   if number then
-    ok, problem = pcall(take_grant, h, number)
+    ok, problem = pcall(behind_admission, h, number)
   else
     ok, problem = pcall(requests.on_request, h)
   end

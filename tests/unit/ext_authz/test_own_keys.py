@@ -8,7 +8,7 @@ import pytest
 from ext_authz.decision import Admitted, Refused, decide
 from ext_authz.own_keys import FORMER_MAX, NONE, OVERLAP, OwnKeyBook, OwnKeys
 from gateway_core.endpoints import Endpoint
-from gateway_core.errors import MODEL_CHANGING, OWN_KEY_HAS_NO_SESSIONS
+from gateway_core.errors import MODEL_CHANGING, OWN_KEY_NOT_OFFERED
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.mode import Mode
 from tests.support.admission import KEY, PROVIDER, offers, price
@@ -91,6 +91,15 @@ def test_no_session_is_sent_with_an_own_key_and_none_with_another_in_its_place()
     attempt = replace(ATTEMPT, endpoint=Endpoint.REALTIME, own_keys_as_of=3)
     found = decide(attempt, KEY, offered, now=NOW)
     assert isinstance(found, Refused)
-    assert found.error is OWN_KEY_HAS_NO_SESSIONS
+    assert found.error is OWN_KEY_NOT_OFFERED
     stranger = decide(attempt, replace(KEY, org_id=OTHER), offered, now=NOW)
-    assert isinstance(stranger, Admitted) or stranger.error is not OWN_KEY_HAS_NO_SESSIONS
+    assert isinstance(stranger, Admitted) or stranger.error is not OWN_KEY_NOT_OFFERED
+
+
+def test_what_is_to_be_kept_or_names_what_is_kept_is_sent_with_no_key_in_the_place_of_an_own_one() -> None:
+    own = OwnKeyBook(3, {KEY.org_id: OwnKeys({PROVIDER: True})})
+    offered = replace(offers(stored_responses=(price(input_=1, output=1),)), own_keys=own)
+    attempt = replace(ATTEMPT, endpoint=Endpoint.STORED_RESPONSES, own_keys_as_of=3)
+    found = decide(attempt, KEY, offered, now=NOW)
+    assert isinstance(found, Refused)
+    assert found.error is OWN_KEY_NOT_OFFERED
