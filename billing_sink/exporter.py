@@ -75,6 +75,7 @@ COLUMNS: Final[Mapping[str, Getter]] = {
     "mode": itemgetter("mode"),
     "service_tier": itemgetter("service_tier"),
     "meters": itemgetter("meters"),
+    "cached": itemgetter("cached"),
 }
 """Each column of the table `requests` in ClickHouse, and how it is got from a row of billing.requests."""
 

@@ -201,6 +201,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
         **_alias(line),
+        "cached": line.is_kept,
     }
 
 

@@ -16,7 +16,7 @@ from ext_authz.limiter import ASK_AGAIN_S, Limiter
 from ext_authz.redis_limits import OPEN_S
 from ext_authz.reservations import Told
 from gateway_core.clock import Monotonic
-from gateway_core.contract import GrantField, Metadata, RequestField
+from gateway_core.contract import CacheOutcome, GrantField, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.ids import KeyId, RequestId
 from gateway_core.provider_usage import is_last_word, parse_usage
@@ -55,8 +55,8 @@ def parse_entry(entry: HTTPAccessLogEntry) -> Told | None:
 
 
 def _used(told: Struct, status: int, expected: int) -> int:
-    """All tokens that the provider counts; none if it did not answer, and what was expected if it does not say, not clearly, or not all."""
-    if status not in HTTP_OK:
+    """All tokens that the provider counts; none if it did not answer or was not asked, and what was expected if it does not say, not clearly, or not all."""
+    if status not in HTTP_OK or told.fields[Metadata.CACHE].string_value == CacheOutcome.HIT:
         return 0
     first, last = told.fields[Metadata.USAGE_FIRST].string_value, told.fields[Metadata.USAGE_LAST].string_value or None
     if not first:

@@ -26,7 +26,7 @@ from gateway_core.logs import Logger
 from gateway_core.providers import ProviderKind
 
 _SERVED = """
-    SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms
+    SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms, r.cache_ttl_s
     FROM catalog.served s JOIN catalog.routes r ON r.name = s.route
 """
 _ENDPOINTS: Final = frozenset(SOLD)
@@ -93,6 +93,7 @@ def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | 
         retry_statuses=None if statuses is None else tuple(statuses),
         first_byte_timeout_ms=route["first_byte_timeout_ms"],
         idle_timeout_ms=route["idle_timeout_ms"],
+        cache_ttl_s=route["cache_ttl_s"],
     )
     return replace(model, policy=policy, orgs_allowed=tuple(map(OrgId, route["orgs_allowed"])))
 

@@ -57,6 +57,9 @@ class RequestSummary(Resource):
     model: str | None = Field(description="The model that served it.")
     provider: str | None = Field(description="That answered, or was asked last.")
     stream: bool
+    cached: bool = Field(
+        description="Whether it was answered with what was kept of an answer before: no provider was asked."
+    )
     status: int = Field(description="What the client was answered; 0 for nothing.")
     outcome: Outcome
     error_code: str | None = Field(description="The `code` of the refusal, where we refused it.")

@@ -49,6 +49,7 @@ def spool_log(spool_dir: str) -> JsonObject:
         SpoolField.SERVICE_TIER: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SERVICE_TIER})%",
         SpoolField.SSE_EVENTS: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_EVENTS})%",
         SpoolField.SSE_BESIDE_BYTES: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_BESIDE_BYTES})%",
+        SpoolField.CACHE: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.CACHE})%",
     }
     return {
         "name": "spool",

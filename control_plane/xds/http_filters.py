@@ -16,7 +16,15 @@ from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
-from gateway_core.contract import CREDENTIAL_HEADERS, GATEWAY_HEALTH_PATH, Cluster, Header, Metadata, provider_cluster
+from gateway_core.contract import (
+    CACHE_WAIT_S_MAX,
+    CREDENTIAL_HEADERS,
+    GATEWAY_HEALTH_PATH,
+    Cluster,
+    Header,
+    Metadata,
+    provider_cluster,
+)
 from gateway_core.endpoints import Dialect
 from gateway_core.providers import Translation
 
@@ -34,6 +42,11 @@ _TOLD_TO_THE_TRANSLATOR: Final = (
     *(":path", ":status", "content-type"),
     *(Header.TRANSLATE, Header.OUTPUT_BOUND, Header.REFUSES_STREAM_OPTIONS, Header.OWN_REPLY),
 )
+
+RESPONSE_CACHE_TIMEOUT: Final = "0.25s"
+"""For one message: what a request may lose to a cache that keeps silent."""
+
+_TOLD_TO_THE_CACHE: Final = (":status", "content-type", Header.DROPPED)
 
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
 """Of the filter that judges addresses; Envoy finds it by its name."""
@@ -98,7 +111,9 @@ _CLIENT_ADDRESS: Final[Json] = {
 }
 
 
-def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
+def listener_filters(
+    *, max_body_bytes: int, behind_proxies: bool, has_cache: bool, attempts_log: JsonObject
+) -> list[Json]:
     """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
         # In front of everything: whoever asks whether Envoy serves brings no key, and leaves no line in the spool.
@@ -156,6 +171,8 @@ def listener_filters(*, max_body_bytes: int, behind_proxies: bool, attempts_log:
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
+        # Behind admission, since an answer that was kept is for those who would have got it; and only for requests that want it.
+        *([_filter("response_cache", _response_cache())] if has_cache else []),
         _filter(
             "router",
             typed(
@@ -352,6 +369,43 @@ def _answered_by() -> JsonObject:
             ),
         },
         xds_matcher=_skip_unless(Header.COST, {"exact": "true"}),
+    )
+
+
+def _response_cache() -> JsonObject:
+    """Answers with what was kept, or sees what is to be kept. Without it every request goes on as if there were none."""
+    return typed(
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        extension_config={
+            "name": "response_cache",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+                grpc_service={
+                    "envoy_grpc": {"cluster_name": Cluster.RESPONSE_CACHE},
+                    "retry_policy": grpc_retries(attempt_timeout=RESPONSE_CACHE_TIMEOUT),
+                },
+                # Of the answer it is sent nothing unless it asks: an answer of ours to a request that was refused in front of this
+                # filter passes it too, and nobody has looked whether that wanted it.
+                processing_mode={
+                    "request_header_mode": "SEND",
+                    "request_body_mode": "BUFFERED",
+                    "response_header_mode": "SKIP",
+                    "response_body_mode": "NONE",
+                    "request_trailer_mode": "SKIP",
+                    "response_trailer_mode": "SKIP",
+                },
+                allow_mode_override=True,
+                failure_mode_allow=True,
+                message_timeout=RESPONSE_CACHE_TIMEOUT,
+                # Who waits for somebody else's answer says so.
+                max_message_timeout=f"{CACHE_WAIT_S_MAX + 1}s",
+                route_cache_action="RETAIN",
+                # Whose request it is and what was read from it; and no header of the request at all.
+                metadata_options={"forwarding_namespaces": {"untyped": [Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE]}},
+                forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in _TOLD_TO_THE_CACHE]}},
+            ),
+        },
+        xds_matcher=_skip_unless(Header.CACHE_ASKED, {"exact": "true"}),
     )
 
 

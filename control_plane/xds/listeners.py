@@ -33,6 +33,7 @@ def listener(settings: Settings) -> JsonObject:
         http_filters=listener_filters(
             max_body_bytes=settings.max_body_bytes,
             behind_proxies=bool(settings.trusted_proxies),
+            has_cache=bool(settings.response_cache_endpoints),
             attempts_log=attempts_log(settings.spool_dir),
         ),
         access_log=[spool_log(settings.spool_dir), limits_log()],

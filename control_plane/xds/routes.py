@@ -32,7 +32,7 @@ _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
-    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY),
+    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.CACHE, Header.UNTRANSLATABLE, Header.OWN_REPLY),
 )
 """What a provider tells about our account with it, and what only we tell."""
 
@@ -171,8 +171,10 @@ def _action(route: JsonObject) -> JsonObject:
 
 
 def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
-    offering = str(route.offering)
-    metadata: dict[str, Json] = {FRONT_FILTER: {RouteField.OFFERING: offering}}
+    told: dict[str, Json] = {RouteField.OFFERING: str(route.offering)}
+    if route.policy.cache_ttl_s is not None:
+        told[RouteField.CACHE_TTL_S] = route.policy.cache_ttl_s
+    metadata: dict[str, Json] = {FRONT_FILTER: told}
     for group in route.groups:
         for hop in group:
             parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
@@ -180,7 +182,7 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             if route.groups[0] == (hop,) and not hop.peculiarities:
                 # The first attempt is certain, so the front filter prepares it while it has the body in hand. It prepares what
                 # everybody takes.
-                metadata[FRONT_FILTER] = {RouteField.OFFERING: offering, RouteField.CLUSTER: hop.cluster, **parameters}
+                metadata[FRONT_FILTER] = {**told, RouteField.CLUSTER: hop.cluster, **parameters}
     return {
         "name": route.key,
         "match": {"prefix": "/"},

@@ -4,6 +4,7 @@
 
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
+local cache = require("cache")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -131,6 +132,7 @@ local function on_request(h)
     return refuse(h, known, "403", "test_mode_unavailable",
       "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
   end
+  local cache_ttl_s = prepared:get("cache_ttl_s")
   local upstream_model = model
   if cluster then
     upstream_model = prepared:get("model") or model
@@ -145,6 +147,8 @@ local function on_request(h)
     known.body_bytes = body:setBytes(edits_of_text.apply(s, edits))
     headers:replace("content-length", tostring(known.body_bytes))
   end
+
+  cache.ask(headers, known, s, cache_ttl_s)
 
   known.hide_usage = hide_usage
   known.references = not kind.files and (known.references or extent.has_references(s))

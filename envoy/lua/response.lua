@@ -1,7 +1,7 @@
 -- The response side of front.lua: captures the provider's raw usage object, counts server-sent events, hides the usage chunk from a
 -- client that did not ask for it, and a provider's quarrel with our credential from everybody. What an answer costs is told by cost.lua.
 
-local json, cost, errors = require("json"), require("cost"), require("errors")
+local json, cache, cost, errors = require("json"), require("cache"), require("cost"), require("errors")
 
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
 local concat, max, min, tostring = table.concat, math.max, math.min, tostring
@@ -318,6 +318,11 @@ local function on_response(h)
   if cluster then headers:remove("x-tg-cluster") end
   local request = told and told.request
   if not request or not request.endpoint or request.endpoint == "models" or request.endpoint == "model" then return end
+  local is_kept = request.cache and cache.told(headers, metadata)
+  if is_kept and cluster then
+    headers:replace("x-tollgate-cost", "0.00")
+    cluster = nil
+  end
   local status = headers:get(":status")
   if byte(status) ~= 50 then       -- not 2xx
     if status == "401" or status == "403" then
@@ -329,7 +334,11 @@ local function on_response(h)
   local content_type = headers:get("content-type")
   if not content_type then return end
   content_type = lower(content_type)
-  if find(content_type, "text/event-stream", 1, true) then return on_stream(h, request.endpoint, request.hide_usage) end
+  if find(content_type, "text/event-stream", 1, true) then
+    -- Of an answer that was kept, or of a provider that sends all at once: it is about to be less.
+    if request.hide_usage then headers:remove("content-length") end
+    return on_stream(h, request.endpoint, request.hide_usage)
+  end
   if not find(content_type, "json", 1, true) then return end
   -- What it costs is told in a header, so then all of it is waited for.
   if IN_PIECES[request.endpoint] and not cluster then return on_pieces(h) end
