@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
 import secrets
-import signal
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -16,6 +13,7 @@ from redis.asyncio import Redis
 
 from gateway_core.contract import CACHE_KEYS, Header
 from gateway_core.mode import Mode
+from tests.support.gateway_client import Answer, Client
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 from tests.support.stack import Stack, add_model, add_provider, eventually, wait_until_routed
 
@@ -33,35 +31,6 @@ STREAMED = (
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as opened:
         yield opened
-
-
-class Answer:
-    """What a client gets."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
-
-    @property
-    def cache(self) -> str | None:
-        return self.headers.get(Header.CACHE)
-
-    @property
-    def request_id(self) -> str:
-        return self.headers["x-request-id"]
-
-
-class Client:
-    """Somebody with a key."""
-
-    def __init__(self, session: aiohttp.ClientSession, stack: Stack, key: str) -> None:
-        self._session, self._stack, self._key = session, stack, key
-
-    async def ask(self, body: Mapping[str, Any], path: str = "/v1/chat/completions", **headers: str) -> Answer:
-        async with self._session.post(
-            self._stack.url + path, json=body, headers={"Authorization": f"Bearer {self._key}", **headers}
-        ) as got:
-            names = {name.lower(): value for name, value in got.headers.items()}
-            return Answer(got.status, names, await got.read())
 
 
 @pytest.fixture
@@ -186,7 +155,9 @@ async def test_answers_of_every_dialect_are_kept_also_for_test_keys(
         else ("chat", "messages", "completions", "responses", "embeddings", "moderations", "rerank")
     )
     meters = ("input", "cached_input", "output", "reasoning", "request", "search_unit")
-    provider = "gemini" if google else "openai"
+    provider = model if google else "openai"
+    if google:
+        await add_provider(stack, model, f"{stack.simulator_url}/v1beta", "secret", "gemini-native")
     await add_model(stack, model, [(provider, model)], endpoints=endpoints, meters=meters)
     await wait_until_routed(stack, model, endpoints[0])
     key = await stack.make_key(f"cache-{secrets.token_hex(4)}", balance="50.00", mode=Mode.TEST)
@@ -302,7 +273,7 @@ async def test_what_is_not_a_whole_answer_is_not_kept(
     provider: tuple[ScriptedProvider, str],
     content_type: str,
     pieces: Sequence[bytes],
-    cut: bool,  # noqa: FBT001 - a case
+    cut: bool,
 ) -> None:
     scripted, model = provider
     scripted.content_type, scripted.pieces, scripted.cut, scripted.pause_s = content_type, pieces, cut, 0.02
