@@ -9,15 +9,14 @@ from gateway_core.endpoints import Endpoint
 
 _STREAM: Final = "text/event-stream"
 _JSON: Final = "application/json"
-_END_BYTES: Final = 64
 _LAST_WORDS: Final[Mapping[Endpoint, bytes]] = {
-    Endpoint.CHAT: b"data: [DONE]",
-    Endpoint.COMPLETIONS: b"data: [DONE]",
-    Endpoint.MESSAGES: b"event: message_stop",
-    Endpoint.RESPONSES: b"event: response.completed",
+    Endpoint.CHAT: b"\ndata: [DONE]",
+    Endpoint.COMPLETIONS: b"\ndata: [DONE]",
+    Endpoint.MESSAGES: b"\nevent: message_stop",
+    Endpoint.RESPONSES: b"\nevent: response.completed",
     Endpoint.STREAM_GENERATE: b'"finishReason"',
 }
-"""What the last event of a stream that went well has in it. Bytes, since a model's own words have no such line and no bare quotation mark."""
+"""What the last event of a stream that went well has in it. A model's own words have no new line and no bare quotation mark."""
 _FAILURES: Final = (b"\nevent: error", b'\ndata: {"error"')
 """How a stream says that it did not go well."""
 
@@ -58,7 +57,7 @@ def _is_whole_stream(endpoint: Endpoint, body: bytes) -> bool:
     if last_words is None or any(failure in lines for failure in _FAILURES):
         return False
     events = [event for event in lines.split(b"\n\n") if event.strip() and not event.lstrip().startswith(b":")]
-    return bool(events) and last_words in events[-1]
+    return bool(events) and last_words in b"\n" + events[-1]
 
 
 def _kind(content_type: str) -> str:

@@ -98,7 +98,7 @@ def _is_answered_alike(endpoint: Endpoint, said: Mapping[str, Json]) -> bool:
         return False
     temperature = found.get("temperature")
     is_cold = isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature == 0
-    return is_cold and all(found.get(name) in {None, 1} for name in _COUNTS)
+    return is_cold and all(found.get(name, 1) == 1 or found[name] is None for name in _COUNTS)
 
 
 def _matter(asked: Asked, said: Mapping[str, Json]) -> Mapping[str, Json]:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from gateway_core.contract import CACHE_KEYS, cache_generation
 from gateway_core.ids import OrgId
 
-TIMEOUT_S: Final = 0.1
+TIMEOUT_S: Final = 0.2
 """Less than Envoy waits for us."""
 CONNECTIONS_MAX: Final = 32
 TURN_S: Final = 5.0

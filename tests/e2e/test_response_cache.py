@@ -298,6 +298,20 @@ async def test_an_error_is_not_kept_and_the_next_answer_is(
     assert [(await client.ask(chat(model), **ON)).cache for _ in range(2)] == ["miss", "hit"]
 
 
+async def test_an_organisation_can_have_its_answers_forgotten(
+    stack: Stack, provider: tuple[ScriptedProvider, str], session: aiohttp.ClientSession
+) -> None:
+    _, model = provider
+    name = f"cache-{secrets.token_hex(4)}"
+    client = Client(session, stack, await stack.make_key(name, balance="50.00"))
+    assert [(await client.ask(chat(model), **ON)).cache for _ in range(2)] == ["miss", "hit"]
+    url = f"{stack.endpoints['control_plane_url']}/api/v1/orgs/org_{name}/cache"
+    operator = {"Authorization": f"Bearer {stack.endpoints['operator_token']}"}
+    async with session.delete(url, headers=operator) as forgotten:
+        assert forgotten.status == 204, await forgotten.text()
+    assert [(await client.ask(chat(model), **ON)).cache for _ in range(2)] == ["miss", "hit"]
+
+
 async def test_who_asks_what_a_kept_answer_costs_is_told_that_it_is_free(
     client: Client, provider: tuple[ScriptedProvider, str]
 ) -> None:
@@ -337,6 +351,8 @@ async def test_what_somebody_else_has_written_into_redis_is_told_to_nobody(
             assert (await client.ask(body, **ON)).cache == "miss"
         first, second = [key async for key in redis.scan_iter(kept)]
         of_first, of_second = await redis.mget(first, second)
+        assert isinstance(of_first, bytes)
+        assert isinstance(of_second, bytes)
         assert b"chat.completion" not in of_first
         for forged in ((of_second, of_first), (of_first[:-1] + b"x", b""), (b"x" * 500, WHOLE)):
             await redis.mset({first: forged[0], second: forged[1]})

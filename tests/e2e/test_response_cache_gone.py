@@ -61,12 +61,16 @@ def chat(model: str, **more: object) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
 
 
+def is_running(pid: int) -> bool:
+    return pathlib.Path(f"/proc/{pid}").exists()
+
+
 async def pids_of(stack: Stack, *services: str) -> list[int]:
     """Those of services that run, once they do: who is killed again and again is started after longer pauses."""
 
     async def found() -> list[int] | None:
         pids = [int(stack.endpoints["pids"][service]) for service in services]
-        return pids if all(pathlib.Path(f"/proc/{pid}").exists() for pid in pids) else None
+        return pids if all(map(is_running, pids)) else None
 
     return await eventually(found, deadline_s=40)
 

@@ -31,7 +31,16 @@ FILE_BY_TYPE = {
 }
 CASES = sorted(path.name for path in FOLDER.iterdir())
 EXPECTED_CASES = {
-    *("failover_chain", "kinds", "no_credential", "single_provider", "tls_provider", "translated", "weighted_group")
+    *(
+        "failover_chain",
+        "kept_answers",
+        "kinds",
+        "no_credential",
+        "single_provider",
+        "tls_provider",
+        "translated",
+        "weighted_group",
+    )
 }
 SCRIPTS = ("front", "upstream")
 
@@ -52,6 +61,11 @@ def translators(case: str) -> tuple[HostPort, ...]:
     return (HostPort("127.0.0.1", 9005),) if case == "translated" else ()
 
 
+def caches(case: str) -> tuple[HostPort, ...]:
+    """One case keeps answers."""
+    return (HostPort("127.0.0.1", 9006),) if case == "kept_answers" else ()
+
+
 def as_yaml(found: list[JsonObject]) -> str:
     """The resources as YAML, with the name of a Lua script in place of its text."""
     text = json.dumps(found)
@@ -65,7 +79,8 @@ def test_a_catalogue_becomes_exactly_the_resources_of_its_golden_files(
     case: str, request: pytest.FixtureRequest
 ) -> None:
     found: dict[str, list[JsonObject]] = {type_url: [] for type_url in FILE_BY_TYPE}
-    for type_url, resource in resources(read_case(case), settings(translator_endpoints=translators(case))):
+    told = settings(translator_endpoints=translators(case), response_cache_endpoints=caches(case))
+    for type_url, resource in resources(read_case(case), told):
         found[type_url].append(resource)
 
     for type_url, file in FILE_BY_TYPE.items():
@@ -108,7 +123,10 @@ async def test_envoy_accepts_every_case_without_a_warning(case: str, proxies: st
     assert text.count("/run/secrets/") == 3
     base = yaml.safe_load(text.replace("/run/secrets/", f"{tmp_path}/"))
     told = settings(
-        spool_dir=str(tmp_path), trusted_proxies=parse_networks(proxies), translator_endpoints=translators(case)
+        spool_dir=str(tmp_path),
+        trusted_proxies=parse_networks(proxies),
+        translator_endpoints=translators(case),
+        response_cache_endpoints=caches(case),
     )
     bootstrap = static_bootstrap(resources(read_case(case), told), base)
     binary = installed_envoy()

@@ -25,6 +25,7 @@ def settings(
     certificates: Path = Path("/nonexistent"),
     trusted_proxies: tuple[Network, ...] = (),
     translator_endpoints: tuple[HostPort, ...] = (),
+    response_cache_endpoints: tuple[HostPort, ...] = (),
 ) -> Settings:
     """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
     tls = Certificates(certificates).of(Peer.CONTROL_PLANE)
@@ -39,6 +40,7 @@ def settings(
         simulator_url=simulator_url,
         trusted_proxies=trusted_proxies,
         translator_endpoints=translator_endpoints,
+        response_cache_endpoints=response_cache_endpoints,
     )
 
 
@@ -67,6 +69,11 @@ def catalog(providers: Sequence[Provider], deployments: Sequence[Deployment] = (
     return Catalog(revision, {p.name: p for p in providers}, models, tuple(deployments))
 
 
+def with_policy(made: Catalog, policy: Policy) -> Catalog:
+    """The same catalogue with another policy of its routes."""
+    return replace(made, models={name: replace(model, policy=policy) for name, model in made.models.items()})
+
+
 class _Written(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -84,6 +91,7 @@ class _WrittenModel(_Written):
     owned_by: str
     created: int
     endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
+    cache_ttl_s: int | None = None
 
 
 class _WrittenDeployment(_Written):
@@ -109,7 +117,11 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
             ProviderName(p.name): provider(p.name, p.kind, p.base_url, p.credential, p.region) for p in parsed.providers
         },
         models={
-            ModelName(m.name): Model(ModelName(m.name), m.owned_by, m.created, endpoints=m.endpoints)
+            ModelName(m.name): Model(
+                *(ModelName(m.name), m.owned_by, m.created),
+                policy=Policy(cache_ttl_s=m.cache_ttl_s),
+                endpoints=m.endpoints,
+            )
             for m in parsed.models
         },
         deployments=tuple(
@@ -135,6 +147,7 @@ _POLICIES = st.just(Policy()) | st.builds(
     retry_statuses=st.none() | st.lists(st.integers(400, 599), max_size=4, unique=True).map(tuple),
     first_byte_timeout_ms=_MILLISECONDS,
     idle_timeout_ms=_MILLISECONDS,
+    cache_ttl_s=st.none() | st.integers(0, 3600),
 )
 
 

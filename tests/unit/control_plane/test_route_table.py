@@ -59,11 +59,12 @@ def test_the_table_says_what_the_whole_would_say_whatever_it_remembers(
         lambda made: with_models(made, policy=Policy(retry_statuses=(418,))),
         lambda made: with_models(made, policy=Policy(first_byte_timeout_ms=1500)),
         lambda made: with_models(made, policy=Policy(idle_timeout_ms=1500)),
+        lambda made: with_models(made, policy=Policy(cache_ttl_s=60)),
         lambda made: with_models(made, aliases=(ModelName("alias"),)),
         lambda made: replace(made, providers={name: provider(name, base_url="http://e/v9") for name in made.providers}),
     ],
     ids=[
-        "weight", "priority", "upstream model", "attempts", "statuses", "first byte", "idle", "aliases", "base url",
+        "weight", "priority", "upstream model", "attempts", "statuses", "first byte", "idle", "cache", "aliases", "base url",
     ],
 )  # fmt: skip
 def test_no_part_of_a_route_can_change_without_its_bytes(change: Callable[[Catalog], Catalog]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from control_plane.catalog.model import Policy
 from control_plane.xds.clusters import COST_TIMEOUT_MS
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
@@ -37,16 +38,20 @@ from gateway_core.endpoints import FACTS, SOLD, Dialect, Endpoint
 from gateway_core.networks import parse_networks
 from gateway_core.providers import ProviderKind
 from gateway_core.settings import HostPort
-from tests.support.catalogs import catalog, deployment, provider, settings
+from tests.support.catalogs import catalog, deployment, provider, settings, with_policy
 from tests.support.databases import ROOT
 
 # Less the names of modules, one of which is a field's as well.
 FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
 TRANSLATORS = (HostPort("127.0.0.1", 9005),)
-CATALOG = catalog(
-    [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
-    [deployment("m", "a"), deployment("m", "c", priority=1)],
+CACHES = (HostPort("127.0.0.1", 9006),)
+CATALOG = with_policy(
+    catalog(
+        [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
+        [deployment("m", "a"), deployment("m", "c", priority=1)],
+    ),
+    Policy(cache_ttl_s=60),
 )
 
 
@@ -66,7 +71,9 @@ def assigned(lua: str, table: str) -> set[str]:
 
 def resource_texts(type_url: str) -> str:
     # Behind proxies and with a translator: it says more then.
-    told = settings(trusted_proxies=parse_networks("10.0.0.0/8"), translator_endpoints=TRANSLATORS)
+    told = settings(
+        trusted_proxies=parse_networks("10.0.0.0/8"), translator_endpoints=TRANSLATORS, response_cache_endpoints=CACHES
+    )
     return "\n".join(json.dumps(resource) for name, resource in resources(CATALOG, told) if name == type_url)
 
 
@@ -208,6 +215,7 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
             Metadata.SERVICE_TIER,
             Metadata.SSE_EVENTS,
             Metadata.SSE_BESIDE_BYTES,
+            Metadata.CACHE,
         )
     }
     assert set(read) == expected
@@ -233,9 +241,12 @@ def test_the_ext_authz_filter_bears_the_name_its_metadata_is_found_under() -> No
 def test_every_cluster_of_the_contract_is_configured() -> None:
     bootstrap = (ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
     assert f"cluster_name: {Cluster.XDS}" in bootstrap
-    told = settings(translator_endpoints=TRANSLATORS)
+    told = settings(translator_endpoints=TRANSLATORS, response_cache_endpoints=CACHES)
     configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
-    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR}
+    ours = {
+        *(Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR),
+        Cluster.RESPONSE_CACHE,
+    }
     foreign = {
         "a": (Dialect.ANTHROPIC,),
         "b": (Dialect.ANTHROPIC,),
@@ -251,7 +262,9 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
     dialled = {cluster["name"]: cluster for cluster in static["clusters"]}
     dialled |= {
         str(resource["name"]): resource
-        for name, resource in resources(CATALOG, settings(translator_endpoints=TRANSLATORS))
+        for name, resource in resources(
+            CATALOG, settings(translator_endpoints=TRANSLATORS, response_cache_endpoints=CACHES)
+        )
         if name == CLUSTER_TYPE
     }
     contexts = []
@@ -260,6 +273,7 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
         (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ),
         (Cluster.BILLING_SINK, Peer.BILLING_SINK),
         (Cluster.TRANSLATOR, Peer.TRANSLATOR),
+        (Cluster.RESPONSE_CACHE, Peer.RESPONSE_CACHE),
     ):
         text = json.dumps(dialled[cluster]["transport_socket"], sort_keys=True)
         assert f'{{"exact": "{peer}"}}' in text
