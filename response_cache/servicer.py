@@ -88,7 +88,7 @@ class Lookups:
             mode_override=ProcessingMode(
                 response_header_mode=ProcessingMode.SEND,
                 request_body_mode=ProcessingMode.BUFFERED,
-                response_body_mode=ProcessingMode.STREAMED,
+                response_body_mode=ProcessingMode.NONE,
             ),
         )
         await context.write(going_on)
@@ -117,19 +117,25 @@ class Lookups:
             case Trouble():
                 self._count(found, began_s)
                 await context.write(ProcessingResponse(request_body=BodyResponse()))
-                await self._say_miss(messages, context)
+                if await self._answered(messages) is not None:
+                    await context.write(_miss())
 
     async def _take_turn(self, turn: Turn, messages: AsyncIterator[ProcessingRequest], context: Context) -> None:
         """See the request through to its answer, and keep that."""
         try:
             await context.write(ProcessingResponse(request_body=BodyResponse()))
-            headers = await self._say_miss(messages, context)
+            headers = await self._answered(messages)
             if headers is None:
                 return
             content_type = headers.get("content-type", "")
             if not may_be_kept(headers.get(":status", ""), content_type):
                 await self._kept.refuse(turn)
+                await context.write(_miss())
                 return
+            marked = _miss()
+            # Its pieces are seen as they pass.
+            marked.mode_override.response_body_mode = ProcessingMode.STREAMED
+            await context.write(marked)
             body = bytearray()
             async for message in messages:
                 body += message.response_body.body
@@ -144,14 +150,10 @@ class Lookups:
         finally:
             await self._kept.give_up(turn)
 
-    async def _say_miss(self, messages: AsyncIterator[ProcessingRequest], context: Context) -> Mapping[str, str] | None:
-        """Mark the answer of a provider; returns its headers."""
+    async def _answered(self, messages: AsyncIterator[ProcessingRequest]) -> Mapping[str, str] | None:
+        """The headers of the provider's answer; None if it never came."""
         answered = await anext(messages, None)
-        if answered is None or not answered.HasField("response_headers"):
-            return None
-        marked = CommonResponse(header_mutation=_set({Header.CACHE: CacheOutcome.MISS}))
-        await context.write(ProcessingResponse(response_headers=HeadersResponse(response=marked)))
-        return _headers(answered.response_headers.headers)
+        return None if answered is None else _headers(answered.response_headers.headers)
 
     def _question(self, told: ProcessingRequest, body: bytes) -> Question | Ended:
         metadata = told.metadata_context.filter_metadata
@@ -183,6 +185,12 @@ def _plain_value(field: Value) -> str | float | bool | None:
             return field.bool_value
         case _:
             return None
+
+
+def _miss() -> ProcessingResponse:
+    """Marks the answer of a provider."""
+    marked = CommonResponse(header_mutation=_set({Header.CACHE: CacheOutcome.MISS}))
+    return ProcessingResponse(response_headers=HeadersResponse(response=marked))
 
 
 def _again(answer: Answer) -> ImmediateResponse:

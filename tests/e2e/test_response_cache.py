@@ -323,6 +323,26 @@ async def test_who_asks_what_a_kept_answer_costs_is_told_that_it_is_free(
     assert Header.COST not in (await client.ask(chat(model), **ON)).headers
 
 
+async def test_a_request_that_does_not_want_a_kept_answer_is_nothing_to_the_cache(
+    stack: Stack, client: Client, provider: tuple[ScriptedProvider, str], session: aiohttp.ClientSession
+) -> None:
+    _, model = provider
+
+    async def conversations() -> int:
+        return sum((await stack.envoy_stats(r"http\.gateway\.ext_proc\..*streams_started")).values())
+
+    before = await conversations()
+    stranger = Client(session, stack, "sk-tg-live-" + "x" * 49)
+    for _ in range(3):
+        assert (await client.ask(chat(model, temperature=0))).status == 200
+        assert (await client.ask(chat(model), **OFF)).status == 200
+        assert (await client.ask(chat("nobody-has-it"), **ON)).status == 404
+        assert (await stranger.ask(chat(model), **ON)).status == 401
+    assert await conversations() == before
+    await client.ask(chat(model), **ON)
+    assert await conversations() == before + 1
+
+
 async def test_no_provider_and_no_client_can_say_that_an_answer_was_kept(
     stack: Stack, client: Client, provider: tuple[ScriptedProvider, str]
 ) -> None:
