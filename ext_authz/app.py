@@ -21,7 +21,8 @@ from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
 from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.redis_limits import RedisLimits
-from ext_authz.running_requests import WORKERS, RunningRequests
+from ext_authz.reservation_notes import WORKERS, ReservationNotes
+from ext_authz.running_requests import RunningRequests
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.settings import Settings
 from ext_authz.slices import Slices
@@ -97,6 +98,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         shared = None if settings.redis_url is None else RedisLimits(settings.redis_url)
         limiter = Limiter(shared, OwnLimits(monotonic), monotonic=monotonic, registry=registry, log=log)
+        notes = ReservationNotes(limiter, monotonic=monotonic, registry=registry)
         service = Authorization(
             keys=keys,
             offers=offers,
@@ -104,15 +106,17 @@ async def serve(settings: Settings, log: Logger) -> None:
             lender=lender,
             holds=PostgresHolds(pool, utc_now),
             limiter=limiter,
+            notes=notes,
             uses=uses,
             pepper=settings.api_key_pepper,
             hold_ttl=hold_ttl,
+            session_responses=settings.session_responses_held,
             now=utc_now,
             monotonic=monotonic,
             registry=registry,
             log=log,
         )
-        running = RunningRequests(limiter, monotonic=monotonic, registry=registry)
+        running = RunningRequests(notes)
         address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
         server = await start_server(service, running, address, settings.tls, checks_max=settings.checks_max)
         stale = asyncio.Event()
@@ -129,7 +133,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
                 group.create_task(slices.give_back(), name="give_back")
                 for _ in range(WORKERS):
-                    group.create_task(running.work(), name="note_running_requests")
+                    group.create_task(notes.work(), name="note_reservations")
                 group.create_task(_put_away(slices), name="put_away")
         finally:
             await server.stop(grace=1.0)

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.check_request import Attempt
-from ext_authz.decision import Admitted, Refused
+from ext_authz.decision import Admitted, Refused, Session
 from ext_authz.leases import Lease
-from ext_authz.reservations import Reservation, Room
+from ext_authz.reservations import Reservation, Room, tightest
 from gateway_core.api_keys import ApiKey
-from gateway_core.contract import GrantField, Header
+from gateway_core.contract import GrantField, Header, SessionField
 from gateway_core.endpoints import FACTS
+from gateway_core.limits import tallies_as_text
 from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption, RpcStatus
 
 _OK = 0
@@ -40,16 +41,21 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 response.dynamic_metadata[GrantField.INPUT_TOKENS_MAX] = str(decision.input_tokens_max)
             if decision.max_tokens is not None:
                 _cut_down(response, decision.max_tokens)
+            if decision.session is not None:
+                _write_session(response.dynamic_metadata, decision.session)
             if decision.slice_id is not None:
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.rated_as is not None:
                 response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
-            if decision.lease is not None:
-                _write_lease(response.dynamic_metadata, decision.lease)
             if decision.reservation is not None:
                 _write_reservation(response.dynamic_metadata, decision.reservation)
-                for name, value in _rate_limits(decision.reservation.room):
-                    _tell(response, name, value)
+                left = dict(_rate_limits(tightest(decision.reservation.rooms)))
+                for name, value in left.items():
+                    _tell(response, f"{Header.RATE_LIMIT_PREFIX}{name}", value)
+                if decision.lease is not None:
+                    response.dynamic_metadata[GrantField.RATE_LIMITS] = left
+            if decision.lease is not None:
+                _write_lease(response.dynamic_metadata, decision.lease)
         case Refused(error=error):
             response.status.CopyFrom(RpcStatus(code=_PERMISSION_DENIED))
             response.denied_response.status.code = error.status
@@ -63,7 +69,7 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 _write_reservation(response.dynamic_metadata, decision.reservation)
             if decision.room is not None:
                 for name, value in _rate_limits(decision.room):
-                    _add_header(response, name, value)
+                    _add_header(response, f"{Header.RATE_LIMIT_PREFIX}{name}", value)
             response.dynamic_metadata[GrantField.ERROR_CODE] = error.code
     return response
 
@@ -84,8 +90,13 @@ def _cut_down(response: CheckResponse, max_tokens: int) -> None:
 
 
 def _write_reservation(metadata: Struct, reservation: Reservation) -> None:
+    metadata[GrantField.RESERVED_FOR] = tallies_as_text(reservation.tallies)
     metadata[GrantField.RESERVED_TOKENS] = str(reservation.tokens)
     metadata[GrantField.RESERVED_AT] = str(reservation.at)
+
+
+def _write_session(metadata: Struct, session: Session) -> None:
+    metadata[GrantField.SESSION] = {SessionField.RESPONSE: session.response_nano_usd, **session.rates}
 
 
 def _write_lease(metadata: Struct, lease: Lease) -> None:
@@ -98,15 +109,15 @@ def _write_lease(metadata: Struct, lease: Lease) -> None:
 
 
 def _rate_limits(room: Room) -> Iterator[tuple[str, str]]:
-    """The headers that official SDKs and agents read, for those limits that there are."""
+    """The headers that official SDKs and agents read, without what all begin with, for those limits that there are."""
     for what, limit, used in (
         ("requests", room.limits.requests_per_minute, room.requests),
         ("tokens", room.limits.tokens_per_minute, room.tokens),
     ):
         if limit is not None:
-            yield f"{Header.RATE_LIMIT_PREFIX}limit-{what}", str(limit)
-            yield f"{Header.RATE_LIMIT_PREFIX}remaining-{what}", str(max(0, limit - used))
-            yield f"{Header.RATE_LIMIT_PREFIX}reset-{what}", f"{room.renews_in_s}s"
+            yield f"limit-{what}", str(limit)
+            yield f"remaining-{what}", str(max(0, limit - used))
+            yield f"reset-{what}", f"{room.renews_in_s}s"
 
 
 def _tell(response: CheckResponse, key: str, value: str) -> None:

@@ -1,16 +1,17 @@
 """May this request pass, and what has to be held for it. Pure: everything it depends on is an argument."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Self
 
 from ext_authz.check_request import Attempt
 from ext_authz.leases import Lease
-from ext_authz.offers import Offers
+from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.reservations import Reservation, Room
 from gateway_core.api_keys import ApiKey
-from gateway_core.endpoints import FACTS
+from gateway_core.contract import SessionField
+from gateway_core.endpoints import FACTS, Facts
 from gateway_core.errors import (
     ADDRESS_NOT_ALLOWED,
     API_KEY_ENDED,
@@ -27,10 +28,11 @@ from gateway_core.errors import (
 )
 from gateway_core.extent import answers, dearest, input_tokens, is_asked, output_tokens
 from gateway_core.ids import ModelName, PriceVersion, ProviderName, SliceId
+from gateway_core.limits import ScopedLimits
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
-from gateway_core.pricing import UnpricedTierError, WorstCase
-from gateway_core.usage import Meter
+from gateway_core.pricing import PPM, Terms, UnpricedTierError, WorstCase
+from gateway_core.usage import INPUT_METERS, MAX_TOKENS, OUTPUT_METERS, Meter
 
 FLOOR_TOKENS: Final = 256
 """An answer shorter than this is worth nothing to most who did not ask for so short a one."""
@@ -50,7 +52,7 @@ class Refused:
     """It may not; `key` says whose request it was, when that is known.
 
     Attributes:
-        reservation: what it counts as against its key's limits all the same, until Envoy says that it is over.
+        reservation: what it counts as all the same, until Envoy says that it is over.
         room: what the limits have left, if they were asked.
     """
 
@@ -69,12 +71,14 @@ class Output:
         choices: how many answers it asks for.
         tokens: of each answer, where there is the money.
         least_tokens: of each answer, below which it is refused.
+        one: of a session: with one response only, for which there has to be the money.
     """
 
     worst: WorstCase
     choices: int
     tokens: int
     least_tokens: int
+    one: WorstCase | None = None
 
     @property
     def nano_usd(self) -> NanoUsd:
@@ -84,6 +88,8 @@ class Output:
     @property
     def least_nano_usd(self) -> NanoUsd:
         """What has to be held for the shortest answers it is worth having."""
+        if self.one is not None:
+            return NanoUsd(min(self.one.nano_usd(self.tokens), MAX_NANO_USD))
         return self._nano_usd(self.least_tokens)
 
     def covered_by(self, held: NanoUsd) -> int:
@@ -92,6 +98,19 @@ class Output:
 
     def _nano_usd(self, tokens: int) -> NanoUsd:
         return NanoUsd(min(self.worst.nano_usd(tokens * self.choices), MAX_NANO_USD))
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """By what a session is told to end; see `gateway_core.contract.SessionField`.
+
+    Attributes:
+        response_nano_usd: what one response can cost.
+        rates: the dearest, in nano-USD per million units and rounded up, of all meters that one of the names may stand for.
+    """
+
+    response_nano_usd: NanoUsd
+    rates: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +124,10 @@ class Admitted:
         input_tokens_max: what is held for of input, if the request refers to what is not in it.
         output: how it can be admitted for less than that.
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
-        reservation: what it counts as against its key's limits, once it does; None if there are none.
+        limits: those that it is under.
+        reservation: what it counts as against those, once it does; None if there are none.
         lease: what else may pass as this does; None if nothing may.
+        session: by what it is told to end, if it is one.
     """
 
     key: ApiKey
@@ -119,12 +140,15 @@ class Admitted:
     input_tokens_max: int | None = None
     output: Output | None = None
     max_tokens: int | None = None
+    limits: tuple[ScopedLimits, ...] = ()
     reservation: Reservation | None = None
     lease: Lease | None = None
+    session: Session | None = None
 
     def holding(self, held: NanoUsd) -> Self:
         """The same once an amount is held for it, which may be less than was asked for, but not less than the least."""
-        if self.output is None or held >= self.output.nano_usd:
+        # A session ends when that is spent, however long its answers are.
+        if self.output is None or self.session is not None or held >= self.output.nano_usd:
             return replace(self, hold_nano_usd=held)
         return replace(self, hold_nano_usd=held, max_tokens=self.output.covered_by(held))
 
@@ -179,27 +203,20 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     ):
         return Refused(stream_required(attempt.model), key)
     output_max = output_tokens(attempt, facts, offer.max_output_tokens)
+    terms = {each.provider: offers.terms(key.org_id, offer.model, each.provider) for each in prices}
     try:
         for meter in sorted(attempt.meters):
             if not all(each.price.covers(meter, attempt.service_tier) for each in prices):
                 return Refused(feature_not_offered(attempt.model, FEATURES[meter]), key)
-        worst = WorstCase.of_any(
-            dearest(
-                attempt,
-                facts,
-                each.price,
-                offers.terms(key.org_id, offer.model, each.provider),
-                context_tokens=offer.context_tokens,
-                asked_tier=attempt.service_tier,
-            )
-            for each in prices
-        )
+        worst = _worst(attempt, facts, offer, prices, terms)
+        # Of a session there has to be the money for one response, and is held for as many as there is.
+        one = _worst(replace(attempt, choices=1), facts, offer, prices, terms) if facts.is_session else None
     except UnpricedTierError:
         return Refused(service_tier_not_offered(attempt.model), key)
     least_tokens = output_max
     if facts.output_bound is not None:
         least_tokens = min(output_max, max(FLOOR_TOKENS, attempt.least_output_tokens))
-    output = Output(worst, answers(attempt, facts), output_max, least_tokens)
+    output = Output(worst, answers(attempt, facts), output_max, least_tokens, one)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
     input_max = input_tokens(attempt, facts, offer.context_tokens)
     return Admitted(
@@ -208,7 +225,53 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         offers.version,
         output.nano_usd,
         rated_as,
-        tokens_max=max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
+        tokens_max=offer.context_tokens + offer.max_output_tokens
+        if facts.is_session
+        else max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
         input_tokens_max=input_max if attempt.has_references else None,
         output=output,
+        limits=(*key.limits, *offer.limits),
+        session=_session(prices, terms, output) if facts.is_session else None,
     )
+
+
+def _worst(
+    attempt: Attempt,
+    facts: Facts,
+    offer: Offer,
+    prices: Sequence[PricedDeployment],
+    terms: Mapping[ProviderName, Terms],
+) -> WorstCase:
+    return WorstCase.of_any(
+        dearest(
+            attempt,
+            facts,
+            each.price,
+            terms[each.provider],
+            context_tokens=offer.context_tokens,
+            asked_tier=attempt.service_tier,
+        )
+        for each in prices
+    )
+
+
+_METERS_OF_RATES: Final[Mapping[str, Sequence[Meter]]] = {
+    SessionField.INPUT: INPUT_METERS,
+    SessionField.CACHED_INPUT: (Meter.CACHED_INPUT, Meter.CACHED_AUDIO_INPUT),
+    SessionField.OUTPUT: OUTPUT_METERS,
+    SessionField.AUDIO_SECOND: (Meter.AUDIO_SECOND,),
+}
+
+
+def _session(prices: Sequence[PricedDeployment], terms: Mapping[ProviderName, Terms], output: Output) -> Session:
+    def dearest_of(meters: Sequence[Meter]) -> int:
+        exact = (
+            terms[each.provider].price(meter, rates[meter])
+            for each in prices
+            for rates in each.price.rates_up_to(MAX_TOKENS, None)
+            for meter in meters
+            if meter in rates
+        )
+        return -(-max(exact, default=0) // PPM)
+
+    return Session(output.least_nano_usd, {name: dearest_of(meters) for name, meters in _METERS_OF_RATES.items()})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ext_authz.leases import Bounds, Lease, LeaseId, Unspent
+from ext_authz.reservations import Reservation
 from ext_authz.slices import Slice, Taken
 from gateway_core.clock import Monotonic
 from gateway_core.money import NanoUsd
@@ -35,14 +36,16 @@ class _Lent:
     amount: NanoUsd
     uses: int
     shape: Hashable
+    reservation: Reservation | None
 
 
 class Back(NamedTuple):
-    """What goes back into a slice, for so many requests that have not come."""
+    """What goes back into a slice, for so many requests that have not come, and what they count as."""
 
     slice: Slice
     amount: NanoUsd
     uses: int
+    reservation: Reservation | None
 
 
 class Lender:
@@ -87,13 +90,20 @@ class Lender:
             self._demands.popitem(last=False)
         return demand.uses
 
-    def lend(self, shape: Hashable, taken: Taken, amount: NanoUsd, bounds: Bounds) -> Lease | None:
-        """The lease for money that was taken; None if there is none left beside what the request needs that asks."""
+    def lend(
+        self,
+        shape: Hashable,
+        taken: Taken,
+        amount: NanoUsd,
+        bounds: Bounds,
+        reservation: Reservation | None = None,
+    ) -> Lease | None:
+        """The lease for money that was taken, and for what counts against limits; None if there is none left beside what the request needs that asks."""
         uses = taken.uses - 1
         if uses < 1:
             return None
         lease_id = self._new_lease_id()
-        self._lent[lease_id] = _Lent(taken, amount, uses, shape)
+        self._lent[lease_id] = _Lent(taken, amount, uses, shape, reservation)
         if len(self._lent) > LENT_MAX:
             self._lent.popitem(last=False)
         return Lease(lease_id, uses, self._ttl_ms, bounds)
@@ -108,4 +118,4 @@ class Lender:
             demand = self._demands.get(lent.shape)
             if demand is not None:
                 demand.uses = max(1, min(demand.uses, 2 * (lent.uses - rest)))
-            yield Back(lent.taken.slice, NanoUsd(lent.amount * rest), rest)
+            yield Back(lent.taken.slice, NanoUsd(lent.amount * rest), rest, lent.reservation)

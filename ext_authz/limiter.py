@@ -1,6 +1,7 @@
-"""The limits of keys: counted for all processes together, and by each process alone while that cannot be."""
+"""Limits of keys, projects, organisations and models: counted for all processes together, and by each process alone while that cannot be."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -9,8 +10,8 @@ from ext_authz.own_limits import OwnLimits
 from ext_authz.redis_limits import LimitsTrouble
 from ext_authz.reservations import Exceeded, Expected, Limit, Reservation, Told
 from gateway_core.clock import Monotonic
-from gateway_core.ids import KeyId, RequestId
-from gateway_core.limits import Limits
+from gateway_core.ids import OrgId, RequestId
+from gateway_core.limits import ScopedLimits
 from gateway_core.logs import Logger
 
 ASK_AGAIN_S: Final = 1.0
@@ -24,15 +25,12 @@ class SharedLimits(Protocol):
     """Where all processes count. Every method raises one of `LimitsTrouble` if it cannot now."""
 
     async def reserve(
-        self, key_id: KeyId, request_id: RequestId, limits: Limits, tokens: int
+        self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
     ) -> Reservation | Exceeded:
-        """Count a request as open and as so many tokens, if the limits admit it."""
+        """Count a request as open, and as many like it as there may be up to so many in all, each as so many tokens, if the limits admit one."""
 
-    async def keep(self, key_id: KeyId, request_id: RequestId) -> None:
-        """A request is still open."""
-
-    async def finish(self, told: Told) -> None:
-        """A request is over, and has used so many tokens."""
+    async def tell(self, org_id: OrgId, told: Told) -> None:
+        """What became of them."""
 
 
 class Limiter:
@@ -53,11 +51,11 @@ class Limiter:
         self._log = log
         self._left_alone_until_s = float("-inf")
         self._refused = Counter(
-            "tollgate_ext_authz_limited_total", "Requests refused by a limit of their key", ["limit"], registry=registry
+            "tollgate_ext_authz_limited_total", "Requests refused by a limit", ["limit", "scope"], registry=registry
         )
         self._is_shared = Gauge(
             "tollgate_ext_authz_limits_shared",
-            "1 while the limits of keys are counted for all processes together, 0 while each has its share",
+            "1 while limits are counted for all processes together, 0 while each has its share",
             registry=registry,
         )
         self._is_shared.set(shared is not None)
@@ -67,47 +65,44 @@ class Limiter:
         self._own.share_among(processes)
 
     async def reserve(
-        self, key_id: KeyId, request_id: RequestId, limits: Limits, expected: Expected
+        self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], expected: Expected, *, uses: int = 1
     ) -> Reservation | Exceeded:
-        """Count a request, if the limits admit it; for a moment wait for another one to end."""
-        found = await self._reserve(key_id, request_id, limits, expected)
+        """Count a request, or several alike, if the limits admit it; for a moment wait for another one to end."""
+        found = await self._reserve(org_id, request_id, limits, expected, uses)
         for wait_s in SLOT_WAITS_S:
             if isinstance(found, Reservation) or found.limit is not Limit.CONCURRENCY:
                 break
             await asyncio.sleep(wait_s)
-            found = await self._reserve(key_id, request_id, limits, expected)
+            found = await self._reserve(org_id, request_id, limits, expected, uses)
         if isinstance(found, Exceeded):
-            self._refused.labels(found.limit).inc()
+            self._refused.labels(found.limit, found.scope).inc()
         return found
 
-    async def note(self, told: Told) -> bool:
-        """A request still runs, or is over. False if nobody can be told now."""
+    async def tell(self, org_id: OrgId, told: Told) -> bool:
+        """What became of requests that count. False if nobody can be told now."""
         if self._shared is None:
             return True
         if (shared := self._reachable()) is None:
             return False
         try:
-            if told.is_over:
-                await shared.finish(told)
-            else:
-                await shared.keep(told.key_id, told.request_id)
+            await shared.tell(org_id, told)
         except LimitsTrouble as error:
             self._leave_alone(error)
             return False
         return True
 
     async def _reserve(
-        self, key_id: KeyId, request_id: RequestId, limits: Limits, expected: Expected
+        self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], expected: Expected, uses: int
     ) -> Reservation | Exceeded:
         if (shared := self._reachable()) is not None:
             try:
-                found = await shared.reserve(key_id, request_id, limits, expected.tokens)
+                found = await shared.reserve(org_id, request_id, limits, tokens=expected.tokens, uses=uses)
             except LimitsTrouble as error:
                 self._leave_alone(error)
             else:
                 self._is_shared.set(1)
                 return found
-        return self._own.reserve(key_id, limits, expected.at_most)
+        return self._own.reserve(limits, expected.at_most)
 
     def _reachable(self) -> SharedLimits | None:
         return self._shared if self._monotonic() >= self._left_alone_until_s else None

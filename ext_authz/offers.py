@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.limits import ScopedLimits
 from gateway_core.offering import Offering
 from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms
 
@@ -37,6 +38,7 @@ class Offer:
         model: its own name, whichever of its names was asked for.
         orgs_allowed: organisations that may know of it; none means all.
         prices: per endpoint, those of every deployment that may serve it; at least one.
+        limits: of all requests for it together, if there are any.
     """
 
     model: ModelName
@@ -44,6 +46,7 @@ class Offer:
     max_output_tokens: int
     orgs_allowed: frozenset[OrgId]
     prices: Mapping[Endpoint, tuple[PricedDeployment, ...]]
+    limits: tuple[ScopedLimits, ...] = ()
 
     def is_visible_to(self, org_id: OrgId) -> bool:
         """Whether an organisation may know of it."""

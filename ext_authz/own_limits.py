@@ -1,19 +1,19 @@
-"""The limits of keys as one process counts them alone: its share of each, while the shared counts cannot be had.
+"""Limits as one process counts them alone: its share of each, while the shared counts cannot be had.
 
 Requests at once are not limited here: where a request ends is told to any of the processes, and not to the one that admitted it.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ext_authz.reservations import Exceeded, Limit, Reservation, Room
 from gateway_core.clock import Monotonic
-from gateway_core.ids import KeyId
-from gateway_core.limits import WINDOW_S, Limits
+from gateway_core.limits import WINDOW_S, Limits, ScopedLimits, Tally
 
-KEYS_MAX: Final = 100_000
-"""Of more keys the one that was asked for longest ago begins anew."""
+TALLIES_MAX: Final = 100_000
+"""Of more the one that was asked for longest ago begins anew."""
 
 
 @dataclass(slots=True)
@@ -32,6 +32,20 @@ class _Used:
     def forget_before(self, at: int) -> None:
         self.seconds = [second for second in self.seconds if second.at >= at]
 
+    @property
+    def requests(self) -> int:
+        return sum(each.requests for each in self.seconds)
+
+    @property
+    def tokens(self) -> int:
+        return sum(each.tokens for each in self.seconds)
+
+    def count(self, at: int, tokens: int) -> None:
+        if not self.seconds or self.seconds[-1].at != at:
+            self.seconds.append(_Second(at))
+        self.seconds[-1].requests += 1
+        self.seconds[-1].tokens += tokens
+
     def wait_s(self, *, requests_over: int, tokens_over: int, now: int) -> int:
         """Until enough no longer counts."""
         for second in self.seconds:
@@ -48,45 +62,63 @@ class OwnLimits:
     def __init__(self, monotonic: Monotonic) -> None:
         self._monotonic = monotonic
         self._processes = 1
-        self._used: OrderedDict[KeyId, _Used] = OrderedDict()
+        self._used: OrderedDict[Tally, _Used] = OrderedDict()
 
     def share_among(self, processes: int) -> None:
         """So many processes admit requests."""
         self._processes = max(1, processes)
 
-    def reserve(self, key_id: KeyId, limits: Limits, tokens: int) -> Reservation | Exceeded:
-        """Count a request and its tokens, if this process's share of the limits admits it."""
+    def reserve(self, limits: Sequence[ScopedLimits], tokens: int) -> Reservation | Exceeded:
+        """Count a request and its tokens, if this process's share of all limits admits it."""
         now = int(self._monotonic())
-        used = self._used.setdefault(key_id, _Used())
-        self._used.move_to_end(key_id)
+        shares = [
+            Limits(self._share(each.limits.requests_per_minute), self._share(each.limits.tokens_per_minute))
+            for each in limits
+        ]
+        tokens = min((tokens, *(each.tokens_per_minute for each in shares if each.tokens_per_minute is not None)))
+        counted: list[tuple[_Used, Room]] = []
+        for each, share in zip(limits, shares, strict=True):
+            used = self._used.setdefault(each.tally, _Used())
+            self._used.move_to_end(each.tally)
+            used.forget_before(now - WINDOW_S + 1)
+            room = Room(
+                share, used.requests, used.tokens, (used.seconds[0].at if used.seconds else now) + WINDOW_S - now
+            )
+            if (limit := _in_the_way(room, tokens)) is not None:
+                return Exceeded(limit, each.tally.scope, _wait_s(used, room, limit, tokens, now), room)
+            counted.append((used, room))
+        for used, _ in counted:
+            used.count(now, tokens)
         self._forget_others(now)
-        used.forget_before(now - WINDOW_S + 1)
-        requests_max, tokens_max = self._share(limits.requests_per_minute), self._share(limits.tokens_per_minute)
-        limits = Limits(requests_max, tokens_max)
-        if tokens_max is not None:
-            tokens = min(tokens, tokens_max)
-        requests, all_tokens = sum(each.requests for each in used.seconds), sum(each.tokens for each in used.seconds)
-        renews_in_s = (used.seconds[0].at if used.seconds else now) + WINDOW_S - now
-        if requests_max is not None and requests >= requests_max:
-            wait_s = used.wait_s(requests_over=requests + 1 - requests_max, tokens_over=0, now=now)
-            return Exceeded(Limit.REQUESTS, wait_s, Room(limits, requests, all_tokens, renews_in_s))
-        if tokens_max is not None and all_tokens + tokens > tokens_max:
-            wait_s = used.wait_s(requests_over=0, tokens_over=all_tokens + tokens - tokens_max, now=now)
-            return Exceeded(Limit.TOKENS, wait_s, Room(limits, requests, all_tokens, renews_in_s))
-        if not used.seconds or used.seconds[-1].at != now:
-            used.seconds.append(_Second(now))
-        used.seconds[-1].requests += 1
-        used.seconds[-1].tokens += tokens
-        return Reservation(tokens, now, Room(limits, requests + 1, all_tokens + tokens, renews_in_s))
+        rooms = tuple(replace(room, requests=room.requests + 1, tokens=room.tokens + tokens) for _, room in counted)
+        return Reservation(tuple(each.tally for each in limits), tokens, now, rooms)
 
     def _forget_others(self, now: int) -> None:
-        """Those who were asked for longest ago, if nothing of them counts or there are too many. The newest is never among them."""
+        """Those that were asked for longest ago, if nothing of them counts or there are too many. The newest is never among them."""
         while len(self._used) > 1:
             oldest = next(iter(self._used.values()))
             counts = oldest.seconds and oldest.seconds[-1].at > now - WINDOW_S
-            if counts and len(self._used) <= KEYS_MAX:
+            if counts and len(self._used) <= TALLIES_MAX:
                 break
             self._used.popitem(last=False)
 
     def _share(self, limit: int | None) -> int | None:
         return None if limit is None else max(1, limit // self._processes)
+
+
+def _in_the_way(room: Room, tokens: int) -> Limit | None:
+    if room.limits.requests_per_minute is not None and room.requests >= room.limits.requests_per_minute:
+        return Limit.REQUESTS
+    if room.limits.tokens_per_minute is not None and room.tokens + tokens > room.limits.tokens_per_minute:
+        return Limit.TOKENS
+    return None
+
+
+def _wait_s(used: _Used, room: Room, limit: Limit, tokens: int, now: int) -> int:
+    if limit is Limit.REQUESTS:
+        return used.wait_s(
+            requests_over=room.requests + 1 - (room.limits.requests_per_minute or 0), tokens_over=0, now=now
+        )
+    return used.wait_s(
+        requests_over=0, tokens_over=room.tokens + tokens - (room.limits.tokens_per_minute or 0), now=now
+    )

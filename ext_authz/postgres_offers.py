@@ -12,6 +12,7 @@ from ext_authz.offers import Offer, Offers, PricedDeployment
 from gateway_core.clock import Now
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.limits import Limits, Scope, scoped
 from gateway_core.logs import Logger
 from gateway_core.postgres_prices import org_terms, price_row
 from gateway_core.providers import ProviderKind, served
@@ -63,7 +64,8 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
         aliases = await connection.fetch("SELECT alias, model FROM catalog.model_aliases")
         rows = await connection.fetch(
             """
-            SELECT s.model, s.provider, s.upstream_model, m.context_tokens, m.max_output_tokens, m.endpoints, r.orgs_allowed, v.kind, p.*
+            SELECT s.model, s.provider, s.upstream_model, m.context_tokens, m.max_output_tokens, m.endpoints, m.requests_per_minute_max, m.tokens_per_minute_max,
+                   m.concurrency_max, r.orgs_allowed, v.kind, p.*
             FROM catalog.served s
             JOIN catalog.models m ON m.name = s.model
             JOIN catalog.routes r ON r.name = s.route
@@ -116,4 +118,9 @@ def _offer(rows: Sequence[asyncpg.Record], deployments: Sequence[PricedDeploymen
         max_output_tokens=first["max_output_tokens"],
         orgs_allowed=frozenset(map(OrgId, first["orgs_allowed"])),
         prices=prices,
+        limits=scoped(
+            Scope.MODEL,
+            first["model"],
+            Limits(first["requests_per_minute_max"], first["tokens_per_minute_max"], first["concurrency_max"]),
+        ),
     )

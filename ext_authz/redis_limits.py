@@ -1,26 +1,35 @@
-"""The limits of keys, counted in Redis (or Valkey) for all processes together, in one atomic script per question."""
+"""Limits, counted in Redis (or Valkey) for all processes together, in one atomic script per question."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, assert_never
 
 from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from ext_authz.reservations import Exceeded, Limit, Reservation, Room, Told
-from gateway_core.ids import KeyId, RequestId
-from gateway_core.limits import WINDOW_S, Limits
+from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
+from gateway_core.ids import OrgId, RequestId
+from gateway_core.limits import WINDOW_S, Scope, ScopedLimits, Tally
+
+T = TypeVar("T")
 
 TIMEOUT_S: Final = 0.25
 CONNECTIONS_MAX: Final = 16
 OPEN_S: Final = 30
 """After so long without a word of it an open request is given up: its Envoy has died, which would have spoken of it every ten seconds."""
+LEASE_PART: Final = 64
+"""A lease takes no more than this part of what is left of a limit, and none where less is left than this: so little of it lies about
+unspent when it nears its end."""
 
 LimitsTrouble = (RedisError, OSError, TimeoutError)
 """What a Redis that is down or slow raises."""
 
 _SCRIPTS: Final = Path(__file__).parent / "scripts"
 _LIMIT_BY_CODE: Final = {1: Limit.REQUESTS, 2: Limit.TOKENS, 3: Limit.CONCURRENCY}
+_NUMBERS: Final = 3
+"""For each tally in the answer of reserve.lua."""
 
 
 class RedisLimits:
@@ -38,46 +47,108 @@ class RedisLimits:
         self._redis = Redis.from_pool(pool)
         self._window_s = window_s
         self._open_s = open_s
-        self._reserve, self._keep, self._finish = (
+        self._reserve, self._keep, self._amend = (
             self._redis.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("reserve", "keep", "finish")
+            for name in ("reserve", "keep", "amend")
         )
 
     async def reserve(
-        self, key_id: KeyId, request_id: RequestId, limits: Limits, tokens: int
+        self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
     ) -> Reservation | Exceeded:
-        """Count a request as open and as so many tokens, if the limits admit it. Asked again, it counts once."""
-        code, wait_s, at, requests, used_tokens, renews_in_s = await self._reserve(
-            keys=_keys(key_id),
+        """Count requests, the first of them as open, and each as so many tokens, if all limits admit one. Asked again, they count once."""
+        found: Reservation | None = None
+        for slot, together in _by_slot(org_id, limits, lambda each: each.tally):
+            asked = await self._reserve_in(slot, request_id, together, tokens=tokens, uses=uses, found=found)
+            if isinstance(asked, Exceeded):
+                if found is not None:
+                    await self.tell(org_id, Amended(found.tallies, found.at, -found.uses, -found.uses * tokens))
+                    await self.tell(org_id, Ended(found.tallies, request_id, found.at, 0))
+                return asked
+            if found is not None:
+                if (beyond := found.uses - asked.uses) > 0:
+                    await self.tell(org_id, Amended(found.tallies, found.at, -beyond, -beyond * tokens))
+                asked = Reservation(
+                    (*found.tallies, *asked.tallies), tokens, found.at, (*found.rooms, *asked.rooms), asked.uses
+                )
+            found = asked
+        assert found is not None  # noqa: S101 - nobody asks without a limit
+        return found
+
+    async def _reserve_in(
+        self,
+        slot: str,
+        request_id: RequestId,
+        limits: Sequence[ScopedLimits],
+        *,
+        tokens: int,
+        uses: int,
+        found: Reservation | None,
+    ) -> Reservation | Exceeded:
+        tallies = tuple(each.tally for each in limits)
+        code, which, wait_s, at, admitted, *numbers = await self._reserve(
+            keys=[key for tally in tallies for key in _keys(slot, tally)],
             args=[
                 request_id,
-                *(
-                    -1 if limit is None else limit
-                    for limit in (limits.requests_per_minute, limits.tokens_per_minute, limits.concurrency)
-                ),
+                uses if found is None else found.uses,
                 tokens,
                 self._open_s,
                 self._window_s,
+                LEASE_PART,
+                "" if found is None else found.at,
+                *(
+                    -1 if limit is None else limit
+                    for each in limits
+                    for limit in (
+                        each.limits.requests_per_minute,
+                        each.limits.tokens_per_minute,
+                        each.limits.concurrency,
+                    )
+                ),
             ],
         )
-        room = Room(limits, requests, used_tokens, renews_in_s)
-        return Exceeded(_LIMIT_BY_CODE[code], wait_s, room) if code else Reservation(tokens, at, room)
-
-    async def keep(self, key_id: KeyId, request_id: RequestId) -> None:
-        """A request is still open."""
-        await self._keep(keys=_keys(key_id), args=[request_id, self._open_s])
-
-    async def finish(self, told: Told) -> None:
-        """A request is over, and has used so many tokens. Told again, nothing changes."""
-        await self._finish(
-            keys=_keys(told.key_id), args=[told.request_id, told.at, told.expected, told.tokens, self._window_s]
+        rooms = tuple(
+            Room(each.limits, *numbers[_NUMBERS * place : _NUMBERS * (place + 1)]) for place, each in enumerate(limits)
         )
+        if code:
+            return Exceeded(_LIMIT_BY_CODE[code], tallies[which - 1].scope, wait_s, rooms[which - 1])
+        return Reservation(tallies, tokens, at, rooms, admitted)
+
+    async def tell(self, org_id: OrgId, told: Told) -> None:
+        """What became of requests that count. Of one that is over it changes nothing to tell it again."""
+        for slot, tallies in _by_slot(org_id, told.tallies, lambda tally: tally):
+            keys = [_keys(slot, tally) for tally in tallies]
+            match told:
+                case Running(request_id=request_id):
+                    await self._keep(keys=[opened for _, opened in keys], args=[request_id, self._open_s])
+                case Ended(request_id=request_id, at=at, more_tokens=more_tokens):
+                    await self._amend(
+                        keys=[key for both in keys for key in both],
+                        args=[request_id, at, 0, more_tokens, self._window_s],
+                    )
+                case Amended(at=at, more_requests=more_requests, more_tokens=more_tokens):
+                    await self._amend(
+                        keys=[key for both in keys for key in both],
+                        args=["", at, more_requests, more_tokens, self._window_s],
+                    )
+                case _:
+                    assert_never(told)
 
     async def close(self) -> None:
         """Give the connections back."""
         await self._redis.aclose()
 
 
-def _keys(key_id: KeyId) -> list[str]:
+def _by_slot(org_id: OrgId, found: Iterable[T], tally_of: Callable[[T], Tally]) -> Iterator[tuple[str, list[T]]]:
+    """What one script may ask about: all of an organisation's, and a model's by itself."""
+
+    def slot(each: T) -> str:
+        tally = tally_of(each)
+        return tally.name if tally.scope is Scope.MODEL else org_id
+
+    for name, together in groupby(found, key=slot):
+        yield name, list(together)
+
+
+def _keys(slot: str, tally: Tally) -> tuple[str, str]:
     """Both in one slot of a cluster, by what stands in braces."""
-    return [f"tollgate:limits:{{{key_id}}}:used", f"tollgate:limits:{{{key_id}}}:open"]
+    return f"tollgate:limits:{{{slot}}}:{tally}:used", f"tollgate:limits:{{{slot}}}:{tally}:open"

@@ -1,11 +1,12 @@
-"""What a request takes up of its key's limits, and what they have left. Nouns, and the guess at a request's tokens. Pure."""
+"""What requests take up of the limits they are under, and what those have left. Nouns, and the guess at a request's tokens. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from gateway_core.ids import KeyId, RequestId
-from gateway_core.limits import Limits
+from gateway_core.ids import RequestId
+from gateway_core.limits import Limits, Scope, ScopedLimits, Tally
 from gateway_core.usage import BYTES_PER_TOKEN
 
 OUTPUT_TOKENS: Final = 1024
@@ -22,7 +23,7 @@ class Limit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a key has used of its limits.
+    """What a tally has used of its limits.
 
     Attributes:
         requests: counted now, in the last minute.
@@ -38,50 +39,84 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A request counts as open, and as so many tokens.
+    """Requests count, each as so many tokens; the one that asked counts as open besides.
 
     Attributes:
-        at: the second, by the clock of who counts, that it counts in.
+        tallies: against which they count.
+        at: the second, by the clock of who counts, that they count in.
+        uses: how many they are.
+        rooms: one for each tally.
     """
 
+    tallies: tuple[Tally, ...]
     tokens: int
     at: int
-    room: Room
+    rooms: tuple[Room, ...]
+    uses: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """A limit is in the way, for about so long if nothing else happens."""
+    """A limit is in the way, for about so long if nothing else happens.
+
+    Attributes:
+        scope: whose limit it is.
+        room: of that.
+    """
 
     limit: Limit
+    scope: Scope
     retry_after_s: int
     room: Room
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What is heard of a request that has a reservation.
+class Running:
+    """A request that has a reservation still runs."""
+
+    tallies: tuple[Tally, ...]
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that has a reservation is over.
 
     Attributes:
-        is_over: else it still runs.
         at: the second in which it counts.
-        expected: tokens that it counts as.
-        tokens: what it has used, if it is over.
+        more_tokens: used, than it was expected to; may be less than none.
     """
 
-    key_id: KeyId
+    tallies: tuple[Tally, ...]
     request_id: RequestId
-    is_over: bool
     at: int
-    expected: int
-    tokens: int
+    more_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Amended:
+    """Requests that came by leases count otherwise than was expected: they used more or fewer tokens, or have not come at all.
+
+    Attributes:
+        at: the second in which they count.
+        more_requests: none, or less than none.
+    """
+
+    tallies: tuple[Tally, ...]
+    at: int
+    more_requests: int
+    more_tokens: int
+
+
+Told = Running | Ended | Amended
+"""What is heard of reservations after they were made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What a request will read and write, together, before anybody knows.
 
-    No more than the whole limit: a request that is larger than that is admitted when nothing else counts.
+    No more than the smallest whole limit: a request that is larger than that is admitted when nothing else counts.
 
     Attributes:
         tokens: about; put right when it is over.
@@ -92,10 +127,34 @@ class Expected:
     at_most: int
 
     @classmethod
-    def of(cls, limits: Limits, *, body_bytes: int, output_tokens: int, output_tokens_max: int) -> Self:
+    def of(cls, limits: Iterable[ScopedLimits], *, body_bytes: int, output_tokens: int, output_tokens_max: int) -> Self:
         """Of a request with so long a body, and so much output as it will about have, and at most."""
         read = body_bytes // BYTES_PER_TOKEN
         tokens, at_most = read + output_tokens, read + output_tokens_max
-        if limits.tokens_per_minute is None:
-            return cls(tokens, at_most)
-        return cls(min(tokens, limits.tokens_per_minute), min(at_most, limits.tokens_per_minute))
+        for each in limits:
+            if (most := each.limits.tokens_per_minute) is not None:
+                tokens, at_most = min(tokens, most), min(at_most, most)
+        return cls(tokens, at_most)
+
+
+def tightest(rooms: Iterable[Room]) -> Room:
+    """What a client has left altogether: of requests and of tokens, where the least is left of each."""
+    requests = tokens = None
+    for room in rooms:
+        if room.limits.requests_per_minute is not None:
+            left = room.limits.requests_per_minute - room.requests
+            if requests is None or left < requests[0]:
+                requests = left, room
+        if room.limits.tokens_per_minute is not None:
+            left = room.limits.tokens_per_minute - room.tokens
+            if tokens is None or left < tokens[0]:
+                tokens = left, room
+    return Room(
+        Limits(
+            None if requests is None else requests[1].limits.requests_per_minute,
+            None if tokens is None else tokens[1].limits.tokens_per_minute,
+        ),
+        0 if requests is None else requests[1].requests,
+        0 if tokens is None else tokens[1].tokens,
+        max((found[1].renews_in_s for found in (requests, tokens) if found is not None), default=0),
+    )

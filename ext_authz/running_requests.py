@@ -1,26 +1,23 @@
 """What Envoy tells of admitted requests that count against a limit: that they still run, and that they are over.
 
-Only of those: the access log that leads here passes over every request without a reservation. Envoy is never kept waiting: what
-it tells is noted down by a few workers, and again if that could not be done.
+Only of those: the access logs that lead here pass over every request without a reservation. Of requests that came by a lease nobody
+waits for a place, so Envoy tells of many at once, and what they used is added up before it is counted.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from typing import Final
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple
 
 import grpc
-from google.protobuf.struct_pb2 import Struct
-from prometheus_client import CollectorRegistry, Counter
+from google.protobuf.struct_pb2 import Struct, Value
 
-from ext_authz.limiter import ASK_AGAIN_S, Limiter
-from ext_authz.redis_limits import OPEN_S
-from ext_authz.reservations import Told
-from gateway_core.clock import Monotonic
+from ext_authz.reservation_notes import ReservationNotes
+from ext_authz.reservations import Amended, Ended, Running
 from gateway_core.contract import CacheOutcome, GrantField, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
-from gateway_core.ids import KeyId, RequestId
+from gateway_core.ids import OrgId, RequestId
+from gateway_core.limits import Tally, parse_tallies
 from gateway_core.provider_usage import is_last_word, parse_usage
-from gateway_core.usage import HTTP_OK
 from wire.access_log_pb2 import (
     AccessLogType,
     HTTPAccessLogEntry,
@@ -28,62 +25,90 @@ from wire.access_log_pb2 import (
     StreamAccessLogsResponse,
 )
 
-SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
-METHOD: Final = "StreamAccessLogs"
-
-WORKERS: Final = 8
-WAITING_MAX: Final = 10_000
-"""Of more, the newest are not noted down, and are given up when their time is over."""
+SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+METHOD = "StreamAccessLogs"
 
 
-def parse_entry(entry: HTTPAccessLogEntry) -> Told | None:
+class Counted(NamedTuple):
+    """Where a request counts."""
+
+    org_id: OrgId
+    tallies: tuple[Tally, ...]
+    at: int
+
+
+class Heard(NamedTuple):
+    """An entry about a reservation.
+
+    Attributes:
+        is_leased: whether it came by a lease, and is not counted as open.
+        more_tokens: used, than it was expected to, if it is over.
+    """
+
+    counted: Counted
+    request_id: RequestId
+    is_over: bool
+    is_leased: bool
+    more_tokens: int
+
+
+def parse_entry(entry: HTTPAccessLogEntry) -> Heard | None:
     """Read an entry; None if it is about no reservation."""
     metadata = entry.common_properties.metadata.filter_metadata
-    grant = metadata[Metadata.GRANT_NAMESPACE].fields
-    key_id, at = grant[GrantField.KEY_ID].string_value, grant[GrantField.RESERVED_AT].string_value
-    expected = grant[GrantField.RESERVED_TOKENS].string_value
-    if not (key_id and at.isdecimal() and expected.isdecimal()):
-        return None
-    return Told(
-        key_id=KeyId(key_id),
-        request_id=RequestId(entry.request.request_id),
-        is_over=entry.common_properties.access_log_type != AccessLogType.DOWNSTREAM_PERIODIC,
-        at=int(at),
-        expected=int(expected),
-        tokens=_used(metadata[Metadata.NAMESPACE], entry.response.response_code.value, int(expected)),
+    told = metadata[Metadata.NAMESPACE]
+    is_leased = Metadata.LEASE in told.fields
+    grant: Mapping[str, Value] = (
+        told.fields[Metadata.LEASE].struct_value.fields if is_leased else metadata[Metadata.GRANT_NAMESPACE].fields
     )
+    org_id, at = _text(grant, GrantField.ORG_ID), _text(grant, GrantField.RESERVED_AT)
+    expected = _text(grant, GrantField.RESERVED_TOKENS)
+    try:
+        tallies = parse_tallies(_text(grant, GrantField.RESERVED_FOR))
+    except ValueError:
+        return None
+    if not (tallies and org_id and at.isdecimal() and expected.isdecimal()):
+        return None
+    used = _used(told, entry.response.response_code.value, int(expected))
+    return Heard(
+        Counted(OrgId(org_id), tallies, int(at)),
+        RequestId(entry.request.request_id),
+        is_over=entry.common_properties.access_log_type != AccessLogType.DOWNSTREAM_PERIODIC,
+        is_leased=is_leased,
+        more_tokens=used - int(expected),
+    )
+
+
+def _text(fields: Mapping[str, Value], name: str) -> str:
+    return fields[name].string_value if name in fields else ""
 
 
 def _used(told: Struct, status: int, expected: int) -> int:
     """All tokens that the provider counts; none if it did not answer or was not asked, and what was expected if it does not say, not clearly, or not all."""
-    if status not in HTTP_OK or told.fields[Metadata.CACHE].string_value == CacheOutcome.HIT:
+    asked = told.fields[Metadata.REQUEST].struct_value.fields
+    try:
+        facts = FACTS[Endpoint(asked[RequestField.ENDPOINT].string_value)]
+    except ValueError:
+        # A front filter from another version; it counts as what was expected.
+        return expected
+    if not facts.is_answered(status) or _text(told.fields, Metadata.CACHE) == CacheOutcome.HIT:
         return 0
     first, last = told.fields[Metadata.USAGE_FIRST].string_value, told.fields[Metadata.USAGE_LAST].string_value or None
     if not first:
         return expected
-    asked = told.fields[Metadata.REQUEST].struct_value.fields
     try:
-        dialect = FACTS[Endpoint(asked[RequestField.ENDPOINT].string_value)].dialect
-        used = parse_usage(dialect, first, last).total_tokens
+        used = parse_usage(facts.dialect, first, last).total_tokens
     except ValueError:
         # A usage that nobody can read is billing_sink's to set aside.
         return expected
-    is_all = is_last_word(dialect, stream=asked[RequestField.STREAM].bool_value, last=last)
+    is_all = is_last_word(facts.dialect, stream=asked[RequestField.STREAM].bool_value, last=last)
     return used if is_all else max(used, expected)
 
 
 class RunningRequests:
-    """The gRPC service's one method, and the workers behind it."""
+    """The gRPC service's one method."""
 
-    def __init__(self, limiter: Limiter, *, monotonic: Monotonic, registry: CollectorRegistry) -> None:
-        self._limiter = limiter
-        self._monotonic = monotonic
-        self._waiting: asyncio.Queue[tuple[Told, float]] = asyncio.Queue(WAITING_MAX)
-        self._dropped = Counter(
-            "tollgate_ext_authz_ends_dropped",
-            "Ends of requests of keys with limits that were not noted down; the requests count as running for half a minute",
-            registry=registry,
-        )
+    def __init__(self, notes: ReservationNotes) -> None:
+        self._notes = notes
 
     async def follow(
         self,
@@ -92,23 +117,19 @@ class RunningRequests:
     ) -> StreamAccessLogsResponse:
         """Take what one Envoy tells."""
         async for message in messages:
+            more_tokens: Counter[Counted] = Counter()
             for entry in message.http_logs.log_entry:
-                if (told := parse_entry(entry)) is not None:
-                    self._take(told)
+                if (heard := parse_entry(entry)) is None:
+                    continue
+                counted = heard.counted
+                if heard.is_leased:
+                    more_tokens[counted] += heard.more_tokens if heard.is_over else 0
+                elif heard.is_over:
+                    ended = Ended(counted.tallies, heard.request_id, counted.at, heard.more_tokens)
+                    self._notes.put(counted.org_id, ended)
+                else:
+                    self._notes.put(counted.org_id, Running(counted.tallies, heard.request_id))
+            for counted, more in more_tokens.items():
+                if more:
+                    self._notes.put(counted.org_id, Amended(counted.tallies, counted.at, 0, more))
         return StreamAccessLogsResponse()
-
-    def _take(self, told: Told) -> None:
-        try:
-            self._waiting.put_nowait((told, self._monotonic()))
-        except asyncio.QueueFull:
-            self._dropped.inc()
-
-    async def work(self) -> None:
-        """Note down, for ever, what was told; what cannot be noted now is, later, as long as it is of use."""
-        while True:
-            told, heard_s = await self._waiting.get()
-            while not await self._limiter.note(told):
-                if self._monotonic() > heard_s + OPEN_S:
-                    self._dropped.inc()
-                    break
-                await asyncio.sleep(ASK_AGAIN_S)

@@ -19,17 +19,19 @@ from ext_authz.leases import Bounds, body_bound
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
-from ext_authz.reservations import OUTPUT_TOKENS, Exceeded, Expected, Limit, Told
+from ext_authz.reservation_notes import ReservationNotes
+from ext_authz.reservations import OUTPUT_TOKENS, Amended, Ended, Exceeded, Expected, Limit, Reservation, tightest
 from ext_authz.running_requests import METHOD as FOLLOW
 from ext_authz.running_requests import SERVICE as ACCESS_LOG_SERVICE
 from ext_authz.running_requests import RunningRequests
-from ext_authz.slices import Payer, Slices
+from ext_authz.slices import Payer, Slices, Taken
 from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.clock import Monotonic, Now
-from gateway_core.contract import Peer
+from gateway_core.contract import SESSION_S_MAX, Peer
+from gateway_core.endpoints import FACTS
 from gateway_core.errors import (
     INSUFFICIENT_QUOTA,
     MODEL_CHANGING,
@@ -42,7 +44,6 @@ from gateway_core.errors import (
     tokens_per_minute_exceeded,
 )
 from gateway_core.ids import RequestId
-from gateway_core.limits import Limits
 from gateway_core.logs import Logger
 from gateway_core.money import NanoUsd
 from gateway_core.mutual_tls import only_for, server_credentials
@@ -50,6 +51,9 @@ from gateway_core.postgres import Trouble
 from gateway_core.settings import TlsFiles
 from wire.access_log_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
+
+SESSION_TTL: Final = timedelta(seconds=SESSION_S_MAX + 60)
+"""A hold lives at least as long as its session, and its line takes a moment."""
 
 BEHIND_S_MAX: Final = 0.5
 """How long a request waits for the revision that its route is of."""
@@ -101,9 +105,11 @@ class Authorization:
         lender: Lender,
         holds: Holds,
         limiter: Limiter,
+        notes: ReservationNotes,
         uses: KeyUses,
         pepper: SecretStr,
         hold_ttl: timedelta,
+        session_responses: int,
         now: Now,
         monotonic: Monotonic,
         registry: CollectorRegistry,
@@ -115,10 +121,12 @@ class Authorization:
         self._lender = lender
         self._holds = holds
         self._limiter = limiter
+        self._notes = notes
         self._turns = Turns()
         self._uses = uses
         self._pepper = pepper
         self._hold_ttl = hold_ttl
+        self._session_responses = session_responses
         self._now = now
         self._monotonic = monotonic
         self._log = log
@@ -142,7 +150,7 @@ class Authorization:
         """Decide about one request."""
         began = self._monotonic()
         try:
-            attempt = parse_check(request)
+            attempt = self._bounded(parse_check(request))
             decision = await self._decide(attempt)
         except (MalformedCheckError, *Trouble) as error:
             self._decisions.labels("error").inc()
@@ -152,10 +160,19 @@ class Authorization:
         self._seconds.observe(self._monotonic() - began)
         return render_decision(decision, attempt)
 
+    def _bounded(self, attempt: Attempt) -> Attempt:
+        """What a session asks for is not said, so it is ours to say."""
+        return replace(attempt, choices=self._session_responses) if FACTS[attempt.endpoint].is_session else attempt
+
     async def _decide(self, attempt: Attempt) -> Admitted | Refused:
         for back in self._lender.take_back(attempt.unspent):
             self._slices.put_in(back.slice, back.amount)
             self._leased.labels("given_back").inc(back.uses)
+            if (counted := back.reservation) is not None:
+                self._notes.put(
+                    back.slice.payer.org_id,
+                    Amended(counted.tallies, counted.at, -back.uses, -back.uses * counted.tokens),
+                )
         key = await self._find_key(attempt)
         if key is not None and attempt.is_lease_wanted and self._may_lease(key):
             leased = await self._lease(attempt, key)
@@ -167,18 +184,17 @@ class Authorization:
         self._uses.note(decision.key.key_id, self._now())
         if decision.output is None:
             return decision
-        if decision.key.limits is None:
+        if not decision.limits:
             return await self._pay(attempt, decision, decision.output)
-        return await self._pay_within(decision.key.limits, attempt, decision, decision.output)
+        return await self._pay_within(attempt, decision, decision.output)
 
     def _may_lease(self, key: ApiKey) -> bool:
         """Whether what is decided about a request of a key holds for others of it for a moment."""
         ends_at = self._now() + timedelta(milliseconds=self._lender.ttl_ms)
         return (
             self._lender.ttl_ms > 0
-            # Of a network, what was asked about says nothing; limits and budgets are counted by the request.
+            # Of a network, what was asked about says nothing; budgets are counted by the request.
             and not key.ip_allowed
-            and key.limits is None
             and key.budgets is None
             and key.is_valid(ends_at)
         )
@@ -194,50 +210,63 @@ class Authorization:
         decision = await self._decide_but_for_limits_and_money(widest, key)
         if isinstance(decision, Refused):
             return decision
-        if decision.output is None:
+        # Of requests at once, each counts by itself.
+        if decision.output is None or any(each.limits.concurrency is not None for each in decision.limits):
             return None
         amount = decision.output.nano_usd
         taken = await self._slices.take(Payer(key.org_id, key.mode), amount, uses_max=uses)
         if taken is None:
             return None
+        reservation: Reservation | None = None
+        if decision.limits:
+            found = await self._reserve(attempt, decision, decision.output, uses=taken.uses)
+            admitted = found.uses if isinstance(found, Reservation) else 0
+            self._slices.put_in(taken.slice, NanoUsd((taken.uses - admitted) * amount))
+            if isinstance(found, Exceeded):
+                return Refused(limit_exceeded(found), key, room=found.room)
+            reservation, taken = found, Taken(taken.slice, admitted)
         self._uses.note(key.key_id, self._now())
-        lease = self._lender.lend(shape, taken, amount, bounds)
+        lease = self._lender.lend(shape, taken, amount, bounds, reservation)
         if lease is not None:
             self._leased.labels("lent").inc(lease.uses)
-        return replace(decision, slice_id=taken.slice.slice_id, lease=lease)
+        return replace(decision, slice_id=taken.slice.slice_id, reservation=reservation, lease=lease)
 
-    async def _pay_within(
-        self, limits: Limits, attempt: Attempt, decision: Admitted, output: Output
-    ) -> Admitted | Refused:
-        """Count it against the limits of its key, and then hold the money for it."""
-        key_id = decision.key.key_id
-        per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
-        expected = Expected.of(
-            limits,
-            body_bytes=attempt.text_bytes,
-            output_tokens=per_choice * output.choices,
-            output_tokens_max=output.tokens * output.choices,
-        )
-        found = await self._limiter.reserve(key_id, attempt.request_id, limits, expected)
+    async def _pay_within(self, attempt: Attempt, decision: Admitted, output: Output) -> Admitted | Refused:
+        """Count it against its limits, and then hold the money for it."""
+        found = await self._reserve(attempt, decision, output)
         if isinstance(found, Exceeded):
             return Refused(limit_exceeded(found), decision.key, room=found.room)
         try:
             paid = await self._pay(attempt, decision, output)
         except Exception:
             # Envoy gets no grant, so it will not say that the request is over.
-            await self._limiter.note(
-                Told(key_id, attempt.request_id, is_over=True, at=found.at, expected=found.tokens, tokens=0)
-            )
+            self._notes.put(decision.key.org_id, Ended(found.tallies, attempt.request_id, found.at, -found.tokens))
             raise
         if isinstance(paid, Refused):
-            return replace(paid, reservation=found, room=found.room)
+            return replace(paid, reservation=found, room=tightest(found.rooms))
         return replace(paid, reservation=found)
+
+    async def _reserve(
+        self, attempt: Attempt, decision: Admitted, output: Output, *, uses: int = 1
+    ) -> Reservation | Exceeded:
+        """Count a request, or several like it, against its limits."""
+        per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
+        expected = Expected.of(
+            decision.limits,
+            body_bytes=attempt.text_bytes,
+            output_tokens=per_choice * output.choices,
+            output_tokens_max=output.tokens * output.choices,
+        )
+        return await self._limiter.reserve(
+            decision.key.org_id, attempt.request_id, decision.limits, expected, uses=uses
+        )
 
     async def _pay(self, attempt: Attempt, decision: Admitted, output: Output) -> Admitted | Refused:
         """Set aside what it may cost."""
         amount = output.nano_usd
         # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
-        if decision.key.budgets is None:
+        # A session has money of its own, which Envoy counts down.
+        if decision.key.budgets is None and decision.session is None:
             taken = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
             if taken is not None:
                 return replace(decision, slice_id=taken.slice.slice_id)
@@ -249,7 +278,7 @@ class Authorization:
                 decision.key,
                 amount=amount,
                 least=output.least_nano_usd,
-                ttl=self._hold_ttl,
+                ttl=self._hold_ttl if decision.session is None else max(self._hold_ttl, SESSION_TTL),
             )
         match held:
             case None:
@@ -282,11 +311,11 @@ def limit_exceeded(found: Exceeded) -> ApiError:
     limits = found.room.limits
     match found.limit:
         case Limit.REQUESTS:
-            return requests_per_minute_exceeded(limits.requests_per_minute or 0, found.retry_after_s)
+            return requests_per_minute_exceeded(found.scope, limits.requests_per_minute or 0, found.retry_after_s)
         case Limit.TOKENS:
-            return tokens_per_minute_exceeded(limits.tokens_per_minute or 0, found.retry_after_s)
+            return tokens_per_minute_exceeded(found.scope, limits.tokens_per_minute or 0, found.retry_after_s)
         case Limit.CONCURRENCY:
-            return concurrency_exceeded(limits.concurrency or 0, found.retry_after_s)
+            return concurrency_exceeded(found.scope, limits.concurrency or 0, found.retry_after_s)
         case _:
             assert_never(found.limit)
 

@@ -30,6 +30,8 @@ class Settings(ServiceSettings):
     slice_share_ppm: int = Field(default=20_000, ge=0, le=500_000)
     # 0: Envoy asks about every request.
     lease_ttl_ms: int = Field(default=500, ge=0, le=900)
+    # Of a session: each at its dearest. Where there is the money for fewer, it may have fewer.
+    session_responses_held: int = Field(default=4, ge=1, le=1000)
     checks_max: int = Field(default=1000, ge=1, le=100_000)
 
     @property

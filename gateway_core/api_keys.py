@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from gateway_core.budgets import Budgets
 from gateway_core.contract import Header
 from gateway_core.ids import KeyId, ModelName, OrgId, ProjectId, RandomBytes
-from gateway_core.limits import Limits
+from gateway_core.limits import ScopedLimits
 from gateway_core.mode import Mode
 
 IpNetwork = IPv4Network | IPv6Network
@@ -103,7 +103,7 @@ class ApiKey:
         ip_allowed: the networks it may be used from; none means from everywhere.
         mode: which of the two ledgers pays; what its prefix says.
         budgets: its own and its project's; None if there are none.
-        limits: its own; None if there are none.
+        limits: its own, its project's and its organisation's, those that there are.
     """
 
     key_id: KeyId
@@ -115,7 +115,7 @@ class ApiKey:
     ip_allowed: tuple[IpNetwork, ...] = ()
     mode: Mode = Mode.LIVE
     budgets: Budgets | None = None
-    limits: Limits | None = None
+    limits: tuple[ScopedLimits, ...] = ()
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it opens anything at this moment."""

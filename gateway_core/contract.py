@@ -31,6 +31,9 @@ CACHE_WAIT_S_MAX: Final = 60
 REQUEST_S_MAX: Final = 3000
 """Envoy ends a request that runs longer, so a hold that lives longer than this outlives its request."""
 
+SESSION_S_MAX: Final = 3600
+"""The same of a session."""
+
 
 class Header:
     """Header names. `x-tg-*` are internal: removed from clients' requests on arrival and before a provider sees them."""
@@ -62,10 +65,8 @@ class Header:
     """Between the two passes of a translated attempt: the cluster of the provider that is asked."""
     TRANSLATE: Final = "x-tg-translate"
     """There, too: the dialects of client and provider, with a slash between."""
-    OUTPUT_BOUND: Final = "x-tg-output-bound"
-    """There, too: the field in which the provider takes the bound on the output of a chat, where it is not the usual one."""
-    REFUSES_STREAM_OPTIONS: Final = "x-tg-refuses-stream-options"
-    """There, too: `true` where the provider takes no `stream_options`."""
+    CHAT_FIELDS: Final = "x-tg-chat-fields"
+    """There, too: the provider's names for fields of a chat, as `seed=random_seed,user=`; no name where it refuses the field."""
     OWN_REPLY: Final = "x-tg-own-reply"
     """On what Envoy itself answers there: it is in the client's form already."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
@@ -105,11 +106,13 @@ class Metadata:
     """Of a request that ext_authz was asked about: how many of the two front filters are through with its answer, from 1 on."""
     USAGE_FIRST: Final = "usage_first"
     USAGE_LAST: Final = "usage_last"
-    """Raw JSON text of the provider's usage object: the first one seen, and the last one when there were several."""
+    """Raw JSON text of the provider's usage object: the first one seen, and the last one when there were several.
+
+    Of a session, the first one is all: the sums of its usage objects, of responses and of transcriptions, and how many there were."""
     SERVICE_TIER: Final = "service_tier"
     """What the answer says at its top level of the tier it was served at."""
     SSE_EVENTS: Final = "sse_events"
-    """Server-sent events delivered so far; comments are none."""
+    """Server-sent events delivered so far; comments are none. Of a session: pieces of output of responses that have not ended."""
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
     """Bytes of a stream that are no output: comments, and of a response all events that are no delta. Absent where there are none."""
     CACHE: Final = "cache"
@@ -118,6 +121,15 @@ class Metadata:
     """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
+
+
+class SessionMetadata:
+    """What the two directions of a session tell each other: a namespace of its own, since it is read for every piece of the client's."""
+
+    NAMESPACE: Final = "tollgate.session"
+    """Written by `envoy/lua/realtime.lua`."""
+    ENDED: Final = "ended"
+    """Whether the client has been told that it is over."""
 
 
 class RequestField:
@@ -209,12 +221,18 @@ class GrantField:
     """What is held for of input, where the request names what is not in it; decimal text for the same reason. Absent elsewhere."""
     MAX_TOKENS: Final = "max_tokens"
     """What each answer is cut down to, because no more is held; decimal text for the same reason. Absent where it is not."""
+    SESSION: Final = "session"
+    """A struct with the fields of `SessionField`, by which what is held for a session is counted down. Absent elsewhere."""
     SLICE_ID: Final = "slice_id"
     """What that amount was taken from; absent when the request has a hold of its own."""
+    RESERVED_FOR: Final = "reserved_for"
+    """Against what the request counts (`gateway_core.limits.tallies_as_text`). Absent where nothing limits it, like the next two."""
     RESERVED_TOKENS: Final = "reserved_tokens"
-    """What the request counts as against its key's limit until it is over; decimal text. Absent where the key has no limits."""
+    """What the request counts as until it is over; decimal text."""
     RESERVED_AT: Final = "reserved_at"
     """The second in which it counts, by the clock of who counts; decimal text. Its presence has Envoy tell ext_authz of the end."""
+    RATE_LIMITS: Final = "rate_limits"
+    """What is left of the limits, in the grant of a lease: a struct, by the names of the headers without their beginning."""
     LEASE_ID: Final = "lease_id"
     """What it may be spent by, with the fields below; absent where the grant is for one request alone. Kept in the grants that come from it."""
     LEASE_USES: Final = "lease_uses"
@@ -227,6 +245,18 @@ class GrantField:
     """What they have to be bounded by themselves; absent where they need not be."""
     ERROR_CODE: Final = "error_code"
     """The `code` of the refusal; absent when admitted."""
+
+
+class SessionField:
+    """What a session costs at most, as numbers in nano-USD, in whatever it is charged by."""
+
+    RESPONSE: Final = "response"
+    """One response that reads and writes as much as the model can."""
+    INPUT: Final = "input"
+    """A million tokens that it reads and that came from no cache, as all below are of a million."""
+    CACHED_INPUT: Final = "cached_input"
+    OUTPUT: Final = "output"
+    AUDIO_SECOND: Final = "audio_second"
 
 
 class SpoolField:
@@ -378,6 +408,11 @@ def provider_cluster(provider: str) -> str:
 def translated_cluster(provider: str, client: Dialect) -> str:
     """Name of the cluster that leads to `provider` through the translator. No provider's name holds a tilde."""
     return f"{provider_cluster(provider)}~{client}"
+
+
+def session_cluster(provider: str) -> str:
+    """Name of the cluster that carries sessions to `provider`, where requests may go by HTTP/2."""
+    return f"{provider_cluster(provider)}~realtime"
 
 
 def provider_of_cluster(cluster: str) -> str | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ErrorForm
-from gateway_core.usage import Meter
+from gateway_core.usage import HTTP_OK, SWITCHED, Meter
 
 
 class Endpoint(StrEnum):
@@ -32,6 +32,7 @@ class Endpoint(StrEnum):
     TRANSLATIONS = "translations"
     GENERATE = "generate"
     STREAM_GENERATE = "stream_generate"
+    REALTIME = "realtime"
     MODELS = "models"
     MODEL = "model"
 
@@ -49,6 +50,8 @@ class Dialect(StrEnum):
     """OpenAI's speech: as Responses, and what is written is sound."""
     TRANSCRIPTION = "transcription"
     """OpenAI's transcriptions: tokens as in Responses, or seconds of sound."""
+    REALTIME = "realtime"
+    """OpenAI's sessions over a WebSocket: the sums of what their responses and transcriptions used."""
     RERANK = "rerank"
     """Cohere's billed units, or the usage of Jina and Voyage."""
     ANTHROPIC = "anthropic"
@@ -80,6 +83,7 @@ class Facts:
         is_usage_in_stream_only: whether the provider tells its usage in streams and nowhere else.
         has_many_inputs: whether one request may bring many inputs, each as long as the model's whole context.
         is_form: whether the body is a form with files.
+        is_session: whether it is a connection that stays open, on which the model answers many times.
         query: what is behind the path at every provider.
     """
 
@@ -94,6 +98,7 @@ class Facts:
     is_usage_in_stream_only: bool = False
     has_many_inputs: bool = False
     is_form: bool = False
+    is_session: bool = False
     query: str = ""
 
     @property
@@ -107,6 +112,10 @@ class Facts:
     def is_of_a_model(self) -> bool:
         """Whether a request names a model, and a provider serves it."""
         return self.counted_by is not CountedBy.NOTHING
+
+    def is_answered(self, status: int) -> bool:
+        """Whether a provider that answers so has done, or begun, what it was asked for. Only then anything was used."""
+        return status == SWITCHED if self.is_session else status in HTTP_OK
 
     def is_priced(self, meters: AbstractSet[Meter]) -> bool:
         """Whether these are prices enough to sell it."""
@@ -222,6 +231,23 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         priced_by=_TEXT,
         output=Meter.OUTPUT,
         query="?alt=sse",
+    ),
+    # What was said before is read again for every response, from a cache where there is one: parts of all kinds are certain.
+    Endpoint.REALTIME: Facts(
+        "GET",
+        "/v1/realtime",
+        Dialect.REALTIME,
+        priced_by=(
+            frozenset(
+                {
+                    *(Meter.INPUT, Meter.CACHED_INPUT, Meter.AUDIO_INPUT, Meter.CACHED_AUDIO_INPUT),
+                    *(Meter.OUTPUT, Meter.AUDIO_OUTPUT),
+                }
+            ),
+        ),
+        output=Meter.OUTPUT,
+        is_session=True,
+        query="?model={model}",
     ),
     Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING),
     Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING),

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from gateway_core.budgets import AllHeld, Budget, Exhausted
+from gateway_core.limits import Scope
 
 
 class ErrorType(StrEnum):
@@ -36,6 +37,9 @@ ANTHROPIC_PATHS: Final = "/v1/messages"
 
 GOOGLE_PATHS: Final = "/v1beta/"
 """The same of Google's form."""
+
+GOOGLE_CALLS: Final = "^/v1/models/.+:[a-zA-Z]+Content"
+"""A regular expression of those that are not among them: Google's other version, beside OpenAI's paths."""
 
 _GOOGLE_STATUSES: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
@@ -195,6 +199,15 @@ FIELD_NOT_OFFERED: Final = ApiError(
     400, "feature_not_offered", "What this field asks for is counted in no usage. Leave it out."
 )
 
+UPGRADE_REQUIRED: Final = ApiError(426, "upgrade_required", "This is a WebSocket: ask for an upgrade to it.")
+SESSION_SPENT: Final = ApiError(
+    402,
+    "session_limit_reached",
+    "What was held for this session does not cover another response. Begin a new one.",
+    type=ErrorType.INSUFFICIENT_QUOTA,
+)
+"""In an event, since the answer has begun."""
+
 # The caller's, worded by Envoy.
 BAD_REQUEST: Final = ApiError(400, "bad_request", "The request is not valid HTTP.")
 REQUEST_TIMEOUT: Final = ApiError(408, "request_timeout", "The request did not arrive in time.", type=ErrorType.TIMEOUT)
@@ -287,26 +300,34 @@ def budget_exceeded(exhausted: Exhausted) -> ApiError:
     )
 
 
-def requests_per_minute_exceeded(limit: int, retry_after_s: int) -> ApiError:
-    """The key has begun as many requests in the last minute as it may."""
-    return _rate_limit_exceeded(f"{limit} requests per minute", ErrorType.REQUESTS, retry_after_s)
+_LIMITED: Final[Mapping[Scope, str]] = {
+    Scope.KEY: "This API key",
+    Scope.PROJECT: "The project of this API key",
+    Scope.ORGANIZATION: "Your organization",
+    Scope.MODEL: "This model",
+}
 
 
-def tokens_per_minute_exceeded(limit: int, retry_after_s: int) -> ApiError:
-    """What the requests of the last minute use, and this one would, is more than the key may."""
-    return _rate_limit_exceeded(f"{limit} tokens per minute", ErrorType.TOKENS, retry_after_s)
+def requests_per_minute_exceeded(scope: Scope, limit: int, retry_after_s: int) -> ApiError:
+    """As many requests have begun in the last minute as may."""
+    return _rate_limit_exceeded(scope, f"{limit} requests per minute", ErrorType.REQUESTS, retry_after_s)
 
 
-def concurrency_exceeded(limit: int, retry_after_s: int) -> ApiError:
-    """As many requests of the key are running as may."""
-    return _rate_limit_exceeded(f"{limit} requests at once", ErrorType.REQUESTS, retry_after_s)
+def tokens_per_minute_exceeded(scope: Scope, limit: int, retry_after_s: int) -> ApiError:
+    """What the requests of the last minute use, and this one would, is more than they may."""
+    return _rate_limit_exceeded(scope, f"{limit} tokens per minute", ErrorType.TOKENS, retry_after_s)
 
 
-def _rate_limit_exceeded(limit: str, of: ErrorType, retry_after_s: int) -> ApiError:
+def concurrency_exceeded(scope: Scope, limit: int, retry_after_s: int) -> ApiError:
+    """As many requests are running as may."""
+    return _rate_limit_exceeded(scope, f"{limit} requests at once", ErrorType.REQUESTS, retry_after_s)
+
+
+def _rate_limit_exceeded(scope: Scope, limit: str, of: ErrorType, retry_after_s: int) -> ApiError:
     return ApiError(
         429,
         "rate_limit_exceeded",
-        f"This API key is limited to {limit}. Try again in {retry_after_s} s.",
+        f"{_LIMITED[scope]} is limited to {limit}. Try again in {retry_after_s} s.",
         type=of,
         retry_after_s=retry_after_s,
     )

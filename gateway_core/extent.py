@@ -37,7 +37,7 @@ class Extent(Protocol):
 
     @property
     def choices(self) -> int:
-        """How many answers it asks for, at least 1."""
+        """How many answers it asks for, at least 1; of a session: how many responses are held for."""
 
     @property
     def files(self) -> int:
@@ -79,6 +79,9 @@ def output_tokens(extent: Extent, facts: Facts, model_max: int) -> int:
 
 def input_tokens(extent: Extent, facts: Facts, context_tokens: int) -> int:
     """That may be read, at most."""
+    if facts.is_session:
+        # Each response may read all that was said.
+        return context_tokens * extent.choices
     if facts.dialect is Dialect.TRANSCRIPTION:
         # How many tokens a second of sound has is each model's own.
         return context_tokens

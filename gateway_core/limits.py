@@ -1,6 +1,8 @@
-"""How fast and how widely a key may use the gateway. Pure."""
+"""How fast and how widely the gateway may be used: by a key, a project or an organisation, and for a model. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 WINDOW_S: Final = 61
@@ -9,7 +11,7 @@ WINDOW_S: Final = 61
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that a key may do; None is no limit, and one at least is there.
+    """The most there may be; None is no limit.
 
     Attributes:
         requests_per_minute: begun in any minute.
@@ -20,3 +22,60 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None
+
+
+NO_LIMITS: Final = Limits()
+
+
+class Scope(StrEnum):
+    """Whose requests are counted together."""
+
+    KEY = "key"
+    PROJECT = "project"
+    ORGANIZATION = "organization"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What is counted together: the requests of one key, project or organisation, or those for one model.
+
+    Attributes:
+        name: an id, or the name of a model.
+    """
+
+    scope: Scope
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.scope}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedLimits:
+    """The limits of a tally; one of them at least is there."""
+
+    tally: Tally
+    limits: Limits
+
+
+def scoped(scope: Scope, name: str, limits: Limits) -> tuple[ScopedLimits, ...]:
+    """Limits as those of a tally, or nothing where none of them is there."""
+    return () if limits == NO_LIMITS else (ScopedLimits(Tally(scope, name), limits),)
+
+
+def tallies_as_text(tallies: Iterable[Tally]) -> str:
+    """For a place that takes plain text only."""
+    return " ".join(map(str, tallies))
+
+
+def parse_tallies(text: str) -> tuple[Tally, ...]:
+    """What `tallies_as_text` has written.
+
+    Raises:
+        ValueError: somebody else has.
+    """
+    parts = [part.partition(":") for part in text.split()]
+    if not all(name for _, _, name in parts):
+        raise ValueError("a tally without a name")
+    return tuple(Tally(Scope(scope), name) for scope, _, name in parts)

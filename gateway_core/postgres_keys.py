@@ -7,7 +7,7 @@ import asyncpg
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.budgets import Budgets
 from gateway_core.ids import KeyId, OrgId, ProjectId
-from gateway_core.limits import Limits
+from gateway_core.limits import Limits, Scope, ScopedLimits, scoped
 from gateway_core.mode import Mode
 
 
@@ -48,6 +48,13 @@ def _budgets(row: asyncpg.Record) -> Budgets | None:
     return Budgets(row["time_zone"], **limits)
 
 
-def _limits(row: asyncpg.Record) -> Limits | None:
-    limits = Limits(row["requests_per_minute_max"], row["tokens_per_minute_max"], row["concurrency_max"])
-    return None if limits == Limits() else limits
+def _limits(row: asyncpg.Record) -> tuple[ScopedLimits, ...]:
+    def of(scope: Scope, whose: str, name: str) -> tuple[ScopedLimits, ...]:
+        kinds = ("requests_per_minute_max", "tokens_per_minute_max", "concurrency_max")
+        return scoped(scope, name, Limits(*(row[f"{whose}{kind}"] for kind in kinds)))
+
+    return (
+        *of(Scope.KEY, "", row["key_id"]),
+        *of(Scope.PROJECT, "project_", row["project_id"]),
+        *of(Scope.ORGANIZATION, "org_", row["org_id"]),
+    )

@@ -73,6 +73,9 @@ def parse_usage(dialect: Dialect, first: str, last: str | None = None, *, tier: 
         case Dialect.TRANSCRIPTION:
             counts, served_at = _transcription(merged), tier
             _refuse_unknown(merged, _TRANSCRIPTION)
+        case Dialect.REALTIME:
+            counts, served_at = _realtime(merged), tier
+            _refuse_unknown(merged, _REALTIME)
         case Dialect.RERANK:
             counts, served_at = _rerank(merged), tier
             _refuse_unknown(merged, _RERANK)
@@ -199,6 +202,67 @@ def _transcription(usage: Mapping[str, object]) -> dict[Meter, int]:
         return {Meter.AUDIO_SECOND: seconds}
     details = {f"{side}_tokens_details": usage.get(f"{side}_token_details") for side in ("input", "output")}
     return {**_openai({**usage, **details}, "input_tokens", "output_tokens"), Meter.AUDIO_SECOND: seconds}
+
+
+_REALTIME: Final[Fields] = {
+    # How many there were of each, for whoever has to judge the sums.
+    "responses": None,
+    "transcriptions": None,
+    "usage": {
+        "input_tokens": None,
+        "output_tokens": None,
+        "total_tokens": None,
+        "input_token_details": {
+            **_OPENAI_INPUT,
+            "cached_tokens_details": {"audio_tokens": None, "image_tokens": None, "text_tokens": None},
+        },
+        "output_token_details": _OPENAI_OUTPUT,
+    },
+    "transcribed": _TRANSCRIPTION,
+}
+
+
+def _realtime(session: Mapping[str, object]) -> dict[Meter, int]:
+    """The sums of a session, as websocket.lua makes them: what its responses used, and the transcriptions of what was heard."""
+    counts: dict[Meter, int] = {}
+    if session.get("usage") is not None:
+        counts = _responses_of_session(_nested(session, "usage"))
+    if session.get("transcribed") is not None:
+        for meter, count in _transcription(_nested(session, "transcribed")).items():
+            counts[meter] = counts.get(meter, 0) + count
+    return counts
+
+
+def _responses_of_session(usage: Mapping[str, object]) -> dict[Meter, int]:
+    """As Responses, but for the names of the details; and these say of which kind cached tokens are."""
+    read = _nested(usage, "input_token_details")
+    cached = _nested(read, "cached_tokens_details")
+    cached_audio = _count(cached, "audio_tokens")
+    uncached = {kind: _rest(_count(read, kind), _count(cached, kind)) for kind in ("audio_tokens", "image_tokens")}
+    counts = _openai(
+        {
+            **usage,
+            "input_tokens_details": {**read, **uncached},
+            "output_tokens_details": usage.get("output_token_details"),
+        },
+        "input_tokens",
+        "output_tokens",
+    )
+    return {
+        **counts,
+        Meter.CACHED_INPUT: _rest(counts[Meter.CACHED_INPUT], cached_audio),
+        Meter.CACHED_AUDIO_INPUT: cached_audio,
+    }
+
+
+def answers_in_session(text: str) -> int:
+    """How many responses and transcriptions the sums of a session are of.
+
+    Raises:
+        InvalidUsageError: not such sums.
+    """
+    session = _object(text)
+    return _count(session, "responses") + _count(session, "transcriptions")
 
 
 _RERANK: Final[Fields] = {"search_units": None, "input_tokens": None, "prompt_tokens": None, "total_tokens": None}

@@ -50,6 +50,7 @@ _OPENAI: Final[Mapping[Endpoint, str]] = {
     Endpoint.SPEECH: "/audio/speech",
     Endpoint.TRANSCRIPTIONS: "/audio/transcriptions",
     Endpoint.TRANSLATIONS: "/audio/translations",
+    Endpoint.REALTIME: "/realtime",
 }
 
 
@@ -75,7 +76,7 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
     ProviderKind.BEDROCK_ANTHROPIC: {Endpoint.MESSAGES: "/anthropic/v1/messages"},
     ProviderKind.AZURE: _of_openai(
         *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES),
-        *(Endpoint.IMAGE_EDITS, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
+        *(Endpoint.IMAGE_EDITS, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS, Endpoint.REALTIME),
     ),
     ProviderKind.OPENROUTER: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.MISTRAL: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.MODERATIONS),
@@ -106,24 +107,32 @@ class Translation:
     Attributes:
         client: the endpoint's dialect.
         provider: the kind's.
+        told: what goes to the translator behind the path, because the client's dialect says it in a path of its own.
     """
 
     client: Dialect
     provider: Dialect
     path: str
+    told: str = ""
 
 
 _ASKED_INSTEAD: Final[Mapping[Endpoint, tuple[Endpoint, ...]]] = {
-    Endpoint.CHAT: (Endpoint.MESSAGES,),
-    Endpoint.MESSAGES: (Endpoint.CHAT,),
-    Endpoint.RESPONSES: (Endpoint.CHAT, Endpoint.MESSAGES),
+    Endpoint.CHAT: (Endpoint.MESSAGES, Endpoint.GENERATE),
+    Endpoint.MESSAGES: (Endpoint.CHAT, Endpoint.GENERATE),
+    Endpoint.RESPONSES: (Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.GENERATE),
+    Endpoint.GENERATE: (Endpoint.CHAT, Endpoint.MESSAGES),
+    Endpoint.STREAM_GENERATE: (Endpoint.CHAT, Endpoint.MESSAGES),
 }
 """What a provider that lacks an endpoint can be asked instead, the first that it has, if the request is translated."""
 
 
+def _told(endpoint: Endpoint) -> str:
+    return f"?{endpoint}={{model}}" if "{model}" in FACTS[endpoint].path else ""
+
+
 def _translations(paths: Mapping[Endpoint, str]) -> Mapping[Endpoint, Translation]:
     return {
-        endpoint: Translation(FACTS[endpoint].dialect, FACTS[able[0]].dialect, paths[able[0]])
+        endpoint: Translation(FACTS[endpoint].dialect, FACTS[able[0]].dialect, paths[able[0]], _told(endpoint))
         for endpoint, others in _ASKED_INSTEAD.items()
         if endpoint not in paths and (able := [other for other in others if other in paths])
     }

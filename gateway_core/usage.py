@@ -14,7 +14,10 @@ BYTES_PER_TOKEN: Final = 4
 """Of a usual text, where nobody has counted."""
 
 HTTP_OK: Final = range(200, 300)
-"""Only an answer with such a status has used anything."""
+"""Only an answer with such a status has used anything; see `gateway_core.endpoints.Facts.is_answered`."""
+
+SWITCHED: Final = 101
+"""The same of a session."""
 
 
 class Meter(StrEnum):

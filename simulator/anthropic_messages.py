@@ -91,6 +91,15 @@ class _ToolChoice(Body):
     name: str | None = None
 
 
+class _Format(Body):
+    type: Literal["json_schema"]
+    schema_: JsonObject = Field(alias="schema")
+
+
+class _OutputConfig(Body):
+    format: _Format | None = None
+
+
 class _Request(Body):
     model: ModelName
     messages: Annotated[list[_Message], Field(min_length=1)]
@@ -100,6 +109,11 @@ class _Request(Body):
     stream: bool | None = None
     tools: list[_Tool] | None = None
     tool_choice: _ToolChoice | None = None
+    output_config: _OutputConfig | None = None
+
+
+def _json_schema(output: _OutputConfig | None) -> JsonObject | None:
+    return None if output is None or output.format is None else output.format.schema_
 
 
 class AnthropicMessages:
@@ -131,6 +145,7 @@ class AnthropicMessages:
             call=_call(request, tools),
             output_tokens_max=request.max_tokens,
             stops=tuple(request.stop_sequences or ()),
+            json_schema=_json_schema(request.output_config),
             stream=request.stream or False,
         )
 

@@ -64,6 +64,7 @@ def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> w
         app.router.add_post(path, post_plain)
     app.router.add_post("/v1beta/models/{model}:generateContent", post_generate)
     app.router.add_post("/v1beta/models/{model}:streamGenerateContent", post_stream_generate)
+    app.router.add_get("/v1/realtime", get_realtime)
     app.router.add_get("/v1/models", get_models)
     stripe = stand_in(settings, log, now)
     if stripe is not None:
@@ -126,6 +127,11 @@ async def post_stream_generate(request: web.Request) -> web.StreamResponse:
     """Gemini's answer as events with `?alt=sse`, otherwise as a JSON array that grows."""
     framing = Framing.SSE if request.query.get("alt") == "sse" else Framing.ARRAY
     return await request.app[EXCHANGE].answer(request, GeminiGenerate(request.match_info["model"], framing))
+
+
+async def get_realtime(request: web.Request) -> web.StreamResponse:
+    """OpenAI's session."""
+    return await request.app[EXCHANGE].converse(request)
 
 
 async def get_models(request: web.Request) -> web.Response:

@@ -16,6 +16,7 @@ from simulator.dialect import Dialect
 from simulator.frames import compact
 from simulator.knobs import HEADER, Fault, InvalidKnobsError, Knobs, take_directives, turn
 from simulator.openai_chat import OpenAiChat
+from simulator.openai_realtime import EVENT_BYTES_MAX, PROTOCOL, Conversation
 from simulator.plain import PlainEndpoint
 from simulator.recorder import Recorder
 from simulator.refusal import RefusalError
@@ -99,6 +100,39 @@ class Exchange:
         if fault is Fault.CUT:
             _hang_up(request)
         return response
+
+    async def converse(self, request: web.Request) -> web.StreamResponse:
+        """A session over a WebSocket. Of the knobs, those with a status have a meaning for the handshake, the others for a response."""
+        stamp, dialect = Stamp(fingerprint((request.path_qs,)), self.now()), OpenAiChat()
+        if self.recorder is not None:
+            self.recorder.record(request, b"")
+        try:
+            dialect.check_headers(request.headers, request.query)
+            knobs = self._turned(request, "")
+        except RefusalError as refusal:
+            return _refuse(dialect, refusal, stamp, latency_ms=0)
+        fault = knobs.fault(stamp.digest)
+        if fault is not None and fault.status is not None:
+            return _refuse(dialect, RefusalError(fault.status), stamp, latency_ms=0)
+        model = request.query.get("model")
+        if not model:
+            return _refuse(dialect, RefusalError(400, "A session is of a model.", param="model"), stamp, latency_ms=0)
+        socket = web.WebSocketResponse(protocols=(PROTOCOL,), max_msg_size=EVENT_BYTES_MAX, compress=False)
+        await socket.prepare(request)
+        conversation = Conversation(model, knobs, stamp)
+        await socket.send_json(conversation.opening(), dumps=compact)
+        async for message in socket:
+            if message.type is not web.WSMsgType.TEXT:
+                break
+            turned = conversation.take(message.data)
+            for event in turned.events:
+                await socket.send_json(event, dumps=compact)
+                if turned.knobs.token_delay_ms:
+                    await asyncio.sleep(turned.knobs.token_delay_ms / 1000)
+            if turned.is_cut:
+                _hang_up(request)
+                break
+        return socket
 
     def list_models(self, request: web.Request) -> web.Response:
         """OpenAI's list of models; no knob reaches it."""

@@ -140,9 +140,7 @@ class Exchange:
         """The headers of the request."""
         self._pair = Pair.parse(headers.get(Header.TRANSLATE, ""))
         self._path = headers.get(":path", "")
-        self._peculiarities = Peculiarities(
-            headers.get(Header.OUTPUT_BOUND, NONE.output_bound), Header.REFUSES_STREAM_OPTIONS in headers
-        )
+        self._peculiarities = Peculiarities.parse(headers.get(Header.CHAT_FIELDS, ""))
         return GoOn()
 
     def request_body(self, body: bytes) -> Step:

@@ -41,6 +41,19 @@ _ANTHROPIC: Final = frozenset(
         Meter.WEB_SEARCH,
     }
 )
+_GEMINI: Final = frozenset(
+    {
+        Meter.INPUT,
+        Meter.CACHED_INPUT,
+        Meter.CACHED_AUDIO_INPUT,
+        Meter.AUDIO_INPUT,
+        Meter.IMAGE_INPUT,
+        Meter.OUTPUT,
+        Meter.REASONING,
+        Meter.AUDIO_OUTPUT,
+        Meter.IMAGE_OUTPUT,
+    }
+)
 _WRITES: Final = (Meter.CACHE_WRITE_5M, Meter.CACHE_WRITE_30M, Meter.CACHE_WRITE_1H, Meter.CACHE_WRITE_12H)
 _CACHED: Final = (Meter.CACHED_INPUT, Meter.CACHED_AUDIO_INPUT)
 
@@ -94,6 +107,35 @@ def messages_usage(usage: Usage | Unpriced) -> JsonObject:
         **({"server_tool_use": {"web_search_requests": searches}} if searches else {}),
         **_what_has_no_field(counts, _ANTHROPIC),
     }
+
+
+def gemini_usage(usage: Usage | Unpriced) -> JsonObject:
+    """In the shape of Gemini's generateContent, where thoughts are beside the rest of the output."""
+    if isinstance(usage, Unpriced):
+        return {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0, UNREAD: _unread(usage)}
+    counts = usage.counts
+    read, written = _sum(counts, INPUT_METERS), _sum(counts, OUTPUT_METERS)
+    cached, thoughts = _sum(counts, _CACHED), counts.get(Meter.REASONING, 0)
+    cached_audio = counts.get(Meter.CACHED_AUDIO_INPUT, 0)
+    found: JsonObject = {
+        "promptTokenCount": read,
+        "candidatesTokenCount": written - thoughts,
+        "totalTokenCount": read + written,
+    }
+    _put(found, "cachedContentTokenCount", cached)
+    _put(found, "thoughtsTokenCount", thoughts)
+    for name, audio, image in (
+        ("promptTokensDetails", cached_audio + counts.get(Meter.AUDIO_INPUT, 0), counts.get(Meter.IMAGE_INPUT, 0)),
+        ("cacheTokensDetails", cached_audio, 0),
+        ("candidatesTokensDetails", counts.get(Meter.AUDIO_OUTPUT, 0), counts.get(Meter.IMAGE_OUTPUT, 0)),
+    ):
+        kinds: list[Json] = [
+            {"modality": kind, "tokenCount": count} for kind, count in (("AUDIO", audio), ("IMAGE", image)) if count
+        ]
+        if kinds:
+            found[name] = kinds
+    tier: JsonObject = {} if usage.service_tier == STANDARD else {"serviceTier": usage.service_tier}
+    return {**found, **tier, **_what_has_no_field(counts, _GEMINI)}
 
 
 def _openai(usage: Usage | Unpriced, read_name: str, written_name: str) -> JsonObject:

@@ -17,7 +17,10 @@ from translator.chat.peculiarities import NONE, Peculiarities
 from translator.conversation import Conversation
 from translator.failures import broken_stream, read_failure
 from translator.faults import Feature, InexpressibleError, UnreadableAnswerError, UnsupportedFieldError
+from translator.gemini import asked_path as gemini_paths
 from translator.gemini import reply_reader as gemini_replies
+from translator.gemini import reply_writer as gemini_answers
+from translator.gemini import request_reader as gemini_requests
 from translator.gemini import request_writer as gemini_asks
 from translator.json_values import JsonObject, ShapeError, compact, parse_object
 from translator.messages import reply_reader as messages_replies
@@ -52,13 +55,18 @@ class StreamWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClientSide:
-    """What is needed of a dialect that clients speak."""
+    """What is needed of a dialect that clients speak.
+
+    Attributes:
+        told_behind: what the path of a request tells: the provider's own path, and fields beside those of the body.
+    """
 
     read_request: Callable[[JsonObject], Conversation]
     field_names: Mapping[Feature, str]
     write_reply: Callable[[Reply, Asked], JsonObject]
     write_failure: Callable[[Failure], JsonObject]
     stream_writer: Callable[[Asked], StreamWriter]
+    told_behind: Callable[[str], tuple[str, JsonObject]] = lambda path: (path, {})
 
 
 NewCallId = Callable[[], str]
@@ -69,7 +77,7 @@ class ProviderSide:
     """What is needed of a dialect that providers speak.
 
     Attributes:
-        path: what a request's path becomes: of the path the route has, the model's name, and whether to stream.
+        path: what a request's path becomes: of the one that the route has for whole answers.
     """
 
     write_request: Callable[[Conversation, set[Feature]], JsonObject]
@@ -100,6 +108,14 @@ CLIENT_SIDES: Final[Mapping[Dialect, ClientSide]] = {
         responses_answers.write_failure,
         responses_answers.StreamWriter,
     ),
+    Dialect.GEMINI: ClientSide(
+        gemini_requests.read_request,
+        gemini_requests.FIELD_NAMES,
+        gemini_answers.write_reply,
+        gemini_answers.write_failure,
+        gemini_answers.StreamWriter,
+        gemini_paths.told_behind,
+    ),
 }
 
 PROVIDER_SIDES: Final[Mapping[Dialect, ProviderSide]] = {
@@ -117,7 +133,7 @@ PROVIDER_SIDES: Final[Mapping[Dialect, ProviderSide]] = {
         gemini_asks.write_request,
         gemini_replies.read_reply,
         gemini_replies.StreamReader,
-        lambda path, said: gemini_asks.path_of(path, said.model, stream=said.stream),
+        lambda path, said: gemini_paths.path_of(path, stream=said.stream),
     ),
 }
 
@@ -162,7 +178,7 @@ def translate_request(
 
     Args:
         body: as the client wrote it, but for the model, which has the provider's name for it.
-        path: what the route has for the provider.
+        path: what the route has for the provider, and behind it what the client's dialect says in its path.
         client: the dialect it is in.
         provider: the dialect it is put into.
         now_s: seconds since 1970.
@@ -175,11 +191,14 @@ def translate_request(
     ours, theirs = CLIENT_SIDES[client], PROVIDER_SIDES[provider]
     lost: set[Feature] = set()
     try:
-        document = parse_object(body)
+        path, told = ours.told_behind(path)
+        document = parse_object(body) | told
         conversation = ours.read_request(document)
-        translated = compact(peculiarities.adapted(theirs.write_request(conversation, lost))).encode()
+        translated = compact(peculiarities.adapted(theirs.write_request(conversation, lost), lost)).encode()
     except ShapeError as error:
         raise _untranslatable(ours, error.field, f"This request cannot be read: {error}.") from error
+    except RecursionError as error:
+        raise _untranslatable(ours, "", "This request is nested too deeply to be read.") from error
     except UnsupportedFieldError as error:
         raise _untranslatable(ours, error.field, _unexpressed(error.field)) from error
     except InexpressibleError as error:
@@ -277,7 +296,10 @@ class StreamedAnswer:
             return self._break_off()
 
     def _finish(self) -> bytes:
-        written = self._take(self._reader.end())
+        try:
+            written = self._take(self._reader.end())
+        except ShapeError:
+            return self._break_off()
         return written if self._over else written + self._break_off()
 
     def _take(self, events: Iterable[Event]) -> bytes:

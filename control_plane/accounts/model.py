@@ -10,12 +10,12 @@ from control_plane.accounts.permissions import Permission, Role
 from control_plane.resource import Resource, Revised
 from gateway_core.mode import Mode
 
-REQUESTS_PER_MINUTE: Final = "How many requests it may begin in any minute; more are refused with 429."
+REQUESTS_PER_MINUTE: Final = "How many requests may begin in any minute; more are refused with 429."
 TOKENS_PER_MINUTE: Final = (
     "How many tokens the requests of any minute may read and write together: as expected while they run, as counted by the provider once "
     "they are over. More are refused with 429."
 )
-CONCURRENCY: Final = "How many of its requests may run at once; more are refused with 429."
+CONCURRENCY: Final = "How many requests may run at once; more are refused with 429."
 
 
 class User(Revised):
@@ -45,6 +45,9 @@ class Organization(Revised):
     id: str
     name: str
     time_zone: str = Field(description="By whose clock its days and months begin.")
+    requests_per_minute_max: int | None = Field(description=REQUESTS_PER_MINUTE)
+    tokens_per_minute_max: int | None = Field(description=TOKENS_PER_MINUTE)
+    concurrency_max: int | None = Field(description=CONCURRENCY)
     disabled_at: datetime | None
     created_at: datetime
 
@@ -57,6 +60,9 @@ class Project(Revised):
     name: str
     budget_per_day_usd: str | None = Field(description=PER_DAY)
     budget_per_month_usd: str | None = Field(description=PER_MONTH)
+    requests_per_minute_max: int | None = Field(description=REQUESTS_PER_MINUTE)
+    tokens_per_minute_max: int | None = Field(description=TOKENS_PER_MINUTE)
+    concurrency_max: int | None = Field(description=CONCURRENCY)
     archived_at: datetime | None
     created_at: datetime
 

@@ -11,11 +11,13 @@ from control_plane.accounts.model import Invitation, Member, Organization, Organ
 from control_plane.accounts.permissions import Role
 from control_plane.database import Database, Hold, locked, written
 from gateway_core.api_keys import KeyHash
+from gateway_core.limits import NO_LIMITS, Limits
 from gateway_core.money import NanoUsd
 
-_ORG: Final = "o.org_id AS id, o.name, o.time_zone, o.disabled_at, o.created_at, o.revision"
-_PROJECT: Final = """project_id AS id, org_id, name, budget_per_day_nano_usd, budget_per_month_nano_usd, archived_at, created_at,
-    revision"""
+_ORG: Final = """o.org_id AS id, o.name, o.time_zone, o.requests_per_minute_max, o.tokens_per_minute_max, o.concurrency_max,
+    o.disabled_at, o.created_at, o.revision"""
+_PROJECT: Final = """project_id AS id, org_id, name, budget_per_day_nano_usd, budget_per_month_nano_usd, requests_per_minute_max,
+    tokens_per_minute_max, concurrency_max, archived_at, created_at, revision"""
 _MEMBER: Final = "u.user_id, u.email, u.name, m.role, m.created_at, m.revision"
 _INVITATION: Final = "invitation_id AS id, org_id, email, role, invited_by, created_at, expires_at"
 
@@ -113,6 +115,21 @@ async def change_org(db: Database, org_id: str, *, name: str, time_zone: str) ->
     )
 
 
+async def limit_org(db: Database, org_id: str, limits: Limits) -> None:
+    """Write the limits of all its keys together; all of them are under those within a second."""
+    await db.execute(
+        """
+        UPDATE accounts.organizations
+        SET requests_per_minute_max = $2, tokens_per_minute_max = $3, concurrency_max = $4, revision = revision + 1
+        WHERE org_id = $1
+        """,
+        org_id,
+        limits.requests_per_minute,
+        limits.tokens_per_minute,
+        limits.concurrency,
+    )
+
+
 async def set_org_disabled(db: Database, org_id: str, *, disabled: bool) -> None:
     """Close an organisation, or open it again; all its keys follow within a second."""
     await db.execute(
@@ -132,6 +149,7 @@ class ProjectSettings:
     name: str
     budget_per_day_nano_usd: NanoUsd | None = None
     budget_per_month_nano_usd: NanoUsd | None = None
+    limits: Limits = NO_LIMITS
     archived: bool = False
 
 
@@ -139,14 +157,18 @@ async def add_project(db: Database, *, project_id: str, org_id: str, settings: P
     """Write a new project; None if the organisation has one of that name."""
     row = await db.fetchrow(
         f"""
-        INSERT INTO accounts.projects (project_id, org_id, name, budget_per_day_nano_usd, budget_per_month_nano_usd)
-        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING {_PROJECT}
+        INSERT INTO accounts.projects (project_id, org_id, name, budget_per_day_nano_usd, budget_per_month_nano_usd,
+                                       requests_per_minute_max, tokens_per_minute_max, concurrency_max)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING {_PROJECT}
         """,  # noqa: S608 - a list of columns of ours
         project_id,
         org_id,
         settings.name,
         settings.budget_per_day_nano_usd,
         settings.budget_per_month_nano_usd,
+        settings.limits.requests_per_minute,
+        settings.limits.tokens_per_minute,
+        settings.limits.concurrency,
     )
     return None if row is None else _project(row)
 
@@ -185,12 +207,13 @@ async def list_projects(db: Database, org_id: str, *, after: int | None, limit: 
 
 
 async def change_project(db: Database, project_id: str, settings: ProjectSettings) -> Project | None:
-    """Write a project's settings; None if another one has the name. All its keys are under its budgets within a second."""
+    """Write a project's settings; None if another one has the name. All its keys are under its budgets and limits within a second."""
     row = await db.fetchrow(
         f"""
         UPDATE accounts.projects p SET name = $2, revision = revision + 1,
             archived_at = CASE WHEN $3 THEN coalesce(archived_at, now()) END,
-            budget_per_day_nano_usd = $4, budget_per_month_nano_usd = $5
+            budget_per_day_nano_usd = $4, budget_per_month_nano_usd = $5,
+            requests_per_minute_max = $6, tokens_per_minute_max = $7, concurrency_max = $8
         WHERE project_id = $1
           AND NOT EXISTS (SELECT FROM accounts.projects o
                           WHERE o.org_id = p.org_id AND o.name = $2 AND o.project_id <> $1)
@@ -201,6 +224,9 @@ async def change_project(db: Database, project_id: str, settings: ProjectSetting
         settings.archived,
         settings.budget_per_day_nano_usd,
         settings.budget_per_month_nano_usd,
+        settings.limits.requests_per_minute,
+        settings.limits.tokens_per_minute,
+        settings.limits.concurrency,
     )
     return None if row is None else _project(row)
 

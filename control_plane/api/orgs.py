@@ -7,7 +7,14 @@ from pydantic import Field
 from control_plane.accounts import postgres_audit, postgres_orgs
 from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.budgets import PER_DAY, PER_MONTH, limit_nano_usd
-from control_plane.accounts.model import AuditEntry, OrganizationOfUser, Project
+from control_plane.accounts.model import (
+    CONCURRENCY,
+    REQUESTS_PER_MINUTE,
+    TOKENS_PER_MINUTE,
+    AuditEntry,
+    OrganizationOfUser,
+    Project,
+)
 from control_plane.accounts.permissions import Open, Permission
 from control_plane.accounts.postgres_orgs import ProjectSettings
 from control_plane.api.auth import make_org
@@ -15,11 +22,14 @@ from control_plane.api.listing import page_of
 from control_plane.api.operation import Call, found, operation
 from control_plane.api.paging import Page, PageQuery
 from control_plane.errors import ConflictError, ForbiddenError, InvalidField
-from control_plane.fields import Body, LeftOut, Name, Usd
+from control_plane.fields import Body, Count, LeftOut, Name, Usd
 from control_plane.statements.calendar import TimeZone
 from gateway_core.ids import new_id
+from gateway_core.limits import Limits
 
 TAG: Final = "organisations"
+LIMITS: Final = ("requests_per_minute_max", "tokens_per_minute_max", "concurrency_max")
+"""As bodies name them, in the order of `Limits`."""
 
 
 class OrganizationName(Body):
@@ -29,13 +39,16 @@ class OrganizationName(Body):
 
 
 class OrganizationChange(Body):
-    """What can be changed about an organisation; what is left out stays. `disabled` is for operators."""
+    """What can be changed about an organisation; what is left out stays, null removes a limit. `disabled` and limits are for operators."""
 
     name: Annotated[Name | None, LeftOut()] = None
     time_zone: Annotated[TimeZone | None, LeftOut()] = Field(
         default=None,
         description="By whose clock its days and months begin: those of budgets at once, those of invoices from the next one on.",
     )
+    requests_per_minute_max: Count | None = Field(default=None, description=REQUESTS_PER_MINUTE)
+    tokens_per_minute_max: Count | None = Field(default=None, description=TOKENS_PER_MINUTE)
+    concurrency_max: Count | None = Field(default=None, description=CONCURRENCY)
     disabled: Annotated[bool | None, LeftOut()] = None
 
 
@@ -45,14 +58,20 @@ class NewProject(Body):
     name: Name
     budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
     budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
+    requests_per_minute_max: Count | None = Field(default=None, description=REQUESTS_PER_MINUTE)
+    tokens_per_minute_max: Count | None = Field(default=None, description=TOKENS_PER_MINUTE)
+    concurrency_max: Count | None = Field(default=None, description=CONCURRENCY)
 
 
 class ProjectChange(Body):
-    """What can be changed about a project; what is left out stays, null removes a budget. An archived one takes no new keys."""
+    """What can be changed about a project; what is left out stays, null removes a budget or a limit. An archived one takes no new keys."""
 
     name: Annotated[Name | None, LeftOut()] = None
     budget_per_day_usd: Usd | None = Field(default=None, description=PER_DAY)
     budget_per_month_usd: Usd | None = Field(default=None, description=PER_MONTH)
+    requests_per_minute_max: Count | None = Field(default=None, description=REQUESTS_PER_MINUTE)
+    tokens_per_minute_max: Count | None = Field(default=None, description=TOKENS_PER_MINUTE)
+    concurrency_max: Count | None = Field(default=None, description=CONCURRENCY)
     archived: Annotated[bool | None, LeftOut()] = None
 
 
@@ -90,13 +109,16 @@ async def get_org(call: Call) -> OrganizationOfUser:
 
 @operation("PATCH", "/orgs/{org_id}", tag=TAG, access=Permission.ORG_WRITE, needs_revision=True, takes_rights=True)
 async def change_org(call: Call, body: OrganizationChange) -> OrganizationOfUser:
-    """Change name and time zone of an organisation; operators can close it too."""
+    """Change name and time zone of an organisation; operators can close and limit it too."""
     before = found(await postgres_orgs.find_org(call.db, call.org_id, user_id=_user_id(call), lock=True))
     call.match(before.revision)
+    is_limited = not body.model_fields_set.isdisjoint(LIMITS)
+    if (body.disabled is not None or is_limited) and not call.actor.may(Permission.PLATFORM_WRITE, None):
+        raise ForbiddenError("Only an operator closes, opens or limits an organisation.")
     if body.disabled is not None:
-        if not call.actor.may(Permission.PLATFORM_WRITE, None):
-            raise ForbiddenError("Only an operator closes or opens an organisation.")
         await postgres_orgs.set_org_disabled(call.db, call.org_id, disabled=body.disabled)
+    if is_limited:
+        await postgres_orgs.limit_org(call.db, call.org_id, _limits(body, before))
     if body.name is not None or body.time_zone is not None:
         await postgres_orgs.change_org(
             call.db, call.org_id, name=body.name or before.name, time_zone=body.time_zone or before.time_zone
@@ -125,7 +147,10 @@ async def create_project(call: Call, body: NewProject) -> Project:
         project_id=new_id("prj", call.services.random_bytes),
         org_id=call.org_id,
         settings=ProjectSettings(
-            body.name, limit_nano_usd(body.budget_per_day_usd), limit_nano_usd(body.budget_per_month_usd)
+            body.name,
+            limit_nano_usd(body.budget_per_day_usd),
+            limit_nano_usd(body.budget_per_month_usd),
+            Limits(body.requests_per_minute_max, body.tokens_per_minute_max, body.concurrency_max),
         ),
     )
     if project is None:
@@ -144,7 +169,7 @@ async def get_project(call: Call) -> Project:
     "PATCH", "/orgs/{org_id}/projects/{project_id}", tag=TAG, access=Permission.PROJECTS_WRITE, needs_revision=True
 )
 async def change_project(call: Call, body: ProjectChange) -> Project:
-    """Rename or archive a project, or change its budgets, which every Envoy follows within a second.
+    """Rename or archive a project, or change its budgets and limits, which every Envoy follows within a second.
 
     An archived one takes no new keys; those that it has go on until they are revoked.
     """
@@ -162,6 +187,7 @@ async def change_project(call: Call, body: ProjectChange) -> Project:
             name=before.name if body.name is None else body.name,
             budget_per_day_nano_usd=limit_nano_usd(budgets["budget_per_day_usd"]),
             budget_per_month_nano_usd=limit_nano_usd(budgets["budget_per_month_usd"]),
+            limits=_limits(body, before),
             archived=before.archived_at is not None if body.archived is None else body.archived,
         ),
     )
@@ -190,6 +216,11 @@ async def _audit(call: Call, query: PageQuery, org_id: str | None) -> Page[Audit
         Page[AuditEntry],
         lambda position, limit: postgres_audit.list_entries(call.db, org_id=org_id, before_seq=position, limit=limit),
     )
+
+
+def _limits(body: OrganizationChange | ProjectChange, before: OrganizationOfUser | Project) -> Limits:
+    """Those of the body, and for what it leaves out what they were."""
+    return Limits(*(getattr(body if field in body.model_fields_set else before, field) for field in LIMITS))
 
 
 def _user_id(call: Call) -> str | None:

@@ -27,6 +27,8 @@ class KindTemplate:
         refuses_stream_options: whether it answers an error to what makes others send usage at the end of a stream. Its streams
             end with usage anyway.
         output_bound: the field that bounds the output of a chat, where it takes no notice of `max_completion_tokens`.
+        chat_fields: its names for other fields of a chat, None for those that it refuses. Only what the translator writes is told
+            so: what a client of chat writes itself passes, and the provider answers for it.
         notes: what an operator should know of it.
     """
 
@@ -38,6 +40,7 @@ class KindTemplate:
     default_headers: Mapping[str, str] = field(default_factory=dict)
     refuses_stream_options: bool = False
     output_bound: str | None = None
+    chat_fields: Mapping[str, str | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,6 +100,7 @@ TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
         requires_credential=True,
         refuses_stream_options=True,
         output_bound="max_tokens",
+        chat_fields={"seed": "random_seed", "service_tier": None, "user": None},
         notes=("Answers 422 to any field it does not know.",),
     ),
     ProviderKind.GROQ: KindTemplate(base_url="https://api.groq.com/openai/v1", requires_credential=True),

@@ -10,7 +10,8 @@ from control_plane.catalog.resources import Deployment, Model
 from control_plane.catalog.specs import DeploymentSpec, ModelSpec
 from control_plane.database import Database, written
 
-_MODEL: Final = """name, owned_by, context_tokens, max_output_tokens, endpoints, capabilities, deprecated_at, replacement, created_at,
+_MODEL: Final = """name, owned_by, context_tokens, max_output_tokens, endpoints, capabilities, requests_per_minute_max, tokens_per_minute_max,
+    concurrency_max, deprecated_at, replacement, created_at,
     revision, ARRAY(SELECT alias FROM catalog.model_aliases a WHERE a.model = name ORDER BY alias) AS aliases"""
 _DEPLOYMENT: Final = "model, provider, upstream_model, revision"
 
@@ -54,13 +55,16 @@ async def put_models(db: Database, specs: Mapping[str, ModelSpec]) -> None:
     await db.execute(
         """
         INSERT INTO catalog.models
-            (name, owned_by, context_tokens, max_output_tokens, endpoints, capabilities, deprecated_at, replacement)
+            (name, owned_by, context_tokens, max_output_tokens, endpoints, capabilities, requests_per_minute_max,
+             tokens_per_minute_max, concurrency_max, deprecated_at, replacement)
         SELECT * FROM jsonb_to_recordset($1) AS r (
             name text, owned_by text, context_tokens integer, max_output_tokens integer, endpoints text[],
-            capabilities text[], deprecated_at timestamptz, replacement text)
+            capabilities text[], requests_per_minute_max integer, tokens_per_minute_max integer, concurrency_max integer,
+            deprecated_at timestamptz, replacement text)
         ON CONFLICT (name) DO UPDATE SET owned_by = excluded.owned_by, context_tokens = excluded.context_tokens,
             max_output_tokens = excluded.max_output_tokens, endpoints = excluded.endpoints, capabilities = excluded.capabilities,
-            deprecated_at = excluded.deprecated_at, replacement = excluded.replacement
+            requests_per_minute_max = excluded.requests_per_minute_max, tokens_per_minute_max = excluded.tokens_per_minute_max,
+            concurrency_max = excluded.concurrency_max, deprecated_at = excluded.deprecated_at, replacement = excluded.replacement
         """,
         json.dumps(rows),
     )

@@ -66,6 +66,9 @@ class Model(Revised):
     endpoints: list[SoldEndpoint]
     aliases: list[str]
     capabilities: list[str]
+    requests_per_minute_max: int | None
+    tokens_per_minute_max: int | None
+    concurrency_max: int | None
     deprecated_at: datetime | None
     replacement: str | None
     created_at: datetime

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, Valida
 
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES
-from control_plane.fields import STARS_MAX, Body, Moment, PartFault, refuse_parts
+from control_plane.fields import STARS_MAX, Body, Count, Moment, PartFault, refuse_parts
 from gateway_core.contract import CREDENTIAL_HEADERS, REQUEST_S_MAX, Header
 from gateway_core.endpoints import SOLD, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.providers import ProviderKind
@@ -191,6 +191,11 @@ class ModelSpec(Body):
         description="For those who read the catalogue; nothing decides by them.",
         examples=[["tools", "vision"]],
     )
+    requests_per_minute_max: Count | None = Field(
+        default=None, description="Of all organisations together, in any minute."
+    )
+    tokens_per_minute_max: Count | None = Field(default=None, description="The same of tokens, read and written.")
+    concurrency_max: Count | None = Field(default=None, description="The same of requests at once.")
     deprecated_at: Moment | None = None
     replacement: ModelNameText | None = Field(default=None, description="What to use once it is gone.")
 

@@ -21,6 +21,8 @@ from gateway_core.contract import (
 )
 
 _FAILED_FROM: Final = 400
+_LEASED_BUFFER_BYTES: Final = 65_536
+_LEASED_FLUSH_INTERVAL: Final = "0.2s"
 
 
 def spool_log(spool_dir: str) -> JsonObject:
@@ -103,13 +105,28 @@ def _appended_to(spool_dir: str, line: JsonObject) -> JsonObject:
 
 def limits_log() -> JsonObject:
     """Tells ext_authz of requests that it has reserved a place for, and of no others: that they still run, and that they are over."""
+    # At once: the next request may wait for it.
+    return _told_to_ext_authz("limits", (Metadata.GRANT_NAMESPACE, GrantField.RESERVED_AT), {"buffer_size_bytes": 0})
+
+
+def leased_limits_log() -> JsonObject:
+    """The same of requests that came by a lease. Nobody waits for their places, only what they used counts: many at once."""
+    return _told_to_ext_authz(
+        "leased_limits",
+        (Metadata.NAMESPACE, Metadata.LEASE, GrantField.RESERVED_AT),
+        {"buffer_size_bytes": _LEASED_BUFFER_BYTES, "buffer_flush_interval": _LEASED_FLUSH_INTERVAL},
+    )
+
+
+def _told_to_ext_authz(name: str, where: tuple[str, ...], buffer: JsonObject) -> JsonObject:
+    namespace, *path = where
     return {
-        "name": "limits",
+        "name": name,
         "filter": {
             "metadata_filter": {
                 "matcher": {
-                    "filter": Metadata.GRANT_NAMESPACE,
-                    "path": [{"key": GrantField.RESERVED_AT}],
+                    "filter": namespace,
+                    "path": [{"key": key} for key in path],
                     "value": {"present_match": True},
                 },
                 "match_if_key_not_found": False,
@@ -118,11 +135,10 @@ def limits_log() -> JsonObject:
         "typed_config": typed(
             "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
             common_config={
-                "log_name": "limits",
+                "log_name": name,
                 "transport_api_version": "V3",
                 "grpc_service": {"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}},
-                # At once: the next request may wait for it.
-                "buffer_size_bytes": 0,
+                **buffer,
             },
         ),
     }

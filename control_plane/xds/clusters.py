@@ -9,7 +9,7 @@ from control_plane.catalog.model import Provider
 from control_plane.xds.http_filters import TRANSLATION, provider_filters, simulator_filters, translated_filters
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
-from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster, translated_cluster
+from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster, session_cluster, translated_cluster
 from gateway_core.endpoints import Endpoint
 from gateway_core.settings import HostPort
 
@@ -25,12 +25,21 @@ _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 def provider(provider: Provider, *, private_allowed: bool) -> JsonObject:
     """The cluster of a provider; whether it may lead into private networks is the installation's to say."""
-    address = HostPort(provider.host, provider.port)
+    return _provider(provider_cluster(provider.name), provider, http2=True, private_allowed=private_allowed)
+
+
+def session(provider: Provider, *, private_allowed: bool) -> JsonObject:
+    """The cluster of a provider's sessions: an upgrade to a WebSocket is HTTP/1.1's."""
+    return _provider(session_cluster(provider.name), provider, http2=False, private_allowed=private_allowed)
+
+
+def _provider(name: str, provider: Provider, *, http2: bool, private_allowed: bool) -> JsonObject:
     return _upstream(
-        provider_cluster(provider.name),
-        address,
+        name,
+        HostPort(provider.host, provider.port),
         tls=provider.tls,
-        filters=provider_filters(provider, private_allowed=private_allowed),
+        http2=http2,
+        filters=provider_filters(name, provider, private_allowed=private_allowed),
         connect_timeout_ms=provider.connect_timeout_ms,
         connections_max=provider.connections_max,
         requests_max=provider.requests_max,
@@ -130,13 +139,14 @@ def _upstream(
     *,
     tls: bool,
     filters: Sequence[Json],
+    http2: bool = True,
     connect_timeout_ms: int | None = None,
     connections_max: int | None = None,
     requests_max: int | None = None,
 ) -> JsonObject:
     protocol: JsonObject = (
         {"auto_config": {"http2_protocol_options": {}}}
-        if tls
+        if tls and http2
         else {"explicit_http_config": {"http_protocol_options": {}}}
     )
     return {

@@ -40,7 +40,7 @@ TRANSLATOR_TIMEOUT: Final = "10s"
 
 _TOLD_TO_THE_TRANSLATOR: Final = (
     *(":path", ":status", "content-type"),
-    *(Header.TRANSLATE, Header.OUTPUT_BOUND, Header.REFUSES_STREAM_OPTIONS, Header.OWN_REPLY),
+    *(Header.TRANSLATE, Header.CHAT_FIELDS, Header.OWN_REPLY),
 )
 
 RESPONSE_CACHE_TIMEOUT: Final = "0.25s"
@@ -111,6 +111,15 @@ _CLIENT_ADDRESS: Final[Json] = {
 }
 
 
+def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
+    """The downstream filters of a WebSocket. It has no body that a limit could be of, no lease, and no answer that could say what it costs."""
+    return [
+        _filter(FRONT_FILTER, lua_config("front")),
+        *_deciding(behind_proxies=behind_proxies),
+        _router(attempts_log),
+    ]
+
+
 def listener_filters(
     *, max_body_bytes: int, behind_proxies: bool, has_cache: bool, attempts_log: JsonObject
 ) -> list[Json]:
@@ -134,38 +143,7 @@ def listener_filters(
         ),
         # Reads the model, so that everything behind it can decide by it.
         _filter(FRONT_FILTER, lua_config("front")),
-        *([_filter("client_address", _header_mutation([_CLIENT_ADDRESS]))] if behind_proxies else []),
-        # Decides. Behind the front filter because it is told model and size, before the router because it may refuse.
-        _filter(
-            Metadata.GRANT_NAMESPACE,
-            typed(
-                "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-                transport_api_version="V3",
-                grpc_service={
-                    "envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ},
-                    "timeout": EXT_AUTHZ_TIMEOUT,
-                    "retry_policy": grpc_retries(attempt_timeout=EXT_AUTHZ_ATTEMPT_TIMEOUT),
-                },
-                failure_mode_allow=False,
-                status_on_error={"code": 503},
-                # Not asked about what a lease lets pass, and about everything else.
-                filter_enabled_metadata={
-                    "filter": Metadata.NAMESPACE,
-                    "path": [{"key": Metadata.LEASE}],
-                    "value": {"present_match": True},
-                    "invert": True,
-                },
-                metadata_context_namespaces=[Metadata.NAMESPACE],
-                allowed_headers={
-                    "patterns": [
-                        {"exact": Header.AUTHORIZATION},
-                        {"exact": Header.API_KEY},
-                        {"exact": Header.REQUEST_ID},
-                        *([{"exact": Header.CLIENT_ADDRESS}] if behind_proxies else []),
-                    ]
-                },
-            ),
-        ),
+        *_deciding(behind_proxies=behind_proxies),
         # The front filter once more, and only for requests that were asked about: the answer may have brought a lease.
         _filter("leases", _keeping_leases()),
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
@@ -173,20 +151,56 @@ def listener_filters(
         _filter("answered_by", _answered_by()),
         # Behind admission, since an answer that was kept is for those who would have got it; and only for requests that want it.
         *([_filter("response_cache", _response_cache())] if has_cache else []),
-        _filter(
-            "router",
-            typed(
-                "envoy.extensions.filters.http.router.v3.Router",
-                suppress_envoy_headers=True,
-                upstream_log=[attempts_log],
-            ),
-        ),
+        _router(attempts_log),
     ]
 
 
-def provider_filters(provider: Provider, *, private_allowed: bool) -> list[Json]:
-    """The upstream filters of a provider's cluster; they run once per attempt."""
-    cluster = provider_cluster(provider.name)
+def _deciding(*, behind_proxies: bool) -> list[Json]:
+    """Decides. Behind the front filter because it is told model and size, before the router because it may refuse."""
+    decision = typed(
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        transport_api_version="V3",
+        grpc_service={
+            "envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ},
+            "timeout": EXT_AUTHZ_TIMEOUT,
+            "retry_policy": grpc_retries(attempt_timeout=EXT_AUTHZ_ATTEMPT_TIMEOUT),
+        },
+        failure_mode_allow=False,
+        status_on_error={"code": 503},
+        # Not asked about what a lease lets pass, and about everything else.
+        filter_enabled_metadata={
+            "filter": Metadata.NAMESPACE,
+            "path": [{"key": Metadata.LEASE}],
+            "value": {"present_match": True},
+            "invert": True,
+        },
+        metadata_context_namespaces=[Metadata.NAMESPACE],
+        allowed_headers={
+            "patterns": [
+                {"exact": Header.AUTHORIZATION},
+                {"exact": Header.API_KEY},
+                {"exact": Header.REQUEST_ID},
+                *([{"exact": Header.CLIENT_ADDRESS}] if behind_proxies else []),
+            ]
+        },
+    )
+    return [
+        *([_filter("client_address", _header_mutation([_CLIENT_ADDRESS]))] if behind_proxies else []),
+        _filter(Metadata.GRANT_NAMESPACE, decision),
+    ]
+
+
+def _router(attempts_log: JsonObject) -> JsonObject:
+    return _filter(
+        "router",
+        typed(
+            "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True, upstream_log=[attempts_log]
+        ),
+    )
+
+
+def provider_filters(cluster: str, provider: Provider, *, private_allowed: bool) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider; they run once per attempt."""
     return [
         # Where a name leads is asked of DNS again and again, so it is judged whenever a host has been chosen.
         _filter(_ADDRESSES, _refused_addresses(private_allowed=private_allowed)),
@@ -218,10 +232,13 @@ def translated_filters(cluster: str, provider: Provider, translation: Translatio
 
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
     """What a kind takes of a chat in another way than others."""
-    bound, refuses = template.output_bound, template.refuses_stream_options
-    return ({} if bound is None else {Header.OUTPUT_BOUND: bound}) | (
-        {Header.REFUSES_STREAM_OPTIONS: "true"} if refuses else {}
-    )
+    fields = {
+        **template.chat_fields,
+        **({} if template.output_bound is None else {"max_completion_tokens": template.output_bound}),
+        **({"stream_options": None} if template.refuses_stream_options else {}),
+    }
+    told = ",".join(f"{name}={other or ''}" for name, other in sorted(fields.items()))
+    return {Header.CHAT_FIELDS: told} if told else {}
 
 
 def translation_filters() -> list[Json]:

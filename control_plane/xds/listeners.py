@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from control_plane.settings import Settings
-from control_plane.xds.access_log import attempts_log, limits_log, spool_log
-from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters
+from control_plane.xds.access_log import attempts_log, leased_limits_log, limits_log, spool_log
+from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters, session_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.routes import ROUTE_CONFIG
@@ -13,6 +13,7 @@ from gateway_core.contract import REQUEST_S_MAX
 from gateway_core.networks import Network
 
 LISTENER: Final = "gateway"
+WEBSOCKET: Final = "websocket"
 
 REQUEST_BODY_S_MAX: Final = 300
 """How long a client may take to send its body."""
@@ -36,7 +37,16 @@ def listener(settings: Settings) -> JsonObject:
             has_cache=bool(settings.response_cache_endpoints),
             attempts_log=attempts_log(settings.spool_dir),
         ),
-        access_log=[spool_log(settings.spool_dir), limits_log()],
+        # On the one path that is a WebSocket; the front filter refuses it elsewhere.
+        upgrade_configs=[
+            {
+                "upgrade_type": WEBSOCKET,
+                "filters": session_filters(
+                    behind_proxies=bool(settings.trusted_proxies), attempts_log=attempts_log(settings.spool_dir)
+                ),
+            }
+        ],
+        access_log=[spool_log(settings.spool_dir), limits_log(), leased_limits_log()],
         # Long streams are seen while they run, so that a killed Envoy does not take them with it unseen.
         access_log_options={"access_log_flush_interval": "10s"},
         early_header_mutation_extensions=[

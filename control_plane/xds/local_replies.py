@@ -8,7 +8,7 @@ from control_plane.xds.protobuf import Json, JsonObject, typed
 from gateway_core import errors
 from gateway_core.contract import CACHE_HIT, Header, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
-from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ApiError, ErrorForm
+from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_CALLS, GOOGLE_PATHS, ApiError, ErrorForm
 
 _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed", CACHE_HIT)
 """Details of replies whose body one of us has already written, or a provider before, or that have none; they pass as they are."""
@@ -35,6 +35,7 @@ ASKED_IN: Final[Mapping[ErrorForm, str]] = {
             *(f"{_ENDPOINT} == '{each}'" for each in Endpoint if FACTS[each].error_form is form),
             # What the front filter has not come to see still has the path that the client gave it.
             f"request.path.startsWith('{paths}')",
+            *([f"request.path.matches('{GOOGLE_CALLS}')"] if form is ErrorForm.GOOGLE else []),
         )
     )
     for form, paths in _PATHS.items()

@@ -1,12 +1,12 @@
 """The route table: by endpoint and model, in one exact-match look-up, to a chain of providers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.kinds import KindTemplate
-from control_plane.catalog.model import Catalog, Deployment, Policy
+from control_plane.catalog.model import Catalog, Deployment, Policy, Provider
 from control_plane.settings import Settings
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
@@ -17,6 +17,7 @@ from gateway_core.contract import (
     RouteField,
     provider_cluster,
     route_key,
+    session_cluster,
     simulator_route_key,
     translated_cluster,
 )
@@ -24,6 +25,7 @@ from gateway_core.endpoints import FACTS, SOLD, Endpoint
 from gateway_core.errors import NOT_FOUND, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
+from gateway_core.usage import SWITCHED
 
 ROUTE_CONFIG: Final = "gateway"
 
@@ -76,7 +78,8 @@ class ProviderRoute:
     @property
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
-        return any(hop.cluster != provider_cluster(hop.provider) for group in self.groups for hop in group)
+        own = (provider_cluster, session_cluster)
+        return any(hop.cluster not in {of(hop.provider) for of in own} for group in self.groups for hop in group)
 
     @property
     def offering(self) -> Offering:
@@ -138,14 +141,20 @@ def action(route: ProviderRoute, settings: Settings) -> JsonObject:
     return _action(_provider_route(route, settings))
 
 
+def has_own_cluster_for_sessions(provider: Provider) -> bool:
+    """Whether sessions go by another cluster than requests, which may be of HTTP/2 wherever there is TLS."""
+    return provider.tls and provider.path(Endpoint.REALTIME) is not None
+
+
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     provider = catalog.providers[deployment.provider]
     path = provider.path(endpoint)
     if path is not None:
         peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
+        is_apart = FACTS[endpoint].is_session and has_own_cluster_for_sessions(provider)
         return Hop(
             provider.name,
-            provider_cluster(provider.name),
+            session_cluster(provider.name) if is_apart else provider_cluster(provider.name),
             path,
             deployment.upstream_model,
             deployment.weight,
@@ -155,7 +164,8 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
     # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
     cluster = translated_cluster(provider.name, translation.client)
-    return Hop(provider.name, cluster, translation.path, deployment.upstream_model, deployment.weight)
+    path = translation.path + translation.told
+    return Hop(provider.name, cluster, path, deployment.upstream_model, deployment.weight)
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
@@ -200,7 +210,10 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             "auto_host_rewrite": True,
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
-            "retry_policy": _retry_policy(len(route.groups), route.policy, settings, translated=route.is_translated),
+            "retry_policy": _retry_policy(
+                route.endpoint, len(route.groups), route.policy, settings, translated=route.is_translated
+            ),
+            **_life(route.endpoint, settings),
         },
     }
 
@@ -221,7 +234,8 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
             "cluster": Cluster.SIMULATOR,
             "auto_host_rewrite": True,
             "timeout": "0s",
-            "retry_policy": _retry_policy(1, Policy(), settings),
+            "retry_policy": _retry_policy(endpoint, 1, Policy(), settings),
+            **_life(endpoint, settings),
         },
     }
 
@@ -231,25 +245,43 @@ def _priority_group(number: int, group: Sequence[Hop]) -> JsonObject:
     return {"name": f"group-{number}", "clusters": clusters}
 
 
-def _retry_policy(groups: int, policy: Policy, settings: Settings, *, translated: bool = False) -> JsonObject:
+def _life(endpoint: Endpoint, settings: Settings) -> Mapping[str, Json]:
+    """How long a session may last. It ends by nobody's silence: people think, or listen."""
+    if not FACTS[endpoint].is_session:
+        return {}
+    life = f"{settings.session_s_max}s"
+    return {"max_stream_duration": {"max_stream_duration": life}, "idle_timeout": life}
+
+
+def _retry_policy(
+    endpoint: Endpoint, groups: int, policy: Policy, settings: Settings, *, translated: bool = False
+) -> JsonObject:
+    is_session = FACTS[endpoint].is_session
     bounds: dict[str, Json] = {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
         # Up to the response headers; once a byte went out, an attempt is never repeated.
         "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
-        "per_try_idle_timeout": _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
+        "per_try_idle_timeout": f"{settings.session_s_max}s"
+        if is_session
+        else _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
     attempts = min(groups, policy.attempts_max or groups)
     if attempts == 1:
         # Nowhere else to go: only what certainly did not reach the provider is worth a second try.
         return bounds | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}
-    if translated:
+    if is_session:
+        # Nothing was sent that a provider could find wrong but what we have written: its answer is an upgrade, or the next one is asked.
+        bounds["retriable_headers"] = [
+            {"name": ":status", "string_match": {"exact": str(SWITCHED)}, "invert_match": True}
+        ]
+    elif translated:
         # What cannot be put to one provider in its dialect, the next one may take as it is.
         bounds["retriable_headers"] = [{"name": Header.UNTRANSLATABLE, "present_match": True}]
     return bounds | {
         "retry_on": "5xx,gateway-error,reset,connect-failure,refused-stream,retriable-status-codes"
-        + (",retriable-headers" if translated else ""),
+        + (",retriable-headers" if "retriable_headers" in bounds else ""),
         "retriable_status_codes": list(_RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),
         "num_retries": attempts - 1,
     }

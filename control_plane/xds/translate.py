@@ -9,6 +9,7 @@ from control_plane.xds import clusters, listeners, routes, secrets, translation
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject, encode
 from control_plane.xds.route_table import RouteTable
 from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
+from gateway_core.endpoints import Endpoint
 
 
 def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
@@ -22,8 +23,15 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
 
 def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
     providers = sorted(catalog.providers.values(), key=lambda provider: provider.name)
+    sold_as_sessions = {
+        deployment.provider
+        for deployment in catalog.deployments
+        if Endpoint.REALTIME in catalog.models[deployment.model].endpoints
+    }
     for provider in providers:
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
+        if routes.has_own_cluster_for_sessions(provider) and provider.name in sold_as_sessions:
+            yield CLUSTER_TYPE, clusters.session(provider, private_allowed=settings.private_providers_allowed)
         if settings.translates:
             yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.translated(provider))
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)

@@ -18,6 +18,9 @@ from gateway_core.errors import ErrorForm
 GROWTH: Final = 2
 """What a body may become of another dialect, against what it was."""
 
+_ASKED_BY: Final = {ErrorForm.ANTHROPIC: Dialect.ANTHROPIC, ErrorForm.GOOGLE: Dialect.GEMINI}
+"""Whose clients are told of errors in a form that is not OpenAI's."""
+
 
 def listener(settings: Settings) -> JsonObject:
     """The Listener resource."""
@@ -32,7 +35,7 @@ def listener(settings: Settings) -> JsonObject:
         stream_idle_timeout="0s",
         server_header_transformation="PASS_THROUGH",
         local_reply_config=local_reply_config(
-            asked_in={ErrorForm.ANTHROPIC: f"xds.route_name == '{ErrorForm.ANTHROPIC}'"}, translates=True
+            asked_in={form: f"xds.route_name == '{form}'" for form in _ASKED_BY}, translates=True
         ),
     )
     return {
@@ -47,10 +50,6 @@ def listener(settings: Settings) -> JsonObject:
 
 def _routes() -> JsonObject:
     # Attempts share their headers with what the provider's cluster does to them; a route's name stays.
-    anthropic: JsonObject = {
-        "name": Header.TRANSLATE,
-        "string_match": {"prefix": f"{Dialect.ANTHROPIC}/"},
-    }
     return {
         "name": TRANSLATION,
         "virtual_hosts": [
@@ -58,12 +57,16 @@ def _routes() -> JsonObject:
                 "name": TRANSLATION,
                 "domains": ["*"],
                 "routes": [
-                    _route(ErrorForm.ANTHROPIC, {"prefix": "/", "headers": [anthropic]}),
+                    *(_route(form, {"prefix": "/", "headers": [_from(client)]}) for form, client in _ASKED_BY.items()),
                     _route(ErrorForm.OPENAI, {"prefix": "/"}),
                 ],
             }
         ],
     }
+
+
+def _from(client: Dialect) -> JsonObject:
+    return {"name": Header.TRANSLATE, "string_match": {"prefix": f"{client}/"}}
 
 
 def _route(form: ErrorForm, match: JsonObject) -> JsonObject:

@@ -292,22 +292,30 @@ local function look_at_edit(known, numbers, s, first)
   return look_at_pictures(known, numbers, s, first)
 end
 
--- What is wrong with a name that Google reads in two spellings: one of them is read here.
-local OTHER_SPELLINGS = { "generation_config", "cached_content" }
+-- Names that Google reads in two spellings.
+local SPELLINGS = {
+  { "generationConfig", "generation_config" }, { "cachedContent", "cached_content" },
+}
+local CONFIG_SPELLINGS = {
+  { "maxOutputTokens", "max_output_tokens" }, { "candidateCount", "candidate_count" }, { "responseModalities", "response_modalities" },
+}
 local CONFIG_FIELDS = {
   maxOutputTokens = true, candidateCount = true, responseModalities = true,
   max_output_tokens = true, candidate_count = true, response_modalities = true,
 }
-local OTHER_CONFIG_SPELLINGS = { "max_output_tokens", "candidate_count", "response_modalities" }
 local CANDIDATES_MAX = 8
 local MODALITIES = { ['"TEXT"'] = "", ['"IMAGE"'] = "image_output", ['"AUDIO"'] = "audio_output" }
 local IN_THE_BODY = { '"inlineData"', '"inline_data"' }
 local OUT_OF_THE_BODY = { '"fileData"', '"file_data"', '"fileUri"', '"file_uri"' }
-local SPELLING = "Write this field in camelCase."
 
-local function other_spelling(first, names)
-  for i = 1, #names do
-    if first[names[i]] then return "invalid_input", SPELLING, names[i] end
+-- Has the spans of fields stand under the first of their spellings. Of a field in both, nobody could say which one is read.
+local function spell(spellings, first, last)
+  for i = 1, #spellings do
+    local name, other = spellings[i][1], spellings[i][2]
+    if first[other] then
+      if first[name] then return "invalid_input", "This field is there in two spellings.", name end
+      first[name], last[name] = first[other], last[other]
+    end
   end
 end
 
@@ -345,7 +353,7 @@ local function look_at_configuration(known, meters, s, at)
   if not is_given(s, at) then return end
   local close, problem = scan_object(s, at, CONFIG_FIELDS, first, last)
   if not close then return "invalid_json", problem, "generationConfig" end
-  local code, message, param = other_spelling(first, OTHER_CONFIG_SPELLINGS)
+  local code, message, param = spell(CONFIG_SPELLINGS, first, last)
   if code then return code, message, param end
   local bound = count_at(s, first.maxOutputTokens, last.maxOutputTokens)
   local candidates = count_at(s, first.candidateCount, last.candidateCount)
@@ -366,9 +374,9 @@ local function look_at_configuration(known, meters, s, at)
 end
 
 local function look_at_generation(streams)
-  return function(known, _, s, first)
+  return function(known, _, s, first, last)
     known.stream = streams
-    local code, message, param = other_spelling(first, OTHER_SPELLINGS)
+    local code, message, param = spell(SPELLINGS, first, last)
     if code then return code, message, param end
     if is_given(s, first.cachedContent) or has_any(s, OUT_OF_THE_BODY) then
       return "stored_state_not_offered", "What a provider has stored cannot be kept to its owner here. Send it whole.", "cachedContent"

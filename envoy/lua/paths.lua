@@ -23,10 +23,12 @@ local ENDPOINTS = {
   ["POST /v1/audio/translations"] = "translations",
   ["POST /v1beta/models/{model}:generateContent"] = "generate",
   ["POST /v1beta/models/{model}:streamGenerateContent"] = "stream_generate",
+  ["GET /v1/realtime"] = "realtime",
   ["GET /v1/models"] = "models",
   ["GET /v1/models/{model}"] = "model",
 }
 local ONE_MODEL, OF_A_MODEL = "GET /v1/models/{model}", "/v1/models/"
+-- Google's clients ask at either of its versions, which differ in nothing that is sold here.
 local IN_PATH, FOR_A_MODEL = "^/v1beta/models/(.+):(%a+)$", "POST /v1beta/models/{model}:"
 
 -- The mode of the key that a request brings, and the key; nil if it brings nothing of a key's form. Whether it is a key, ext_authz
@@ -62,6 +64,7 @@ local function endpoint_of(headers, path, query)
   if endpoint then return endpoint end
   if method == "GET" and #path > #OF_A_MODEL and sub(path, 1, #OF_A_MODEL) == OF_A_MODEL then return ENDPOINTS[ONE_MODEL] end
   if method ~= "POST" then return nil end
+  if sub(path, 1, #OF_A_MODEL) == OF_A_MODEL then path = "/v1beta" .. sub(path, 4) end
   local name, verb = match(path, IN_PATH)
   local model = name and model_name(name, 1, #name)
   endpoint = model and ENDPOINTS[FOR_A_MODEL .. verb]

@@ -4,7 +4,7 @@
 
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
-local cache = require("cache")
+local cache, realtime = require("cache"), require("realtime")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -47,12 +47,27 @@ local function body_of(h, known, kind, headers, query)
   return body, body:getBytes(0, length)
 end
 
--- Has the route chosen, and returns its metadata under this filter's name. It stays chosen from here on: what it stands for is what
--- ext_authz decides by and what is served.
-local function choose(h, headers, route)
+-- Has the route chosen by endpoint and model, and the path prepared where the first attempt is certain. The route stays chosen from here
+-- on: what it stands for is what ext_authz decides by and what is served. Returns the route, the model's name there and
+-- how long answers are kept; nothing if it is refused.
+local function choose(h, headers, known)
+  local model, is_test = known.model, known.mode == "test"
+  local route = is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model
   headers:replace("x-tg-route", route)
   h:clearRouteCache()
-  return h:metadata()
+  -- Metadata of the chosen route under this filter's name.
+  local prepared = h:metadata()
+  known.offering = prepared:get("offering")
+  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain
+  if cluster then
+    model = prepared:get("model") or model
+    headers:replace(":path", edits_of_text.path_for(prepared:get("path"), model))
+    headers:replace("x-tg-prepared", cluster)
+  elseif is_test then
+    return refuse(h, known, "403", "test_mode_unavailable",
+      "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
+  end
+  return is_test and route .. ":" .. known.model or route, model, prepared:get("cache_ttl_s")
 end
 
 -- The greatest of the bounds that the client gave its output, or nil.
@@ -77,6 +92,15 @@ local function admit(h, headers, known, shape)
   headers:replace("x-tg-asked", number)
 end
 
+-- A session has no body, and no lease: it may last an hour. What the client sends then is followed.
+local function on_session(h, headers, known, query)
+  local status, code, message, param = realtime.read_handshake(headers, known, query)
+  if status then return refuse(h, known, status, code, message, param) end
+  if not choose(h, headers, known) then return end
+  h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
+  realtime.follow_client(h)
+end
+
 local function on_request(h)
   local headers = h:headers()
   local known = {}                 -- what the log line is told of the request
@@ -84,6 +108,12 @@ local function on_request(h)
   local path, query = take_query(headers)
   known.endpoint, known.model = paths.endpoint_of(headers, path, query)
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
+  local is_session = known.endpoint == "realtime"
+  if is_session then
+    realtime.take_headers(headers)
+  elseif realtime.is_upgrade(headers) then
+    return refuse(h, known, "400", "bad_request", "This is no WebSocket.")
+  end
   local credential
   known.mode, credential = paths.mode_of(headers)
   if not known.mode then
@@ -96,6 +126,7 @@ local function on_request(h)
     h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
     return
   end
+  if is_session then return on_session(h, headers, known, query) end
 
   local kind = bodies[known.endpoint]
   if kind.is_anthropic then known.request_id = headers:get("x-request-id") end
@@ -123,22 +154,8 @@ local function on_request(h)
   end
 
   headers = h:headers()            -- handles taken before body() are stale
-  local is_test = known.mode == "test"
-  local route = is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model
-  local prepared = choose(h, headers, route)
-  known.offering = prepared:get("offering")
-  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain
-  if is_test and not cluster then
-    return refuse(h, known, "403", "test_mode_unavailable",
-      "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
-  end
-  local cache_ttl_s = prepared:get("cache_ttl_s")
-  local upstream_model = model
-  if cluster then
-    upstream_model = prepared:get("model") or model
-    headers:replace(":path", edits_of_text.path_for(prepared:get("path"), upstream_model))
-    headers:replace("x-tg-prepared", cluster)
-  end
+  local route, upstream_model, cache_ttl_s = choose(h, headers, known)
+  if not route then return end
 
   local mark = first.model and { first.model, last.model, kind.files and upstream_model or '"' .. upstream_model .. '"' }
   local edits = { mark, edit }
@@ -156,7 +173,7 @@ local function on_request(h)
   known.meters = known.meters or kind.bound and extent.asked_meters(s, known.endpoint, first, last) or nil
   known.max_output_tokens = known.max_output_tokens or bound_of(kind, numbers)
   known.least_output_tokens = known.endpoint == "messages" and extent.least_output_tokens(s, first, last) or nil
-  admit(h, headers, known, leases.shape_of(credential, is_test and route .. ":" .. model or route, known))
+  admit(h, headers, known, leases.shape_of(credential, route, known))
   local metadata = h:streamInfo():dynamicMetadata()
   metadata:set(NAMESPACE, "request", known)
   metadata:set(NAMESPACE, "plan",

@@ -2,9 +2,10 @@
 -- client that did not ask for it, and a provider's quarrel with our credential from everybody. What an answer costs is told by cost.lua.
 
 local json, cache, cost, errors = require("json"), require("cache"), require("cost"), require("errors")
+local realtime = require("realtime")
 
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
-local concat, max, min, tostring = table.concat, math.max, math.min, tostring
+local concat, max, min, pairs, tostring = table.concat, math.max, math.min, pairs, tostring
 local skip_space, skip_string, skip_value = json.skip_space, json.skip_string, json.skip_value
 
 local NAMESPACE = "tollgate"
@@ -314,6 +315,10 @@ local function on_response(h)
     return
   end
   local headers = h:headers()
+  local left = told and told.lease and told.lease.rate_limits
+  if left then
+    for name, value in pairs(left) do headers:replace("x-ratelimit-" .. name, value) end
+  end
   local cluster = headers:get("x-tg-cluster")      -- only if the client asks what the request costs
   if cluster then headers:remove("x-tg-cluster") end
   local request = told and told.request
@@ -324,6 +329,9 @@ local function on_response(h)
     cluster = nil
   end
   local status = headers:get(":status")
+  if request.endpoint == "realtime" and status == "101" then
+    return realtime.follow_provider(h, told.lease or metadata:get(GRANT_NAMESPACE) or {})
+  end
   if byte(status) ~= 50 then       -- not 2xx
     if status == "401" or status == "403" then
       local grant = told.lease or metadata:get(GRANT_NAMESPACE)

@@ -88,6 +88,10 @@ local function prepare(h)
   local path, model = parameters:get("path"), parameters:get("model")
   local refuses_options, only = parameters:get("refuses_stream_options"), parameters:get("output_bound")
   if not path then error("the route has no parameters for this cluster") end
+  if told.request.endpoint == "realtime" then
+    h:headers():replace(":path", path_for(path, model or told.request.model))
+    return
+  end
   -- All is read before the body: waiting for that makes the handles stale.
   local grant = metadata:get(GRANT_NAMESPACE)
   local body = h:body()

@@ -1,5 +1,6 @@
 """Gemini's own API through the real Envoy: keys where Google's clients bring them, the model in the path, usage, errors in Google's form."""
 
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -102,6 +103,23 @@ async def test_a_key_may_stand_in_the_query_and_goes_no_further(stack: Stack, fa
         assert stack.endpoints["api_key"] not in json.dumps(received)
 
 
+async def test_a_client_may_ask_at_either_version_of_googles_api(
+    stack: Stack, session: aiohttp.ClientSession, failing: ScriptedProvider
+) -> None:
+    del failing
+    for verb, query in (("generateContent", ""), STREAM, ("countTokens", "")):
+        async with session.post(path("twin", verb, query).replace("/v1beta/", "/v1/"), json=BODY) as response:
+            text = await response.text()
+        assert response.status == (404 if verb == "countTokens" else 200), text
+        if response.status == 200:
+            assert (await stack.request_row(response.headers[HEADER]))["outcome"] == "settled"
+    # Too large a body is refused before anybody has looked at it.
+    huge = io.BytesIO(b" " * (33 * 1024 * 1024))
+    async with session.post(path().replace("/v1beta/", "/v1/"), data=huge) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (413, 413)
+
+
 async def test_a_test_key_is_answered_by_the_simulator(stack: Stack, failing: ScriptedProvider) -> None:
     del failing
     key = await stack.make_key("twin-tester", balance="1", mode=Mode.TEST)
@@ -119,9 +137,10 @@ async def test_a_test_key_is_answered_by_the_simulator(stack: Stack, failing: Sc
     [
         ({"model": "other"}, "invalid_model"),
         ({"cachedContent": "cachedContents/1"}, "stored_state_not_offered"),
-        ({"cached_content": "cachedContents/1"}, "invalid_input"),
-        ({"generation_config": {"maxOutputTokens": 5}}, "invalid_input"),
-        ({"generationConfig": {"max_output_tokens": 5}}, "invalid_input"),
+        ({"cached_content": "cachedContents/1"}, "stored_state_not_offered"),
+        ({"generationConfig": {}, "generation_config": {"maxOutputTokens": 5}}, "invalid_input"),
+        ({"generationConfig": {"maxOutputTokens": 5, "max_output_tokens": 5}}, "invalid_input"),
+        ({"generation_config": {"max_output_tokens": "5"}}, "invalid_number"),
         ({"generationConfig": {"maxOutputTokens": "5"}}, "invalid_number"),
         ({"generationConfig": {"maxOutputTokens": 0}}, "invalid_number"),
         ({"generationConfig": {"candidateCount": 9}}, "invalid_number"),
@@ -150,17 +169,18 @@ async def test_a_client_may_bound_its_output_and_bring_functions(
     stack: Stack, session: aiohttp.ClientSession, failing: ScriptedProvider
 ) -> None:
     del failing
-    fields = {
-        "generationConfig": {"maxOutputTokens": 7, "candidateCount": 2, "responseModalities": ["TEXT"]},
-        "tools": [{"functionDeclarations": [{"name": "f"}]}],
-        "toolConfig": {"functionCallingConfig": {"mode": "NONE"}},
-    }
-    body = json.dumps({**BODY, **fields})
-    async with session.post(path(), data=body) as response:
-        assert response.status == 200, await response.text()
-    # If others like it came just before, it holds what each request of their lease would.
-    hold = (await stack.request_row(response.headers[HEADER]))["hold_nano_usd"]
-    assert hold in {len(body) + 2 * 7, body_bound(len(body)) + 2 * 7}
+    tools = [{"functionDeclarations": [{"name": "f"}]}]
+    calling = {"functionCallingConfig": {"mode": "NONE"}}
+    for config in (
+        {"generationConfig": {"maxOutputTokens": 7, "candidateCount": 2, "responseModalities": ["TEXT"]}},
+        {"generation_config": {"max_output_tokens": 7, "candidate_count": 2, "response_modalities": ["TEXT"]}},
+    ):
+        body = json.dumps({**BODY, **config, "tools": tools, "toolConfig": calling})
+        async with session.post(path(), data=body) as response:
+            assert response.status == 200, await response.text()
+        # If others like it came just before, it holds what each request of their lease would.
+        hold = (await stack.request_row(response.headers[HEADER]))["hold_nano_usd"]
+        assert hold in {len(body) + 2 * 7, body_bound(len(body)) + 2 * 7}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from local_stack.ports import free_port
 from tests.support.processes import running_python
-from tests.support.stack import Stack, add_model, add_provider, wait_until_routed
+from tests.support.stack import Stack, add_model, add_provider, eventually, wait_until_routed
 
 CHAT = "/v1/chat/completions"
 MODEL = "gpt-4o-mini"
@@ -35,6 +35,14 @@ class Customer:
         headers = {"Authorization": f"Bearer {self.key}"}
         async with self._session.post(self.stack.url + CHAT, json=body, headers=headers) as response:
             return response.status, response.headers["x-request-id"], await response.text()
+
+    async def limits_left(self, **fields: object) -> Mapping[str, str]:
+        """The headers of an answer."""
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello. [[sim output_tokens=5]]"}], **fields}
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with self._session.post(self.stack.url + CHAT, json=body, headers=headers) as response:
+            assert response.status == 200, await response.text()
+            return response.headers
 
     async def warm(self) -> None:
         """Ask one after the other until most requests are asked nobody about."""
@@ -155,14 +163,55 @@ async def test_what_a_lease_does_not_cover_is_asked_about(customer: Customer) ->
     assert (await counted(stack) - before)["admitted"] < 4
 
 
+async def test_a_busy_key_with_limits_per_minute_is_rarely_asked_about_and_never_passes_more_than_they_say(
+    customer: Customer,
+) -> None:
+    stack, most = customer.stack, 500
+    await customer.api("PATCH", "", requests_per_minute_max=most)
+    await asyncio.sleep(1)
+    before = await counted(stack)
+    began, places, statuses = time.monotonic(), asyncio.Semaphore(16), Counter[int]()
+
+    async def one() -> None:
+        async with places:
+            statuses[(await customer.ask())[0]] += 1
+
+    while statuses[429] < 200:
+        await asyncio.gather(*(one() for _ in range(50)))
+    assert time.monotonic() - began < 60
+    assert 0.98 * most <= statuses[200] <= most
+    assert (await counted(stack) - before)["admitted"] < most / 2
+    [key] = [f"key_{customer.name}"]
+    await stack.settled()
+    async with stack.database() as database:
+        rows = await database.fetch("SELECT outcome, count(*) FROM billing.requests WHERE key_id = $1 GROUP BY 1", key)
+    assert {tuple(row) for row in rows} == {("settled", statuses[200]), ("refused", statuses[429])}
+
+
+async def test_a_leased_answer_says_what_is_left_of_the_limits_and_what_it_used_counts(customer: Customer) -> None:
+    await customer.api("PATCH", "", requests_per_minute_max=10_000, tokens_per_minute_max=1_000_000)
+    await asyncio.sleep(1)
+    before = await counted(customer.stack)
+    left = [int((await customer.limits_left(max_tokens=1000))["x-ratelimit-remaining-requests"]) for _ in range(60)]
+    assert (await counted(customer.stack) - before)["admitted"] < 30
+    assert all(10_000 - 60 - 256 <= each < 10_000 for each in left)
+
+    async def counts_as_used() -> bool:
+        told = await customer.limits_left(max_tokens=1)
+        return int(told["x-ratelimit-remaining-tokens"]) > 1_000_000 - 70 * 100
+
+    # A thousand were expected of each, and a few dozen used.
+    await eventually(counts_as_used, deadline_s=5)
+
+
 @pytest.mark.parametrize(
     "limits",
     [
-        {"requests_per_minute_max": 1_000_000},
+        {"concurrency_max": 1_000},
         {"budget_per_month_usd": "5000"},
         {"ip_allowed": ["127.0.0.0/8"]},
     ],
-    ids=["limits", "a budget", "networks"],
+    ids=["a limit at once", "a budget", "networks"],
 )
 async def test_each_request_of_a_key_is_asked_about_where_each_one_counts(
     customer: Customer, limits: Mapping[str, object]

@@ -14,10 +14,12 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+from gateway_core.endpoints import FACTS, Endpoint
 from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
 
 CHAT = "/v1/chat/completions"
 MODEL = "limited-model"
+TALKER = "limited-talker"
 WAITED = timedelta(milliseconds=100)
 """A request that finds no place waits 75 ms for one, and has begun by then; and logs tell milliseconds."""
 
@@ -27,7 +29,9 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]
     """A stack with two of every service of ours."""
     async with running_stack(tmp_path_factory.mktemp("limits") / "data", replicas=2) as stack:
         await add_model(stack, MODEL, [("openai", MODEL)])
-        await wait_until_routed(stack, MODEL)
+        [meters] = FACTS[Endpoint.REALTIME].priced_by
+        await add_model(stack, TALKER, [("openai", TALKER)], endpoints=["realtime"], meters=sorted(meters))
+        await wait_until_routed(stack, TALKER, "realtime")
         yield stack
 
 
@@ -111,6 +115,49 @@ async def test_a_raised_limit_admits_and_a_removed_one_says_nothing(
     status, headers, _ = await who.ask()
     assert status == 200
     assert not [name for name in headers if name.lower().startswith("x-ratelimit")]
+
+
+async def test_the_limits_of_a_project_an_organisation_and_a_model_hold_for_all_that_they_are_of(
+    pair: Stack, session: aiohttp.ClientSession
+) -> None:
+    model = "limited-for-all"
+    await add_model(pair, model, [("openai", model)])
+    await wait_until_routed(pair, model)
+    who = await customer(pair, "spread", session, requests_per_minute_max=1000)
+    other = await customer(pair, "beside", session, requests_per_minute_max=1000)
+    operator = {"Authorization": f"Bearer {pair.endpoints['operator_token']}", "If-Match": "*"}
+    api = f"{pair.endpoints['control_plane_url']}/api/v1"
+
+    async def change(path: str, **limits: int | None) -> None:
+        async with session.patch(f"{api}{path}", json=limits, headers=operator) as response:
+            assert response.status == 200, await response.text()
+        await asyncio.sleep(1)
+
+    async def passed(*asking: Customer) -> tuple[int, set[str]]:
+        answers = await asyncio.gather(*(each.ask(model=model) for each in asking for _ in range(30)))
+        refused = {
+            json.loads(text)["error"]["message"].split(" is limited")[0] for status, _, text in answers if status == 429
+        }
+        return sum(status == 200 for status, _, _ in answers), refused
+
+    await change("/orgs/org_spread/projects/prj_spread", requests_per_minute_max=7)
+    assert await passed(who) == (7, {"The project of this API key"})
+    await change("/orgs/org_spread/projects/prj_spread", requests_per_minute_max=None)
+    await change("/orgs/org_spread", requests_per_minute_max=12)
+    assert await passed(who) == (12 - 7, {"Your organization"})
+    await change("/orgs/org_spread", requests_per_minute_max=None)
+    async with session.get(f"{api}/models/{model}", headers=operator) as response:
+        spec = {
+            name: value
+            for name, value in (await response.json()).items()
+            if name not in {"name", "revision", "created_at"}
+        }
+    async with session.put(
+        f"{api}/models/{model}", json=spec | {"requests_per_minute_max": 20}, headers=operator
+    ) as response:
+        assert response.status in {200, 202}, await response.text()
+    await asyncio.sleep(1.5)
+    assert await passed(who, other) == (20, {"This model"})
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -250,3 +297,21 @@ async def test_without_valkey_each_process_keeps_its_share_and_money_is_as_ever(
             )
             >= 11
         )
+
+
+async def test_a_session_is_one_request_at_once_as_long_as_it_lasts(
+    pair: Stack, session: aiohttp.ClientSession
+) -> None:
+    who = await customer(pair, "talkative", session, concurrency_max=1)
+    url, headers = f"{pair.url}/v1/realtime?model={TALKER}", {"Authorization": f"Bearer {who.key}"}
+    async with session.ws_connect(url, headers=headers) as first:
+        assert (await first.receive_json())["type"] == "session.created"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await session.ws_connect(url, headers=headers)
+        assert refusal.value.status == 429
+        assert (await who.ask())[0] == 429
+
+    async def is_free() -> bool:
+        return (await who.ask())[0] == 200
+
+    await eventually(is_free, deadline_s=5)

@@ -26,7 +26,16 @@ PAIRS = (
     ("messages", "chat"),
     ("responses", "chat"),
     ("responses", "messages"),
+    ("messages", "gemini"),
+    ("responses", "gemini"),
+    ("gemini", "chat"),
+    ("gemini", "messages"),
 )
+PATHS = {
+    "chat": "/base/chat/completions",
+    "messages": "/base/messages",
+    "gemini": "/base/models/gemini-x:generateContent",
+}
 REQUESTS = [
     pytest.param(client, provider, path, id=f"{client}-{provider}-{path.stem}")
     for client, provider in PAIRS
@@ -54,14 +63,15 @@ class Calls:
 
 
 def translated(client: str, provider: str, body: bytes, calls: Calls) -> Request:
+    told = "?stream_generate=their-model" if client == "gemini" else ""
     return translate_request(
-        body, "/base", DIALECTS[client], DIALECTS[provider], now_s=1_700_000_000, new_call_id=calls
+        body, PATHS[provider] + told, DIALECTS[client], DIALECTS[provider], now_s=1_700_000_000, new_call_id=calls
     )
 
 
 def asked(client: str, provider: str, calls: Calls) -> Request:
     """The request that the answers belong to: it has their tools."""
-    name = "tools" if client == "chat" else "agent"
+    name = "tools" if client in {"chat", "gemini"} else "agent"
     return translated(client, provider, (FOLDER / "requests" / client / f"{name}.json").read_bytes(), calls)
 
 

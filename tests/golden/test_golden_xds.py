@@ -36,11 +36,12 @@ EXPECTED_CASES = {
         "kept_answers",
         "kinds",
         "no_credential",
+        "sessions",
         "single_provider",
         "tls_provider",
         "translated",
-        "weighted_group",
-    )
+    ),
+    "weighted_group",
 }
 SCRIPTS = ("front", "upstream")
 

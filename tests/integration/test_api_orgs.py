@@ -10,6 +10,7 @@ import pytest
 
 from gateway_core.api_keys import hash_key, is_well_formed
 from gateway_core.contract import Channel
+from gateway_core.limits import Limits, Scope, ScopedLimits, Tally
 from gateway_core.postgres_keys import PostgresKeys
 from tests.support.api import PEPPER, Account, Api
 
@@ -54,6 +55,31 @@ async def test_everything_about_a_key_can_be_set_changed_and_taken_away(api: Api
     found = await PostgresKeys(api.pool).find(hash_key(made["key"], PEPPER))
     assert found is not None
     assert not found.is_valid(api.clock.now())
+
+
+LIMITS = {"requests_per_minute_max": 60, "tokens_per_minute_max": 100_000, "concurrency_max": 4}
+
+
+async def test_a_key_is_under_the_limits_of_its_project_and_organisation_too(api: Api, owner: Account) -> None:
+    made = await owner.api.post(f"{owner.org}/keys", {"name": "first", "concurrency_max": 9})
+    project = f"{owner.org}/projects/{owner.project_id}"
+    assert (await owner.api.patch(project, LIMITS))["concurrency_max"] == 4
+    assert (await owner.api.patch(project, {"concurrency_max": None}))["tokens_per_minute_max"] == 100_000
+    operator = api.as_(await api.operator_token())
+    assert (await operator.patch(owner.org, LIMITS))["requests_per_minute_max"] == 60
+    found = await PostgresKeys(api.pool).find(hash_key(made["key"], PEPPER))
+    assert found is not None
+    assert found.limits == (
+        ScopedLimits(Tally(Scope.KEY, made["id"]), Limits(concurrency=9)),
+        ScopedLimits(Tally(Scope.PROJECT, owner.project_id), Limits(60, 100_000)),
+        ScopedLimits(Tally(Scope.ORGANIZATION, made["org_id"]), Limits(60, 100_000, 4)),
+    )
+
+
+async def test_only_an_operator_limits_an_organisation(owner: Account) -> None:
+    refused = await owner.api.patch(owner.org, {"requests_per_minute_max": None})
+    assert refused.status == 403
+    assert (await owner.api.get(owner.org))["requests_per_minute_max"] is None
 
 
 async def test_a_change_of_what_somebody_else_changed_is_refused(owner: Account) -> None:

@@ -142,13 +142,14 @@ async def test_closing_an_organisation_is_a_change_of_each_of_its_keys(
     assert after["change_number"] > before["change_number"]
 
 
-async def test_other_budgets_of_a_project_and_another_time_zone_are_changes_of_each_of_its_keys(
+async def test_other_budgets_or_limits_of_a_project_and_another_time_zone_are_changes_of_each_of_its_keys(
     owner: Account, two: list[Authorizer]
 ) -> None:
     made = await owner.api.post(f"{owner.org}/keys", {"name": "first"})
     before = await propagation(owner, made["id"], lambda reply: bool(reply["propagated"]))
     for path, change in (
         (f"{owner.org}/projects/{owner.project_id}", {"budget_per_day_usd": "1"}),
+        (f"{owner.org}/projects/{owner.project_id}", {"requests_per_minute_max": 1000}),
         (owner.org, {"time_zone": "Asia/Kathmandu"}),
     ):
         for each in two:

@@ -9,13 +9,17 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from ext_authz.redis_limits import LimitsTrouble, RedisLimits
-from ext_authz.reservations import Exceeded, Limit, Reservation, Told
-from gateway_core.ids import KeyId, RequestId
-from gateway_core.limits import Limits
+from ext_authz.redis_limits import LEASE_PART, LimitsTrouble, RedisLimits
+from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Running
+from gateway_core.ids import OrgId, RequestId
+from gateway_core.limits import Limits, Scope, ScopedLimits, scoped
 from local_stack.valkey import running_valkey
 
-KEY = KeyId("key_1")
+ORG = OrgId("org_1")
+
+
+def key(limits: Limits) -> tuple[ScopedLimits, ...]:
+    return scoped(Scope.KEY, "key_1", limits)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -33,19 +37,19 @@ async def empty(url: SecretStr) -> AsyncIterator[SecretStr]:
 
 
 async def reserved(limits: RedisLimits, number: int, most: Limits, tokens: int = 0) -> Reservation:
-    found = await limits.reserve(KEY, RequestId(f"request {number}"), most, tokens)
+    found = await limits.reserve(ORG, RequestId(f"request {number}"), key(most), tokens=tokens, uses=1)
     assert isinstance(found, Reservation)
     return found
 
 
 async def refused(limits: RedisLimits, number: int, most: Limits, tokens: int = 0) -> Exceeded:
-    found = await limits.reserve(KEY, RequestId(f"request {number}"), most, tokens)
+    found = await limits.reserve(ORG, RequestId(f"request {number}"), key(most), tokens=tokens, uses=1)
     assert isinstance(found, Exceeded)
     return found
 
 
 async def finish(limits: RedisLimits, number: int, found: Reservation, tokens: int) -> None:
-    await limits.finish(Told(KEY, RequestId(f"request {number}"), True, found.at, found.tokens, tokens))
+    await limits.tell(ORG, Ended(found.tallies, RequestId(f"request {number}"), found.at, tokens - found.tokens))
 
 
 async def test_of_many_requests_at_once_over_two_processes_just_as_many_pass_as_the_limit_says(
@@ -54,7 +58,10 @@ async def test_of_many_requests_at_once_over_two_processes_just_as_many_pass_as_
     processes = [RedisLimits(empty), RedisLimits(empty)]
     most = Limits(requests_per_minute=37)
     found = await asyncio.gather(
-        *(processes[number % 2].reserve(KEY, RequestId(str(number)), most, 0) for number in range(300))
+        *(
+            processes[number % 2].reserve(ORG, RequestId(str(number)), key(most), tokens=0, uses=1)
+            for number in range(300)
+        )
     )
     assert sum(isinstance(each, Reservation) for each in found) == 37
     beyond = [each for each in found if isinstance(each, Exceeded)]
@@ -77,8 +84,8 @@ async def test_a_request_no_longer_counts_when_the_window_has_passed_over_it(emp
 async def test_a_request_that_is_asked_about_twice_counts_once(empty: SecretStr) -> None:
     limits, most = RedisLimits(empty), Limits(requests_per_minute=2, tokens_per_minute=10, concurrency=2)
     for _ in range(3):
-        assert (await reserved(limits, 1, most, tokens=5)).room.requests == 1
-    assert (await reserved(limits, 2, most, tokens=5)).room.tokens == 10
+        assert (await reserved(limits, 1, most, tokens=5)).rooms[0].requests == 1
+    assert (await reserved(limits, 2, most, tokens=5)).rooms[0].tokens == 10
     await limits.close()
 
 
@@ -89,7 +96,7 @@ async def test_a_request_that_was_asked_about_twice_is_put_right_where_it_counts
     again = await reserved(limits, 1, most, tokens=600)
     assert again.at == first.at
     await finish(limits, 1, again, tokens=100)
-    assert (await reserved(limits, 2, most, tokens=0)).room.tokens == 100
+    assert (await reserved(limits, 2, most, tokens=0)).rooms[0].tokens == 100
     await limits.close()
 
 
@@ -98,9 +105,9 @@ async def test_tokens_count_as_expected_until_a_request_is_over_and_then_as_used
     first = await reserved(limits, 1, most, tokens=900)
     assert (await refused(limits, 2, most, tokens=200)).limit is Limit.TOKENS
     await finish(limits, 1, first, tokens=100)
-    assert (await reserved(limits, 2, most, tokens=200)).room.tokens == 300
+    assert (await reserved(limits, 2, most, tokens=200)).rooms[0].tokens == 300
     await finish(limits, 1, first, tokens=0)  # told again
-    assert (await reserved(limits, 3, most, tokens=0)).room.tokens == 300
+    assert (await reserved(limits, 3, most, tokens=0)).rooms[0].tokens == 300
     await limits.close()
 
 
@@ -127,11 +134,11 @@ async def test_as_many_run_at_once_as_the_limit_says_and_one_more_when_one_is_ov
 
 async def test_a_request_that_is_not_heard_of_is_given_up_and_one_that_is_heard_of_is_not(empty: SecretStr) -> None:
     limits, most = RedisLimits(empty, open_s=2), Limits(concurrency=2)
-    await reserved(limits, 1, most)
+    first = await reserved(limits, 1, most)
     await reserved(limits, 2, most)
     await asyncio.sleep(1.2)
-    await limits.keep(KEY, RequestId("request 1"))
-    await limits.keep(KEY, RequestId("never admitted"))
+    await limits.tell(ORG, Running(first.tallies, RequestId("request 1")))
+    await limits.tell(ORG, Running(first.tallies, RequestId("never admitted")))
     await asyncio.sleep(1.2)
     await reserved(limits, 3, most)
     assert (await refused(limits, 4, most)).limit is Limit.CONCURRENCY
@@ -163,5 +170,98 @@ async def test_a_valkey_that_is_gone_is_trouble_at_once(tmp_path: Path) -> None:
         await reserved(limits, 1, Limits(requests_per_minute=5))
     with pytest.raises(LimitsTrouble):
         async with asyncio.timeout(1):
-            await limits.reserve(KEY, RequestId("2"), Limits(requests_per_minute=5), 0)
+            await limits.reserve(ORG, RequestId("2"), key(Limits(requests_per_minute=5)), tokens=0, uses=1)
     await limits.close()
+
+
+def of_all(*, key_: int, org: int, model: int) -> tuple[ScopedLimits, ...]:
+    return (
+        *key(Limits(requests_per_minute=key_)),
+        *scoped(Scope.ORGANIZATION, ORG, Limits(requests_per_minute=org)),
+        *scoped(Scope.MODEL, "m", Limits(requests_per_minute=model)),
+    )
+
+
+async def test_a_request_counts_against_all_its_limits_or_against_none(empty: SecretStr) -> None:
+    limits = RedisLimits(empty)
+
+    async def ask(number: int, most: tuple[ScopedLimits, ...]) -> Reservation | Exceeded:
+        return await limits.reserve(ORG, RequestId(f"request {number}"), most, tokens=10, uses=1)
+
+    for number, (most, scope) in enumerate(
+        (
+            (of_all(key_=1, org=9, model=9), Scope.KEY),
+            (of_all(key_=9, org=1, model=9), Scope.ORGANIZATION),
+            (of_all(key_=9, org=9, model=1), Scope.MODEL),
+        )
+    ):
+        if number == 0:
+            assert isinstance(await ask(0, of_all(key_=9, org=9, model=9)), Reservation)
+        found = await ask(1 + number, most)
+        assert isinstance(found, Exceeded)
+        assert found.scope is scope
+    left = await ask(9, of_all(key_=9, org=9, model=9))
+    assert isinstance(left, Reservation)
+    assert [(room.requests, room.tokens) for room in left.rooms] == [(2, 20)] * 3
+    await limits.tell(ORG, Ended(left.tallies, RequestId("request 9"), left.at, -10))
+    last = await ask(10, of_all(key_=9, org=9, model=9))
+    assert isinstance(last, Reservation)
+    assert [(room.requests, room.tokens) for room in last.rooms] == [(3, 20)] * 3
+    await limits.close()
+
+
+async def test_many_alike_count_at_once_but_no_more_than_a_part_of_what_is_left(empty: SecretStr) -> None:
+    limits = RedisLimits(empty)
+    most = key(Limits(requests_per_minute=1000, tokens_per_minute=1_000_000))
+    found = await limits.reserve(ORG, RequestId("1"), most, tokens=100, uses=256)
+    assert isinstance(found, Reservation)
+    assert found.uses == 1 + 999 // LEASE_PART == 16
+    assert [(room.requests, room.tokens) for room in found.rooms] == [(16, 1600)]
+    few_tokens = key(Limits(requests_per_minute=1000, tokens_per_minute=21_700))
+    other = await limits.reserve(ORG, RequestId("2"), few_tokens, tokens=100, uses=256)
+    assert isinstance(other, Reservation)
+    assert other.uses == 1 + 200 // LEASE_PART
+    near_its_end = await limits.reserve(ORG, RequestId("4"), key(Limits(requests_per_minute=83)), tokens=0, uses=256)
+    assert isinstance(near_its_end, Reservation)
+    assert near_its_end.uses == 1
+    at_once = await limits.reserve(ORG, RequestId("3"), key(Limits(100, None, 9)), tokens=0, uses=256)
+    assert isinstance(at_once, Reservation)
+    assert at_once.uses == 1
+    await limits.close()
+
+
+async def test_what_is_not_spent_of_many_counts_no_more_and_what_they_used_counts_as_it_was(empty: SecretStr) -> None:
+    limits = RedisLimits(empty)
+    most = key(Limits(requests_per_minute=1000))
+    found = await limits.reserve(ORG, RequestId("1"), most, tokens=100, uses=10)
+    assert isinstance(found, Reservation)
+    await limits.tell(ORG, Amended(found.tallies, found.at, -4, -400))
+    await limits.tell(ORG, Amended(found.tallies, found.at, 0, -250))
+    left = await limits.reserve(ORG, RequestId("2"), most, tokens=0, uses=1)
+    assert isinstance(left, Reservation)
+    assert [(room.requests, room.tokens) for room in left.rooms] == [(7, 350)]
+    await limits.close()
+
+
+@pytest.mark.parametrize("key_limit", [40, 1000])
+async def test_two_processes_that_lend_never_let_more_pass_than_the_limit_and_nearly_all_of_it(
+    empty: SecretStr, key_limit: int
+) -> None:
+    processes = [RedisLimits(empty), RedisLimits(empty)]
+    most = key(Limits(requests_per_minute=key_limit))
+    passed = 0
+
+    async def spend(number: int, process: RedisLimits) -> None:
+        nonlocal passed
+        for turn in range(10 * key_limit):
+            found = await process.reserve(ORG, RequestId(f"{number} {turn}"), most, tokens=0, uses=256)
+            if isinstance(found, Exceeded):
+                return
+            unspent = found.uses // 3
+            passed += found.uses - unspent
+            await process.tell(ORG, Amended(found.tallies, found.at, -unspent, 0))
+
+    await asyncio.gather(*(spend(number, processes[number % 2]) for number in range(4)))
+    assert 0.98 * key_limit <= passed <= key_limit
+    for process in processes:
+        await process.close()

@@ -20,10 +20,12 @@ from translator.chat import request_reader as chat_reader
 from translator.chat import request_writer as chat_writer
 from translator.conversation import Conversation, merged
 from translator.faults import Feature, UnreadableAnswerError
+from translator.gemini import request_reader as gemini_reader
+from translator.gemini import request_writer as gemini_writer
 from translator.json_values import Json, JsonObject, parse_object
 from translator.messages import request_reader as messages_reader
 from translator.messages import request_writer as messages_writer
-from translator.metering import chat_usage, messages_usage, metered, responses_usage
+from translator.metering import chat_usage, gemini_usage, messages_usage, metered, responses_usage
 from translator.reply import Unpriced
 from translator.sse import EventReader
 from translator.translation import CLIENT_SIDES, PROVIDER_SIDES, Answer, UntranslatableError, translate_request
@@ -32,6 +34,7 @@ WRITERS = {
     Dialect.OPENAI: chat_usage,
     Dialect.RESPONSES: responses_usage,
     Dialect.ANTHROPIC: messages_usage,
+    Dialect.GEMINI: gemini_usage,
 }
 FOLDER = Path(__file__).parents[1] / "golden" / "translation" / "requests"
 COUNTS = st.integers(0, 1_000_000)
@@ -125,7 +128,7 @@ def test_a_translated_usage_has_the_meters_and_the_tier_of_the_providers(
     usage = metered(provider, raw, tier=tier)
     assert isinstance(usage, Usage)
     written = json.dumps(WRITERS[client](usage))
-    beside = None if client is Dialect.ANTHROPIC else usage.service_tier
+    beside = None if client in {Dialect.ANTHROPIC, Dialect.GEMINI} else usage.service_tier
     assert parse_usage(client, written, tier=beside) == meant
     if client is Dialect.ANTHROPIC:
         # As a stream is read, whose beginning has an estimate that the end overrules.
@@ -153,7 +156,11 @@ def test_a_provider_cannot_say_by_meters_of_ours_that_there_were_other_numbers_o
         parse_usage(Dialect.OPENAI, json.dumps(written))
 
 
-SIDES = ((Dialect.OPENAI, chat_reader, chat_writer), (Dialect.ANTHROPIC, messages_reader, messages_writer))
+SIDES = (
+    (Dialect.OPENAI, chat_reader, chat_writer),
+    (Dialect.ANTHROPIC, messages_reader, messages_writer),
+    (Dialect.GEMINI, gemini_reader, gemini_writer),
+)
 
 
 @pytest.mark.parametrize(("dialect", "reader", "writer"), SIDES)
@@ -164,7 +171,10 @@ def test_what_is_written_in_a_dialect_is_read_back_as_it_was(
 ) -> None:
     conversation = data.draw(conversations(dialect))
     lost: set[Feature] = set()
-    found: Conversation = reader.read_request(writer.write_request(conversation, lost))
+    written = writer.write_request(conversation, lost)
+    if dialect is Dialect.GEMINI:
+        written |= {"model": conversation.model, "stream": conversation.stream}
+    found: Conversation = reader.read_request(written)
     # Chat has the results of tools in messages of their own.
     assert replace(found, turns=merged(list(found.turns))) == conversation
     assert not lost
@@ -220,8 +230,10 @@ def answer(client: Dialect, provider: Dialect) -> Answer:
     said: JsonObject = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}], "input": "x"}
     if client is Dialect.RESPONSES:
         said = {"model": "m", "input": "x"}
+    if client is Dialect.GEMINI:
+        said = {"contents": [{"parts": [{"text": "x"}]}]}
     body = json.dumps(said).encode()
-    return translate_request(body, "/", client, provider, now_s=1, new_call_id=lambda: "call_1").answer
+    return translate_request(body, "/?generate=m", client, provider, now_s=1, new_call_id=lambda: "call_1").answer
 
 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
@@ -234,7 +246,15 @@ def test_whatever_a_provider_sends_as_a_stream_the_client_gets_one_end(
     sent = stream.feed("".join(f"data: {json.dumps(each)}\n\n" for each in junk).encode()) + stream.end()
     events = [each for each in sent.split(b"\n\n") if each]
     last = events[-1].decode()
-    ends = ("[DONE]", '"error"', "message_stop", "response.failed", "response.completed", "response.incomplete")
+    ends = (
+        "[DONE]",
+        "finishReason",
+        '"error"',
+        "message_stop",
+        "response.failed",
+        "response.completed",
+        "response.incomplete",
+    )
     assert any(end in last for end in ends)
     assert stream.feed(b"data: {}\n\n") == stream.end() == b""
 
@@ -254,9 +274,14 @@ def test_whatever_a_provider_sends_whole_is_translated_or_known_to_be_unreadable
 
 REQUESTS = {
     name: [path.read_bytes() for path in sorted((FOLDER / name).iterdir())]
-    for name in ("chat", "messages", "responses")
+    for name in ("chat", "messages", "responses", "gemini")
 }
-CLIENTS = {"chat": Dialect.OPENAI, "messages": Dialect.ANTHROPIC, "responses": Dialect.RESPONSES}
+CLIENTS = {
+    "chat": Dialect.OPENAI,
+    "messages": Dialect.ANTHROPIC,
+    "responses": Dialect.RESPONSES,
+    "gemini": Dialect.GEMINI,
+}
 
 
 def damaged(value: Json, draw: st.DataObject) -> Json:
@@ -279,7 +304,9 @@ def test_whatever_a_client_sends_is_translated_or_refused(name: str, data: st.Da
     body = json.dumps({**whole, field: damaged(whole[field], data)}).encode()
     provider = data.draw(st.sampled_from(list(PROVIDER_SIDES)))
     try:
-        answered = translate_request(body, "/", CLIENTS[name], provider, now_s=1, new_call_id=lambda: "call_1").body
+        answered = translate_request(
+            body, "/?generate=m", CLIENTS[name], provider, now_s=1, new_call_id=lambda: "call_1"
+        ).body
     except UntranslatableError as refused:
         answered = refused.body
     assert parse_object(answered)

@@ -66,6 +66,8 @@ def cases(draw: st.DrawFn) -> Case:
     if FACTS[endpoint].output_bound is not None or FACTS[endpoint].dialect is Dialect.GEMINI:
         fields["choices"] = draw(st.integers(1, 4))
         fields["max_output_tokens"] = draw(st.integers(1, 2 * OUTPUT))
+    if FACTS[endpoint].is_session:
+        fields["choices"] = draw(st.integers(1, 6))
     if FACTS[endpoint].is_form:
         fields["files"] = draw(st.integers(1, 16))
         fields["file_bytes"] = draw(st.integers(0, int(fields["body_bytes"]) - 20))
@@ -77,6 +79,8 @@ def input_max(case: Case) -> int:
     attempt = case.attempt
     if FACTS[case.endpoint].dialect is Dialect.TRANSCRIPTION:
         return CONTEXT
+    if FACTS[case.endpoint].is_session:
+        return CONTEXT * attempt.choices
     if FACTS[case.endpoint].is_form:
         return min(attempt.text_bytes + attempt.files * TOKENS_PER_PICTURE, CONTEXT)
     if not FACTS[case.endpoint].has_many_inputs:
@@ -124,6 +128,22 @@ def usage(case: Case, data: st.DataObject) -> str | None:
                     ]
                 )
             )
+        case Dialect.REALTIME:
+            cached_audio = data.draw(st.integers(0, cached))
+            heard = data.draw(st.integers(cached_audio, cached_audio + read - cached))
+            counted = {
+                "responses": attempt.choices,
+                "usage": {
+                    "input_tokens": read,
+                    "output_tokens": written * answers,
+                    "input_token_details": {
+                        "audio_tokens": heard,
+                        "cached_tokens": cached,
+                        "cached_tokens_details": {"audio_tokens": cached_audio},
+                    },
+                    "output_token_details": {"audio_tokens": data.draw(st.integers(0, written * answers))},
+                },
+            }
         case Dialect.RERANK:
             documents = attempt.units + attempt.body_bytes // BYTES_PER_DOCUMENT
             units = data.draw(st.integers(0, -(-documents // DOCUMENTS_PER_SEARCH_UNIT)))
@@ -155,12 +175,13 @@ def test_a_hold_covers_whatever_the_request_is_charged(case: Case, data: st.Data
     priced = PriceRow(VERSION, {**case.row.rates, **dict.fromkeys(missing, Rate(0, 0))})
     written = line(
         request=dict(case.fields),
+        status=101 if FACTS[case.endpoint].is_session else 200,
         grant={**GRANT, "price_version": VERSION, "hold_nano_usd": str(decision.hold_nano_usd)},
         cluster=f"provider/{PROVIDER}",
         usage_first=told,
-        usage_last=told if case.attempt.is_stream else None,
+        usage_last=told if case.attempt.is_stream and not FACTS[case.endpoint].is_session else None,
         bytes_sent=data.draw(st.integers(1, 10**6)),
-        sse_events=5 if case.attempt.is_stream else None,
+        sse_events=5 if case.attempt.is_stream and not (told and FACTS[case.endpoint].is_session) else None,
     )
     book = PriceBook.of(VERSION, [((MODEL, PROVIDER), priced)])
     rated = rate(parse_line(render(written)), book)

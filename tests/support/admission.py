@@ -1,19 +1,19 @@
 """Shorthand for admission: keys, prices, questions as Envoy asks them, and stores that are dictionaries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from google.protobuf.struct_pb2 import Struct
 
 from ext_authz.offers import Offer, Offers, PricedDeployment
-from ext_authz.reservations import Exceeded, Limit, Reservation, Room, Told
+from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
 from ext_authz.slices import Payer
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId, SliceId
-from gateway_core.limits import Limits
+from gateway_core.limits import ScopedLimits
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.pricing import PriceRow, Rate
@@ -124,41 +124,49 @@ class SliceDrawer:
         self.returned[slice_id] = unspent
 
 
-class Tally:
-    """`SharedLimits` of one key.
+class Counts:
+    """`SharedLimits` of one tally.
 
     Attributes:
         exceeded: what the next one is answered; None: it is admitted.
         open: tokens expected of each request that is open.
+        counted: requests, open or not.
+        uses_max: as many are admitted at once.
         trouble: raised instead of an answer.
     """
 
     def __init__(self) -> None:
         self.exceeded: Limit | None = None
         self.open: dict[RequestId, int] = {}
+        self.counted = 0
+        self.uses_max = 256
         self.trouble: Exception | None = None
 
     async def reserve(
-        self, key_id: KeyId, request_id: RequestId, limits: Limits, tokens: int
+        self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
     ) -> Reservation | Exceeded:
-        """Count a request, unless something is to be in the way."""
-        assert key_id == KEY.key_id
+        """Count requests, unless something is to be in the way."""
+        assert org_id == KEY.org_id
+        [only] = limits
         if self.trouble is not None:
             raise self.trouble
         if self.exceeded is not None:
-            return Exceeded(self.exceeded, 7, Room(limits, 60, 1000, 30))
+            return Exceeded(self.exceeded, only.tally.scope, 7, Room(only.limits, 60, 1000, 30))
         self.open[request_id] = tokens
-        return Reservation(tokens, 1_700_000_000, Room(limits, len(self.open), tokens, 61))
+        uses = min(uses, self.uses_max)
+        self.counted += uses
+        return Reservation((only.tally,), tokens, 1_700_000_000, (Room(only.limits, self.counted, tokens, 61),), uses)
 
-    async def keep(self, key_id: KeyId, request_id: RequestId) -> None:
-        """It is open as it was."""
-        assert key_id == KEY.key_id
-        assert request_id in self.open
-
-    async def finish(self, told: Told) -> None:
-        """It is over."""
-        assert (told.key_id, told.at, told.tokens) == (KEY.key_id, 1_700_000_000, 0)
-        assert self.open.pop(told.request_id) == told.expected
+    async def tell(self, org_id: OrgId, told: Told) -> None:
+        """What became of them."""
+        assert org_id == KEY.org_id
+        match told:
+            case Running(request_id=request_id):
+                assert request_id in self.open
+            case Ended(request_id=request_id, more_tokens=more_tokens):
+                assert self.open.pop(request_id) == -more_tokens
+            case Amended(more_requests=more_requests):
+                self.counted += more_requests
 
 
 class Purse:

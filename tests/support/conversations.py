@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
@@ -45,6 +46,17 @@ JSON_OBJECTS: st.SearchStrategy[JsonObject] = st.dictionaries(
     NAMES, st.recursive(st.none() | st.booleans() | st.integers() | WORDS, lambda inner: st.lists(inner, max_size=3))
 )
 
+_REASONINGS: Mapping[Dialect, list[Reasoning | None]] = {
+    Dialect.OPENAI: [Reasoning(effort=Effort.LOW), None],
+    Dialect.ANTHROPIC: [None],
+    Dialect.GEMINI: [Reasoning(budget_tokens=0), Reasoning(budget_tokens=1024), Reasoning(), None],
+}
+_STRICT: Mapping[Dialect, list[bool | None]] = {
+    Dialect.OPENAI: [True, False, None],
+    Dialect.ANTHROPIC: [True, None],
+    Dialect.GEMINI: [None],
+}
+
 
 def _sources(kind: str) -> st.SearchStrategy[Source]:
     return _INLINE.map(lambda data: Inline(kind, data)) | _URLS.map(Remote)
@@ -58,21 +70,22 @@ def _calls(number: int) -> st.SearchStrategy[ToolCall]:
 @st.composite
 def conversations(draw: st.DrawFn, dialect: Dialect) -> Conversation:
     """A conversation that a dialect can say, in the one form in which it says it."""
-    is_messages = dialect is Dialect.ANTHROPIC
+    is_messages, is_gemini = dialect is Dialect.ANTHROPIC, dialect is Dialect.GEMINI
     texts = st.builds(Text, WORDS, st.just({"type": "ephemeral"}) | st.none() if is_messages else st.none())
     images: st.SearchStrategy[ResultPart] = st.builds(Image, _sources("image/png"))
     documents: st.SearchStrategy[ResultPart] = st.builds(
         Document,
         _sources("application/pdf") if is_messages else _INLINE.map(lambda data: Inline("application/pdf", data)),
-        WORDS if not is_messages else WORDS | st.none(),
+        st.none() if is_gemini else WORDS if not is_messages else WORDS | st.none(),
     )
     seen: st.SearchStrategy[ResultPart] = texts | images | documents
     turns: list[UserTurn | ModelTurn] = []
-    for number in range(draw(st.integers(1, 3))):
+    called = 0
+    for _ in range(draw(st.integers(1, 3))):
         turns.append(
             UserTurn(
                 (
-                    *_results_of(draw, turns, texts if not is_messages else seen, is_messages),
+                    *_results_of(draw, turns, texts if not is_messages else seen, can_fail=is_messages or is_gemini),
                     *draw(st.lists(seen, min_size=1, max_size=3)),
                 )
             )
@@ -84,11 +97,13 @@ def conversations(draw: st.DrawFn, dialect: Dialect) -> Conversation:
             thought = draw(WORDS) if kind is SealKind.SIGNATURE else ""
             parts.append(Thinking(thought, Seal(Dialect.ANTHROPIC, kind, draw(WORDS))))
         parts.append(draw(texts))
-        parts.extend(draw(st.lists(_calls(number), max_size=1)))
+        calls = draw(st.lists(_calls(called + 1), max_size=1))
+        called += len(calls)
+        parts.extend(calls)
         turns.append(ModelTurn(tuple(parts)))
-    tools = tuple(draw(st.lists(_tools(is_messages=is_messages), max_size=2, unique_by=lambda tool: tool.name)))
+    tools = tuple(draw(st.lists(_tools(dialect), max_size=2, unique_by=lambda tool: tool.name)))
     choices: list[Choice | Named] = [Choice.AUTO, Choice.ANY, Choice.NONE, *(Named(tool.name) for tool in tools)]
-    system = draw(st.lists(texts, max_size=2 if is_messages else 1))
+    system = draw(st.lists(texts, max_size=2 if is_messages or is_gemini else 1))
     return Conversation(
         model="m",
         system=tuple(system),
@@ -101,16 +116,18 @@ def conversations(draw: st.DrawFn, dialect: Dialect) -> Conversation:
             stops=tuple(draw(st.lists(NAMES, max_size=4))),
             seed=None if is_messages else draw(st.integers() | st.none()),
         ),
-        reasoning=None if is_messages else draw(st.sampled_from([Reasoning(effort=Effort.LOW), None])),
-        format=draw(st.builds(JsonAnswer, JSON_OBJECTS, st.just("answer"), st.just(True)) | st.none()),
-        tier=draw(st.sampled_from([Tier.STANDARD, None])),
+        reasoning=draw(st.sampled_from(_REASONINGS[dialect])),
+        format=draw(
+            st.builds(JsonAnswer, JSON_OBJECTS, st.just("answer"), st.just(None if is_gemini else True)) | st.none()
+        ),
+        tier=None if is_gemini else draw(st.sampled_from([Tier.STANDARD, None])),
         stream=draw(st.booleans()),
-        end_user=draw(WORDS | st.none()),
+        end_user=None if is_gemini else draw(WORDS | st.none()),
     )
 
 
 def _results_of(
-    draw: st.DrawFn, turns: list[UserTurn | ModelTurn], parts: st.SearchStrategy[ResultPart], can_fail: bool
+    draw: st.DrawFn, turns: list[UserTurn | ModelTurn], parts: st.SearchStrategy[ResultPart], *, can_fail: bool
 ) -> list[UserPart]:
     last = turns[-1].parts if turns else ()
     calls = [part for part in last if isinstance(part, ToolCall)]
@@ -124,6 +141,5 @@ def _results_of(
     ]
 
 
-def _tools(*, is_messages: bool) -> st.SearchStrategy[Tool]:
-    strict = st.sampled_from([True, None]) if is_messages else st.sampled_from([True, False, None])
-    return st.builds(Tool, NAMES, WORDS | st.none(), JSON_OBJECTS, strict)
+def _tools(dialect: Dialect) -> st.SearchStrategy[Tool]:
+    return st.builds(Tool, NAMES, WORDS | st.none(), JSON_OBJECTS, st.sampled_from(_STRICT[dialect]))

@@ -1,5 +1,6 @@
 """Rules of the repository that no linter knows."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-LOCKS = ["requirements.lock", "requirements-prod.lock"]
+LOCKS = ["requirements.lock", "requirements-prod.lock", "requirements-clients.lock"]
+INSTALLED = {".venv", ".venv-clients", "node_modules"}
 
 
 def tracked() -> list[Path]:
@@ -16,7 +18,7 @@ def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)  # noqa: S607
     if listed.returncode == 0:
         return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
-    return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
+    return [path for path in ROOT.rglob("*") if path.is_file() and not INSTALLED & set(path.parts)]
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -28,6 +30,15 @@ def test_every_locked_package_is_pinned_and_hashed_and_no_index_is_named(name: s
     for package in packages:
         assert re.match(r"[a-z0-9.\[\]-]+==\S+", package), package[:80]
         assert "--hash=sha256:" in package, package[:80]
+
+
+def test_what_npm_installs_is_pinned_and_hashed_and_no_registry_is_named() -> None:
+    packages = json.loads((ROOT / "tests" / "clients" / "package-lock.json").read_text())["packages"]
+    installed = [package for path, package in packages.items() if path]
+    assert installed
+    for package in installed:
+        assert package["integrity"].startswith("sha512-")
+        assert "resolved" not in package
 
 
 def test_the_production_lock_has_no_embedded_server_and_no_test_tool() -> None:
@@ -50,7 +61,6 @@ def test_no_file_is_large_and_no_test_is_switched_off() -> None:
             assert not switched_off.search(path.read_text()), path
 
 
-def test_ci_runs_lint_and_tests() -> None:
-    script = (ROOT / ".ci" / "run").read_text()
-    assert "make lint" in script
-    assert "make test" in script
+def test_ci_runs_lint_and_all_tests() -> None:
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"make lint", "make test", "make test-clients"} <= set(script)

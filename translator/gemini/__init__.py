@@ -1,1 +1,1 @@
-"""Gemini's generateContent, which only providers speak here."""
+"""Gemini's generateContent, read and written on both sides."""

@@ -47,17 +47,6 @@ _BUDGET_MAX: Final = 24576
 _CHOICES: Final[Mapping[Choice, str]] = {Choice.AUTO: "AUTO", Choice.ANY: "ANY", Choice.NONE: "NONE"}
 
 
-def path_of(models: str, model: str, *, stream: bool) -> str:
-    """The path of a request.
-
-    Args:
-        models: path of the collection of models.
-        model: the provider's own name.
-        stream: whether the answer is to be streamed, which the body does not say.
-    """
-    return f"{models}/{model}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
-
-
 def write_request(conversation: Conversation, lost: set[Feature]) -> JsonObject:
     """The body; the model and the wish for a stream are in the path.
 

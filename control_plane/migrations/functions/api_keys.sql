@@ -47,14 +47,14 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Closing or opening an organisation, or another time zone, changes all its keys at once, and none of their rows: one announcement.
+-- Closing or opening an organisation, another time zone or other limits change all its keys at once, and none of their rows: one announcement.
 CREATE OR REPLACE FUNCTION accounts.announce_keys_of_org() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('api_key_changed', NEW.keys_change_number || ':' || NEW.org_id);
     RETURN NULL;
 END $$;
 
--- So do other budgets of a project.
+-- So do other budgets or limits of a project.
 CREATE OR REPLACE FUNCTION accounts.announce_keys_of_project() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('api_key_changed', NEW.keys_change_number || ':' || NEW.project_id);
@@ -67,7 +67,9 @@ RETURNS TABLE (key_id text, org_id text, project_id text, models_allowed text[],
                expires_at timestamptz, ip_allowed text[], mode text, time_zone text,
                key_per_day_nano_usd bigint, key_per_month_nano_usd bigint,
                project_per_day_nano_usd bigint, project_per_month_nano_usd bigint,
-               requests_per_minute_max integer, tokens_per_minute_max integer, concurrency_max integer)
+               requests_per_minute_max integer, tokens_per_minute_max integer, concurrency_max integer,
+               project_requests_per_minute_max integer, project_tokens_per_minute_max integer, project_concurrency_max integer,
+               org_requests_per_minute_max integer, org_tokens_per_minute_max integer, org_concurrency_max integer)
 LANGUAGE sql STABLE AS $$
     SELECT key.key_id, key.org_id, key.project_id, key.models_allowed,
            key.disabled_at IS NOT NULL OR key.revoked_at IS NOT NULL OR org.disabled_at IS NOT NULL,
@@ -76,7 +78,9 @@ LANGUAGE sql STABLE AS $$
                 ELSE least(key.expires_at, key.previous_valid_until) END,
            key.ip_allowed::text[], key.mode, org.time_zone, key.budget_per_day_nano_usd, key.budget_per_month_nano_usd,
            project.budget_per_day_nano_usd, project.budget_per_month_nano_usd,
-           key.requests_per_minute_max, key.tokens_per_minute_max, key.concurrency_max
+           key.requests_per_minute_max, key.tokens_per_minute_max, key.concurrency_max,
+           project.requests_per_minute_max, project.tokens_per_minute_max, project.concurrency_max,
+           org.requests_per_minute_max, org.tokens_per_minute_max, org.concurrency_max
     FROM accounts.api_keys key
     JOIN accounts.organizations org USING (org_id)
     JOIN accounts.projects project USING (project_id)

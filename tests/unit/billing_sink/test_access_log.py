@@ -101,7 +101,7 @@ def test_a_client_writes_what_it_likes_into_its_headers() -> None:
         ({"usage_first": {}}, "usage_first"),
         ({"usage_last": ["x"]}, "usage_last"),
         ({"request": "chat"}, "request"),
-        ({"request": {**REQUEST, "endpoint": "realtime"}}, "request.endpoint"),
+        ({"request": {**REQUEST, "endpoint": "telepathy"}}, "request.endpoint"),
         ({"request": {**REQUEST, "client_request_id": "x" * 201}}, "request.client_request_id"),
         ({"grant": {**GRANT, "hold_nano_usd": "-1"}}, "grant.hold_nano_usd"),
         ({"grant": {**GRANT, "price_version": 1.5}}, "grant.price_version"),

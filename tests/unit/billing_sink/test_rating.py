@@ -1,6 +1,8 @@
 """What a finished request was and what it costs, rule by rule. Tokens cost 2 nano-USD each way, and us one."""
 
+import json
 from collections.abc import Mapping
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -659,6 +661,47 @@ def test_a_count_of_tokens_is_free_unless_each_request_has_a_price() -> None:
     found = rated_on("count_tokens", {Meter.INPUT: 5}, usage_first=None)
     assert (found.outcome, found.meters, found.charge.price_nano_usd) == (Outcome.SETTLED, {}, 0)
     assert rated_on("count_tokens", {Meter.INPUT: 5, Meter.REQUEST: 3}, usage_first=None).charge.price_nano_usd == 3
+
+
+TALK = dict.fromkeys(
+    (Meter.INPUT, Meter.CACHED_INPUT, Meter.AUDIO_INPUT, Meter.CACHED_AUDIO_INPUT, Meter.OUTPUT, Meter.AUDIO_OUTPUT), 1
+)
+
+
+def session(responses: int = 1, **usage: int) -> str:
+    return json.dumps({"responses": responses, "transcriptions": 0, "usage": usage})
+
+
+USED: Final = session(input_tokens=7, output_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "usage", "unfinished", "outcome", "expected"),
+    [
+        (101, USED, None, Outcome.SETTLED, {Meter.INPUT: 7, Meter.OUTPUT: 2}),
+        (101, USED, 0, Outcome.SETTLED, {Meter.INPUT: 7, Meter.OUTPUT: 2}),
+        (101, USED, 5, Outcome.ESTIMATED, {Meter.INPUT: 7, Meter.OUTPUT: 7}),
+        (101, None, 5, Outcome.ESTIMATED, {Meter.OUTPUT: 5}),
+        (101, '{"responses": 1, "transcriptions": 0}', None, Outcome.RELEASED, None),
+        (101, None, None, Outcome.RELEASED, None),
+        (200, USED, None, Outcome.RELEASED, None),
+    ],
+)
+def test_a_session_is_charged_by_what_was_counted_and_a_token_a_piece_of_what_had_begun(
+    status: int, usage: str | None, unfinished: int | None, outcome: Outcome, expected: Mapping[Meter, int] | None
+) -> None:
+    found = rated_on("realtime", TALK, status=status, usage_first=usage, sse_events=unfinished)
+    assert (found.outcome, found.meters or None) == (outcome, expected)
+
+
+def test_as_many_tokens_are_plausible_as_there_were_responses() -> None:
+    usage = {"input_tokens": 900, "output_tokens": 100}
+    grant = {**GRANT, "tokens_max": "100"}
+    assert (
+        rated_on("realtime", TALK, status=101, usage_first=session(5, **usage), grant=grant).outcome is Outcome.SETTLED
+    )
+    with pytest.raises(ImplausibleUsageError):
+        rated_on("realtime", TALK, status=101, usage_first=session(4, **usage), grant=grant)
 
 
 @pytest.mark.parametrize(

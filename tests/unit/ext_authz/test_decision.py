@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_authz.check_request import Attempt
-from ext_authz.decision import FLOOR_TOKENS, Admitted, Output, Refused, decide
+from ext_authz.decision import FLOOR_TOKENS, Admitted, Output, Refused, Session, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
@@ -18,7 +18,7 @@ from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.offering import Offering
-from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Rate, Rates, charge
+from gateway_core.pricing import LIST_TERMS, UNITS_PER_PRICE, OrgTerms, PriceRow, Rate, Rates, charge
 from gateway_core.usage import STANDARD, Meter, ServiceTier, Usage
 from tests.support.admission import KEY, MODEL, PROVIDER, REQUEST_ID, VERSION, offers, price
 
@@ -419,6 +419,9 @@ def row(**prices: int) -> PriceRow:
     return PriceRow(VERSION, {Meter(name): Rate(0, each * 1_000_000) for name, each in prices.items()})
 
 
+TALK = row(input=1, cached_input=1, audio_input=3, cached_audio_input=2, output=4, audio_output=5)
+
+
 def held_on(endpoint: Endpoint, price_row: PriceRow, **fields: object) -> NanoUsd:
     attempt = replace(ATTEMPT, endpoint=endpoint, **fields)  # type: ignore[arg-type]
     return held(attempt, offers(**{str(endpoint): (price_row,)}))
@@ -453,6 +456,7 @@ def held_on(endpoint: Endpoint, price_row: PriceRow, **fields: object) -> NanoUs
         (Endpoint.RERANK, row(search_unit=7), {"units": 1, "body_bytes": 50_000}, 21),
         (Endpoint.RERANK, row(input=1), {"units": 300, "body_bytes": 10_000, "query_bytes": 8000}, 10_000 + 300 * 8000),
         (Endpoint.RERANK, row(input=1), {"units": 2, "body_bytes": 200_000, "query_bytes": 190_000}, 456_000),
+        (Endpoint.REALTIME, TALK, {"choices": 3, "body_bytes": 0}, 3 * (128_000 * 3 + 1000 * 5)),
         (Endpoint.MODERATIONS, row(request=4), {}, 4),
         (Endpoint.COUNT_TOKENS, row(input=4, output=4), {"may_search": True}, 0),
         (Endpoint.RESPONSES, row(input=1, output=2), {"max_output_tokens": 10}, 120),
@@ -476,9 +480,31 @@ def test_what_cannot_be_made_shorter_is_held_for_whole_or_not_at_all(endpoint: E
     assert decision.output.least_nano_usd == decision.output.nano_usd
 
 
+def test_a_session_is_worth_having_with_one_response_and_is_told_by_what_it_is_counted_down() -> None:
+    attempt = replace(ATTEMPT, endpoint=Endpoint.REALTIME, choices=3, body_bytes=0)
+    decision = decided(attempt, offered=offers(realtime=(TALK,)))
+    assert isinstance(decision, Admitted)
+    assert decision.output is not None
+    one = 128_000 * 3 + 1000 * 5
+    assert (decision.output.nano_usd, decision.output.least_nano_usd) == (3 * one, one)
+    assert decision.session == Session(
+        NanoUsd(one),
+        {
+            "input": 3 * UNITS_PER_PRICE,
+            "cached_input": 2 * UNITS_PER_PRICE,
+            "output": 5 * UNITS_PER_PRICE,
+            "audio_second": 0,
+        },
+    )
+    assert decision.tokens_max == 128_000 + 1000
+    short = decision.holding(NanoUsd(one))
+    assert (short.hold_nano_usd, short.max_tokens) == (one, None)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "price_row", "code"),
     [
+        (Endpoint.REALTIME, row(input=1, audio_input=1, output=1, audio_output=1), "endpoint_not_priced"),
         (Endpoint.EMBEDDINGS, row(output=1), "endpoint_not_priced"),
         (Endpoint.MODERATIONS, row(input=1), "endpoint_not_priced"),
         (Endpoint.IMAGES, row(input=1, output=1), "endpoint_not_priced"),

@@ -5,12 +5,19 @@ from typing import Any
 
 import pytest
 
-from ext_authz.reservations import Told
-from ext_authz.running_requests import parse_entry
+from ext_authz.running_requests import Counted, Heard, parse_entry
 from gateway_core.contract import GrantField, Metadata
+from gateway_core.ids import OrgId, RequestId
+from gateway_core.limits import Scope, Tally
 from wire.access_log_pb2 import AccessLogType, HTTPAccessLogEntry
 
-GRANT = {GrantField.KEY_ID: "key_1", GrantField.RESERVED_AT: "1700000000", GrantField.RESERVED_TOKENS: "1200"}
+GRANT = {
+    GrantField.ORG_ID: "org_1",
+    GrantField.RESERVED_FOR: "key:key_1 model:a/b:c",
+    GrantField.RESERVED_AT: "1700000000",
+    GrantField.RESERVED_TOKENS: "1200",
+}
+COUNTED = Counted(OrgId("org_1"), (Tally(Scope.KEY, "key_1"), Tally(Scope.MODEL, "a/b:c")), 1_700_000_000)
 OPENAI = '{"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}'
 
 
@@ -61,21 +68,28 @@ def test_a_request_that_is_over_used_what_the_provider_counts_or_what_was_expect
     endpoint: str, usage: dict[str, str], status: int, tokens: int
 ) -> None:
     told = entry({Metadata.REQUEST: {"endpoint": endpoint, "stream": True}, **usage}, status=status)
-    found = parse_entry(told)
-    assert found is not None
-    assert (found.key_id, found.request_id, found.is_over, found.at, found.expected, found.tokens) == (
-        *("key_1", "request 1", True, 1_700_000_000, 1200),
-        tokens,
-    )
+    more = tokens - 1200
+    assert parse_entry(told) == Heard(COUNTED, RequestId("request 1"), is_over=True, is_leased=False, more_tokens=more)
 
 
 def test_a_request_that_is_told_of_while_it_runs_is_not_over() -> None:
     found = parse_entry(entry({Metadata.REQUEST: {"endpoint": "chat"}}, is_over=False))
-    assert isinstance(found, Told)
+    assert found is not None
     assert not found.is_over
+
+
+def test_a_request_that_came_by_a_lease_counts_where_that_says() -> None:
+    told = {Metadata.REQUEST: {"endpoint": "chat"}, Metadata.LEASE: GRANT, Metadata.USAGE_FIRST: OPENAI}
+    found = parse_entry(entry(told, grant={}))
+    assert found == Heard(COUNTED, RequestId("request 1"), is_over=True, is_leased=True, more_tokens=42 - 1200)
 
 
 @pytest.mark.parametrize("left_out", GRANT)
 def test_a_request_without_a_reservation_is_nobodys(left_out: str) -> None:
     grant = {name: value for name, value in GRANT.items() if name != left_out}
     assert parse_entry(entry({}, grant=grant)) is None
+
+
+@pytest.mark.parametrize("tallies", ["nobody:key_1", "key"])
+def test_a_reservation_against_nothing_that_is_known_is_nobodys(tallies: str) -> None:
+    assert parse_entry(entry({}, grant=GRANT | {GrantField.RESERVED_FOR: tallies})) is None

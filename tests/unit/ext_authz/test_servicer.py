@@ -1,5 +1,6 @@
 """The one gRPC method, with stores in memory: what is asked, in which order, and that trouble never lets anybody pass."""
 
+import asyncio
 import json
 import math
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -21,6 +22,7 @@ from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
 from ext_authz.own_limits import OwnLimits
+from ext_authz.reservation_notes import ReservationNotes
 from ext_authz.reservations import OUTPUT_TOKENS, Limit
 from ext_authz.servicer import Authorization
 from ext_authz.slices import Slices
@@ -30,7 +32,7 @@ from gateway_core.budgets import AllHeld, Budget, Budgets, Exhausted
 from gateway_core.contract import GrantField, Header
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import SliceId
-from gateway_core.limits import Limits
+from gateway_core.limits import Limits, Scope, scoped
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.offering import Offering
@@ -42,10 +44,10 @@ from tests.support.admission import (
     PROVIDER,
     REQUEST_ID,
     VERSION,
+    Counts,
     Keys,
     Purse,
     SliceDrawer,
-    Tally,
     check_request,
     offers,
     price,
@@ -88,10 +90,10 @@ class CurrentOffers:
 class Gate:
     """The service under test and everything it leans on: a key, a model at 1 nano-USD a token, a balance."""
 
-    def __init__(self, balance: int = 10_000) -> None:
+    def __init__(self, balance: int = 10_000, *, lease_ttl_ms: int = 0) -> None:
         self.keys = Keys({hash_key(SECRET, PEPPER): KEY})
         self.purse = Purse(balance)
-        self.tally = Tally()
+        self.counts = Counts()
         self.slices = SliceDrawer()
         self.offers = CurrentOffers(offers(chat=(price(input_=1, output=1),)))
         self.context = Context()
@@ -103,6 +105,14 @@ class Gate:
             monotonic=lambda: 0.0,
             log=structlog.get_logger(),
         )
+        limiter = Limiter(
+            self.counts,
+            OwnLimits(lambda: 0.0),
+            monotonic=lambda: 0.0,
+            registry=self.metrics,
+            log=structlog.get_logger(),
+        )
+        self.notes = ReservationNotes(limiter, monotonic=lambda: 0.0, registry=self.metrics)
         self.service = Authorization(
             keys=KeyCache(
                 self.keys,
@@ -115,18 +125,14 @@ class Gate:
             ),
             offers=self.offers,
             slices=slices,
-            lender=Lender(ttl_ms=0, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
+            lender=Lender(ttl_ms=lease_ttl_ms, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
             holds=self.purse,
-            limiter=Limiter(
-                self.tally,
-                OwnLimits(lambda: 0.0),
-                monotonic=lambda: 0.0,
-                registry=self.metrics,
-                log=structlog.get_logger(),
-            ),
+            limiter=limiter,
+            notes=self.notes,
             uses=self.uses,
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
+            session_responses=4,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
             monotonic=lambda: 0.0,
             registry=self.metrics,
@@ -142,6 +148,13 @@ class Gate:
         with pytest.raises(AbortedError):
             await self.ask(request)
         return self.context.status is grpc.StatusCode.UNAVAILABLE
+
+    async def note(self) -> None:
+        """Have what was heard of reservations noted down."""
+        noting = asyncio.create_task(self.notes.work())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        noting.cancel()
 
     def decisions(self, decision: str) -> float:
         return self.metrics.get_sample_value("tollgate_ext_authz_decisions_total", {"decision": decision}) or 0
@@ -384,7 +397,7 @@ LIMITS = Limits(60, 5000, 3)
 
 
 def within_limits(gate: Gate, limits: Limits = LIMITS) -> None:
-    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, limits=limits)
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = replace(KEY, limits=scoped(Scope.KEY, KEY.key_id, limits))
 
 
 def headers(response: CheckResponse) -> dict[str, str]:
@@ -400,9 +413,10 @@ async def test_a_request_within_its_keys_limits_is_reserved_and_told_what_is_lef
     assert OUTPUT_TOKENS > 1000
     expected = 67 // 4 + output
     response = await gate.ask(from_client(SECRET, **asked))
-    assert gate.tally.open == {REQUEST_ID: expected}
+    assert gate.counts.open == {REQUEST_ID: expected}
     assert response.dynamic_metadata[GrantField.RESERVED_TOKENS] == str(expected)
     assert response.dynamic_metadata[GrantField.RESERVED_AT] == "1700000000"
+    assert response.dynamic_metadata[GrantField.RESERVED_FOR] == "key:key_1"
     assert headers(response) == {
         "x-ratelimit-limit-requests": "60",
         "x-ratelimit-remaining-requests": "59",
@@ -425,7 +439,7 @@ async def test_a_request_beyond_a_limit_is_refused_before_anything_is_held_for_i
     gate: Gate, limit: Limit, kind: str, words: str
 ) -> None:
     within_limits(gate)
-    gate.tally.exceeded = limit
+    gate.counts.exceeded = limit
     response = await gate.ask(from_client())
     assert response.denied_response.status.code == 429
     error = json.loads(response.denied_response.body)["error"]
@@ -436,7 +450,7 @@ async def test_a_request_beyond_a_limit_is_refused_before_anything_is_held_for_i
     assert "x-should-retry" not in told
     assert GrantField.RESERVED_AT not in response.dynamic_metadata
     assert gate.purse.held == {}
-    assert gate.metrics.get_sample_value("tollgate_ext_authz_limited_total", {"limit": limit}) == 1
+    assert gate.metrics.get_sample_value("tollgate_ext_authz_limited_total", {"limit": limit, "scope": "key"}) == 1
 
 
 async def test_a_request_that_money_refuses_keeps_its_reservation_until_envoy_says_that_it_is_over() -> None:
@@ -452,12 +466,13 @@ async def test_a_reservation_is_given_back_where_nobody_can_say_whether_there_is
     within_limits(gate)
     gate.purse.trouble = OSError("gone")
     assert await gate.is_closed_to(from_client())
-    assert gate.tally.open == {}
+    await gate.note()
+    assert gate.counts.open == {}
 
 
 async def test_limits_that_nobody_counts_together_are_kept_alone_and_let_no_money_through(gate: Gate) -> None:
     within_limits(gate, Limits(requests_per_minute=1))
-    gate.tally.trouble = OSError("gone")
+    gate.counts.trouble = OSError("gone")
     assert (await gate.ask(from_client())).WhichOneof("http_response") == "ok_response"
     assert gate.purse.held == {REQUEST_ID: 1067}
     assert (await gate.ask(from_client())).denied_response.status.code == 429
@@ -471,12 +486,70 @@ async def test_while_nobody_counts_together_a_request_counts_as_all_that_it_may_
         {MODEL: replace(gate.offers.offers.by_model[MODEL], max_output_tokens=9_000)},
         {},
     )
-    gate.tally.trouble = OSError("gone")
+    gate.counts.trouble = OSError("gone")
     response = await gate.ask(from_client())
     assert headers(response)["x-ratelimit-remaining-tokens"] == str(10_000 - 9_000 - 67 // 4)
     assert (await gate.ask(from_client())).denied_response.status.code == 429
 
 
 async def test_a_key_without_limits_is_not_counted(gate: Gate) -> None:
-    gate.tally.trouble = AssertionError("asked")
+    gate.counts.trouble = AssertionError("asked")
     assert headers(await gate.ask(from_client())) == {}
+
+
+async def busy_gate(limits: Limits) -> Gate:
+    """One at which a key with limits has asked before, so that it is lent more than it asks for."""
+    gate = Gate(lease_ttl_ms=500)
+    gate.slices.size = 1_000_000
+    within_limits(gate, limits)
+    await gate.ask(from_client(lease_wanted=True))
+    return gate
+
+
+async def test_a_lease_of_a_key_with_limits_counts_all_its_requests_and_says_what_is_left() -> None:
+    gate = await busy_gate(Limits(requests_per_minute=60))
+    response = await gate.ask(from_client(lease_wanted=True))
+    grant = response.dynamic_metadata
+    assert grant[GrantField.LEASE_USES] == 3
+    assert gate.counts.counted == 1 + 4
+    assert (grant[GrantField.RESERVED_FOR], grant[GrantField.RESERVED_AT]) == ("key:key_1", "1700000000")
+    left = grant.fields[GrantField.RATE_LIMITS].struct_value.fields
+    assert {name: value.string_value for name, value in left.items()} == {
+        "limit-requests": "60",
+        "remaining-requests": "55",
+        "reset-requests": "61s",
+    }
+    assert headers(response)["x-ratelimit-remaining-requests"] == "55"
+
+
+async def test_what_is_not_spent_of_a_lease_counts_no_more_and_its_money_comes_back() -> None:
+    gate = await busy_gate(Limits(requests_per_minute=60))
+    await gate.ask(from_client(lease_wanted=True))
+    await gate.ask(from_client(lease_wanted=False, unspent="lease_1:2"))
+    await gate.note()
+    assert gate.counts.counted == 1 + 4 + 1 - 2
+
+
+async def test_a_lease_is_no_larger_than_the_limits_allow_and_takes_no_more_money() -> None:
+    gate = await busy_gate(Limits(requests_per_minute=60))
+    gate.counts.uses_max = 2
+    response = await gate.ask(from_client(lease_wanted=True))
+    assert response.dynamic_metadata[GrantField.LEASE_USES] == 1
+    gate.counts.uses_max = 1
+    response = await gate.ask(from_client(lease_wanted=True))
+    assert GrantField.LEASE_USES not in response.dynamic_metadata
+
+
+async def test_a_lease_that_a_limit_refuses_is_a_refusal_and_costs_nothing() -> None:
+    gate = await busy_gate(Limits(requests_per_minute=60))
+    gate.counts.exceeded = Limit.REQUESTS
+    response = await gate.ask(from_client(lease_wanted=True))
+    assert response.denied_response.status.code == 429
+    assert GrantField.LEASE_USES not in response.dynamic_metadata
+
+
+async def test_requests_that_are_limited_at_once_are_asked_about_one_by_one() -> None:
+    gate = await busy_gate(Limits(requests_per_minute=60, concurrency=5))
+    response = await gate.ask(from_client(lease_wanted=True))
+    assert GrantField.LEASE_USES not in response.dynamic_metadata
+    assert len(gate.counts.open) == 1

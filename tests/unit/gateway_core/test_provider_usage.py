@@ -823,6 +823,66 @@ def test_meters_by_name_cannot_say_how_many_tokens_there_are(meters: object, err
             {"input": 3, "output": 2, "audio_second": 4},
             id="both, and neither is for nothing",
         ),
+        pytest.param(
+            Dialect.REALTIME,
+            {
+                "responses": 1,
+                "transcriptions": 0,
+                "usage": {
+                    "total_tokens": 253,
+                    "input_tokens": 132,
+                    "output_tokens": 121,
+                    "input_token_details": {
+                        "text_tokens": 119,
+                        "audio_tokens": 13,
+                        "image_tokens": 0,
+                        "cached_tokens": 64,
+                        "cached_tokens_details": {"text_tokens": 64, "audio_tokens": 0, "image_tokens": 0},
+                    },
+                    "output_token_details": {"text_tokens": 30, "audio_tokens": 91},
+                },
+            },
+            {"input": 55, "cached_input": 64, "audio_input": 13, "output": 30, "audio_output": 91},
+            id="a session, in the numbers of OpenAI's guide to its costs",
+        ),
+        pytest.param(
+            Dialect.REALTIME,
+            {
+                "usage": {
+                    "input_tokens": 100,
+                    "output_tokens": 0,
+                    "input_token_details": {
+                        "audio_tokens": 60,
+                        "image_tokens": 10,
+                        "cached_tokens": 50,
+                        "cached_tokens_details": {"audio_tokens": 40, "image_tokens": 4, "text_tokens": 6},
+                    },
+                }
+            },
+            {"input": 24, "cached_input": 10, "audio_input": 20, "cached_audio_input": 40, "image_input": 6},
+            id="a session whose cached tokens are of every kind",
+        ),
+        pytest.param(
+            Dialect.REALTIME,
+            {"usage": {"input_tokens": 9, "output_tokens": 1, "input_token_details": {"cached_tokens": 4}}},
+            {"input": 5, "cached_input": 4, "output": 1},
+            id="a session that does not say of which kind its cached tokens are",
+        ),
+        pytest.param(
+            Dialect.REALTIME,
+            {
+                "transcriptions": 2,
+                "transcribed": {
+                    "input_tokens": 14,
+                    "input_token_details": {"text_tokens": 4, "audio_tokens": 10},
+                    "output_tokens": 5,
+                    "seconds": 2.5,
+                },
+            },
+            {"input": 4, "audio_input": 10, "output": 5, "audio_second": 3},
+            id="transcriptions of two kinds and no response",
+        ),
+        pytest.param(Dialect.REALTIME, {"responses": 1, "transcriptions": 0}, {}, id="a session that was of no use"),
         pytest.param(Dialect.RERANK, {"search_units": 2}, {"search_unit": 2}, id="Cohere"),
         pytest.param(Dialect.RERANK, {"total_tokens": 7, "prompt_tokens": 7}, {"input": 7}, id="Jina and Voyage"),
         pytest.param(Dialect.OPENAI, {"prompt_tokens": 3, "total_tokens": 3}, {"input": 3}, id="embeddings"),
@@ -839,6 +899,29 @@ def test_what_is_no_conversation_is_counted_by_what_it_is(
 def test_a_length_that_is_none_is_no_usage(seconds: str) -> None:
     with pytest.raises(InvalidUsageError):
         parse_usage(Dialect.TRANSCRIPTION, f'{{"seconds":{seconds}}}')
+
+
+@pytest.mark.parametrize(
+    ("usage", "problem"),
+    [
+        ({"input_tokens": 5, "output_tokens": 1, "moods": 2}, UnknownUsageError),
+        ({"input_tokens": 5, "output_tokens": 1, "input_token_details": {"video_tokens": 2}}, UnknownUsageError),
+        ({"output_tokens": 1}, InvalidUsageError),
+        ({"input_tokens": 5, "input_token_details": {"audio_tokens": 6}}, InvalidUsageError),
+        (
+            {
+                "input_tokens": 5,
+                "input_token_details": {"audio_tokens": 1, "cached_tokens_details": {"audio_tokens": 2}},
+            },
+            InvalidUsageError,
+        ),
+    ],
+)
+def test_a_session_that_counts_what_is_not_known_or_contradicts_itself_is_set_aside(
+    usage: dict[str, object], problem: type[Exception]
+) -> None:
+    with pytest.raises(problem):
+        parse_usage(Dialect.REALTIME, json.dumps({"responses": 1, "usage": usage}))
 
 
 def test_a_search_unit_beside_something_unknown_is_set_aside() -> None:

@@ -6,7 +6,9 @@ from gateway_core.endpoints import FACTS, SOLD, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.providers import PATHS_BY_KIND, TRANSLATIONS_BY_KIND, ProviderKind, served
 from translator.translation import CLIENT_SIDES, PROVIDER_SIDES
 
-CONVERSATIONS = {Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.RESPONSES}
+CONVERSATIONS = {Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.RESPONSES, Endpoint.GENERATE, Endpoint.STREAM_GENERATE}
+ASKED = {Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.GENERATE}
+"""Those of them on which the translator asks."""
 
 
 @pytest.mark.parametrize("kind", ProviderKind)
@@ -29,7 +31,7 @@ def test_what_is_said_to_be_translated_the_translator_translates(kind: ProviderK
 def test_with_a_translator_every_kind_serves_conversations_on_each_of_their_endpoints(kind: ProviderKind) -> None:
     own = PATHS_BY_KIND[kind].keys()
     # Without one of its own that the translator knows, nothing could be asked instead.
-    others = CONVERSATIONS if own & {Endpoint.CHAT, Endpoint.MESSAGES} else set()
+    others = CONVERSATIONS if own & ASKED else set()
     assert set(served(kind, SOLD, translated=True)) == own | others
 
 

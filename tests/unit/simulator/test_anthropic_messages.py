@@ -56,6 +56,12 @@ def test_message_has_the_shape_the_official_types_demand() -> None:
     assert message.content[0].type == "text"
 
 
+def test_an_answer_by_schema_is_json_that_fits_it() -> None:
+    message = unary(output_config={"format": {"type": "json_schema", "schema": SCHEMA}})
+
+    jsonschema.validate(json.loads(message["content"][0]["text"]), SCHEMA)
+
+
 def test_usage_counts_cache_tokens_beside_the_input() -> None:
     usage = unary(Knobs(output_tokens=10, cached_tokens=3, cache_write_tokens=2, reasoning_tokens=5))["usage"]
 

@@ -87,13 +87,36 @@ def test_a_clients_own_field_names_are_told_only_where_they_are_plain() -> None:
     assert exchange.response_headers(WHOLE) == Announce(streamed=False, dropped="plain, seed")
 
 
+def test_a_field_that_a_provider_of_chat_refuses_is_left_out_and_named_in_the_clients_words() -> None:
+    exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
+    told = {Header.TRANSLATE: "anthropic/openai", ":path": "/v1/chat/completions", Header.CHAT_FIELDS: "user="}
+    exchange.request_headers(told)
+    asked = {"model": "m", "messages": [], "max_tokens": 7, "metadata": {"user_id": "u"}}
+    step = exchange.request_body(json.dumps(asked).encode())
+    assert isinstance(step, SendOn)
+    assert json.loads(step.body) == {"model": "m", "messages": [], "max_completion_tokens": 7}
+    assert exchange.response_headers(WHOLE) == Announce(streamed=False, dropped="metadata.user_id")
+
+
+def test_a_field_that_a_provider_of_chat_has_under_another_name_is_sent_under_that() -> None:
+    exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
+    told = {Header.TRANSLATE: "gemini/openai", ":path": "/v1/chat/completions?generate=m"}
+    exchange.request_headers({**told, Header.CHAT_FIELDS: "seed=random_seed"})
+    step = exchange.request_body(b'{"contents": [], "generationConfig": {"seed": 3}}')
+    assert isinstance(step, SendOn)
+    assert json.loads(step.body) == {"model": "m", "messages": [], "random_seed": 3}
+
+
 @pytest.mark.parametrize(
     ("told", "sent"),
     [
         ({}, {"max_completion_tokens": 7, "stream_options": {"include_usage": True}}),
-        ({Header.OUTPUT_BOUND: "max_tokens"}, {"max_tokens": 7, "stream_options": {"include_usage": True}}),
-        ({Header.REFUSES_STREAM_OPTIONS: "true"}, {"max_completion_tokens": 7}),
-        ({Header.OUTPUT_BOUND: "max_tokens", Header.REFUSES_STREAM_OPTIONS: "true"}, {"max_tokens": 7}),
+        (
+            {Header.CHAT_FIELDS: "max_completion_tokens=max_tokens"},
+            {"max_tokens": 7, "stream_options": {"include_usage": True}},
+        ),
+        ({Header.CHAT_FIELDS: "stream_options="}, {"max_completion_tokens": 7}),
+        ({Header.CHAT_FIELDS: "max_completion_tokens=max_tokens,stream_options=,user="}, {"max_tokens": 7}),
     ],
 )
 def test_a_provider_of_chat_is_sent_what_it_takes(told: dict[str, str], sent: dict[str, object]) -> None:
@@ -104,7 +127,7 @@ def test_a_provider_of_chat_is_sent_what_it_takes(told: dict[str, str], sent: di
     assert json.loads(step.body) == {"model": "m", "messages": [], "stream": True, **sent}
 
 
-@pytest.mark.parametrize("pair", ["", "openai", "openai/", "openai/responses", "gemini/openai", "x/y"])
+@pytest.mark.parametrize("pair", ["", "openai", "openai/", "openai/responses", "gemini/responses", "x/y"])
 def test_only_dialects_that_somebody_here_speaks_are_a_pair(pair: str) -> None:
     exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
     with pytest.raises(OutOfOrderError):

@@ -1,0 +1,115 @@
+-- Frames of a WebSocket (RFC 6455), read as they pass. Called by realtime.lua; keeps a header that is not whole yet, and nothing else.
+--
+-- Strict, since whoever reads on behind what it has not understood takes a payload for a header: nothing is compressed here, so no
+-- reserved bit is set, and each side masks or does not, as its role has it.
+
+local byte, sub, char, min = string.byte, string.sub, string.char, math.min
+
+local CONTINUATION, TEXT, BINARY, CLOSE, PONG = 0, 1, 2, 8, 10
+local FIN, MASKED = 128, 128
+local CONTROL_BYTES_MAX = 125
+local HIGH_MAX = 0x1fffff         -- of a length of 64 bits, so that it is a whole number here
+
+-- What is behind the first two bytes: how many bytes of length.
+local function length_bytes(short)
+  return short == 127 and 8 or short == 126 and 2 or 0
+end
+
+local function number_at(s, first, last)
+  local value = 0
+  for i = first, last do value = value * 256 + byte(s, i) end
+  return value
+end
+
+-- A reader of one direction. `on_piece(s, first, last)` is called with payload of messages, `on_message(last)` when one has ended, at
+-- that byte of the text being read.
+local function reader(is_masked, on_piece, on_message)
+  local header, left = "", 0
+  local is_last, is_control, in_message = false, false, false
+
+  local function ended(at)
+    if is_control then return end
+    in_message = not is_last
+    if is_last and on_message then on_message(at) end
+  end
+
+  -- Reads the first bytes of a frame, as far as they are there. Returns how long its header is, nil if it is not whole, or nil and
+  -- what is wrong.
+  local function read_header(h)
+    if #h < 2 then return nil end
+    local first, second = byte(h, 1, 2)
+    local opcode, short = first % 16, second % MASKED
+    if first % FIN >= 16 then return nil, "a reserved bit" end
+    if (second >= MASKED) ~= is_masked then return nil, "a mask" end
+    local more = length_bytes(short)
+    local length = 2 + more + (is_masked and 4 or 0)
+    if #h < length then return nil end
+    is_last, is_control = first >= FIN, opcode >= CLOSE
+    if is_control then
+      if opcode > PONG or not is_last or short > CONTROL_BYTES_MAX then return nil, "a control frame" end
+    elseif opcode > BINARY or (opcode == CONTINUATION) ~= in_message then
+      return nil, "an opcode"
+    end
+    left = short
+    if more == 8 and number_at(h, 3, 6) > HIGH_MAX then return nil, "a length" end
+    if more > 0 then left = number_at(h, 3, 2 + more) end
+    return length
+  end
+
+  -- Reads on. Returns up to where the first frame that ends in s goes (0 if none is under way as s begins, nil if none ends); or nil,
+  -- what is wrong, and up to where nothing is.
+  local function read(s)
+    local i, boundary = 1, nil
+    if left == 0 and header == "" then boundary = 0 end
+    while i <= #s do
+      if left == 0 then
+        local known = #header
+        local h = header .. sub(s, i, i + 13 - known)
+        local length, problem = read_header(h)
+        if problem then return nil, problem, i - 1 end
+        if not length then
+          header = h
+          return boundary
+        end
+        header = ""
+        i = i + length - known
+        if not is_control then in_message = true end
+      end
+      local last = min(#s, i + left - 1)
+      if last >= i then
+        if not is_control and on_piece then on_piece(s, i, last) end
+        left = left - (last - i + 1)
+        i = last + 1
+      end
+      if left == 0 then
+        boundary = boundary or i - 1
+        ended(i - 1)
+      elseif last < i then
+        return boundary
+      end
+    end
+    return boundary
+  end
+
+  return { read = read }
+end
+
+local function frame(first, payload)
+  local length = #payload
+  if length <= CONTROL_BYTES_MAX then return char(FIN + first, length) .. payload end
+  return char(FIN + first, 126, (length - length % 256) / 256, length % 256) .. payload
+end
+
+-- Frames of a server: a text of less than 65,536 bytes, and the end.
+local function text(payload)
+  return frame(TEXT, payload)
+end
+
+local function close(code)
+  return frame(CLOSE, char((code - code % 256) / 256, code % 256))
+end
+
+-- The end as a client says it. The mask is none: nobody chose what is in it.
+local GOING_AWAY = char(FIN + CLOSE, MASKED + 2, 0, 0, 0, 0, 3, 232)
+
+return { reader = reader, text = text, close = close, GOING_AWAY = GOING_AWAY }

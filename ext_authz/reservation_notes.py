@@ -1,0 +1,53 @@
+"""What is heard of reservations, on its way to where they are counted: nobody who tells it is kept waiting."""
+
+import asyncio
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter
+
+from ext_authz.limiter import ASK_AGAIN_S, Limiter
+from ext_authz.redis_limits import OPEN_S
+from ext_authz.reservations import Told
+from gateway_core.clock import Monotonic
+from gateway_core.ids import OrgId
+
+WORKERS: Final = 8
+WAITING_MAX: Final = 10_000
+"""Of more, the newest are not noted down; open requests among them are given up when their time is over."""
+
+
+class _Note(NamedTuple):
+    org_id: OrgId
+    told: Told
+    heard_s: float
+
+
+class ReservationNotes:
+    """A queue, and the workers behind it."""
+
+    def __init__(self, limiter: Limiter, *, monotonic: Monotonic, registry: CollectorRegistry) -> None:
+        self._limiter = limiter
+        self._monotonic = monotonic
+        self._waiting: asyncio.Queue[_Note] = asyncio.Queue(WAITING_MAX)
+        self._dropped = Counter(
+            "tollgate_ext_authz_ends_dropped",
+            "What was heard of requests under limits and not noted down; a request counts as running for half a minute then",
+            registry=registry,
+        )
+
+    def put(self, org_id: OrgId, told: Told) -> None:
+        """Have it noted down."""
+        try:
+            self._waiting.put_nowait(_Note(org_id, told, self._monotonic()))
+        except asyncio.QueueFull:
+            self._dropped.inc()
+
+    async def work(self) -> None:
+        """Note down, for ever, what was told; what cannot be noted now is, later, as long as it is of use."""
+        while True:
+            note = await self._waiting.get()
+            while not await self._limiter.tell(note.org_id, note.told):
+                if self._monotonic() > note.heard_s + OPEN_S:
+                    self._dropped.inc()
+                    break
+                await asyncio.sleep(ASK_AGAIN_S)
