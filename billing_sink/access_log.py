@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
@@ -29,6 +29,8 @@ FINISHED: Final = "DownstreamEnd"
 PERIODIC: Final = "DownstreamPeriodic"
 ATTEMPT: Final = "UpstreamEnd"
 
+_ERROR_FROM: Final = 400
+
 _OF_AN_ATTEMPT: Final = f'"type":"{ATTEMPT}"'.encode()
 """As Envoy writes it. No text that a client has chosen can hold it: its quotation marks would be escaped."""
 
@@ -51,6 +53,7 @@ class Asked:
     references: bool = False
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
     mode: Mode = Mode.LIVE
+    choice: Id | None = None
     error_code: Id | None = None
 
 
@@ -129,7 +132,10 @@ class SpoolLine:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLine:
-    """One attempt at an upstream that failed; field names are those of `gateway_core.contract.AttemptField`."""
+    """One attempt at an upstream that failed, or said of its limits what has to be known.
+
+    Field names are those of `gateway_core.contract.AttemptField`.
+    """
 
     v: Literal[1]
     type: Literal["UpstreamEnd"]
@@ -144,6 +150,23 @@ class AttemptLine:
     response_details: Text | None = None
     bytes_received: Count = 0
     bytes_sent: Count = 0
+    limits: Text | None = None
+    own_reply: Text | None = None
+
+    @property
+    def flags(self) -> str | None:
+        """What became of it, whichever of Envoy's routers knows."""
+        return self.response_flags if self.own_reply in {None, "", "-"} else self.own_reply
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is about more than limits."""
+        return not 0 < self.status < _ERROR_FROM or self.flags not in {None, "", "-"}
+
+    @property
+    def ended_at(self) -> datetime:
+        """When it was over."""
+        return self.start_time + timedelta(milliseconds=self.duration_ms or 0)
 
 
 class InvalidLineError(ValueError):

@@ -76,6 +76,7 @@ COLUMNS: Final[Mapping[str, Getter]] = {
     "service_tier": itemgetter("service_tier"),
     "meters": itemgetter("meters"),
     "cached": itemgetter("cached"),
+    "choice": _or_empty("choice"),
 }
 """Each column of the table `requests` in ClickHouse, and how it is got from a row of billing.requests."""
 

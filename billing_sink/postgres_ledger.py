@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -10,10 +11,11 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.access_log import SpoolLine
+from billing_sink.limits import ToldLimits
 from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
-from gateway_core.contract import provider_of_cluster
+from gateway_core.contract import Choice, provider_of_cluster
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
@@ -125,6 +127,8 @@ class PostgresLedger:
                     "SELECT billing.record_attempts($1::jsonb) AS position", _encode_attempts(batch.attempts)
                 )
                 quarantined += [attempt_conflict(batch.attempts[row["position"]]) for row in others]
+            if batch.limits:
+                await connection.execute("SELECT billing.record_limits($1::jsonb)", _encode_limits(batch.limits))
             await connection.executemany(
                 """
                 INSERT INTO billing.quarantine
@@ -200,6 +204,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "hold_nano_usd": grant and grant.hold_nano_usd,
         "slice_id": grant and grant.slice_id,
         "usage_raw": _evidence(rated),
+        "choice": _choice(line),
         **_alias(line),
         "cached": line.is_kept,
     }
@@ -221,12 +226,30 @@ def _attempt_row(attempt: Attempt) -> dict[str, object]:
         "upstream_model": line.offering.deployments.get(ProviderName(provider)) if line.offering and provider else None,
         "host": line.host,
         "status": line.status,
-        "response_flags": line.response_flags,
+        "response_flags": line.flags,
         "response_details": line.response_details,
         "duration_ms": line.duration_ms or 0,
         "bytes_received": line.bytes_received,
         "bytes_sent": line.bytes_sent,
     }
+
+
+def _encode_limits(limits: Sequence[ToldLimits]) -> str:
+    """The same for `billing.record_limits`."""
+    return json.dumps(
+        [
+            {
+                "provider": told.provider,
+                "upstream_model": told.upstream_model,
+                "told_at": told.told_at,
+                "status": told.status,
+                **asdict(told.limits),
+                "free_at": told.limits.free_at,
+            }
+            for told in limits
+        ],
+        default=datetime.isoformat,
+    )
 
 
 def _quarantine_row(spool_id: SpoolId, item: Quarantined) -> tuple[object, ...]:
@@ -244,6 +267,14 @@ def _alias(line: SpoolLine) -> dict[str, object]:
     """What the client called its model, where that is not the model's own name."""
     asked = line.request and line.request.model
     return {"asked_model": asked} if asked and asked != line.model else {}
+
+
+def _choice(line: SpoolLine) -> str | None:
+    """Why it tried the provider first that it did: drawn by weight where the line says nothing else; None where it tried none."""
+    asked = line.request
+    if not line.attempts or asked is None or asked.offering is None:
+        return None
+    return asked.choice or Choice.WEIGHTED
 
 
 def _evidence(rated: Rated) -> Sequence[object] | None:

@@ -15,10 +15,11 @@ from billing_sink.access_log import (
     parse_any_line,
     request_id_of,
 )
+from billing_sink.limits import ToldLimits, told_limits
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, Rated, rate
 from billing_sink.spool import RawBatch, RawLine, SpoolId
-from gateway_core.ids import PriceVersion, RequestId
+from gateway_core.ids import PriceVersion, ProviderName, RequestId
 
 _NO_VERSION: Final = PriceVersion(0)
 
@@ -78,6 +79,7 @@ class Batch:
     postings: Sequence[Posting]
     quarantined: Sequence[Quarantined]
     attempts: Sequence[Attempt] = ()
+    limits: Sequence[ToldLimits] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +124,29 @@ def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Bat
     """Rate every finished request. A request id occurs once among the postings, and an identity among the attempts."""
     postings: dict[RequestId, Posting] = {}
     attempts: dict[tuple[RequestId, datetime], Attempt] = {}
+    limits: dict[tuple[ProviderName, str], ToldLimits] = {}
     quarantined: list[Quarantined] = []
     for item in parsed.lines:
         result = _rate(spool_id, *item, prices) if isinstance(item, tuple) else item
         if isinstance(result, Quarantined):
             quarantined.append(result)
         elif isinstance(result, Attempt):
-            if attempts.setdefault(result.identity, result).input_hash != result.input_hash:
+            if (told := told_limits(result.line)) is not None:
+                limits[told.deployment] = max(told, limits.get(told.deployment, told), key=lambda each: each.told_at)
+            if result.line.has_failed and attempts.setdefault(result.identity, result).input_hash != result.input_hash:
                 quarantined.append(attempt_conflict(result))
         elif result is not None:
             first = postings.setdefault(result.request_id, result)
             if first.input_hash != result.input_hash:
                 quarantined.append(conflict(result))
     return Batch(
-        spool_id, parsed.begin, parsed.end, tuple(postings.values()), tuple(quarantined), tuple(attempts.values())
+        spool_id,
+        parsed.begin,
+        parsed.end,
+        tuple(postings.values()),
+        tuple(quarantined),
+        tuple(attempts.values()),
+        tuple(limits[deployment] for deployment in sorted(limits)),
     )
 
 

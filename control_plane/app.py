@@ -27,8 +27,12 @@ from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.api.postgres_idempotency import forget_old_answers
 from control_plane.catalog.dns_lookup import resolve_host
+from control_plane.catalog.postgres_states import forget_old_states
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
+from control_plane.health.probes import HEADERS as PROBE_HEADERS
+from control_plane.health.probes import Probes
+from control_plane.health.watch import HealthWatch
 from control_plane.node_reports import NodeReports
 from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
 from control_plane.payments.low_balance import LowBalance
@@ -37,10 +41,11 @@ from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
+from control_plane.speed_watch import SpeedWatch
 from control_plane.statements.closing import InvoiceClosing
 from control_plane.threads import threads
 from control_plane.webhooks.delivery import WebhookDelivery
-from control_plane.webhooks.outgoing import webhook_http
+from control_plane.webhooks.outgoing import judging_http, webhook_http
 from control_plane.webhooks.postgres_events import forget_old_events
 from control_plane.workbench import PLACES, Workbench
 from control_plane.xds.cache import SnapshotCache
@@ -83,16 +88,20 @@ async def serve(settings: Settings, log: Logger) -> None:
         ) as catalog_pool,
         outgoing_http() as http,
         webhook_http(private_allowed=settings.private_webhooks_allowed) as to_webhooks,
+        judging_http(PROBE_HEADERS, private_allowed=settings.private_providers_allowed) as to_providers,
         _mail_sender(settings, registry, log) as mail,
     ):
         listener = Listener(
             settings.postgres_dsn,
-            [Channel.CATALOG, Channel.AUTHORIZER],
+            [Channel.CATALOG, Channel.AUTHORIZER, Channel.ATTEMPTS, Channel.PROVIDER_STATES],
             service=Service.CONTROL_PLANE,
             registry=registry,
             log=log,
         )
-        watcher = CatalogWatcher(pool, listener, seal, log, authorizer_changed=reports.changed)
+        health = HealthWatch(pool, utc_now, log, out_for=timedelta(seconds=settings.provider_out_s))
+        watcher = CatalogWatcher(
+            *(pool, listener, seal, log), authorizer_changed=reports.changed, attempts_recorded=health.news.set
+        )
         first = await read_catalog(pool, seal, log)
         publisher = Publisher(first, Translator(settings), cache, reports.changed, registry, log)
         discovery = await start_server(
@@ -162,6 +171,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(publisher.run(watcher), name="publisher")
                 group.create_task(reports.run(publisher, nodes, PostgresNodes(pool, instance)), name="node_reports")
                 group.create_task(PriceSchedule(pool, utc_now, secrets.token_bytes, log).run(), name="price_schedule")
+                group.create_task(SpeedWatch(pool, utc_now, log).run(), name="speed_watch")
                 group.create_task(
                     LowBalance(pool, services.payments, mail, public_url, utc_now, secrets.token_bytes, log).run(),
                     name="low_balance",
@@ -176,6 +186,12 @@ async def serve(settings: Settings, log: Logger) -> None:
                     ).run(),
                     name="webhook_delivery",
                 )
+                if settings.provider_health:
+                    group.create_task(health.run(), name="provider_health")
+                if settings.provider_health and settings.provider_probe_interval_s:
+                    every = timedelta(seconds=settings.provider_probe_interval_s)
+                    probes = Probes(pool, to_providers, lambda: publisher.catalog, utc_now, log, every=every)
+                    group.create_task(probes.run(), name="provider_probes")
                 group.create_task(_keep_house(pool, log), name="housekeeping")
         finally:
             if counters is not None:
@@ -212,6 +228,7 @@ async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
             await forget_old_uptakes(pool)
             await forget_old_log_ins(pool, utc_now())
             await forget_old_events(pool, utc_now())
+            await forget_old_states(pool, utc_now())
         except Trouble as error:
             log.warning("housekeeping_failed", error=type(error).__name__)
         await asyncio.sleep(HOUSEKEEPING_S)

@@ -1,11 +1,13 @@
 """From a change of the catalogue to a new snapshot in the cache."""
 
 import asyncio
+from collections import Counter as Counts
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from control_plane.catalog.model import Catalog
+from control_plane.catalog.provider_state import Condition
 from control_plane.catalog.watcher import CatalogWatcher
 from control_plane.xds.cache import SnapshotCache
 from control_plane.xds.translate import Translator
@@ -38,6 +40,12 @@ class Publisher:
         self._revision = Gauge(
             "tollgate_control_plane_catalog_revision", "Catalogue revision that Envoy is told", registry=registry
         )
+        self._out = Gauge(
+            "tollgate_control_plane_providers_out",
+            "Providers, or models at them, that are left out of routes",
+            ["provider", "state"],
+            registry=registry,
+        )
         self._untranslatable = Counter(
             "tollgate_control_plane_catalog_untranslatable_total",
             "Revisions no configuration could be made of",
@@ -65,4 +73,13 @@ class Publisher:
         self.catalog, self.untranslatable = catalog, None
         self._changed()
         self._revision.set(snapshot.revision)
+        self._show_states(catalog)
         self._log.info("snapshot_published", revision=snapshot.revision)
+
+    def _show_states(self, catalog: Catalog) -> None:
+        counts = Counts((subject.provider, state.condition) for subject, state in catalog.states.items())
+        self._out.clear()
+        for provider in catalog.providers:
+            for condition in Condition:
+                if condition is not Condition.HEALTHY:
+                    self._out.labels(provider, condition).set(counts[provider, condition])

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from control_plane.accounts.mail import Relay, Tls, is_mail_address
 from control_plane.catalog.model import check_base_url
 from control_plane.oidc.issuers import IssuerSettings, is_allowed_url
+from control_plane.origins import Origins
 from gateway_core.contract import REQUEST_S_MAX, SESSION_S_MAX
 from gateway_core.networks import Networks
 from gateway_core.settings import HostPort, HostPorts, ServiceSettings, TlsFiles
@@ -70,6 +71,9 @@ class Settings(SealingSettings):
     # The same for webhooks, which any organisation can have: what is private is then within reach of all of them.
     private_webhooks_allowed: bool = False
 
+    # Pages of which origins may use the gateway; none, or `*` for all.
+    cors_origins: Origins = ()
+
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
@@ -85,6 +89,11 @@ class Settings(SealingSettings):
     spool_dir: str = "/var/lib/tollgate/spool"
     provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
     provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
+    # Whether who fails or is over its limits is left out by itself, and probed; pauses are kept in any case.
+    provider_health: bool = True
+    provider_out_s: int = Field(default=30, ge=1, le=3600)
+    # 0: never.
+    provider_probe_interval_s: int = Field(default=30, ge=0, le=3600)
     session_s_max: int = Field(default=SESSION_S_MAX, ge=10, le=SESSION_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
 

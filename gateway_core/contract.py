@@ -68,9 +68,11 @@ class Header:
     CHAT_FIELDS: Final = "x-tg-chat-fields"
     """There, too: the provider's names for fields of a chat, as `seed=random_seed,user=`; no name where it refuses the field."""
     OWN_REPLY: Final = "x-tg-own-reply"
-    """On what Envoy itself answers there: it is in the client's form already."""
+    """On what Envoy itself answers behind a listener inside it: with which response flags. It is in the client's form already."""
     UNTRANSLATABLE: Final = "x-tg-untranslatable"
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
+    LIMITS: Final = "x-tg-limits"
+    """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -119,6 +121,10 @@ class Metadata:
     """What response_cache says of a request that it was asked about: a value of `CacheOutcome`."""
     TRANSLATED: Final = "translated"
     """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
+    ORDER_NAMESPACE: Final = "tollgate.order"
+    """Written by `envoy/lua/choice.lua`, for requests whose providers are tried in an order of their own."""
+    PRIORITY_GROUPS: Final = "priority_groups"
+    """The order in that namespace; Envoy's own name for it, as are the names inside."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
 
@@ -168,6 +174,8 @@ class RequestField:
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
     OFFERING: Final = "offering"
     """What the chosen route stands for: a `gateway_core.offering.Offering` as text. Absent where it leads to no provider."""
+    CHOICE: Final = "choice"
+    """Why the provider that is tried first is: a value of `Choice`. Absent where it was drawn by weight, or where none was chosen."""
     REQUEST_ID: Final = "request_id"
     """Only where an error says it in its body: who words one later has no other way to know it."""
     LEASE_WANTED: Final = "lease_wanted"
@@ -198,6 +206,26 @@ class RouteField:
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
     """Only for a cluster's own script, and there only where it is so."""
+
+    CHOICE: Final = "choice"
+    """Only for the front filter: the value of `Choice` that its strategy is; absent where Envoy draws by weight."""
+    STICKY_BY: Final = "sticky_by"
+    """Only for the front filter: which value of a request keeps it to one provider; absent where none does."""
+    MEMBERS: Final = "members"
+    """Only for the front filter, where each request has an order of its own: the clusters of the route with their weights, as `cluster=weight`
+    with spaces between those of a group and semicolons between groups."""
+
+
+class Choice(StrEnum):
+    """Why a request tries the provider first that it does. What orders a route's providers for all requests alike is called the same."""
+
+    WEIGHTED = "weighted"
+    ROUND_ROBIN = "round_robin"
+    LOWEST_COST = "lowest_cost"
+    LOWEST_LATENCY = "lowest_latency"
+    TRIAL = "trial"
+    """On a route that goes by latency: another one than the fastest, to see whether it still is."""
+    STICKY = "sticky"
 
 
 class GrantField:
@@ -293,7 +321,8 @@ class SpoolField:
 class AttemptField:
     """Keys of the line about one attempt at an upstream that failed, in the same spool; `TYPE` tells it from lines about requests.
 
-    One that did not fail has none: it is the last of its request, whose own line tells of it.
+    One that did not fail has none: it is the last of its request, whose own line tells of it. But for one whose answer said that
+    nothing is left of the provider's limits: only that is of interest then.
     """
 
     VERSION: Final = "v"
@@ -315,6 +344,10 @@ class AttemptField:
     """From the upstream, on the wire."""
     BYTES_SENT: Final = "bytes_sent"
     """To the upstream, on the wire."""
+    LIMITS: Final = "limits"
+    """As `Header.LIMITS`; null where there was no answer."""
+    OWN_REPLY: Final = "own_reply"
+    """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
 
 
 class CacheWish(StrEnum):
@@ -347,6 +380,10 @@ class Channel:
 
     AUTHORIZER: Final = "authorizer_changed"
     """Payload: the catalogue revision that a process of ext_authz serves from now on."""
+    ATTEMPTS: Final = "attempts_recorded"
+    """No payload: attempts have failed, or a provider has told of its limits."""
+    PROVIDER_STATES: Final = "provider_states_changed"
+    """No payload: a provider, or a model at one, gets requests again, or gets none any more."""
 
 
 class Cluster:
@@ -408,6 +445,11 @@ def provider_cluster(provider: str) -> str:
 def translated_cluster(provider: str, client: Dialect) -> str:
     """Name of the cluster that leads to `provider` through the translator. No provider's name holds a tilde."""
     return f"{provider_cluster(provider)}~{client}"
+
+
+def capped_cluster(provider: str) -> str:
+    """Name of the cluster that leads to `provider` by way of who can be told that it is full. No dialect is called so."""
+    return f"{provider_cluster(provider)}~capped"
 
 
 def session_cluster(provider: str) -> str:

@@ -266,6 +266,16 @@ PROVIDER_ADDRESS_REFUSED: Final = ApiError(
 PROVIDER_UNAVAILABLE: Final = ApiError(
     503, "provider_unavailable", "The model provider cannot be reached.", type=ErrorType.SERVER
 )
+PROVIDER_FULL: Final = ApiError(
+    503,
+    "provider_full",
+    "The model provider has as many requests as it may have at once.",
+    type=ErrorType.SERVER,
+    retry_after_s=1,
+)
+PROVIDER_PAUSED: Final = ApiError(
+    503, "provider_paused", "Every provider of this model is paused by the operator.", type=ErrorType.SERVER
+)
 PROVIDER_TIMEOUT: Final = ApiError(
     504, "provider_timeout", "The model provider did not answer in time.", type=ErrorType.TIMEOUT
 )

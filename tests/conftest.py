@@ -46,8 +46,8 @@ async def claim(database: str) -> AsyncIterator[SpoolClaim]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """The whole gateway, started once as a newcomer starts it."""
-    async with running_stack(tmp_path_factory.mktemp("stack") / "data") as running:
+    """The whole gateway, started once as a newcomer starts it, but that no provider is left out for what a test has it do."""
+    async with running_stack(tmp_path_factory.mktemp("stack") / "data", TOLLGATE_PROVIDER_HEALTH="false") as running:
         yield running
 
 

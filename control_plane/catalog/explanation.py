@@ -11,10 +11,13 @@ from typing import Final
 
 from pydantic import Field
 
-from control_plane.catalog.model import Catalog, Chain, Deployment, Provider
+from control_plane.catalog.model import Catalog, Chain, Policy, Provider
 from control_plane.catalog.specs import ModelNameText, SoldEndpoint
+from control_plane.catalog.stickiness import order_for
+from control_plane.catalog.strategies import ATTEMPTS_MAX, ORDERED, TRIAL_EVERY, StickyBy, Strategy, nominal_cost
 from control_plane.fields import Body
 from control_plane.resource import Resource
+from gateway_core.contract import Choice
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.extent import answers, dearest, input_tokens, is_asked, output_tokens
 from gateway_core.ids import ModelName, OrgId, ProviderName
@@ -45,6 +48,9 @@ class RouteQuestion(Body):
     file_bytes: int = Field(default=0, ge=0, le=2**31 - 1, description="How long they are together, of the body.")
     has_references: bool = Field(default=False, description="Whether it names pictures or files that are not in it.")
     may_search: bool = Field(default=False, description="Whether the provider may search for it.")
+    sticky_value: str | None = Field(
+        default=None, min_length=1, max_length=512, description="What it has where the route's `sticky_by` looks."
+    )
 
 
 class Match(StrEnum):
@@ -71,7 +77,17 @@ class ExplainedMember(Resource):
     kind: ProviderKind
     upstream_model: str | None
     weight: int
-    share_percent: float | None = Field(description="Of what comes to its group; null where nothing does.")
+    share_percent: float | None = Field(description="Of what comes to its group; null where it is never tried.")
+    position: int | None = Field(
+        description="Its place among all that are tried, from 1 on; null where they are drawn or take turns."
+    )
+    nominal_cost: str | None = Field(
+        description="What a nominal request costs us there, in US dollars, by which `lowest_cost` compares; null if nobody knows."
+    )
+    first_byte_ms: int | None = Field(
+        description="To the first byte of an answer, by which `lowest_latency` compares; null where the route has another strategy, or it has not "
+        "been measured."
+    )
     path: str | None = Field(description="What it is asked for.")
     skipped_because: str | None
 
@@ -101,6 +117,9 @@ class Explanation(Resource):
     named_by: Match | None
     catalog_revision: int
     route: str | None = Field(description="The one that is taken.")
+    strategy: Strategy | None = Field(description="Of the route.")
+    sticky_by: StickyBy | None
+    choice: Choice | None = Field(description="Why the first provider is the one that it is.")
     routes: list[ExplainedRoute] = Field(description="All that match, the one that is taken first.")
     groups: list[ExplainedGroup] = Field(description="In the order in which they are tried.")
     attempts_max: int | None = Field(description="Groups beyond this one are not tried; null: all are.")
@@ -171,6 +190,7 @@ def explain(asked: RouteQuestion, found: Surroundings, catalog: Catalog, *, tran
     name = ModelName(asked.model)
     chain = catalog.chain(asked.endpoint, name, translated=translated)
     refusal = _refusal(asked, found, chain, translated=translated)
+    policy = None if chain is None else chain.policy
     return Explanation(
         is_served=refusal is None,
         refused_because=refusal,
@@ -178,9 +198,12 @@ def explain(asked: RouteQuestion, found: Surroundings, catalog: Catalog, *, tran
         named_by=None if found.model is None else Match.NAME if found.model == asked.model else Match.ALIAS,
         catalog_revision=catalog.revision,
         route=taken and taken.name,
+        strategy=policy and policy.strategy,
+        sticky_by=policy and policy.sticky_by,
+        choice=policy and _choice(policy, asked.sticky_value),
         routes=[_route(route, taken) for route in found.routes],
-        groups=_groups(asked.endpoint, found, chain, catalog, translated=translated),
-        attempts_max=None if chain is None else chain.policy.attempts_max,
+        groups=_groups(asked, found, chain, catalog, translated=translated),
+        attempts_max=policy and policy.attempts_max,
         hold=_hold(asked, found, found.model, translated=translated)
         if refusal is None and found.model is not None
         else None,
@@ -199,6 +222,8 @@ def _refusal(asked: RouteQuestion, found: Surroundings, chain: Chain | None, *, 
         return "the model is not sold on this endpoint"
     if chain is None:
         return "no provider of the route can serve it"
+    if not chain.groups:
+        return "every provider of the route that could serve it is paused"
     prices = _prices(asked.endpoint, found, translated=translated).values()
     if not all(price.is_usable for price in prices):
         return "a provider of the route has a price that this version cannot read"
@@ -222,51 +247,100 @@ def _route(route: MatchedRoute, taken: MatchedRoute | None) -> ExplainedRoute:
     return ExplainedRoute(name=route.name, match=route.match, matched_by=matched_by, passed_over_because=passed_over)
 
 
-def _groups(
-    endpoint: Endpoint, found: Surroundings, chain: Chain | None, catalog: Catalog, *, translated: bool
-) -> list[ExplainedGroup]:
-    """Every member of the route, in the chain or not. The tries are counted by groups that are in it."""
-    shown = []
-    chained = {} if chain is None else {group[0].priority: number for number, group in enumerate(chain.groups)}
-    tries = None if chain is None else chain.policy.attempts_max
-    deployments = {d.provider: d for group in chain.groups for d in group} if chain is not None else {}
-    for priority in sorted({member.priority for member in found.members}):
-        is_beyond = tries is not None and chained.get(priority, 0) >= tries
-        members = [member for member in found.members if member.priority == priority]
-        total = sum(deployments[m.provider].weight for m in members if m.provider in deployments)
-        shown.append(
-            ExplainedGroup(
-                members=[
-                    _member(endpoint, member, deployments, total, catalog, is_beyond=is_beyond, translated=translated)
-                    for member in members
-                ]
+def _choice(policy: Policy, sticky_value: str | None) -> Choice:
+    is_kept = policy.sticky_by is not None and sticky_value is not None
+    return Choice.STICKY if is_kept else Choice(policy.strategy.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """When a provider of the chain is tried.
+
+    Attributes:
+        share_percent: None where the attempts are over before.
+    """
+
+    share_percent: float | None
+    position: int | None
+
+
+def _turns(chain: Chain, sticky_value: str | None) -> Mapping[ProviderName, _Turn]:
+    """Of every provider in the chain."""
+    policy, found, earlier = chain.policy, dict[ProviderName, _Turn](), 0
+    value = sticky_value if policy.sticky_by is not None else None
+    has_one_order = policy.strategy in ORDERED or value is not None
+    tries = policy.attempts_max or ATTEMPTS_MAX
+    for number, group in enumerate(chain.groups):
+        weights = {deployment.provider: deployment.weight for deployment in group}
+        order = [*weights] if value is None else order_for(value, weights)
+        has_trials = number == 0 and len(order) > 1 and policy.strategy is Strategy.LOWEST_LATENCY
+        for place, provider in enumerate(order):
+            before = number if policy.draws else earlier
+            if has_one_order:
+                others = 100 / TRIAL_EVERY if has_trials else 0
+                share = others / (len(order) - 1) if place else 100 - others
+                before += place
+            else:
+                share = 100 * weights[provider] / sum(weights.values())
+            found[provider] = _Turn(
+                share_percent=round(share, 1) if before < tries else None,
+                position=earlier + place + 1 if has_one_order else None,
             )
+        earlier += len(group)
+    return found
+
+
+def _groups(
+    asked: RouteQuestion, found: Surroundings, chain: Chain | None, catalog: Catalog, *, translated: bool
+) -> list[ExplainedGroup]:
+    """Every member of the route, in the chain or not."""
+    turns = {} if chain is None else _turns(chain, asked.sticky_value)
+    by_speed = chain is not None and chain.policy.strategy is Strategy.LOWEST_LATENCY
+    speeds = {d.provider: d.figure for group in chain.groups for d in group} if chain is not None and by_speed else {}
+    return [
+        ExplainedGroup(
+            members=[
+                _member(
+                    asked.endpoint,
+                    member,
+                    turns.get(member.provider),
+                    speeds.get(member.provider),
+                    catalog,
+                    translated=translated,
+                )
+                for member in found.members
+                if member.priority == priority
+            ]
         )
-    return shown
+        for priority in sorted({member.priority for member in found.members})
+    ]
 
 
 def _member(
     endpoint: Endpoint,
     member: Member,
-    deployments: Mapping[ProviderName, Deployment],
-    total_weight: int,
+    turn: _Turn | None,
+    first_byte_ms: int | None,
     catalog: Catalog,
     *,
-    is_beyond: bool,
     translated: bool,
 ) -> ExplainedMember:
-    is_in = member.provider in deployments and not is_beyond
+    is_tried = turn is not None and turn.share_percent is not None
     provider = catalog.providers.get(member.provider)
+    cost = None if member.price is None else nominal_cost(member.price)
     return ExplainedMember(
         provider=member.provider,
         kind=member.kind,
         upstream_model=member.upstream_model,
         weight=member.weight,
-        share_percent=round(100 * member.weight / total_weight, 1) if is_in else None,
-        path=_path(provider, endpoint) if is_in and provider is not None else None,
+        share_percent=None if turn is None else turn.share_percent,
+        position=turn.position if turn is not None and is_tried else None,
+        nominal_cost=None if cost is None else format_usd(cost),
+        first_byte_ms=first_byte_ms,
+        path=_path(provider, endpoint) if is_tried and provider is not None else None,
         skipped_because=None
-        if is_in
-        else _why_skipped(endpoint, member, catalog, is_beyond=is_beyond, translated=translated),
+        if is_tried
+        else _why_skipped(endpoint, member, catalog, is_beyond=turn is not None, translated=translated),
     )
 
 
@@ -285,6 +359,8 @@ def _why_skipped(endpoint: Endpoint, member: Member, catalog: Catalog, *, is_bey
         return "the model has no price there"
     if not served(member.kind, (endpoint,), translated=translated):
         return "its kind does not serve the endpoint"
+    if (state := catalog.keeping_out(member.provider, member.upstream_model)) is not None and not is_beyond:
+        return f"it is {state}"
     return "the route makes no more attempts" if is_beyond else "the model is not sold on the endpoint"
 
 

@@ -29,6 +29,7 @@ class KindTemplate:
         output_bound: the field that bounds the output of a chat, where it takes no notice of `max_completion_tokens`.
         chat_fields: its names for other fields of a chat, None for those that it refuses. Only what the translator writes is told
             so: what a client of chat writes itself passes, and the provider answers for it.
+        probe_path: behind the base URL, what can be asked for that costs nothing, to see whether it is there; None if there is nothing.
         notes: what an operator should know of it.
     """
 
@@ -41,6 +42,7 @@ class KindTemplate:
     refuses_stream_options: bool = False
     output_bound: str | None = None
     chat_fields: Mapping[str, str | None] = field(default_factory=dict)
+    probe_path: str | None = "/models"
     notes: tuple[str, ...] = ()
 
     @property
@@ -66,6 +68,7 @@ TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
     ),
     ProviderKind.GEMINI: KindTemplate(
         base_url="https://generativelanguage.googleapis.com/v1beta",
+        probe_path="/openai/models",
         notes=("Asked at its OpenAI-compatible endpoint.",),
     ),
     ProviderKind.GEMINI_NATIVE: KindTemplate(
@@ -85,12 +88,14 @@ TEMPLATES: Final[Mapping[ProviderKind, KindTemplate]] = {
         base_url=_BEDROCK,
         requires_credential=True,
         signing_service="bedrock",
+        probe_path=None,
         notes=_AWS_NOTES,
     ),
     ProviderKind.BEDROCK_ANTHROPIC: KindTemplate(
         base_url=_BEDROCK,
         requires_credential=True,
         signing_service="bedrock",
+        probe_path=None,
         default_headers=_ANTHROPIC_VERSION,
         notes=_AWS_NOTES,
     ),

@@ -11,6 +11,8 @@ from pydantic import SecretStr
 
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES, KindTemplate
+from control_plane.catalog.provider_state import Condition, ProviderState, Subject
+from control_plane.catalog.strategies import ORDERED, StickyBy, Strategy
 from gateway_core.endpoints import FACTS, SOLD_UNLESS_TOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.providers import PATHS_BY_KIND, TRANSLATIONS_BY_KIND, ProviderKind, Translation, served
@@ -55,6 +57,7 @@ class Provider:
         headers: sent with every request, whatever the client sent under these names.
         connect_timeout_ms: None for Envoy's default here, 5 s.
         connections_max, requests_max: how many it may have at once from each Envoy; None for no bound of its own.
+        probed: whether it is asked for its models now and then, to see whether it is there.
     """
 
     name: ProviderName
@@ -66,6 +69,7 @@ class Provider:
     connect_timeout_ms: int | None = None
     connections_max: int | None = None
     requests_max: int | None = None
+    probed: bool = True
 
     @property
     def template(self) -> KindTemplate:
@@ -143,6 +147,18 @@ class Policy:
     first_byte_timeout_ms: int | None = None
     idle_timeout_ms: int | None = None
     cache_ttl_s: int | None = None
+    strategy: Strategy = Strategy.WEIGHTED
+    sticky_by: StickyBy | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether Envoy draws one of a group by weight, and goes on to the next group when that fails. Else all of a group are tried."""
+        return self.strategy is Strategy.WEIGHTED and self.sticky_by is None
+
+    @property
+    def has_order_per_request(self) -> bool:
+        """Whether each request may try the members of a group in an order of its own."""
+        return not self.draws and self.strategy is not Strategy.LOWEST_COST
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +168,8 @@ class Deployment:
     Attributes:
         priority: groups of one priority are tried in ascending order.
         weight: the share within its group.
+        figure: what its route goes by, the less the better: nano-USD of a nominal request, or milliseconds to the first byte. None where
+            it goes by neither, or nobody knows.
     """
 
     model: ModelName
@@ -159,6 +177,7 @@ class Deployment:
     upstream_model: str
     priority: int
     weight: int
+    figure: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +206,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """How a name, a model's or an alias, is served on an endpoint: groups in the order they are tried, none empty."""
+    """How a name, a model's or an alias, is served on an endpoint: groups in the order they are tried, none empty.
+
+    Within a group, members stand in the order of a strategy that has one, the heaviest first where their figures do not tell them apart.
+    There are no groups where every provider that could serve it is paused.
+    """
 
     endpoint: Endpoint
     name: ModelName
@@ -198,17 +221,23 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """One consistent reading of what can be served. A deployment in it has a route and a price."""
+    """One consistent reading of what can be served. A deployment in it has a route and a price.
+
+    Attributes:
+        states: of providers, or models at them, that are out.
+    """
 
     revision: int
     providers: Mapping[ProviderName, Provider]
     models: Mapping[ModelName, Model]
     deployments: tuple[Deployment, ...]
+    states: Mapping[Subject, ProviderState] = field(default_factory=dict)
 
     def chains(self, *, translated: bool = False) -> Iterable[Chain]:
         """A chain for each endpoint and each name that can be served, with the help of a translator or without.
 
-        A deployment whose provider does not serve the endpoint is left out of that chain.
+        A deployment whose provider does not serve the endpoint is left out of that chain, and one that is out as long as any other is
+        left. Where none would be, all that are not paused stay: they may be well again, and the client is no worse off.
         """
         by_model = sorted(self.deployments, key=lambda d: d.model)
         for name, deployments in groupby(by_model, key=lambda d: d.model):
@@ -223,11 +252,32 @@ class Catalog:
         chains = self._chains_of(model, deployments, translated=translated)
         return next((each for each in chains if (each.endpoint, each.name) == (endpoint, name)), None)
 
+    def is_paused(self, provider: ProviderName) -> bool:
+        """Whether an operator wants it to get no requests at all."""
+        state = self.states.get(Subject(provider))
+        return state is not None and state.condition is Condition.PAUSED
+
+    def keeping_out(self, provider: ProviderName, upstream_model: str) -> ProviderState | None:
+        """The state in which a deployment is left out if it can be; None if it is not."""
+        subject = Subject(provider, upstream_model)
+        found = (self.states.get(each) for each in (subject.whole, subject))
+        return next((state for state in found if state is not None and state.is_out), None)
+
     def _chains_of(self, model: Model, deployments: Iterable[Deployment], *, translated: bool) -> Iterable[Chain]:
         members = sorted(deployments, key=lambda d: (d.priority, d.provider))
+        if model.policy.strategy in ORDERED:
+            members.sort(key=_by_figure)
         for endpoint in model.endpoints:
             able = [d for d in members if served(self.providers[d.provider].kind, (endpoint,), translated=translated)]
-            groups = tuple(tuple(group) for _, group in groupby(able, key=lambda d: d.priority))
-            if groups:
+            willing = [d for d in able if not self.is_paused(d.provider)]
+            fit = [d for d in willing if self.keeping_out(d.provider, d.upstream_model) is None]
+            groups = tuple(tuple(group) for _, group in groupby(fit or willing, key=lambda d: d.priority))
+            if able:
                 for each in (model.name, *model.aliases):
                     yield Chain(endpoint, each, model.name, groups, model.policy)
+
+
+def _by_figure(deployment: Deployment) -> tuple[int, bool, int, int, str]:
+    """What nobody knows anything of comes last in its group."""
+    figure = deployment.figure
+    return deployment.priority, figure is None, figure or 0, -deployment.weight, deployment.provider

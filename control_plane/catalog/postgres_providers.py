@@ -11,7 +11,7 @@ from control_plane.catalog.specs import ProviderSpec
 from control_plane.database import Database, written
 
 _COLUMNS: Final = """name, kind, base_url, region, credential IS NOT NULL AS has_credential, headers, connect_timeout_ms,
-    connections_max, requests_max, revision"""
+    connections_max, requests_max, probed, revision"""
 
 
 async def find_provider(db: Database, name: str) -> Provider | None:
@@ -50,21 +50,22 @@ async def put_providers(db: Database, specs: Mapping[str, ProviderSpec], *, seal
             "connect_timeout_ms": spec.connect_timeout_ms,
             "connections_max": spec.connections_max,
             "requests_max": spec.requests_max,
+            "probed": spec.probed,
         }
         for name, spec in specs.items()
     ]
     await db.execute(
         """
         INSERT INTO catalog.providers
-            (name, kind, base_url, region, credential, headers, connect_timeout_ms, connections_max, requests_max)
+            (name, kind, base_url, region, credential, headers, connect_timeout_ms, connections_max, requests_max, probed)
         SELECT * FROM jsonb_to_recordset($1) AS r (
             name text, kind text, base_url text, region text, credential bytea, headers jsonb, connect_timeout_ms integer,
-            connections_max integer, requests_max integer)
+            connections_max integer, requests_max integer, probed boolean)
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url, region = excluded.region,
             headers = excluded.headers,
             credential = CASE WHEN excluded.name = ANY($2) THEN providers.credential ELSE excluded.credential END,
             connect_timeout_ms = excluded.connect_timeout_ms, connections_max = excluded.connections_max,
-            requests_max = excluded.requests_max, managed_by = 'operator'
+            requests_max = excluded.requests_max, probed = excluded.probed, managed_by = 'operator'
         """,
         json.dumps(rows),
         [name for name, spec in specs.items() if "credential" not in spec.model_fields_set],

@@ -1,7 +1,7 @@
 """The catalogue in Postgres (schema `catalog`): what can be served, read whole, in one snapshot."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -18,17 +18,34 @@ from control_plane.catalog.model import (
     Provider,
     check_base_url,
 )
+from control_plane.catalog.postgres_first_bytes import first_bytes
+from control_plane.catalog.postgres_states import read_states
+from control_plane.catalog.strategies import StickyBy, Strategy, nominal_cost
 from control_plane.database import Connection
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential
 from gateway_core.endpoints import SOLD, Endpoint
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.logs import Logger
+from gateway_core.postgres_prices import price_row
 from gateway_core.providers import ProviderKind
 
 _SERVED = """
-    SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms, r.cache_ttl_s
+    SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms,
+           r.strategy, r.sticky_by, r.cache_ttl_s
     FROM catalog.served s JOIN catalog.routes r ON r.name = s.route
 """
+_PRICES = """
+    SELECT s.model, s.provider, p.*
+    FROM catalog.served s JOIN catalog.routes r ON r.name = s.route
+    CROSS JOIN LATERAL (
+        SELECT revision, array_agg(meter) AS meters, array_agg(condition) AS conditions,
+               array_agg(cost_nano_usd_per_mtok) AS costs, array_agg(price_nano_usd_per_mtok) AS prices
+        FROM catalog.prices WHERE model = s.model AND provider = s.provider
+        GROUP BY revision ORDER BY revision DESC LIMIT 1
+    ) p
+    WHERE r.strategy = 'lowest_cost'
+"""
+"""Of the deployments on routes that go by cost."""
 _ENDPOINTS: Final = frozenset(SOLD)
 """A name that a newer version has written is passed over: nothing here could serve it."""
 _MODELS = "SELECT name, owned_by, endpoints, extract(epoch FROM created_at)::bigint AS created FROM catalog.models"
@@ -58,6 +75,7 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
     served = await db.fetch(_SERVED)
     routes = {row["model"]: row for row in served}
     aliases = {row["model"]: row["aliases"] for row in await db.fetch(_ALIASES)}
+    figures = await _figures(db, served)
     return Catalog(
         revision=revision,
         providers=usable,
@@ -72,11 +90,25 @@ async def read_catalog_within(db: Connection, seal: Seal, log: Logger) -> Catalo
                 row["upstream_model"],
                 row["priority"],
                 row["weight"],
+                figures.get((row["model"], row["provider"])),
             )
             for row in served
             if row["provider"] in usable
         ),
+        states={subject: state for subject, state in (await read_states(db)).items() if state.is_out},
     )
+
+
+async def _figures(db: Connection, served: Iterable[asyncpg.Record]) -> Mapping[tuple[ModelName, ProviderName], int]:
+    """By what a route orders its deployments, where it does and there is anything to go by; see `Deployment.figure`."""
+    strategies = {Strategy(row["strategy"]) for row in served}
+    found: dict[tuple[ModelName, ProviderName], int] = {}
+    if Strategy.LOWEST_COST in strategies:
+        costs = {(row["model"], row["provider"]): nominal_cost(price_row(row)) for row in await db.fetch(_PRICES)}
+        found |= {names: cost for names, cost in costs.items() if cost is not None}
+    if Strategy.LOWEST_LATENCY in strategies:
+        found |= await first_bytes(db)
+    return found
 
 
 def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | None) -> Model:
@@ -94,6 +126,8 @@ def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | 
         first_byte_timeout_ms=route["first_byte_timeout_ms"],
         idle_timeout_ms=route["idle_timeout_ms"],
         cache_ttl_s=route["cache_ttl_s"],
+        strategy=Strategy(route["strategy"]),
+        sticky_by=None if route["sticky_by"] is None else StickyBy(route["sticky_by"]),
     )
     return replace(model, policy=policy, orgs_allowed=tuple(map(OrgId, route["orgs_allowed"])))
 
@@ -113,6 +147,7 @@ def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
         connect_timeout_ms=row["connect_timeout_ms"],
         connections_max=row["connections_max"],
         requests_max=row["requests_max"],
+        probed=row["probed"],
     )
     provider.check_credential()
     return provider

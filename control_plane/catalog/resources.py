@@ -8,6 +8,7 @@ from pydantic import Field
 
 from control_plane.catalog.price_specs import MeterPrice, PriceOverride
 from control_plane.catalog.specs import Group, SoldEndpoint
+from control_plane.catalog.strategies import StickyBy, Strategy
 from control_plane.resource import Resource, Revised
 from gateway_core.providers import ProviderKind
 
@@ -54,6 +55,7 @@ class Provider(Revised):
     connect_timeout_ms: int | None
     connections_max: int | None
     requests_max: int | None
+    probed: bool
 
 
 class Model(Revised):
@@ -95,6 +97,8 @@ class Route(Revised):
     first_byte_timeout_ms: int | None
     idle_timeout_ms: int | None
     cache_ttl_s: int | None
+    strategy: Strategy
+    sticky_by: StickyBy | None
 
 
 class Rejection(Resource):

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, Valida
 
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES
+from control_plane.catalog.strategies import ORDERED, StickyBy, Strategy
 from control_plane.fields import STARS_MAX, Body, Count, Moment, PartFault, refuse_parts
 from gateway_core.contract import CREDENTIAL_HEADERS, REQUEST_S_MAX, Header
 from gateway_core.endpoints import SOLD, SOLD_UNLESS_TOLD, Endpoint
@@ -146,6 +147,10 @@ class ProviderSpec(Body):
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
     requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+    probed: bool = Field(
+        default=True,
+        description="Whether it is asked for the list of its models now and then, while nobody else asks it for anything or it is down.",
+    )
 
     @field_validator("region")
     @classmethod
@@ -243,7 +248,7 @@ class RouteSpec(Body):
     groups: list[Group] = Field(
         min_length=1,
         max_length=GROUPS_MAX,
-        description="Tried in this order; the members of a group share by weight.",
+        description="Tried in this order; among the members of a group the strategy chooses.",
         examples=[[[{"provider": "openai", "weight": 3}, {"provider": "azure"}], [{"provider": "openrouter"}]]],
     )
     published: bool = Field(default=True, description="Only a published route serves; all it names must have a price.")
@@ -251,7 +256,8 @@ class RouteSpec(Body):
         default=[], max_length=1000, description="Organisations that may know of its models; none means all."
     )
     attempts_max: Annotated[int, Field(ge=1, le=GROUPS_MAX)] | None = Field(
-        default=None, description="Groups beyond this one are not tried."
+        default=None,
+        description="Groups beyond this one are not tried; no more providers, where a group is tried whole.",
     )
     retry_statuses: list[RetryStatus] | None = Field(
         default=None, max_length=50, description="Besides 5xx: what is worth the next group.", examples=[[408, 429]]
@@ -263,6 +269,24 @@ class RouteSpec(Body):
         description="How long answers are kept to requests that are answered alike each time, and told again free of charge. 0: never; "
         "null: only where a client asks for it.",
     )
+    strategy: Strategy = Field(
+        default=Strategy.WEIGHTED,
+        description="Which member of a group is tried first: drawn by weight, in turn by weight, the cheapest, or the fastest. But for "
+        "`weighted` without `sticky_by`, the other members of the group are tried before the next group. docs/ROUTING.md compares them.",
+    )
+    sticky_by: StickyBy | None = Field(
+        default=None,
+        description="Requests with the same value there go to the same member of a group; others go by the strategy.",
+    )
+
+    @field_validator("sticky_by")
+    @classmethod
+    def _sticky_beside_what_is_shared(cls, sticky_by: StickyBy | None, info: ValidationInfo[object]) -> StickyBy | None:
+        if sticky_by is not None and info.data.get("strategy") in ORDERED:
+            raise ValueError(
+                "stands beside weighted and round_robin only: the others prefer one provider for everybody"
+            )
+        return sticky_by
 
 
 class RouteChange(RouteSpec):

@@ -16,7 +16,8 @@ from gateway_core.postgres import Listener, Notification, Trouble
 class CatalogWatcher:
     """Reads the catalogue at the start, after every change, and after every break of the connection.
 
-    `authorizer_changed` is called when a process of ext_authz says that it serves a newer revision.
+    `authorizer_changed` is called when a process of ext_authz says that it serves a newer revision, `attempts_recorded` when there is
+    something to judge providers by.
     Postgres gone: the last catalogue stays in force, here and in every Envoy.
     """
 
@@ -28,12 +29,14 @@ class CatalogWatcher:
         log: Logger,
         *,
         authorizer_changed: Callable[[], None],
+        attempts_recorded: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._listener = listener
         self._seal = seal
         self._log = log
         self._authorizer_changed = authorizer_changed
+        self._attempts_recorded = attempts_recorded
         self.changed = asyncio.Event()
 
     async def listen(self) -> None:
@@ -42,6 +45,8 @@ class CatalogWatcher:
             match heard:
                 case Notification(channel=Channel.AUTHORIZER):
                     self._authorizer_changed()
+                case Notification(channel=Channel.ATTEMPTS):
+                    self._attempts_recorded()
                 case _:
                     self.changed.set()
 

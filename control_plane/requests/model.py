@@ -76,6 +76,10 @@ class Request(RequestSummary):
     """The same with all that was tried."""
 
     client_request_id: str | None = Field(description="The `x-request-id` that the client sent.")
+    choice: str | None = Field(
+        description="Why it tried the provider first that it did: weighted, round_robin, lowest_cost, lowest_latency, trial (another one than "
+        "the fastest, to see whether it still is) or sticky. Null where it tried none, or was older than this field."
+    )
     usage_source: str = Field(description="provider, request, estimated or none: whose figures it was charged by.")
     upstream_model: str | None
     flags: list[str] = Field(description="What Envoy says of how it ended, in words.")

@@ -67,6 +67,7 @@ async def find_request(db: Database, request_id: str, *, for_operator: bool) -> 
     return Request(
         **dict(summary),
         client_request_id=row["client_request_id"],
+        choice=row["choice"],
         usage_source=row["usage_source"] or "none",
         upstream_model=row["upstream_model"],
         flags=in_words(row["response_flags"]),

@@ -1,4 +1,4 @@
-"""The HTTP client of webhooks: it goes to strangers' addresses, so it judges each one at the moment it connects.
+"""The HTTP client of webhooks, and of probes: it goes to strangers' addresses, so it judges each one at the moment it connects.
 
 A name means what its owner says, and something else a second later. So what counts is not what it meant when the webhook was
 written, but the address that a socket is about to be connected to.
@@ -6,9 +6,9 @@ written, but the address that a socket is about to be connected to.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from typing import Final
@@ -51,13 +51,21 @@ class OwnThreads(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-@asynccontextmanager
-async def webhook_http(
+def webhook_http(
     *, private_allowed: bool, resolver: Callable[[], AbstractResolver] = OwnThreads
-) -> AsyncIterator[aiohttp.ClientSession]:
-    """The client for all webhooks: no cookies, no proxies of the environment, each connection for one attempt.
+) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+    """The client for all webhooks."""
+    headers = {"User-Agent": "Tollgate-Webhooks", "Content-Type": "application/json"}
+    return judging_http(headers, private_allowed=private_allowed, resolver=resolver)
 
-    What leads to where no webhook may be fails with a `ForbiddenAddressError` inside aiohttp's error.
+
+@asynccontextmanager
+async def judging_http(
+    headers: Mapping[str, str], *, private_allowed: bool, resolver: Callable[[], AbstractResolver] = OwnThreads
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client without cookies and proxies of the environment, each of whose connections is for one attempt.
+
+    What leads to where nobody may be fails with a `ForbiddenAddressError` inside aiohttp's error.
     """
     looking = resolver()
     connector = aiohttp.TCPConnector(
@@ -71,7 +79,7 @@ async def webhook_http(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=ATTEMPT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "Tollgate-Webhooks", "Content-Type": "application/json"},
+            headers=headers,
             read_bufsize=BUFFER_BYTES,
             auto_decompress=False,
         ) as http:

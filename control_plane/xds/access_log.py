@@ -19,13 +19,20 @@ from gateway_core.contract import (
     RouteField,
     SpoolField,
 )
+from gateway_core.provider_limits import NOTHING_LEFT
 
 _FAILED_FROM: Final = 400
 _LEASED_BUFFER_BYTES: Final = 65_536
 _LEASED_FLUSH_INTERVAL: Final = "0.2s"
+_NO_PROBE: Final[JsonObject] = {"not_health_check_filter": {}}
+_NO_OPTIONS: Final[JsonObject] = {
+    "header_filter": {"header": {"name": ":method", "string_match": {"exact": "OPTIONS"}, "invert_match": True}}
+}
+"""By the method and nothing else: no request that a provider is asked for has it, so none could hide behind it."""
+_NO_PREFLIGHT: Final[JsonObject] = {"and_filter": {"filters": [_NO_PROBE, _NO_OPTIONS]}}
 
 
-def spool_log(spool_dir: str) -> JsonObject:
+def spool_log(spool_dir: str, *, answers_browsers: bool) -> JsonObject:
     """The access log that billing_sink reads. A field without a value is null, not absent."""
     line: dict[str, Json] = {
         SpoolField.VERSION: SPOOL_VERSION,
@@ -55,13 +62,16 @@ def spool_log(spool_dir: str) -> JsonObject:
     }
     return {
         "name": "spool",
-        "filter": {"not_health_check_filter": {}},
+        "filter": _NO_PREFLIGHT if answers_browsers else _NO_PROBE,
         "typed_config": _appended_to(spool_dir, line),
     }
 
 
 def attempts_log(spool_dir: str) -> JsonObject:
-    """The router's own log, in the same file: attempts that failed, and no others, so that it costs nothing where all is well."""
+    """The router's own log, in the same file: attempts that failed, or have used a provider's limits up, and no others.
+
+    So it costs nothing where all is well.
+    """
     line: dict[str, Json] = {
         AttemptField.VERSION: SPOOL_VERSION,
         AttemptField.TYPE: "%ACCESS_LOG_TYPE%",
@@ -76,8 +86,10 @@ def attempts_log(spool_dir: str) -> JsonObject:
         AttemptField.RESPONSE_DETAILS: "%RESPONSE_CODE_DETAILS%",
         AttemptField.BYTES_RECEIVED: "%UPSTREAM_WIRE_BYTES_RECEIVED%",
         AttemptField.BYTES_SENT: "%UPSTREAM_WIRE_BYTES_SENT%",
+        AttemptField.LIMITS: f"%RESP({Header.LIMITS})%",
+        AttemptField.OWN_REPLY: f"%RESP({Header.OWN_REPLY})%",
     }
-    failed: list[Json] = [
+    told: list[Json] = [
         {"response_flag_filter": {}},
         {
             "status_code_filter": {
@@ -87,10 +99,19 @@ def attempts_log(spool_dir: str) -> JsonObject:
                 }
             }
         },
+        {
+            "extension_filter": {
+                "name": "envoy.access_loggers.extension_filters.cel",
+                "typed_config": typed(
+                    "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                    expression=f"response.headers['{Header.LIMITS}'].contains('{NOTHING_LEFT}')",
+                ),
+            }
+        },
     ]
     return {
         "name": "attempts",
-        "filter": {"or_filter": {"filters": failed}},
+        "filter": {"or_filter": {"filters": told}},
         "typed_config": _appended_to(spool_dir, line),
     }
 

@@ -6,10 +6,25 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.http_filters import TRANSLATION, provider_filters, simulator_filters, translated_filters
+from control_plane.xds.capped import CAPPED
+from control_plane.xds.http_filters import (
+    TRANSLATION,
+    capping_filters,
+    provider_filters,
+    simulator_filters,
+    translated_filters,
+)
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
-from gateway_core.contract import BootstrapSecret, Cluster, Peer, provider_cluster, session_cluster, translated_cluster
+from gateway_core.contract import (
+    BootstrapSecret,
+    Cluster,
+    Peer,
+    capped_cluster,
+    provider_cluster,
+    session_cluster,
+    translated_cluster,
+)
 from gateway_core.endpoints import Endpoint
 from gateway_core.settings import HostPort
 
@@ -54,26 +69,28 @@ def translated(provider: Provider) -> Iterable[JsonObject]:
     by_client = {found.client: found for found in map(provider.translation, Endpoint) if found is not None}
     for client, found in by_client.items():
         name = translated_cluster(provider.name, client)
-        yield {
-            **_cluster(name, (), requests_max=provider.requests_max),
-            "load_assignment": {
-                "cluster_name": name,
-                "endpoints": [
-                    {
-                        "lb_endpoints": [
-                            {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": TRANSLATION}}}}
-                        ]
-                    }
-                ],
-            },
-            "typed_extension_protocol_options": {
-                _OPTIONS: typed(
-                    _OPTIONS,
-                    explicit_http_config={"http_protocol_options": {}},
-                    http_filters=translated_filters(name, provider, found),
-                )
-            },
-        }
+        yield _to_listener(name, TRANSLATION, translated_filters(name, provider, found))
+
+
+def capped(provider: Provider) -> JsonObject:
+    """The cluster that leads to a provider by way of the listener of `capped`. It has no bounds, or it would be full itself."""
+    name = capped_cluster(provider.name)
+    return _to_listener(name, CAPPED, capping_filters(name, provider))
+
+
+def _to_listener(name: str, listener: str, filters: Sequence[Json]) -> JsonObject:
+    """A cluster that ends inside Envoy."""
+    address: Json = {"envoy_internal_address": {"server_listener_name": listener}}
+    return {
+        **_cluster(name, ()),
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {
+            _OPTIONS: typed(_OPTIONS, explicit_http_config={"http_protocol_options": {}}, http_filters=filters)
+        },
+    }
 
 
 def translator(endpoints: Sequence[HostPort]) -> JsonObject:

@@ -12,6 +12,7 @@ from control_plane.catalog.addresses import ASSIGNED_V6, Network, refused_networ
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
+from control_plane.xds.browsers import cors_filter
 from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
@@ -26,6 +27,7 @@ from gateway_core.contract import (
     provider_cluster,
 )
 from gateway_core.endpoints import Dialect
+from gateway_core.provider_limits import packed_headers
 from gateway_core.providers import Translation
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
@@ -121,7 +123,12 @@ def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[J
 
 
 def listener_filters(
-    *, max_body_bytes: int, behind_proxies: bool, has_cache: bool, attempts_log: JsonObject
+    *,
+    max_body_bytes: int,
+    behind_proxies: bool,
+    answers_browsers: bool,
+    has_cache: bool,
+    attempts_log: JsonObject,
 ) -> list[Json]:
     """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
@@ -134,6 +141,8 @@ def listener_filters(
                 headers=[{"name": ":path", "string_match": {"exact": GATEWAY_HEALTH_PATH}}],
             ),
         ),
+        # In front of what asks for a key, which a preflight never has; on the way back it marks refusals too.
+        *([cors_filter()] if answers_browsers else []),
         # Before what reads, so that nothing behind it ever holds more than the limit.
         _filter(
             "body_size_limit",
@@ -230,6 +239,24 @@ def translated_filters(cluster: str, provider: Provider, translation: Translatio
     ]
 
 
+def capping_filters(cluster: str, provider: Provider) -> list[Json]:
+    """The upstream filters of a cluster that leads to a provider's by way of who can be told that it is full."""
+    return [
+        _preparation(cluster),
+        _filter("scrub", _scrub_on_the_way()),
+        *_headers("capped", {Header.PROVIDER_CLUSTER: provider_cluster(provider.name)}, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
+    ]
+
+
+def capped_filters() -> list[Json]:
+    """The filters between the two passes of such an attempt."""
+    return [
+        _nothing_left_to_prepare(),
+        _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
+    ]
+
+
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
     """What a kind takes of a chat in another way than others."""
     fields = {
@@ -244,14 +271,7 @@ def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
 def translation_filters() -> list[Json]:
     """The filters between the two passes of a translated attempt."""
     return [
-        # For the script of the provider's cluster, at every try: headers say nothing there after the first one.
-        _filter(
-            "translated",
-            typed_struct(
-                "envoy.extensions.filters.http.set_metadata.v3.Config",
-                metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
-            ),
-        ),
+        _nothing_left_to_prepare(),
         _filter(
             "translator",
             typed(
@@ -280,6 +300,17 @@ def translation_filters() -> list[Json]:
         ),
         _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
+
+
+def _nothing_left_to_prepare() -> JsonObject:
+    """For the script of the provider's cluster, at every try: headers say nothing there after the first one."""
+    return _filter(
+        "translated",
+        typed_struct(
+            "envoy.extensions.filters.http.set_metadata.v3.Config",
+            metadata=[{"metadata_namespace": Metadata.NAMESPACE, "value": {Metadata.TRANSLATED: True}}],
+        ),
+    )
 
 
 def simulator_filters() -> list[Json]:
@@ -457,7 +488,18 @@ def _scrub() -> JsonObject:
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={
             "request_mutations": _scrubbed(),
-            "response_mutations": [*_without((*_ACCOUNT_LIMITS, Header.INTERNAL_PREFIX)), {"remove": Header.DROPPED}],
+            "response_mutations": [
+                *_without((Header.INTERNAL_PREFIX,)),
+                # For the log of attempts, before it is gone.
+                {
+                    "append": {
+                        "header": {"key": Header.LIMITS, "value": packed_headers()},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }
+                },
+                *_without(_ACCOUNT_LIMITS),
+                {"remove": Header.DROPPED},
+            ],
         },
     )
 

@@ -34,6 +34,7 @@ def listener(settings: Settings) -> JsonObject:
         http_filters=listener_filters(
             max_body_bytes=settings.max_body_bytes,
             behind_proxies=bool(settings.trusted_proxies),
+            answers_browsers=bool(settings.cors_origins),
             has_cache=bool(settings.response_cache_endpoints),
             attempts_log=attempts_log(settings.spool_dir),
         ),
@@ -46,7 +47,11 @@ def listener(settings: Settings) -> JsonObject:
                 ),
             }
         ],
-        access_log=[spool_log(settings.spool_dir), limits_log(), leased_limits_log()],
+        access_log=[
+            spool_log(settings.spool_dir, answers_browsers=bool(settings.cors_origins)),
+            limits_log(),
+            leased_limits_log(),
+        ],
         # Long streams are seen while they run, so that a killed Envoy does not take them with it unseen.
         access_log_options={"access_log_flush_interval": "10s"},
         early_header_mutation_extensions=[

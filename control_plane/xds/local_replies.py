@@ -16,7 +16,7 @@ _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check
 _TRANSLATOR = "translator"
 
 _OWN_REPLY: JsonObject = {
-    "header": {"key": Header.OWN_REPLY, "value": "true"},
+    "header": {"key": Header.OWN_REPLY, "value": "%RESPONSE_FLAGS%"},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
 }
 
@@ -42,22 +42,29 @@ ASKED_IN: Final[Mapping[ErrorForm, str]] = {
 }
 
 
-def local_reply_config(*, asked_in: Mapping[ErrorForm, str] = ASKED_IN, translates: bool = False) -> JsonObject:
+def local_reply_config(
+    *, asked_in: Mapping[ErrorForm, str] = ASKED_IN, is_within: bool = False, translates: bool = False
+) -> JsonObject:
     """Mappers are tried in order; the first that matches words the answer.
 
     Args:
         asked_in: the expressions that tell whether a form of errors is to be had that is not OpenAI's.
+        is_within: whether this is behind a listener inside Envoy: in front, its own replies are to be told from a provider's.
         translates: whether this is where one translates: its own words pass, too, and it lets those of Envoy pass.
     """
-    headers: list[Json] = [_REPLY_ID, *([_OWN_REPLY] if translates else [])]
+    headers: list[Json] = [_REPLY_ID, *([_OWN_REPLY] if is_within else [])]
     mappers = partial(_mappers, asked_in, headers)
     return {
         "mappers": [
             # A route's own answer has one body for all.
             *(
                 _mapper(
-                    _cel(f"response.code_details == 'direct_response' && ({asked})"), errors.NOT_FOUND, form, headers
+                    _cel(f"response.code_details == 'direct_response' && response.code == {error.status} && ({asked})"),
+                    error,
+                    form,
+                    headers,
                 )
+                for error in (errors.NOT_FOUND, errors.PROVIDER_PAUSED)
                 for form, asked in asked_in.items()
             ),
             {
@@ -79,6 +86,7 @@ def local_reply_config(*, asked_in: Mapping[ErrorForm, str] = ASKED_IN, translat
                 errors.PROVIDER_ADDRESS_REFUSED,
                 sets_status=True,
             ),
+            *mappers({"response_flag_filter": {"flags": ["UO"]}}, errors.PROVIDER_FULL),
             *(
                 mapper
                 for error in (
@@ -134,9 +142,20 @@ def _status(comparison: str, status: int) -> JsonObject:
 def _mapper(matching: JsonObject, error: ApiError, form: ErrorForm, headers: Sequence[Json]) -> dict[str, Json]:
     return {
         "filter": matching,
-        "headers_to_add": headers,
+        "headers_to_add": [*headers, *_retry_after(error)],
         "body_format_override": {
             "json_format": error.document(form, "%REQ(X-REQUEST-ID)%"),
             "content_type": "application/json",
         },
     }
+
+
+def _retry_after(error: ApiError) -> list[Json]:
+    if error.retry_after_s is None:
+        return []
+    return [
+        {
+            "header": {"key": "retry-after", "value": str(error.retry_after_s)},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    ]

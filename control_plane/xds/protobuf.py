@@ -18,6 +18,7 @@ import envoy_data_plane.envoy.extensions.access_loggers.grpc.v3
 import envoy_data_plane.envoy.extensions.common.matching.v3
 import envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3
 import envoy_data_plane.envoy.extensions.filters.http.aws_request_signing.v3
+import envoy_data_plane.envoy.extensions.filters.http.cors.v3
 import envoy_data_plane.envoy.extensions.filters.http.credential_injector.v3
 import envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3
 import envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3

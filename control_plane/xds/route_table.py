@@ -13,12 +13,16 @@ from wire.route_table_pb2 import RouteConfiguration
 
 
 class RouteTable:
-    """Remembers the bytes of the routes of the latest configuration, and of what no catalogue changes."""
+    """Remembers the bytes of the routes of the latest configuration and the one before, and of what no catalogue changes.
+
+    Of the one before, because a provider that has left routes comes back to them.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._frame = encode(ROUTE_TYPE, route_configuration((), settings))
         self._encoded: dict[ProviderRoute, bytes] = {}
+        self._before: dict[ProviderRoute, bytes] = {}
 
     def encode(self, catalog: Catalog) -> bytes:
         """The RouteConfiguration resource of a catalogue; the same routes give the same bytes."""
@@ -27,7 +31,10 @@ class RouteTable:
         table = host.matcher.matcher_tree.exact_match_map.map
         encoded = {}
         for route in provider_routes(catalog, translated=self._settings.translates):
-            content = self._encoded.get(route) or encode_on_match(action(route, self._settings))
+            content = (
+                self._encoded.get(route) or self._before.get(route) or encode_on_match(action(route, self._settings))
+            )
             table[route.key] = encoded[route] = content
-        self._encoded = encoded
+        if encoded.keys() != self._encoded.keys():
+            self._before, self._encoded = self._encoded, encoded
         return configuration.SerializeToString(deterministic=True)

@@ -7,14 +7,18 @@ from urllib.parse import urlsplit
 
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Catalog, Deployment, Policy, Provider
+from control_plane.catalog.strategies import ATTEMPTS_MAX
 from control_plane.settings import Settings
+from control_plane.xds.browsers import CORS_FILTER, cors_policy
 from control_plane.xds.lua import FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
 from gateway_core.contract import (
     Cluster,
     Header,
+    Metadata,
     RouteField,
+    capped_cluster,
     provider_cluster,
     route_key,
     session_cluster,
@@ -22,7 +26,7 @@ from gateway_core.contract import (
     translated_cluster,
 )
 from gateway_core.endpoints import FACTS, SOLD, Endpoint
-from gateway_core.errors import NOT_FOUND, ApiError
+from gateway_core.errors import NOT_FOUND, PROVIDER_PAUSED, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
 from gateway_core.usage import SWITCHED
@@ -32,11 +36,24 @@ ROUTE_CONFIG: Final = "gateway"
 _RETRIABLE_STATUS: Final = (401, 403, 408, 409, 429, 529)
 """Besides 5xx. 401 and 403 are about our own credential there; another provider's may be good."""
 
+_RETRY_AFTER: Final = "retry-after"
+_WAITS_S_MAX: Final = 2
+"""How long a request may wait for a provider that has no other beside it and says when to come back. Up to 9."""
+
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
-    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.CACHE, Header.UNTRANSLATABLE, Header.OWN_REPLY),
+    *("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"),
+    *(
+        Header.COST,
+        Header.CLUSTER,
+        Header.MAX_TOKENS,
+        Header.CACHE,
+        Header.UNTRANSLATABLE,
+        Header.OWN_REPLY,
+        Header.LIMITS,
+    ),
 )
-"""What a provider tells about our account with it, and what only we tell."""
+"""What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +70,12 @@ class Hop:
     upstream_model: str
     weight: int
     peculiarities: tuple[tuple[str, str], ...] = ()
+    is_translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRoute:
-    """An endpoint and a name, and the groups of hops that are tried in order. Equal routes have equal bytes.
+    """An endpoint and a name, and the groups of hops behind it, in order; none if all are paused. Equal routes have equal bytes.
 
     Attributes:
         name: the one that is asked for: the model's own, or an alias.
@@ -76,10 +94,19 @@ class ProviderRoute:
         return route_key(self.endpoint, self.name)
 
     @property
+    def tries(self) -> tuple[tuple[Hop, ...], ...]:
+        """What is tried one after the other: a hop of each group, as Envoy draws it, or every hop."""
+        return self.groups if self.policy.draws else tuple((hop,) for group in self.groups for hop in group)
+
+    @property
+    def has_order_per_request(self) -> bool:
+        """Whether the front filter has anything to choose: not where each group is one hop."""
+        return self.policy.has_order_per_request and len(self.tries) > len(self.groups)
+
+    @property
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
-        own = (provider_cluster, session_cluster)
-        return any(hop.cluster not in {of(hop.provider) for of in own} for group in self.groups for hop in group)
+        return any(hop.is_translated for group in self.groups for hop in group)
 
     @property
     def offering(self) -> Offering:
@@ -118,6 +145,7 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
                 "name": "gateway",
                 "domains": ["*"],
                 "response_headers_to_remove": list(_HIDDEN_RESPONSE_HEADERS),
+                **_for_browsers(settings),
                 "matcher": {
                     "matcher_tree": {
                         "input": {
@@ -129,16 +157,22 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
                         "exact_match_map": {"map": actions},
                     },
                     # Admission knows the model but no route does, or the front filter was passed over: closed.
-                    "on_no_match": _action(_not_found(NOT_FOUND)),
+                    "on_no_match": _action(_nowhere() if settings.cors_origins else _answered("not_found", NOT_FOUND)),
                 },
             }
         ],
     }
 
 
+def _for_browsers(settings: Settings) -> dict[str, Json]:
+    return (
+        {"typed_per_filter_config": {CORS_FILTER: cors_policy(settings.cors_origins)}} if settings.cors_origins else {}
+    )
+
+
 def action(route: ProviderRoute, settings: Settings) -> JsonObject:
     """What stands in the map under the route's key: a Matcher.OnMatch."""
-    return _action(_provider_route(route, settings))
+    return _action(_provider_route(route, settings) if route.groups else _answered(route.key, PROVIDER_PAUSED))
 
 
 def has_own_cluster_for_sessions(provider: Provider) -> bool:
@@ -151,10 +185,9 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     path = provider.path(endpoint)
     if path is not None:
         peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
-        is_apart = FACTS[endpoint].is_session and has_own_cluster_for_sessions(provider)
         return Hop(
             provider.name,
-            session_cluster(provider.name) if is_apart else provider_cluster(provider.name),
+            _cluster_of(provider, endpoint),
             path,
             deployment.upstream_model,
             deployment.weight,
@@ -165,7 +198,14 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     # What is written here is in the client's dialect still; to what is peculiar to the provider the translator keeps.
     cluster = translated_cluster(provider.name, translation.client)
     path = translation.path + translation.told
-    return Hop(provider.name, cluster, path, deployment.upstream_model, deployment.weight)
+    return Hop(provider.name, cluster, path, deployment.upstream_model, deployment.weight, is_translated=True)
+
+
+def _cluster_of(provider: Provider, endpoint: Endpoint) -> str:
+    """The cluster that leads to a provider untranslated. A session is one connection, which goes straight there."""
+    if FACTS[endpoint].is_session:
+        return (session_cluster if has_own_cluster_for_sessions(provider) else provider_cluster)(provider.name)
+    return (provider_cluster if provider.requests_max is None else capped_cluster)(provider.name)
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
@@ -181,18 +221,19 @@ def _action(route: JsonObject) -> JsonObject:
 
 
 def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
-    told: dict[str, Json] = {RouteField.OFFERING: str(route.offering)}
+    offering = str(route.offering)
+    front: dict[str, Json] = {RouteField.OFFERING: offering, **_choice(route)}
     if route.policy.cache_ttl_s is not None:
-        told[RouteField.CACHE_TTL_S] = route.policy.cache_ttl_s
-    metadata: dict[str, Json] = {FRONT_FILTER: told}
-    for group in route.groups:
+        front[RouteField.CACHE_TTL_S] = route.policy.cache_ttl_s
+    metadata: dict[str, Json] = {FRONT_FILTER: front}
+    for group in route.tries:
         for hop in group:
             parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
             metadata[upstream_filter(hop.cluster)] = parameters | dict(hop.peculiarities)
-            if route.groups[0] == (hop,) and not hop.peculiarities:
-                # The first attempt is certain, so the front filter prepares it while it has the body in hand. It prepares what
+            if route.tries[0] == (hop,) and not hop.peculiarities:
+                # The first attempt is certain, or likely, so the front filter prepares it while it has the body in hand. It prepares what
                 # everybody takes.
-                metadata[FRONT_FILTER] = {**told, RouteField.CLUSTER: hop.cluster, **parameters}
+                front |= {RouteField.CLUSTER: hop.cluster, **parameters}
     return {
         "name": route.key,
         "match": {"prefix": "/"},
@@ -203,7 +244,8 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
                     "name": "envoy.router.cluster_specifier_plugin.priority_group",
                     "typed_config": typed_struct(
                         "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier",
-                        priority_groups=[_priority_group(number, group) for number, group in enumerate(route.groups)],
+                        priority_groups=[_priority_group(number, group) for number, group in enumerate(route.tries)],
+                        **_order_of_its_own(route),
                     ),
                 }
             },
@@ -211,11 +253,29 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
             "retry_policy": _retry_policy(
-                route.endpoint, len(route.groups), route.policy, settings, translated=route.is_translated
+                route.endpoint, len(route.tries), route.policy, settings, translated=route.is_translated
             ),
             **_life(route.endpoint, settings),
         },
     }
+
+
+def _choice(route: ProviderRoute) -> dict[str, Json]:
+    """What the front filter is told of how the first hop is chosen; nothing where Envoy draws it."""
+    policy = route.policy
+    if policy.draws:
+        return {}
+    told: dict[str, Json] = {RouteField.CHOICE: policy.strategy}
+    if route.has_order_per_request:
+        groups = (" ".join(f"{hop.cluster}={hop.weight}" for hop in group) for group in route.groups)
+        told[RouteField.MEMBERS] = ";".join(groups)
+        if policy.sticky_by is not None:
+            told[RouteField.STICKY_BY] = policy.sticky_by
+    return told
+
+
+def _order_of_its_own(route: ProviderRoute) -> dict[str, Json]:
+    return {"override_metadata_namespace": Metadata.ORDER_NAMESPACE} if route.has_order_per_request else {}
 
 
 def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> JsonObject:
@@ -234,7 +294,9 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
             "cluster": Cluster.SIMULATOR,
             "auto_host_rewrite": True,
             "timeout": "0s",
-            "retry_policy": _retry_policy(endpoint, 1, Policy(), settings),
+            # Whoever asks for a refusal gets it as it is.
+            "retry_policy": _bounds(endpoint, Policy(), settings)
+            | {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
             **_life(endpoint, settings),
         },
     }
@@ -254,24 +316,24 @@ def _life(endpoint: Endpoint, settings: Settings) -> Mapping[str, Json]:
 
 
 def _retry_policy(
-    endpoint: Endpoint, groups: int, policy: Policy, settings: Settings, *, translated: bool = False
+    endpoint: Endpoint, tries: int, policy: Policy, settings: Settings, *, translated: bool = False
 ) -> JsonObject:
-    is_session = FACTS[endpoint].is_session
-    bounds: dict[str, Json] = {
-        # Without it Envoy would try the first group again and again.
-        "refresh_cluster_on_retry": True,
-        # Up to the response headers; once a byte went out, an attempt is never repeated.
-        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
-        "per_try_idle_timeout": f"{settings.session_s_max}s"
-        if is_session
-        else _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
-        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-    }
-    attempts = min(groups, policy.attempts_max or groups)
+    attempts = min(tries, policy.attempts_max or ATTEMPTS_MAX)
+    bounds = _bounds(endpoint, policy, settings)
     if attempts == 1:
-        # Nowhere else to go: only what certainly did not reach the provider is worth a second try.
-        return bounds | {"retry_on": "connect-failure,refused-stream", "num_retries": 1}
-    if is_session:
+        # Nowhere else to go: worth a second try is what certainly did not reach the provider, and what it has asked back in a moment.
+        return bounds | {
+            "retry_on": "connect-failure,refused-stream,retriable-headers",
+            "retriable_headers": [
+                {"name": _RETRY_AFTER, "string_match": {"safe_regex": {"regex": f"[0-{_WAITS_S_MAX}]"}}}
+            ],
+            "rate_limited_retry_back_off": {
+                "reset_headers": [{"name": _RETRY_AFTER, "format": "SECONDS"}],
+                "max_interval": f"{_WAITS_S_MAX + 1}s",
+            },
+            "num_retries": 1,
+        }
+    if FACTS[endpoint].is_session:
         # Nothing was sent that a provider could find wrong but what we have written: its answer is an upgrade, or the next one is asked.
         bounds["retriable_headers"] = [
             {"name": ":status", "string_match": {"exact": str(SWITCHED)}, "invert_match": True}
@@ -287,6 +349,20 @@ def _retry_policy(
     }
 
 
+def _bounds(endpoint: Endpoint, policy: Policy, settings: Settings) -> dict[str, Json]:
+    """Of each attempt, and of the pause before it."""
+    return {
+        # Without it Envoy would try the first group again and again.
+        "refresh_cluster_on_retry": True,
+        # Up to the response headers; once a byte went out, an attempt is never repeated.
+        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
+        "per_try_idle_timeout": f"{settings.session_s_max}s"
+        if FACTS[endpoint].is_session
+        else _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+    }
+
+
 def _seconds(milliseconds: int | None, default_s: int) -> str:
     """A duration as Envoy's JSON writes it."""
     if milliseconds is None:
@@ -295,9 +371,22 @@ def _seconds(milliseconds: int | None, default_s: int) -> str:
     return f"{whole}.{rest:03d}s" if rest else f"{whole}s"
 
 
-def _not_found(error: ApiError) -> JsonObject:
+def _answered(name: str, error: ApiError) -> JsonObject:
+    """A route that leads nowhere. `local_replies` words its answer anew, where another form of errors is asked for."""
     return {
-        "name": "not_found",
+        "name": name,
         "match": {"prefix": "/"},
         "direct_response": {"status": error.status, "body": {"inline_string": error.body()}},
+    }
+
+
+def _nowhere() -> JsonObject:
+    """The same to who is served nothing, but a route that the filter for pages of other origins looks at: a preflight has no other.
+
+    No cluster has the name of a route, so that Envoy finds none.
+    """
+    return {
+        "name": "nowhere",
+        "match": {"prefix": "/"},
+        "route": {"cluster_header": Header.ROUTE, "cluster_not_found_response_code": "NOT_FOUND"},
     }

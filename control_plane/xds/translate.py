@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
-from control_plane.xds import clusters, listeners, routes, secrets, translation
+from control_plane.xds import capped, clusters, listeners, routes, secrets, translation
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject, encode
 from control_plane.xds.route_table import RouteTable
 from control_plane.xds.snapshot import TYPES, Snapshot, TypedResources
@@ -30,6 +30,8 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
     }
     for provider in providers:
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
+        if provider.requests_max is not None:
+            yield CLUSTER_TYPE, clusters.capped(provider)
         if routes.has_own_cluster_for_sessions(provider) and provider.name in sold_as_sessions:
             yield CLUSTER_TYPE, clusters.session(provider, private_allowed=settings.private_providers_allowed)
         if settings.translates:
@@ -47,6 +49,8 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
         if (secret := secrets.secret(provider)) is not None:
             yield SECRET_TYPE, secret
     yield LISTENER_TYPE, listeners.listener(settings)
+    # Always: the first provider that has a bound is not to wait for it.
+    yield LISTENER_TYPE, capped.listener(settings)
     if settings.translates:
         yield LISTENER_TYPE, translation.listener(settings)
 

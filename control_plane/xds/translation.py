@@ -35,7 +35,9 @@ def listener(settings: Settings) -> JsonObject:
         stream_idle_timeout="0s",
         server_header_transformation="PASS_THROUGH",
         local_reply_config=local_reply_config(
-            asked_in={form: f"xds.route_name == '{form}'" for form in _ASKED_BY}, translates=True
+            asked_in={form: f"xds.route_name == '{form}'" for form in _ASKED_BY},
+            is_within=True,
+            translates=True,
         ),
     )
     return {

@@ -1,10 +1,10 @@
 -- The request side of front.lua, in order: which endpoint and whether there is a key (paths.lua), the body (reading.lua; bodies.lua has what
 -- is special about single endpoints), the route by model (for a test key: the endpoint's test route, whatever the model), the body as the first
--- provider of the chain gets it (preparation.lua), what admission has to know (extent.lua), and a lease if there is one (leases.lua).
+-- provider of the chain gets it (choice.lua, preparation.lua), what admission has to know (extent.lua), and a lease if there is one (leases.lua).
 
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
-local cache, realtime = require("cache"), require("realtime")
+local cache, choice, realtime = require("cache"), require("choice"), require("realtime")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -47,10 +47,11 @@ local function body_of(h, known, kind, headers, query)
   return body, body:getBytes(0, length)
 end
 
--- Has the route chosen by endpoint and model, and the path prepared where the first attempt is certain. The route stays chosen from here
--- on: what it stands for is what ext_authz decides by and what is served. Returns the route, the model's name there and
--- how long answers are kept; nothing if it is refused.
-local function choose(h, headers, known)
+-- Has the route chosen by endpoint and model, the provider that is tried first where the route leaves that to the request, and the path
+-- prepared where the first attempt is certain. The route stays chosen from here on: what it stands for is what ext_authz decides by and what
+-- is served. A session has no body. Returns the route, the model's name there and how long answers are kept;
+-- nothing if it is refused.
+local function choose(h, headers, known, is_form, s, read)
   local model, is_test = known.model, known.mode == "test"
   local route = is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model
   headers:replace("x-tg-route", route)
@@ -58,16 +59,23 @@ local function choose(h, headers, known)
   -- Metadata of the chosen route under this filter's name.
   local prepared = h:metadata()
   known.offering = prepared:get("offering")
-  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain
-  if cluster then
-    model = prepared:get("model") or model
-    headers:replace(":path", edits_of_text.path_for(prepared:get("path"), model))
-    headers:replace("x-tg-prepared", cluster)
-  elseif is_test then
+  local cluster = prepared:get("cluster")      -- only if attempt 1 is certain, or likely
+  if is_test and not cluster then
     return refuse(h, known, "403", "test_mode_unavailable",
       "Test keys cannot be used here: this gateway has no simulator. Use a live key.")
   end
-  return is_test and route .. ":" .. known.model or route, model, prepared:get("cache_ttl_s")
+  local upstream_model, path = cluster and prepared:get("model") or model, cluster and prepared:get("path")
+  local strategy = prepared:get("choice")
+  if strategy then
+    local tried_first
+    tried_first, known.choice = choice.make(h, route, strategy, prepared, is_form, s, read)
+    if tried_first and tried_first ~= cluster then cluster, upstream_model = nil, model end
+  end
+  if cluster then
+    headers:replace(":path", edits_of_text.path_for(path, upstream_model))
+    headers:replace("x-tg-prepared", cluster)
+  end
+  return is_test and route .. ":" .. model or route, upstream_model, prepared:get("cache_ttl_s")
 end
 
 -- The greatest of the bounds that the client gave its output, or nil.
@@ -154,7 +162,7 @@ local function on_request(h)
   end
 
   headers = h:headers()            -- handles taken before body() are stale
-  local route, upstream_model, cache_ttl_s = choose(h, headers, known)
+  local route, upstream_model, cache_ttl_s = choose(h, headers, known, kind.files ~= nil, s, read)
   if not route then return end
 
   local mark = first.model and { first.model, last.model, kind.files and upstream_model or '"' .. upstream_model .. '"' }

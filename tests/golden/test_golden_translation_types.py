@@ -1,6 +1,7 @@
 """The types of the official SDKs take every answer that the golden files of translations have, strictly.
 
-The SDKs themselves take anything; a field that is missing is found only by whoever looks at it.
+The SDKs themselves take anything; a field that is missing is found only by whoever looks at it. Google's, whose types are strict by themselves, is
+installed where `tests/clients` run, and reads its answers there.
 """
 
 import json
@@ -22,15 +23,18 @@ EVENTS: dict[str, TypeAdapter[Any]] = {
 }
 
 
+def client_of(path: Path) -> str:
+    return path.parts[-3].split("-")[0]
+
+
 def found(suffix: str) -> list[object]:
-    return [
-        pytest.param(path, id=f"{path.parts[-3]}-{path.stem}") for path in sorted(FOLDER.glob(f"*/answers/*{suffix}"))
-    ]
+    paths = sorted(FOLDER.glob(f"*/answers/*{suffix}"))
+    return [pytest.param(path, id=f"{path.parts[-3]}-{path.stem}") for path in paths if client_of(path) in WHOLE]
 
 
 @pytest.mark.parametrize("path", found(".json"))
 def test_a_whole_answer_is_of_the_sdks_type(path: Path) -> None:
-    client = path.parts[-3].split("-")[0]
+    client = client_of(path)
     answer = json.loads(path.read_text(encoding="utf-8"))
     if client == "messages":
         # Without a count of the provider there is none.
@@ -42,7 +46,7 @@ def test_a_whole_answer_is_of_the_sdks_type(path: Path) -> None:
 
 @pytest.mark.parametrize("path", found(".sse"))
 def test_every_event_of_a_stream_is_of_the_sdks_type(path: Path) -> None:
-    client = path.parts[-3].split("-")[0]
+    client = client_of(path)
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("data: ")]
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line != "data: [DONE]"]
     assert events

@@ -32,12 +32,14 @@ FILE_BY_TYPE = {
 CASES = sorted(path.name for path in FOLDER.iterdir())
 EXPECTED_CASES = {
     *(
+        "browsers",
         "failover_chain",
         "kept_answers",
         "kinds",
         "no_credential",
         "sessions",
         "single_provider",
+        "strategies",
         "tls_provider",
         "translated",
     ),
@@ -67,6 +69,11 @@ def caches(case: str) -> tuple[HostPort, ...]:
     return (HostPort("127.0.0.1", 9006),) if case == "kept_answers" else ()
 
 
+def origins(case: str) -> tuple[str, ...]:
+    """One case has pages of other origins."""
+    return ("https://app.example.com", "http://localhost:3000") if case == "browsers" else ()
+
+
 def as_yaml(found: list[JsonObject]) -> str:
     """The resources as YAML, with the name of a Lua script in place of its text."""
     text = json.dumps(found)
@@ -80,7 +87,9 @@ def test_a_catalogue_becomes_exactly_the_resources_of_its_golden_files(
     case: str, request: pytest.FixtureRequest
 ) -> None:
     found: dict[str, list[JsonObject]] = {type_url: [] for type_url in FILE_BY_TYPE}
-    told = settings(translator_endpoints=translators(case), response_cache_endpoints=caches(case))
+    told = settings(
+        translator_endpoints=translators(case), response_cache_endpoints=caches(case), cors_origins=origins(case)
+    )
     for type_url, resource in resources(read_case(case), told):
         found[type_url].append(resource)
 
@@ -128,6 +137,7 @@ async def test_envoy_accepts_every_case_without_a_warning(case: str, proxies: st
         trusted_proxies=parse_networks(proxies),
         translator_endpoints=translators(case),
         response_cache_endpoints=caches(case),
+        cors_origins=origins(case),
     )
     bootstrap = static_bootstrap(resources(read_case(case), told), base)
     binary = installed_envoy()

@@ -37,6 +37,7 @@ async def test_a_change_answers_with_an_operation_whose_revision_is_the_etag_of_
         "connect_timeout_ms": None,
         "connections_max": None,
         "requests_max": None,
+        "probed": True,
         "revision": 0,
     }
     assert (await api.get(f"/operations/{made['id']}")).document == made.document

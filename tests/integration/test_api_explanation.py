@@ -157,3 +157,50 @@ async def test_what_is_not_served_says_why(api: Api, operator: Api) -> None:
     )
     refused = await operator.post("/routes/explain", {"endpoint": "models", "model": "m"})
     assert (refused.status, refused.pointers) == (422, ["/endpoint"])
+
+
+async def test_a_strategy_says_who_is_first_by_what_and_who_a_value_is_kept_to(operator: Api) -> None:
+    await a_chain(operator)
+    groups = [[{"provider": "one"}, {"provider": "two"}], [{"provider": "last"}]]
+
+    async def as_told(question: dict[str, object], **route: object) -> tuple[object, object, list[tuple[Any, ...]]]:
+        body = {"match": "m", "groups": groups, **route}
+        assert (await put(operator, "/routes/m", body, etag="*")).status == 202
+        stored = await operator.get("/routes/m")
+        assert {name: stored[name] for name in route} == route
+        found = await explained(operator, "m", **question)
+        shown = [(m["provider"], m["share_percent"], m["position"]) for g in found["groups"] for m in g["members"]]
+        return found["strategy"], found["choice"], shown
+
+    await operator.pool.execute("UPDATE catalog.models SET endpoints = '{chat}' WHERE name = 'm'")
+    assert await as_told({}, strategy="round_robin") == (
+        *("round_robin", "round_robin"),
+        [("one", 50.0, None), ("two", 50.0, None), ("last", 100.0, None)],
+    )
+    await operator.pool.execute(
+        "INSERT INTO catalog.prices VALUES ('m', 'one', 0, 'input', 9000000, 9000000), ('m', 'two', 0, 'input', 7000000, 9000000)"
+    )
+    assert await as_told({}, strategy="lowest_cost") == (
+        *("lowest_cost", "lowest_cost"),
+        [("one", 0.0, 2), ("two", 100.0, 1), ("last", 100.0, 3)],
+    )
+    costs = [each["nominal_cost"] for each in (await explained(operator, "m"))["groups"][0]["members"]]
+    assert costs == ["0.000027", "0.000021"]
+    await operator.pool.execute("INSERT INTO catalog.first_bytes VALUES ('m', 'two', 40, 41, now())")
+    assert await as_told({}, strategy="lowest_latency", attempts_max=2) == (
+        *("lowest_latency", "lowest_latency"),
+        [("one", 5.0, 2), ("two", 95.0, 1), ("last", None, None)],
+    )
+    speeds = [each["first_byte_ms"] for each in (await explained(operator, "m"))["groups"][0]["members"]]
+    assert speeds == [None, 41]
+    strategy, choice, shown = await as_told({"sticky_value": "ada"}, strategy="weighted", sticky_by="user")
+    assert (strategy, choice) == ("weighted", "sticky")
+    assert {(share, position) for _, share, position in shown[:2]} == {(100.0, 1), (0.0, 2)}
+    assert shown[2] == ("last", 100.0, 3)
+    assert (await explained(operator, "m"))["choice"] == "weighted"
+    refused = await put(
+        *(operator, "/routes/m"),
+        {"match": "m", "groups": groups, "strategy": "lowest_cost", "sticky_by": "user"},
+        etag="*",
+    )
+    assert (refused.status, refused.pointers) == (422, ["/sticky_by"])

@@ -9,6 +9,7 @@ from control_plane.catalog.document import CatalogDocument, nested
 from control_plane.catalog.kinds import TEMPLATES
 from control_plane.catalog.price_specs import Condition, MeterPrice, PriceSpec, Unit
 from control_plane.catalog.specs import DeploymentSpec, GroupMember, ModelSpec, ProviderSpec, RouteSpec
+from control_plane.catalog.strategies import ORDERED, StickyBy, Strategy
 from gateway_core.providers import ProviderKind
 from gateway_core.usage import TOKEN_METERS, Meter
 from tests.support.catalog_api import MODEL, PROVIDER
@@ -34,6 +35,9 @@ DOCUMENT: dict[str, Any] = {
 
 _NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
 _MODELS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,30}", fullmatch=True)
+_STRATEGIES = st.fixed_dictionaries({"strategy": st.sampled_from(Strategy)}) | st.fixed_dictionaries(
+    {"strategy": st.sampled_from(sorted({*Strategy} - ORDERED)), "sticky_by": st.sampled_from(StickyBy)}
+)
 _HEADERS = st.dictionaries(
     st.from_regex(r"x-[a-z]{1,9}", fullmatch=True).filter(lambda name: not name.startswith(("x-tg", "x-envoy"))),
     st.from_regex(r"[ -~]{0,20}", fullmatch=True),
@@ -124,6 +128,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
             retry_statuses=draw(st.none() | st.lists(st.integers(400, 499), max_size=3)),
             idle_timeout_ms=draw(_maybe(st.integers(1, 1000))),
             cache_ttl_s=draw(_maybe(st.integers(0, 1000))),
+            **draw(_STRATEGIES),
         )
     return CatalogDocument(
         providers=providers,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from control_plane.catalog.model import Catalog, Deployment, Model, Policy, Provider
+from control_plane.catalog.strategies import StickyBy, Strategy
 from control_plane.settings import Settings
 from gateway_core.contract import Peer
 from gateway_core.endpoints import SOLD_UNLESS_TOLD, Endpoint
@@ -26,6 +27,7 @@ def settings(
     trusted_proxies: tuple[Network, ...] = (),
     translator_endpoints: tuple[HostPort, ...] = (),
     response_cache_endpoints: tuple[HostPort, ...] = (),
+    cors_origins: tuple[str, ...] = (),
 ) -> Settings:
     """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
     tls = Certificates(certificates).of(Peer.CONTROL_PLANE)
@@ -41,6 +43,7 @@ def settings(
         trusted_proxies=trusted_proxies,
         translator_endpoints=translator_endpoints,
         response_cache_endpoints=response_cache_endpoints,
+        cors_origins=cors_origins,
     )
 
 
@@ -57,21 +60,31 @@ def provider(
 
 
 def deployment(
-    model: str, provider: str, *, upstream_model: str | None = None, priority: int = 0, weight: int = 1
+    model: str,
+    provider: str,
+    *,
+    upstream_model: str | None = None,
+    priority: int = 0,
+    weight: int = 1,
+    figure: int | None = None,
 ) -> Deployment:
     """A deployment, under the model's own name unless another is given."""
-    return Deployment(ModelName(model), ProviderName(provider), upstream_model or model, priority, weight)
+    return Deployment(ModelName(model), ProviderName(provider), upstream_model or model, priority, weight, figure)
 
 
-def catalog(providers: Sequence[Provider], deployments: Sequence[Deployment] = (), *, revision: int = 1) -> Catalog:
-    """A catalogue with a model for every name that is deployed."""
-    models = {d.model: Model(d.model, "test", 1_700_000_000) for d in deployments}
+def catalog(
+    providers: Sequence[Provider],
+    deployments: Sequence[Deployment] = (),
+    *,
+    revision: int = 1,
+    policies: Mapping[str, Policy] | None = None,
+) -> Catalog:
+    """A catalogue with a model for every name that is deployed; `policies` by model."""
+    models = {
+        d.model: Model(d.model, "test", 1_700_000_000, policy=(policies or {}).get(d.model, Policy()))
+        for d in deployments
+    }
     return Catalog(revision, {p.name: p for p in providers}, models, tuple(deployments))
-
-
-def with_policy(made: Catalog, policy: Policy) -> Catalog:
-    """The same catalogue with another policy of its routes."""
-    return replace(made, models={name: replace(model, policy=policy) for name, model in made.models.items()})
 
 
 class _Written(BaseModel):
@@ -92,6 +105,8 @@ class _WrittenModel(_Written):
     created: int
     endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
     cache_ttl_s: int | None = None
+    strategy: Strategy = Strategy.WEIGHTED
+    sticky_by: StickyBy | None = None
 
 
 class _WrittenDeployment(_Written):
@@ -100,6 +115,7 @@ class _WrittenDeployment(_Written):
     upstream_model: str
     priority: int = 0
     weight: int = 1
+    figure: int | None = None
 
 
 class _WrittenCatalog(_Written):
@@ -119,13 +135,19 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
         models={
             ModelName(m.name): Model(
                 *(ModelName(m.name), m.owned_by, m.created),
-                policy=Policy(cache_ttl_s=m.cache_ttl_s),
                 endpoints=m.endpoints,
+                policy=Policy(strategy=m.strategy, sticky_by=m.sticky_by, cache_ttl_s=m.cache_ttl_s),
             )
             for m in parsed.models
         },
         deployments=tuple(
-            deployment(d.model, d.provider, upstream_model=d.upstream_model, priority=d.priority, weight=d.weight)
+            deployment(
+                *(d.model, d.provider),
+                upstream_model=d.upstream_model,
+                priority=d.priority,
+                weight=d.weight,
+                figure=d.figure,
+            )
             for d in parsed.deployments
         ),
     )
@@ -148,6 +170,8 @@ _POLICIES = st.just(Policy()) | st.builds(
     first_byte_timeout_ms=_MILLISECONDS,
     idle_timeout_ms=_MILLISECONDS,
     cache_ttl_s=st.none() | st.integers(0, 3600),
+    strategy=st.sampled_from(Strategy),
+    sticky_by=st.none() | st.sampled_from(StickyBy),
 )
 
 
@@ -171,6 +195,7 @@ def catalogs(draw: st.DrawFn) -> Catalog:
                 upstream_model=_MODELS,
                 priority=st.integers(0, 15),
                 weight=st.integers(1, 1000),
+                figure=st.none() | st.integers(0, 2**40),
             ),
             max_size=6,
             unique_by=lambda d: (d.model, d.provider),

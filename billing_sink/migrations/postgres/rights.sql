@@ -34,7 +34,7 @@ GRANT INSERT ON billing.inspections TO tollgate_billing_sink;
 GRANT INSERT, UPDATE ON billing.export_cursors TO tollgate_billing_sink;
 
 GRANT EXECUTE ON FUNCTION
-    billing.settle, billing.record_attempts, billing.move_offset, billing.expire_holds, billing.end_stray_holds, billing.mend_held, billing.close_slices, billing.last_of_all, billing.seal,
+    billing.settle, billing.record_attempts, billing.record_limits, billing.move_offset, billing.expire_holds, billing.end_stray_holds, billing.mend_held, billing.close_slices, billing.last_of_all, billing.seal,
     billing.add_up_for_providers, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest,
     billing.begin_inspection, billing.finish_inspection
     TO tollgate_billing_sink;

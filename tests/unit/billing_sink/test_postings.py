@@ -221,3 +221,15 @@ def test_the_newest_price_version_is_that_of_any_line() -> None:
     parsed = parse_lines(raw_batch(*map(render, lines), render(refused("b")), b"rubbish", render(not_a_request())))
     assert parsed.newest_price_version == 18
     assert parse_lines(raw_batch(render(not_a_request()))).newest_price_version == 0
+
+
+def test_an_answer_that_has_used_limits_up_is_no_failed_attempt_and_the_latest_word_of_each_model_is_kept() -> None:
+    spent = ";;0;1m0s;5;1s"
+    first = failed_attempt("a", status=200, limits=spent)
+    second = failed_attempt("b", status=429, limits=";7;;;;", start_time="2026-11-27T16:00:49.000000Z")
+    full = failed_attempt("c", status=503, own_reply="UO")
+    batch = posted(*map(render, (second, first, full)))
+    assert [(attempt.line.status, attempt.line.flags) for attempt in batch.attempts] == [(429, "-"), (503, "UO")]
+    [told] = batch.limits
+    assert (told.provider, told.upstream_model, told.status) == ("openai", "gpt-4o-mini-2024", 429)
+    assert told.limits.retry_at is not None

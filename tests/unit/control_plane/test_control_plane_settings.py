@@ -127,3 +127,23 @@ def test_trusted_proxies_are_nobody_unless_networks_are_named(monkeypatch: pytes
 def test_what_is_no_network_is_no_proxy(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     with pytest.raises(ValidationError, match="trusted_proxies"):
         load(monkeypatch, TRUSTED_PROXIES=wrong)
+
+
+def test_origins_are_named_as_browsers_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch).cors_origins == ()
+    assert load(monkeypatch, CORS_ORIGINS="").cors_origins == ()
+    named = load(monkeypatch, CORS_ORIGINS="https://app.example.com, http://localhost:3000")
+    assert named.cors_origins == ("https://app.example.com", "http://localhost:3000")
+    assert load(monkeypatch, CORS_ORIGINS="*").cors_origins == ("*",)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("app.example.com", "https://app.example.com/", "https://App.example.com", "https://*.example.com", "null"),
+        *("https://", "ftp://app.example.com", "https://ada@app.example.com", "https://app.example.com,,"),
+    ],
+)
+def test_what_no_browser_would_send_as_an_origin_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    with pytest.raises(ValidationError, match="cors_origins"):
+        load(monkeypatch, CORS_ORIGINS=wrong)

@@ -12,6 +12,7 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from control_plane.catalog.model import Catalog, Policy
+from control_plane.catalog.strategies import Strategy
 from control_plane.settings import Settings
 from control_plane.xds.protobuf import ROUTE_TYPE, encode
 from control_plane.xds.route_table import RouteTable
@@ -60,11 +61,15 @@ def test_the_table_says_what_the_whole_would_say_whatever_it_remembers(
         lambda made: with_models(made, policy=Policy(first_byte_timeout_ms=1500)),
         lambda made: with_models(made, policy=Policy(idle_timeout_ms=1500)),
         lambda made: with_models(made, policy=Policy(cache_ttl_s=60)),
+        lambda made: with_models(made, policy=Policy(strategy=Strategy.ROUND_ROBIN)),
+        lambda made: with_models(made, policy=Policy(strategy=Strategy.LOWEST_COST)),
+        lambda made: with_models(made, policy=Policy(strategy=Strategy.LOWEST_LATENCY)),
         lambda made: with_models(made, aliases=(ModelName("alias"),)),
         lambda made: replace(made, providers={name: provider(name, base_url="http://e/v9") for name in made.providers}),
     ],
     ids=[
-        "weight", "priority", "upstream model", "attempts", "statuses", "first byte", "idle", "cache", "aliases", "base url",
+        "weight", "priority", "upstream model", "attempts", "statuses", "first byte", "idle", "cache", "in turn", "by cost",
+        "by latency", "aliases", "base url",
     ],
 )  # fmt: skip
 def test_no_part_of_a_route_can_change_without_its_bytes(change: Callable[[Catalog], Catalog]) -> None:

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from control_plane.catalog.model import Policy
+from control_plane.catalog.strategies import TRIAL_EVERY, StickyBy, Strategy
 from control_plane.xds.clusters import COST_TIMEOUT_MS
+from control_plane.xds.listeners import LISTENER
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from control_plane.xds.translate import resources
@@ -20,6 +22,7 @@ from gateway_core.contract import (
     SPOOL_VERSION,
     AttemptField,
     BootstrapSecret,
+    Choice,
     Cluster,
     GrantField,
     Header,
@@ -38,7 +41,7 @@ from gateway_core.endpoints import FACTS, SOLD, Dialect, Endpoint
 from gateway_core.networks import parse_networks
 from gateway_core.providers import ProviderKind
 from gateway_core.settings import HostPort
-from tests.support.catalogs import catalog, deployment, provider, settings, with_policy
+from tests.support.catalogs import catalog, deployment, provider, settings
 from tests.support.databases import ROOT
 
 # Less the names of modules, one of which is a field's as well.
@@ -46,12 +49,10 @@ FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
 TRANSLATORS = (HostPort("127.0.0.1", 9005),)
 CACHES = (HostPort("127.0.0.1", 9006),)
-CATALOG = with_policy(
-    catalog(
-        [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
-        [deployment("m", "a"), deployment("m", "c", priority=1)],
-    ),
-    Policy(cache_ttl_s=60),
+CATALOG = catalog(
+    [provider("a", credential="secret"), provider("b"), provider("c", ProviderKind.MISTRAL, credential="secret")],
+    [deployment("m", "a"), deployment("m", "c", priority=1), deployment("kept", "a"), deployment("kept", "b")],
+    policies={"kept": Policy(sticky_by=StickyBy.USER, cache_ttl_s=60)},
 )
 
 
@@ -78,7 +79,11 @@ def resource_texts(type_url: str) -> str:
 
 
 def access_logs() -> list[dict[str, Any]]:
-    [listener] = [json.loads(json.dumps(r)) for name, r in resources(CATALOG, settings()) if name == LISTENER_TYPE]
+    [listener] = [
+        json.loads(json.dumps(resource))
+        for name, resource in resources(CATALOG, settings())
+        if name == LISTENER_TYPE and resource["name"] == LISTENER
+    ]
     [chain] = listener["filter_chains"]
     [manager] = chain["filters"]
     logs: list[dict[str, Any]] = manager["typed_config"]["access_log"]
@@ -140,7 +145,17 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
     }
-    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED}
+    elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS}
+    assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED} - elsewhere
+    namespace, key = f'"{Metadata.ORDER_NAMESPACE}"', f'"{Metadata.PRIORITY_GROUPS}"'
+    assert f"ORDER_NAMESPACE, PRIORITY_GROUPS = {namespace}, {key}" in code(FRONT)
+
+
+def test_front_lua_knows_every_choice_that_it_makes_and_how_rare_a_trial_is() -> None:
+    told_by_the_route = {each.value for each in Strategy} - {Choice.LOWEST_LATENCY}
+    assert all(f'"{choice}"' in code(FRONT) for choice in {*Choice} - told_by_the_route)
+    assert all(f"{each} = {{" in code(FRONT) for each in StickyBy)
+    assert f"TRIAL_EVERY = {TRIAL_EVERY} " in code(FRONT)
 
 
 def test_a_lease_is_for_requests_that_admission_would_see_as_equal_but_for_its_bounds() -> None:
@@ -195,7 +210,11 @@ def test_the_access_log_writes_exactly_the_fields_of_a_spool_line() -> None:
 
 
 def test_the_log_of_attempts_writes_exactly_the_fields_of_its_lines_into_the_same_file() -> None:
-    [listener] = [json.loads(json.dumps(r)) for name, r in resources(CATALOG, settings()) if name == LISTENER_TYPE]
+    [listener] = [
+        json.loads(json.dumps(resource))
+        for name, resource in resources(CATALOG, settings())
+        if name == LISTENER_TYPE and resource["name"] == LISTENER
+    ]
     [*_, router] = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     [log] = router["typed_config"]["upstream_log"]
     assert set(log["typed_config"]["log_format"]["json_format"]) == names(AttemptField)

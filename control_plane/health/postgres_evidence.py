@@ -1,0 +1,93 @@
+"""What providers are judged by, from what the sink has recorded of the last minute. Where nothing has failed, next to nothing is read."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from control_plane.catalog.provider_state import ProviderState, Subject
+from control_plane.database import Connection
+from control_plane.health.judgement import HEALTHY, IN_A_ROW, WINDOW, Answers, Evidence, Failure, Limit, Probe
+from control_plane.requests.attempts import why_given_up
+from gateway_core.ids import ProviderName
+
+_FAILURES_MAX: Final = 5000
+"""The latest are enough to see that something is wrong."""
+
+_OURS: Final = frozenset({"DC", "DI", "DPE", "DT", "LR", "NC", "NR", "OM", "RL", "RLSE", "UAEX", "UO"})
+"""Flags of attempts that ended for reasons of the client's or of our own."""
+
+_PROVIDERS_FAULT: Final = frozenset({401, 403, 408})
+"""Besides 5xx: it does not take our credential, or has lost its patience."""
+_TOO_MANY_REQUESTS: Final = 429
+_SERVER_ERROR: Final = 500
+
+_FAILED: Final = """
+    SELECT provider, coalesce(upstream_model, '') AS upstream_model, status, coalesce(response_flags, '-') AS flags,
+        started_at + duration_ms * interval '1 ms' AS ended_at
+    FROM billing.attempts WHERE recorded_at > $1 AND provider IS NOT NULL ORDER BY recorded_at DESC LIMIT $2
+"""
+_ANSWERED: Final = """
+    SELECT r.provider, coalesce(r.upstream_model, '') AS upstream_model, count(*) AS answers,
+        max(r.started_at + r.duration_ms * interval '1 ms') AS last_at
+    FROM billing.requests r JOIN unnest($2::text[], $3::timestamptz[]) AS asked (provider, since) USING (provider)
+    WHERE r.recorded_at > $1 AND r.started_at + r.duration_ms * interval '1 ms' > asked.since
+      AND r.mode = 'live' AND r.attempts > 0 AND r.status BETWEEN 200 AND 499 AND r.status <> ALL ($4::integer[])
+      AND coalesce(r.response_flags, '-') IN ('-', '')
+    GROUP BY 1, 2
+"""
+_LIMITS: Final = """
+    SELECT provider, upstream_model, told_at, free_at, status FROM billing.provider_limits
+    WHERE told_at > $1 OR free_at > $2
+"""
+_PROBES: Final = """
+    SELECT provider, ended_at, answered, coalesce(why, '') AS why, failures FROM catalog.provider_probes
+    WHERE ended_at > $1
+"""
+
+
+async def read_evidence(db: Connection, states: Mapping[Subject, ProviderState], now: datetime) -> Evidence:
+    """What was seen of all providers until now, by which their states are to be judged."""
+    begin = now - WINDOW
+    failures: dict[Subject, list[Failure]] = defaultdict(list)
+    for row in await db.fetch(_FAILED, begin, _FAILURES_MAX):
+        if is_failure(row["status"], row["flags"].split(",")):
+            why = why_given_up(row["status"], row["flags"])
+            failures[_subject(row["provider"], row["upstream_model"])].append(
+                Failure(row["ended_at"], why, was_answered=row["status"] != 0 and row["flags"] == "-")
+            )
+    counted = Counter({subject.provider: 0 for subject in failures})
+    for subject, found in failures.items():
+        counted[subject.provider] += len(found)
+    suspects = [provider for provider, count in counted.items() if count >= IN_A_ROW]
+    answers = {}
+    if suspects:
+        since = [states.get(Subject(provider), HEALTHY).since for provider in suspects]
+        not_well = [*_PROVIDERS_FAULT, _TOO_MANY_REQUESTS]
+        for row in await db.fetch(_ANSWERED, begin, suspects, since, not_well):
+            answers[_subject(row["provider"], row["upstream_model"])] = Answers(row["answers"], row["last_at"])
+    limits = {
+        _subject(row["provider"], row["upstream_model"]): Limit(
+            row["told_at"], row["free_at"], is_refusal=row["status"] == _TOO_MANY_REQUESTS
+        )
+        for row in await db.fetch(_LIMITS, begin, now)
+    }
+    probes = {
+        Subject(ProviderName(row["provider"])): Probe(row["ended_at"], row["answered"], row["why"], row["failures"])
+        for row in await db.fetch(_PROBES, begin)
+    }
+    return Evidence(failures, answers, limits, probes)
+
+
+def is_failure(status: int, flags: Sequence[str]) -> bool:
+    """Whether an attempt shows that something is wrong with its provider. Over its limits is another matter."""
+    if not _OURS.isdisjoint(flags) or status == _TOO_MANY_REQUESTS:
+        return False
+    if status >= _SERVER_ERROR or status in _PROVIDERS_FAULT:
+        return True
+    # It broke off, before its answer or in the middle.
+    return bool({*flags} - {"-", ""})
+
+
+def _subject(provider: str, upstream_model: str) -> Subject:
+    return Subject(ProviderName(provider), upstream_model or None)
