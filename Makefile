@@ -10,7 +10,7 @@ PROTOS := $(wildcard proto/*.proto)
 CLIENTS := .venv-clients
 PROGRAMS := tests/clients/programs
 
-.PHONY: run test test-clients lint format bench bench-edit bench-sink bench-translator chaos openapi lock clean help
+.PHONY: run test test-clients lint format bench bench-edit bench-sink bench-translator chaos failover openapi lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -69,6 +69,9 @@ bench-translator: $(READY) ## CPU that a translation costs, per request and per 
 
 chaos: $(READY)  ## kill -9 of every part under load, some twenty minutes (ARGS="--rounds 2 --seed N")
 	$(BIN)/python -m bench.chaos $(ARGS)
+
+failover: $(READY) ## 10,000 requests through a provider that fails 30 % of the time (ARGS="--requests 2000 --seed N")
+	$(BIN)/python -m bench.failover $(ARGS)
 
 openapi: $(READY) ## copy the API's document to where the command line is made from it
 	$(BIN)/python -m pytest -q tests/golden/test_golden_openapi.py --update-golden

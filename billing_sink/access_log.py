@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, T
 from gateway_core.contract import CacheOutcome
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
+from gateway_core.kept import KeptName
 from gateway_core.mode import Mode
 from gateway_core.offering import Offering
 
@@ -29,10 +30,18 @@ FINISHED: Final = "DownstreamEnd"
 PERIODIC: Final = "DownstreamPeriodic"
 ATTEMPT: Final = "UpstreamEnd"
 
+_NO_FLAGS: Final = "-"
+"""As Envoy writes it."""
+_NO_ATTEMPT_LEFT: Final = "URX"
 _ERROR_FROM: Final = 400
 
 _OF_AN_ATTEMPT: Final = f'"type":"{ATTEMPT}"'.encode()
 """As Envoy writes it. No text that a client has chosen can hold it: its quotation marks would be escaped."""
+
+
+def _only_name(text: str) -> KeptName | None:
+    """What a request names that a provider keeps, where it is one thing: then the path names it."""
+    return None if "," in text else KeptName.parse(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class Asked:
     service_tier: Text | None = None
     references: bool = False
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
+    named: Annotated[KeptName, PlainValidator(_only_name)] | None = None
     mode: Mode = Mode.LIVE
     choice: Id | None = None
     error_code: Id | None = None
@@ -101,12 +111,13 @@ class SpoolLine:
     usage_first: Text | None = None
     usage_last: Text | None = None
     service_tier: Text | None = None
+    kept: Text | None = None
     sse_events: SmallCount | None = None
     sse_beside_bytes: Count | None = None
     cache: CacheOutcome | None = None
 
     @property
-    def is_kept(self) -> bool:
+    def is_cached(self) -> bool:
         """Whether its answer is one that was kept: no provider was asked."""
         return self.cache is CacheOutcome.HIT
 
@@ -148,15 +159,10 @@ class AttemptLine:
     duration_ms: Count | None = None
     response_flags: Text | None = None
     response_details: Text | None = None
+    own_reply: Text | None = None
     bytes_received: Count = 0
     bytes_sent: Count = 0
     limits: Text | None = None
-    own_reply: Text | None = None
-
-    @property
-    def flags(self) -> str | None:
-        """What became of it, whichever of Envoy's routers knows."""
-        return self.response_flags if self.own_reply in {None, "", "-"} else self.own_reply
 
     @property
     def has_failed(self) -> bool:
@@ -167,6 +173,23 @@ class AttemptLine:
     def ended_at(self) -> datetime:
         """When it was over."""
         return self.start_time + timedelta(milliseconds=self.duration_ms or 0)
+
+    @property
+    def answered(self) -> int:
+        """The status the provider answered with; 0 if it did not, also where Envoy did in its place, behind the translator."""
+        return self.status if self._flags_behind is None else 0
+
+    @property
+    def flags(self) -> str | None:
+        """Envoy's flags, those from behind the translator if they are what it failed by."""
+        return self.response_flags if self._flags_behind is None else self._flags_behind
+
+    @property
+    def _flags_behind(self) -> str | None:
+        if self.own_reply in {None, _NO_FLAGS}:
+            return None
+        # That a connection was tried for twice there says nothing of the attempt.
+        return ",".join(flag for flag in (self.own_reply or "").split(",") if flag != _NO_ATTEMPT_LEFT)
 
 
 class InvalidLineError(ValueError):

@@ -1,10 +1,11 @@
-"""The wiring of the billing sink: spool to ledger, ledger to ClickHouse, holds nobody came back for, looks at the books, and quotes."""
+"""The wiring of the billing sink: spool to ledger to ClickHouse, holds nobody came back for, looks at the books, and what Envoy asks."""
 
 import asyncio
 from functools import partial
 from pathlib import Path
 
 import asyncpg
+from aiohttp import web
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -12,6 +13,7 @@ from billing_sink import clickhouse
 from billing_sink.drift import DriftMetrics
 from billing_sink.exporter import TABLES, Exporter
 from billing_sink.inspection import Inspection, NotComparedError
+from billing_sink.keeping import Keeping
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
@@ -21,7 +23,7 @@ from billing_sink.quotes import Quotes
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
-from gateway_core.contract import SPOOL_FILE, Service
+from gateway_core.contract import COST_PATH, KEEP_PATH, SPOOL_FILE, Service
 from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
 from gateway_core.mutual_tls import server_context
@@ -30,6 +32,8 @@ from gateway_core.postgres import Trouble, connect_pool
 POOL_SIZE_MAX = 8
 """Two for the exporter, two each for looking after the books and for looking through them, and for reading prices."""
 RETRY_S = 1.0
+LINE_BYTES_MAX = 128 * 1024
+"""Two texts of usage of 16 KiB each, escaped, and what else is in a line."""
 BOOKS_S = 60.0
 """How often what is posted is sealed and added up by provider, and asked whether the nightly inspection is due."""
 ASKED_S = 2.0
@@ -73,7 +77,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                     role=lambda: "active" if claim.is_held else "standing by",
                 ),
                 serving(
-                    Quotes(PostgresPrices(pool), registry, log).application(),
+                    for_envoy(Quotes(PostgresPrices(pool), registry, log), Keeping(pool, registry, log)),
                     settings.billing_sink_host,
                     settings.billing_sink_port,
                     tls=server_context(settings.tls),
@@ -92,6 +96,14 @@ async def serve(settings: Settings, log: Logger) -> None:
                     await claim.close()
             except (*Trouble, TimeoutError) as error:
                 log.warning("drain_unfinished", error=type(error).__name__)
+
+
+def for_envoy(quotes: Quotes, keeping: Keeping) -> web.Application:
+    """What Envoy asks while an answer waits."""
+    app = web.Application(client_max_size=LINE_BYTES_MAX)
+    app.router.add_post(COST_PATH, quotes.answer)
+    app.router.add_post(KEEP_PATH, keeping.answer)
+    return app
 
 
 async def _expire(

@@ -12,6 +12,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from billing_sink.access_log import SpoolLine
 from billing_sink.limits import ToldLimits
+from billing_sink.postgres_kept import write_down
 from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
@@ -127,6 +128,7 @@ class PostgresLedger:
                     "SELECT billing.record_attempts($1::jsonb) AS position", _encode_attempts(batch.attempts)
                 )
                 quarantined += [attempt_conflict(batch.attempts[row["position"]]) for row in others]
+            await write_down(connection, batch.kept, batch.forgotten)
             if batch.limits:
                 await connection.execute("SELECT billing.record_limits($1::jsonb)", _encode_limits(batch.limits))
             await connection.executemany(
@@ -206,7 +208,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "usage_raw": _evidence(rated),
         "choice": _choice(line),
         **_alias(line),
-        "cached": line.is_kept,
+        "cached": line.is_cached,
     }
 
 
@@ -225,7 +227,7 @@ def _attempt_row(attempt: Attempt) -> dict[str, object]:
         "provider": provider,
         "upstream_model": line.offering.deployments.get(ProviderName(provider)) if line.offering and provider else None,
         "host": line.host,
-        "status": line.status,
+        "status": line.answered,
         "response_flags": line.flags,
         "response_details": line.response_details,
         "duration_ms": line.duration_ms or 0,

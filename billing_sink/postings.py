@@ -15,6 +15,7 @@ from billing_sink.access_log import (
     parse_any_line,
     request_id_of,
 )
+from billing_sink.kept import Forgotten, Kept, kept_by
 from billing_sink.limits import ToldLimits, told_limits
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, Rated, rate
@@ -80,6 +81,8 @@ class Batch:
     quarantined: Sequence[Quarantined]
     attempts: Sequence[Attempt] = ()
     limits: Sequence[ToldLimits] = ()
+    kept: Sequence[Kept] = ()
+    forgotten: Sequence[Forgotten] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Bat
             first = postings.setdefault(result.request_id, result)
             if first.input_hash != result.input_hash:
                 quarantined.append(conflict(result))
+    about_kept = [kept_by(item[1]) for item in parsed.lines if isinstance(item, tuple)]
     return Batch(
         spool_id,
         parsed.begin,
@@ -147,6 +151,8 @@ def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Bat
         tuple(quarantined),
         tuple(attempts.values()),
         tuple(limits[deployment] for deployment in sorted(limits)),
+        tuple(each for each in about_kept if isinstance(each, Kept)),
+        tuple(each for each in about_kept if isinstance(each, Forgotten)),
     )
 
 

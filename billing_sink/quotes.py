@@ -4,7 +4,6 @@ Nothing is written. Whoever asks goes on without an answer after a quarter of a 
 """
 
 import asyncio
-from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
@@ -13,15 +12,12 @@ from billing_sink.access_log import InvalidLineError, SpoolLine, parse_line
 from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, Rated, UsageSource, rate
-from gateway_core.contract import COST_PATH, Peer
+from gateway_core.contract import Peer
 from gateway_core.ids import PriceVersion
 from gateway_core.logs import Logger
 from gateway_core.money import format_usd
 from gateway_core.mutual_tls import is_from
 from gateway_core.postgres import Trouble
-
-LINE_BYTES_MAX: Final = 128 * 1024
-"""Two texts of usage of 16 KiB each, escaped, and what else is in a line."""
 
 
 class Quotes:
@@ -39,13 +35,8 @@ class Quotes:
             registry=registry,
         )
 
-    def application(self) -> web.Application:
-        """What answers Envoy, and nobody else."""
-        app = web.Application(client_max_size=LINE_BYTES_MAX)
-        app.router.add_post(COST_PATH, self._answer)
-        return app
-
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
+        """What a request costs, to Envoy and to nobody else."""
         if not is_from(Peer.ENVOY, request):
             raise web.HTTPForbidden(text=f"only for {Peer.ENVOY}\n")
         try:

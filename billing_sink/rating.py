@@ -168,7 +168,7 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     grant, asked = line.granted, line.request
     if grant is None or grant.key_id is None or grant.error_code is not None:
         return Rated(line, Outcome.REFUSED, _served_by(line), _mode_of_refused(line))
-    if line.is_kept:
+    if line.is_cached:
         return Rated(line, Outcome.FREE, None, grant.mode)
     mode, provider = grant.mode, _provider(line, grant)
     model = line.model

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway_core.errors import ApiError
+
 
 @dataclass(frozen=True, slots=True)
 class InvalidField:
@@ -98,6 +100,14 @@ class UnknownModelError(Exception):
     def __init__(self, model: str) -> None:
         super().__init__("no such model")
         self.model = model
+
+
+class ApiRefusedError(Exception):
+    """A refusal in words of its own. Only for `/v1`."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.code)
+        self.error = error
 
 
 class NoTestModeError(RefusedError):

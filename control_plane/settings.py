@@ -88,7 +88,7 @@ class Settings(SealingSettings):
     simulator_url: str | None = None
     spool_dir: str = "/var/lib/tollgate/spool"
     provider_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
-    provider_idle_timeout_s: int = Field(default=120, ge=1, le=REQUEST_S_MAX)
+    provider_idle_timeout_s: int = Field(default=300, ge=1, le=REQUEST_S_MAX)
     # Whether who fails or is over its limits is left out by itself, and probed; pauses are kept in any case.
     provider_health: bool = True
     provider_out_s: int = Field(default=30, ge=1, le=3600)

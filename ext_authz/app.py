@@ -19,6 +19,7 @@ from ext_authz.limiter import Limiter
 from ext_authz.own_limits import OwnLimits
 from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
+from ext_authz.postgres_kept import PostgresKept
 from ext_authz.postgres_offers import PostgresOffers
 from ext_authz.redis_limits import RedisLimits
 from ext_authz.reservation_notes import WORKERS, ReservationNotes
@@ -105,6 +106,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             slices=slices,
             lender=lender,
             holds=PostgresHolds(pool, utc_now),
+            kept=PostgresKept(pool),
             limiter=limiter,
             notes=notes,
             uses=uses,

@@ -7,7 +7,8 @@ from ext_authz.leases import LeaseId, Unspent
 from gateway_core.api_keys import credential_of
 from gateway_core.contract import Header, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
-from gateway_core.ids import ModelName, RequestId
+from gateway_core.ids import ModelName, ProviderName, RequestId
+from gateway_core.kept import InvalidKeptNameError, KeptName
 from gateway_core.mode import Mode
 from gateway_core.offering import InvalidOfferingError, Offering
 from gateway_core.usage import InvalidTierError, Meter, ServiceTier, asked_service_tier
@@ -41,6 +42,8 @@ class Attempt:
         may_search: whether the provider may make searches for it.
         meters: those that the provider will count, whatever the model makes of it.
         offering: what the route stands for that was chosen for it; None if that leads to no provider.
+        named: what it names that a provider keeps.
+        provider: where the client wants something to be kept.
         is_lease_wanted: whether Envoy would keep a lease.
         unspent: what Envoy gives back with this question.
     """
@@ -65,6 +68,8 @@ class Attempt:
     may_search: bool = False
     meters: frozenset[Meter] = frozenset()
     offering: Offering | None = None
+    named: tuple[KeptName, ...] = ()
+    provider: ProviderName | None = None
     is_lease_wanted: bool = False
     unspent: tuple[Unspent, ...] = ()
 
@@ -97,6 +102,8 @@ def parse_check(request: CheckRequest) -> Attempt:
     model = fields[RequestField.MODEL].string_value
     if not model and FACTS[endpoint].is_of_a_model:
         raise MalformedCheckError("a request without a model")
+    if FACTS[endpoint].names is not None and not fields[RequestField.NAMED].string_value:
+        raise MalformedCheckError("a request that does not say what it is about")
     if FACTS[endpoint].asked is not None and not fields[RequestField.UNITS].HasField("number_value"):
         raise MalformedCheckError("a request that does not say how much it asks for")
     if FACTS[endpoint].is_form and not fields[RequestField.FILE_BYTES].HasField("number_value"):
@@ -126,6 +133,8 @@ def parse_check(request: CheckRequest) -> Attempt:
         may_search=fields[RequestField.WEB_SEARCH].bool_value,
         meters=_meters(fields[RequestField.METERS].string_value),
         offering=_offering(fields[RequestField.OFFERING].string_value),
+        named=_named(fields[RequestField.NAMED].string_value),
+        provider=ProviderName(fields[RequestField.PROVIDER].string_value) or None,
         is_lease_wanted=fields[RequestField.LEASE_WANTED].bool_value,
         unspent=_unspent(fields[RequestField.UNSPENT].string_value),
     )
@@ -151,6 +160,13 @@ def _offering(text: str) -> Offering | None:
         return Offering.parse(text) if text else None
     except InvalidOfferingError as error:
         raise MalformedCheckError("a route that says nothing of what it stands for") from error
+
+
+def _named(text: str) -> tuple[KeptName, ...]:
+    try:
+        return tuple(map(KeptName.parse, text.split(","))) if text else ()
+    except InvalidKeptNameError as error:
+        raise MalformedCheckError("a name of nothing that is kept") from error
 
 
 def _unspent(text: str) -> tuple[Unspent, ...]:

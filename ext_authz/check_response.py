@@ -45,6 +45,8 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 _write_session(response.dynamic_metadata, decision.session)
             if decision.slice_id is not None:
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
+            if decision.keeper is not None:
+                response.dynamic_metadata[GrantField.PROVIDER] = decision.keeper
             if decision.rated_as is not None:
                 response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
             if decision.reservation is not None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Self
 
 from ext_authz.check_request import Attempt
+from ext_authz.kept import Owned, place_of, place_of_all
 from ext_authz.leases import Lease
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.reservations import Reservation, Room
@@ -21,8 +22,10 @@ from gateway_core.errors import (
     endpoint_not_priced,
     endpoint_not_supported,
     feature_not_offered,
+    kept_elsewhere,
     model_not_allowed,
     model_not_found,
+    nothing_kept,
     service_tier_not_offered,
     stream_required,
 )
@@ -38,6 +41,7 @@ FLOOR_TOKENS: Final = 256
 """An answer shorter than this is worth nothing to most who did not ask for so short a one."""
 
 
+NOTHING_OWNED: Final[Owned] = {}
 FEATURES: Final[Mapping[Meter, str]] = {
     Meter.WEB_SEARCH: "web search",
     Meter.AUDIO_INPUT: "audio input",
@@ -126,6 +130,7 @@ class Admitted:
         max_tokens: what each answer is cut down to, once less is held; None if it is not.
         limits: those that it is under.
         reservation: what it counts as against those, once it does; None if there are none.
+        keeper: the one provider that it goes to, since it is about what that one keeps, or is to.
         lease: what else may pass as this does; None if nothing may.
         session: by what it is told to end, if it is one.
     """
@@ -143,6 +148,7 @@ class Admitted:
     limits: tuple[ScopedLimits, ...] = ()
     reservation: Reservation | None = None
     lease: Lease | None = None
+    keeper: ProviderName | None = None
     session: Session | None = None
 
     def holding(self, held: NanoUsd) -> Self:
@@ -153,7 +159,9 @@ class Admitted:
         return replace(self, hold_nano_usd=held, max_tokens=self.output.covered_by(held))
 
 
-def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetime) -> Admitted | Refused:
+def decide(
+    attempt: Attempt, key: ApiKey | None, offers: Offers, owned: Owned = NOTHING_OWNED, *, now: datetime
+) -> Admitted | Refused:
     """Everything but the balance: key, model, endpoint, and the worst case that has to be held.
 
     The worst case counts every byte of the body as an input token, since no tokenizer makes more of it, but no more than
@@ -162,6 +170,8 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     each answer or picture, unless the client asked for less; where that is more than can be held, answers are made shorter if the
     endpoint has a field for it. Where the request is charged by what it asks for, it counts that alone. The price is that of the organisation, at the dearest of all
     deployments that may serve it and of all service tiers it may be served at.
+
+    What names something that a provider keeps is for that provider alone, and for whom `owned` says it is.
 
     Who may know of a model is asked of the newest reading; what it is and costs, of the one that Envoy's route is of.
     """
@@ -175,6 +185,13 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if not key.may_come_from(attempt.address):
         return Refused(ADDRESS_NOT_ALLOWED, key)
     facts = FACTS[attempt.endpoint]
+    if facts.is_of_what_is_kept:
+        place = place_of(attempt, key, offers, owned)
+        return (
+            Refused(place, key)
+            if isinstance(place, ApiError)
+            else Admitted(key, keeper=place.provider, limits=key.limits)
+        )
     if not facts.is_of_a_model or attempt.model is None:
         return Admitted(key)
     offer = offers.by_model.get(attempt.model)
@@ -192,8 +209,20 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
     if not (key.may_use(attempt.model) or key.may_use(offer.model)):
         return Refused(model_not_allowed(attempt.model), key)
     prices = offer.prices.get(attempt.endpoint)
+    if not prices and facts.keeps is not None:
+        return Refused(nothing_kept(attempt.model), key)
     if not prices:
         return Refused(endpoint_not_supported(attempt.model, (FACTS[each].path for each in offer.prices)), key)
+    keeper = None
+    if attempt.named:
+        place = place_of_all(attempt.named, owned)
+        if isinstance(place, ApiError):
+            return Refused(place, key)
+        keeper = place.provider
+        if keeper is not None:
+            prices = tuple(each for each in prices if each.provider == keeper)
+        if not prices:
+            return Refused(kept_elsewhere(attempt.model), key)
     if not all(each.price.is_free or facts.is_priced(each.price.rates.keys()) for each in prices):
         return Refused(endpoint_not_priced(attempt.model), key)
     if (
@@ -230,6 +259,7 @@ def decide(attempt: Attempt, key: ApiKey | None, offers: Offers, *, now: datetim
         else max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
         input_tokens_max=input_max if attempt.has_references else None,
         output=output,
+        keeper=keeper,
         limits=(*key.limits, *offer.limits),
         session=_session(prices, terms, output) if facts.is_session else None,
     )

@@ -13,6 +13,7 @@ from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
 from gateway_core.limits import ScopedLimits
 from gateway_core.offering import Offering
 from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms
+from gateway_core.providers import ProviderKind
 
 OVERLAP: Final = timedelta(seconds=60)
 """How long what was offered can still be bought by a route that stands for it. Envoy takes up a change in less than a second."""
@@ -75,6 +76,7 @@ class Offers:
     """All models that can be bought, by each of their names, and who pays other than list prices, as of one revision.
 
     Attributes:
+        kinds: of every provider there is.
         former: what was offered before, the latest first: those names only that have been moved since.
         until: of a former one: how long it can still be bought.
     """
@@ -82,6 +84,7 @@ class Offers:
     version: PriceVersion
     by_model: Mapping[ModelName, Offer]
     org_terms: Mapping[OrgId, OrgTerms]
+    kinds: Mapping[ProviderName, ProviderKind] = field(default_factory=dict)
     former: tuple["Offers", ...] = field(default=())
     until: datetime | None = None
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Self
+from typing import Final, Self
 
 import asyncpg
 
@@ -16,6 +16,8 @@ from gateway_core.limits import Limits, Scope, scoped
 from gateway_core.logs import Logger
 from gateway_core.postgres_prices import org_terms, price_row
 from gateway_core.providers import ProviderKind, served
+
+_KINDS: Final = frozenset(ProviderKind)
 
 
 class PostgresOffers:
@@ -79,6 +81,7 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
             ORDER BY s.priority, s.provider
             """
         )
+        kinds = await connection.fetch("SELECT name, kind FROM catalog.providers")
         terms = await connection.fetch(
             """
             SELECT t.org_id, t.revision, t.markup_ppm, array_agg(p.model) AS models, array_agg(p.provider) AS providers,
@@ -98,7 +101,13 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
             continue
         offers[model] = _offer(found, deployments, translated=translated)
     offers |= {row["alias"]: offers[row["model"]] for row in aliases if row["model"] in offers}
-    return Offers(PriceVersion(version), offers, {OrgId(row["org_id"]): org_terms(row) for row in terms})
+    return Offers(
+        PriceVersion(version),
+        offers,
+        {OrgId(row["org_id"]): org_terms(row) for row in terms},
+        # One of a kind that a newer version has written keeps nothing that could be asked for here.
+        {ProviderName(row["name"]): ProviderKind(row["kind"]) for row in kinds if row["kind"] in _KINDS},
+    )
 
 
 def _deployment(row: asyncpg.Record) -> PricedDeployment:

@@ -3,6 +3,7 @@
 Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers the client with 503.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, Protocol, assert_never
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
 from ext_authz.decision import Admitted, Output, Refused, decide
+from ext_authz.kept import Owned
 from ext_authz.keys import KeyCache
 from ext_authz.leases import Bounds, body_bound
 from ext_authz.lender import Lender
@@ -43,8 +45,11 @@ from gateway_core.errors import (
     requests_per_minute_exceeded,
     tokens_per_minute_exceeded,
 )
-from gateway_core.ids import RequestId
+from gateway_core.ids import OrgId, RequestId
+from gateway_core.kept import KeptName
+from gateway_core.limits import ScopedLimits
 from gateway_core.logs import Logger
+from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.mutual_tls import only_for, server_credentials
 from gateway_core.postgres import Trouble
@@ -93,6 +98,17 @@ class Holds(Protocol):
         """
 
 
+class Kept(Protocol):
+    """Where it is written whose it is what providers keep."""
+
+    async def find(self, org_id: OrgId, mode: Mode, names: Collection[KeptName]) -> Owned:
+        """Those of the names that are an organisation's.
+
+        Raises:
+            asyncpg.PostgresError, OSError: nobody knows; the request must not pass.
+        """
+
+
 class Authorization:
     """The gRPC service's one method, and what it asks."""
 
@@ -104,6 +120,7 @@ class Authorization:
         slices: Slices,
         lender: Lender,
         holds: Holds,
+        kept: Kept,
         limiter: Limiter,
         notes: ReservationNotes,
         uses: KeyUses,
@@ -120,6 +137,7 @@ class Authorization:
         self._slices = slices
         self._lender = lender
         self._holds = holds
+        self._kept = kept
         self._limiter = limiter
         self._notes = notes
         self._turns = Turns()
@@ -182,11 +200,11 @@ class Authorization:
         if isinstance(decision, Refused):
             return decision
         self._uses.note(decision.key.key_id, self._now())
-        if decision.output is None:
+        if decision.output is None and not FACTS[attempt.endpoint].is_of_what_is_kept:
             return decision
         if not decision.limits:
-            return await self._pay(attempt, decision, decision.output)
-        return await self._pay_within(attempt, decision, decision.output)
+            return await self._pay(attempt, decision)
+        return await self._pay_within(attempt, decision)
 
     def _may_lease(self, key: ApiKey) -> bool:
         """Whether what is decided about a request of a key holds for others of it for a moment."""
@@ -231,13 +249,13 @@ class Authorization:
             self._leased.labels("lent").inc(lease.uses)
         return replace(decision, slice_id=taken.slice.slice_id, reservation=reservation, lease=lease)
 
-    async def _pay_within(self, attempt: Attempt, decision: Admitted, output: Output) -> Admitted | Refused:
+    async def _pay_within(self, attempt: Attempt, decision: Admitted) -> Admitted | Refused:
         """Count it against its limits, and then hold the money for it."""
-        found = await self._reserve(attempt, decision, output)
+        found = await self._reserve(attempt, decision, decision.output)
         if isinstance(found, Exceeded):
             return Refused(limit_exceeded(found), decision.key, room=found.room)
         try:
-            paid = await self._pay(attempt, decision, output)
+            paid = await self._pay(attempt, decision)
         except Exception:
             # Envoy gets no grant, so it will not say that the request is over.
             self._notes.put(decision.key.org_id, Ended(found.tallies, attempt.request_id, found.at, -found.tokens))
@@ -247,22 +265,22 @@ class Authorization:
         return replace(paid, reservation=found)
 
     async def _reserve(
-        self, attempt: Attempt, decision: Admitted, output: Output, *, uses: int = 1
+        self, attempt: Attempt, decision: Admitted, output: Output | None, *, uses: int = 1
     ) -> Reservation | Exceeded:
         """Count a request, or several like it, against its limits."""
-        per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
-        expected = Expected.of(
-            decision.limits,
-            body_bytes=attempt.text_bytes,
-            output_tokens=per_choice * output.choices,
-            output_tokens_max=output.tokens * output.choices,
-        )
         return await self._limiter.reserve(
-            decision.key.org_id, attempt.request_id, decision.limits, expected, uses=uses
+            decision.key.org_id,
+            attempt.request_id,
+            decision.limits,
+            _expected(decision.limits, attempt, output),
+            uses=uses,
         )
 
-    async def _pay(self, attempt: Attempt, decision: Admitted, output: Output) -> Admitted | Refused:
+    async def _pay(self, attempt: Attempt, decision: Admitted) -> Admitted | Refused:
         """Set aside what it may cost."""
+        output = decision.output
+        if output is None:
+            return decision
         amount = output.nano_usd
         # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
         # A session has money of its own, which Envoy counts down.
@@ -293,8 +311,11 @@ class Authorization:
     async def _decide_but_for_limits_and_money(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""
         deadline_s = self._monotonic() + BEHIND_S_MAX
+        owned: Owned = {}
+        if key is not None and attempt.named:
+            owned = await self._kept.find(key.org_id, key.mode, attempt.named)
         while True:
-            decision = decide(attempt, key, self._offers.offers, now=self._now())
+            decision = decide(attempt, key, self._offers.offers, owned, now=self._now())
             if isinstance(decision, Admitted) or decision.error is not MODEL_CHANGING:
                 return decision
             if not await self._offers.wait_for_next(deadline_s - self._monotonic()):
@@ -304,6 +325,19 @@ class Authorization:
         if attempt.credential is None or not is_well_formed(attempt.credential):
             return None
         return await self._keys.find(hash_key(attempt.credential, self._pepper))
+
+
+def _expected(limits: Sequence[ScopedLimits], attempt: Attempt, output: Output | None) -> Expected:
+    """What it counts as against limits. What is no model's counts as a request and as no token."""
+    if output is None:
+        return Expected(0, 0)
+    per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
+    return Expected.of(
+        limits,
+        body_bytes=attempt.text_bytes,
+        output_tokens=per_choice * output.choices,
+        output_tokens_max=output.tokens * output.choices,
+    )
 
 
 def limit_exceeded(found: Exceeded) -> ApiError:

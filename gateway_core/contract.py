@@ -28,6 +28,10 @@ CACHE_HIT: Final = "response_cache"
 CACHE_WAIT_S_MAX: Final = 60
 """No request waits longer for another one whose answer would be its own."""
 
+KEEP_PATH: Final = "/kept"
+"""Where Envoy has billing_sink write down what a provider keeps from now on, or no longer, for whom: a spool line comes; 204, once it is
+written."""
+
 REQUEST_S_MAX: Final = 3000
 """Envoy ends a request that runs longer, so a hold that lives longer than this outlives its request."""
 
@@ -42,7 +46,8 @@ class Header:
     ROUTE: Final = "x-tg-route"
     PREPARED: Final = "x-tg-prepared"
     ASKED: Final = "x-tg-asked"
-    """From the front filter to itself, on requests that ext_authz is asked about: the number of the question."""
+    """From the front filter to itself, on requests that ext_authz is asked about: the number of the question; 0 for one that has nothing to
+    do with leases, since its route hangs on the answer."""
     CLIENT_REQUEST_ID: Final = "x-tg-client-request-id"
     CONTENT_TYPE: Final = "x-tg-content-type"
     """What the client says of its body, for the front filter alone; on the way to a provider it is what that has read."""
@@ -61,6 +66,10 @@ class Header:
     """Of a request, `on` or `off`: whether its answer may be one that was kept, whatever the route says. Of an answer: a value of `CacheOutcome`."""
     CACHE_ASKED: Final = "x-tg-cache-asked"
     """From the front filter to the cache's, `true` on requests whose answer may be one that was kept."""
+    KEPT_AT: Final = "x-tg-kept-at"
+    """On the answer of a provider that may keep something, for the front filter alone: the cluster that answered."""
+    PROVIDER: Final = "x-tollgate-provider"
+    """Of a request that has something kept and names no model: at which provider."""
     PROVIDER_CLUSTER: Final = "x-tg-provider-cluster"
     """Between the two passes of a translated attempt: the cluster of the provider that is asked."""
     TRANSLATE: Final = "x-tg-translate"
@@ -113,6 +122,8 @@ class Metadata:
     Of a session, the first one is all: the sums of its usage objects, of responses and of transcriptions, and how many there were."""
     SERVICE_TIER: Final = "service_tier"
     """What the answer says at its top level of the tier it was served at."""
+    KEPT: Final = "kept"
+    """JSON text of what the provider keeps from now on: of a file all that it says of it, of a response the id."""
     SSE_EVENTS: Final = "sse_events"
     """Server-sent events delivered so far; comments are none. Of a session: pieces of output of responses that have not ended."""
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
@@ -170,6 +181,12 @@ class RequestField:
     HIDE_USAGE: Final = "hide_usage"
     """Whether the usage chunk of a stream was our idea and is kept from the client."""
     CLIENT_REQUEST_ID: Final = "client_request_id"
+    NAMED: Final = "named"
+    """What the request names that a provider keeps, as `gateway_core.kept.KeptName`, with commas between; absent where nothing is."""
+    KEEPS: Final = "keeps"
+    """Whether the provider is to keep something under an id that its answer says. Absent where it is not."""
+    PROVIDER: Final = "provider"
+    """Where the client wants that to be kept; absent where it says nothing of it."""
     MODE: Final = "mode"
     """Of the key that was brought, by its prefix: a value of `gateway_core.mode.Mode`. The route was chosen by it."""
     OFFERING: Final = "offering"
@@ -238,6 +255,9 @@ class GrantField:
     """The model's own name, whichever of its names the request has."""
     MODE: Final = "mode"
     """Of the key: which ledger the request belongs to."""
+    PROVIDER: Final = "provider"
+    """The one that keeps what the request names, or is to keep what it brings: the only one it goes to. Absent elsewhere, and of a test
+    request, which goes to the simulator."""
     RATED_AS: Final = "rated_as"
     """Of a test request: the provider whose prices it is charged by, since none of them serves it."""
     PRICE_VERSION: Final = "price_version"
@@ -313,6 +333,7 @@ class SpoolField:
     USAGE_FIRST: Final = "usage_first"
     USAGE_LAST: Final = "usage_last"
     SERVICE_TIER: Final = "service_tier"
+    KEPT: Final = "kept"
     SSE_EVENTS: Final = "sse_events"
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
     CACHE: Final = "cache"
@@ -469,6 +490,16 @@ def route_key(endpoint: str, model: str) -> str:
     return f"{endpoint}:{model}"
 
 
+def kept_route_key(provider: str) -> str:
+    """The value of `Header.ROUTE` for what a provider keeps, whatever is done with it. No endpoint is called `kept`."""
+    return f"kept:{provider}"
+
+
+def pinned_route_key(endpoint: str, provider: str, model: str) -> str:
+    """The same for a model on an endpoint, at one of its providers only. No endpoint and no provider holds an @."""
+    return f"{endpoint}@{provider}:{model}"
+
+
 def simulator_route_key(endpoint: str) -> str:
     """The value of `Header.ROUTE` for every request with a test key on an endpoint. No endpoint is called `test`."""
     return f"test:{endpoint}"
@@ -481,3 +512,8 @@ CACHE_KEYS: Final = "tollgate:{cache}:"
 def cache_generation(org_id: str) -> str:
     """The key in Redis whose number an organisation's kept answers bear: raised, there are none any more."""
     return f"{CACHE_KEYS}generation:{org_id}"
+
+
+def simulator_kept_route_key() -> str:
+    """The same for what the simulator keeps for test keys."""
+    return simulator_route_key("kept")

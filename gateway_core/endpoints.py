@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_PATHS, ErrorForm
+from gateway_core.kept import KeptKind
 from gateway_core.usage import HTTP_OK, SWITCHED, Meter
 
 
@@ -21,6 +22,8 @@ class Endpoint(StrEnum):
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     RESPONSES = "responses"
+    STORED_RESPONSES = "stored_responses"
+    """At the same path, for what the provider shall keep, and what refers to something that it keeps."""
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
     MODERATIONS = "moderations"
@@ -35,6 +38,15 @@ class Endpoint(StrEnum):
     REALTIME = "realtime"
     MODELS = "models"
     MODEL = "model"
+    RESPONSE = "response"
+    RESPONSE_INPUT_ITEMS = "response_input_items"
+    RESPONSE_CANCEL = "response_cancel"
+    RESPONSE_DELETE = "response_delete"
+    FILE_UPLOAD = "file_upload"
+    FILES = "files"
+    FILE = "file"
+    FILE_CONTENT = "file_content"
+    FILE_DELETE = "file_delete"
 
 
 class Dialect(StrEnum):
@@ -66,7 +78,7 @@ class CountedBy(StrEnum):
     REQUEST = "request"
     """Nobody's: the request itself is what is counted."""
     NOTHING = "nothing"
-    """It costs nothing and leads to no provider."""
+    """It costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,9 @@ class Facts:
         is_form: whether the body is a form with files.
         is_session: whether it is a connection that stays open, on which the model answers many times.
         query: what is behind the path at every provider.
+        keeps: what the provider may keep from then on, under an id that its answer says.
+        names: what the id in the path is of, which a provider keeps.
+        forgets: whether the provider keeps that no longer once it has answered.
     """
 
     method: str
@@ -100,6 +115,9 @@ class Facts:
     is_form: bool = False
     is_session: bool = False
     query: str = ""
+    keeps: KeptKind | None = None
+    names: KeptKind | None = None
+    forgets: bool = False
 
     @property
     def error_form(self) -> ErrorForm:
@@ -112,6 +130,11 @@ class Facts:
     def is_of_a_model(self) -> bool:
         """Whether a request names a model, and a provider serves it."""
         return self.counted_by is not CountedBy.NOTHING
+
+    @property
+    def is_of_what_is_kept(self) -> bool:
+        """Whether a request is no model's, and for the one provider that keeps something, or shall."""
+        return not self.is_of_a_model and (self.keeps or self.names) is not None
 
     def is_answered(self, status: int) -> bool:
         """Whether a provider that answers so has done, or begun, what it was asked for. Only then anything was used."""
@@ -150,6 +173,16 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         output_bound="max_output_tokens",
         priced_by=_TEXT,
         output=Meter.OUTPUT,
+    ),
+    # Sold by itself: what is kept, is in the operator's account.
+    Endpoint.STORED_RESPONSES: Facts(
+        "POST",
+        "/v1/responses",
+        Dialect.RESPONSES,
+        output_bound="max_output_tokens",
+        priced_by=_TEXT,
+        output=Meter.OUTPUT,
+        keeps=KeptKind.RESPONSE,
     ),
     Endpoint.COMPLETIONS: Facts(
         "POST",
@@ -251,10 +284,36 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
     ),
     Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING),
     Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.RESPONSE: Facts(
+        "GET", "/v1/responses/{id}", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE
+    ),
+    Endpoint.RESPONSE_INPUT_ITEMS: Facts(
+        "GET", "/v1/responses/{id}/input_items", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE
+    ),
+    Endpoint.RESPONSE_CANCEL: Facts(
+        "POST", "/v1/responses/{id}/cancel", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE
+    ),
+    Endpoint.RESPONSE_DELETE: Facts(
+        "DELETE", "/v1/responses/{id}", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE, forgets=True
+    ),
+    Endpoint.FILE_UPLOAD: Facts(
+        "POST", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING, is_form=True, keeps=KeptKind.FILE
+    ),
+    Endpoint.FILES: Facts("GET", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.FILE: Facts("GET", "/v1/files/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE),
+    Endpoint.FILE_CONTENT: Facts(
+        "GET", "/v1/files/{id}/content", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE
+    ),
+    Endpoint.FILE_DELETE: Facts(
+        "DELETE", "/v1/files/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE, forgets=True
+    ),
 }
 
 SOLD: Final = tuple(endpoint for endpoint in Endpoint if FACTS[endpoint].is_of_a_model)
 """Those on which a model can be bought."""
+
+OF_WHAT_IS_KEPT: Final = tuple(endpoint for endpoint in Endpoint if FACTS[endpoint].is_of_what_is_kept)
+"""Those of no model that lead to the provider which keeps something."""
 
 SOLD_UNLESS_TOLD: Final = (Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 """Those of a model of which nobody says more."""

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from gateway_core.budgets import AllHeld, Budget, Exhausted
+from gateway_core.kept import KeptName
 from gateway_core.limits import Scope
 
 
@@ -150,6 +151,12 @@ TOO_MANY_WAITING: Final = ApiError(
 ADDRESS_NOT_ALLOWED: Final = ApiError(
     403, "address_not_allowed", "This API key may not be used from your network address."
 )
+KEPT_APART: Final = ApiError(
+    400, "kept_elsewhere", "What the request names is kept at different providers, and can be read at none together."
+)
+NOT_AT_ITS_PROVIDER: Final = ApiError(
+    400, "endpoint_not_supported", "The provider that keeps this does not offer that to be done with it."
+)
 TEST_MODE_UNAVAILABLE: Final = ApiError(
     403, "test_mode_unavailable", "Test keys cannot be used here: this gateway has no simulator. Use a live key."
 )
@@ -172,6 +179,9 @@ STORED_STATE_NOT_OFFERED: Final = ApiError(
     400,
     "stored_state_not_offered",
     "What a provider has stored cannot be kept to its owner here. Send the whole conversation, and wait for the answer.",
+)
+PROVIDER_NOT_OFFERED: Final = ApiError(
+    400, "provider_not_offered", "The header 'x-tollgate-provider' is not a provider's name."
 )
 TOOL_NOT_OFFERED: Final = ApiError(
     400, "tool_not_offered", "The field 'tools' has a tool that is not offered on this endpoint.", param="tools"
@@ -215,6 +225,12 @@ REQUEST_TOO_LARGE: Final = ApiError(413, "request_too_large", "The request body 
 HEADERS_TOO_LARGE: Final = ApiError(431, "headers_too_large", "The headers are too large.")
 
 # Ours.
+NOT_RECORDED: Final = ApiError(
+    503,
+    "not_recorded",
+    "The provider has kept this, but the gateway could not write down whose it is. Look for it in the list, or try again.",
+    type=ErrorType.SERVER,
+)
 INTERNAL: Final = ApiError(500, "internal_error", "Something went wrong on our side.", type=ErrorType.SERVER)
 DATABASE_UNAVAILABLE: Final = ApiError(503, "database_unavailable", "Try again shortly.", type=ErrorType.SERVER)
 AUTHORIZATION_UNAVAILABLE: Final = ApiError(
@@ -374,6 +390,32 @@ def stream_required(model: str) -> ApiError:
 def endpoint_not_priced(model: str) -> ApiError:
     """It is served there, but nobody has priced what the endpoint counts."""
     return ApiError(400, "endpoint_not_priced", f"The model '{model}' has no price on this endpoint.", param="model")
+
+
+def nothing_kept(model: str) -> ApiError:
+    """It is not sold with anything kept: its operator has not said so, or none of its providers keeps anything."""
+    message = f"The model '{model}' is offered without anything kept at its provider. Send the whole conversation, and leave out 'store'."
+    return ApiError(400, "stored_state_not_offered", message)
+
+
+def no_such(name: KeptName) -> ApiError:
+    """Not this organisation's, whether it is somebody's or not."""
+    return ApiError(404, "not_found", f"There is no {name.kind} '{name.object_id}'.")
+
+
+def kept_elsewhere(model: str) -> ApiError:
+    """The one provider that it could be asked at does not serve the model."""
+    message = f"What the request names is kept at a provider that does not serve the model '{model}'."
+    return ApiError(400, "kept_elsewhere", message, param="model")
+
+
+def provider_not_offered(names: Iterable[str]) -> ApiError:
+    """Where a file goes is the client's to say, where there is more than one place."""
+    message = "Say in the header 'x-tollgate-provider' which provider is to keep this: one of {}."
+    return ApiError(400, "provider_not_offered", message.format(", ".join(names)))
+
+
+NO_KEEPER: Final = ApiError(400, "provider_not_offered", "No provider that you may use keeps files.")
 
 
 def endpoint_not_supported(model: str, paths: Iterable[str]) -> ApiError:

@@ -40,6 +40,15 @@ class ProviderKind(StrEnum):
 _OPENAI: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT: "/chat/completions",
     Endpoint.RESPONSES: "/responses",
+    Endpoint.STORED_RESPONSES: "/responses",
+    Endpoint.RESPONSE: "/responses/{id}",
+    Endpoint.RESPONSE_INPUT_ITEMS: "/responses/{id}/input_items",
+    Endpoint.RESPONSE_CANCEL: "/responses/{id}/cancel",
+    Endpoint.RESPONSE_DELETE: "/responses/{id}",
+    Endpoint.FILE_UPLOAD: "/files",
+    Endpoint.FILE: "/files/{id}",
+    Endpoint.FILE_CONTENT: "/files/{id}/content",
+    Endpoint.FILE_DELETE: "/files/{id}",
     Endpoint.COMPLETIONS: "/completions",
     Endpoint.EMBEDDINGS: "/embeddings",
     Endpoint.MODERATIONS: "/moderations",
@@ -52,6 +61,13 @@ _OPENAI: Final[Mapping[Endpoint, str]] = {
     Endpoint.TRANSLATIONS: "/audio/translations",
     Endpoint.REALTIME: "/realtime",
 }
+
+
+_STORED_RESPONSES: Final = (
+    *(Endpoint.STORED_RESPONSES, Endpoint.RESPONSE, Endpoint.RESPONSE_INPUT_ITEMS),
+    *(Endpoint.RESPONSE_CANCEL, Endpoint.RESPONSE_DELETE),
+)
+_FILES: Final = (Endpoint.FILE_UPLOAD, Endpoint.FILE, Endpoint.FILE_CONTENT, Endpoint.FILE_DELETE)
 
 
 def _of_openai(*endpoints: Endpoint) -> Mapping[Endpoint, str]:
@@ -77,6 +93,7 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
     ProviderKind.AZURE: _of_openai(
         *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.IMAGES),
         *(Endpoint.IMAGE_EDITS, Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS, Endpoint.REALTIME),
+        *(*_STORED_RESPONSES, *_FILES),
     ),
     ProviderKind.OPENROUTER: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.MISTRAL: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.MODERATIONS),
@@ -88,7 +105,10 @@ PATHS_BY_KIND: Final[Mapping[ProviderKind, Mapping[Endpoint, str]]] = {
         *(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.IMAGES, Endpoint.SPEECH),
         *(Endpoint.TRANSCRIPTIONS, Endpoint.TRANSLATIONS),
     ),
-    ProviderKind.XAI: _of_openai(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.IMAGES),
+    ProviderKind.XAI: _of_openai(
+        *(Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.IMAGES),
+        *(Endpoint.STORED_RESPONSES, Endpoint.RESPONSE, Endpoint.RESPONSE_DELETE),
+    ),
     ProviderKind.COHERE: _of_openai(Endpoint.CHAT, Endpoint.EMBEDDINGS),
     ProviderKind.OLLAMA: _of_openai(Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
     ProviderKind.VLLM: _of_openai(

@@ -1,12 +1,14 @@
 """The wiring: which path speaks which dialect, and the life of the process. Start reading here."""
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final
 
 from aiohttp import web
 
+from gateway_core.api_keys import bearer_token
 from gateway_core.clock import Now, utc_now
 from gateway_core.connections import Bounds
 from gateway_core.health import serving
@@ -17,14 +19,17 @@ from simulator.exchange import BODY_BYTES_MAX, Exchange
 from simulator.gemini_generate import Framing, GeminiGenerate
 from simulator.openai_chat import OpenAiChat
 from simulator.openai_completions import OpenAiCompletions
+from simulator.openai_kept import OpenAiKept
 from simulator.openai_responses import OpenAiResponses
 from simulator.plain import PlainEndpoint
 from simulator.recorder import Recorder
 from simulator.settings import SimulatorSettings
+from simulator.shelves import Shelves
 from simulator.stripe_stand_in import stand_in
 
 EXCHANGE = web.AppKey("exchange", Exchange)
 RECORDER = web.AppKey("recorder", Recorder)
+SHELVES = web.AppKey("shelves", Shelves)
 
 PLAIN: Final[Mapping[str, PlainEndpoint]] = {
     "/v1/embeddings": PlainEndpoint(OpenAiChat(), plain.embeddings),
@@ -55,6 +60,8 @@ def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> w
         app.router.add_get("/simulator/requests", get_requests)
         app.router.add_delete("/simulator/requests", delete_requests)
     app[EXCHANGE] = Exchange(knobs=settings.knobs, recorder=recorder, now=now, log=log)
+    app[SHELVES] = Shelves(secrets.token_bytes)
+    app.router.add_routes(OpenAiKept(app[SHELVES], recorder, now).routes())
     app.router.add_post("/v1/chat/completions", post_chat)
     app.router.add_post("/v1beta/openai/chat/completions", post_chat)
     app.router.add_post("/v1/messages", post_message)
@@ -104,7 +111,8 @@ async def post_message(request: web.Request) -> web.StreamResponse:
 
 async def post_response(request: web.Request) -> web.StreamResponse:
     """OpenAI's response."""
-    return await request.app[EXCHANGE].answer(request, OpenAiResponses())
+    shelf = request.app[SHELVES].of(bearer_token(request.headers.get("authorization")) or "")
+    return await request.app[EXCHANGE].answer(request, OpenAiResponses(shelf))
 
 
 async def post_completion(request: web.Request) -> web.StreamResponse:

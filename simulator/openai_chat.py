@@ -40,6 +40,7 @@ _FINISH_REASON: Final = {
 _ERROR_TYPE_AND_CODE: Final[Mapping[int, tuple[str, str | None]]] = {
     400: ("invalid_request_error", None),
     401: ("invalid_request_error", "invalid_api_key"),
+    404: ("invalid_request_error", None),
     413: ("invalid_request_error", "request_too_large"),
     429: ("requests", "rate_limit_exceeded"),
 }

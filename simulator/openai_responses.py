@@ -11,6 +11,7 @@ from simulator.chat import Answer, ChatRequest, Ending, JsonObject, Message, Rep
 from simulator.dialect import Body, ModelName, OutputTokensMax, parse_body
 from simulator.frames import SLOT, Template, compact, sse
 from simulator.openai_chat import OpenAiChat
+from simulator.shelves import KeptResponse, Shelf
 
 
 class _Part(Body):
@@ -40,11 +41,22 @@ class _Request(Body):
     instructions: str | None = None
     max_output_tokens: OutputTokensMax | None = None
     stream: bool | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
     tools: list[JsonObject] | None = None
 
 
 class OpenAiResponses(OpenAiChat):
-    """The dialect of `/v1/responses`: headers and errors are those of chat. Tools are counted and never called."""
+    """The dialect of `/v1/responses`, for one request: headers and errors are those of chat. Tools are counted and never called.
+
+    What is to be kept has an id like no other's; everything else has ids by what was asked for.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._kept_as: str | None = None
+        self._messages: tuple[Message, ...] = ()
+        self._said: tuple[Message, ...] = ()
 
     def parse(self, body: bytes) -> ChatRequest:
         """Read the body of a request for a response."""
@@ -56,9 +68,15 @@ class OpenAiResponses(OpenAiChat):
             if isinstance(request.input, str)
             else [item.message() for item in request.input]
         )
+        if request.store:
+            self._kept_as = self._shelf.shelves.new_id("resp")
+        if request.previous_response_id is not None:
+            before = self._shelf.response(request.previous_response_id, param="previous_response_id")
+            self._messages = before.messages
+        self._said = tuple(said)
         return ChatRequest(
             model=request.model,
-            messages=(*instructions, *tools, *said),
+            messages=(*instructions, *tools, *self._messages, *said),
             output_tokens_max=request.max_output_tokens,
             stream=request.stream or False,
         )
@@ -67,16 +85,36 @@ class OpenAiResponses(OpenAiChat):
         """A `response` that has ended."""
         (reply,) = answer.replies
         incomplete = reply.ending is Ending.LENGTH
-        response = _response(answer, "incomplete" if incomplete else "completed")
+        response = self._response(answer, "incomplete" if incomplete else "completed")
         response["output"] = [_message(answer, reply, "completed")]
         response["incomplete_details"] = {"reason": "max_output_tokens"} if incomplete else None
         response["usage"] = _usage(answer.usage) if answer.report_usage else None
+        self._keep(response, reply)
         return response
+
+    def _response(self, answer: Answer, status: str) -> JsonObject:
+        return _response(answer, status) | ({} if self._kept_as is None else {"id": self._kept_as, "store": True})
+
+    def _keep(self, response: JsonObject, reply: Reply) -> None:
+        if self._kept_as is None:
+            return
+        items: tuple[JsonObject, ...] = tuple(
+            {
+                "id": self._shelf.shelves.new_id("msg"),
+                "type": "message",
+                "role": "user",
+                "status": "completed",
+                "content": [{"type": "input_text", "text": message.text}],
+            }
+            for message in self._said
+        )
+        messages = (*self._messages, *self._said, Message(reply.text))
+        self._shelf.put(self._kept_as, KeptResponse(response, items, messages))
 
     def stream(self, answer: Answer) -> list[bytes]:
         """Named events, from `response.created` to the one that has the usage."""
         (reply,) = answer.replies
-        begun = _response(answer, "in_progress")
+        begun = self._response(answer, "in_progress")
         place: JsonObject = {"item_id": answer.stamp.id("msg_", 48), "output_index": 0, "content_index": 0}
         delta = Template(
             _event("response.output_text.delta", place | {"delta": SLOT, "logprobs": [], "sequence_number": 0})

@@ -29,6 +29,8 @@ from translator.translation import (
 DROPPED_BYTES_MAX: Final = 2000
 _OK: Final = range(200, 300)
 _BAD_GATEWAY: Final = 502
+_STILL_THERE: Final = b":\n\n"
+"""A comment, for whoever ends streams that pause: something came of which there is nothing to say. No event, and no output."""
 
 
 class Outcome(Enum):
@@ -182,7 +184,7 @@ class Exchange:
             return GoOn()
         if self._stream is not None:
             written = self._stream.feed(piece)
-            return GiveBack(written + self._stream.end() if is_last else written)
+            return GiveBack(written + self._stream.end() if is_last else written or self._sign_of_life())
         if self._status not in _OK:
             self.outcome = Outcome.REFUSED
             return GiveBack(answer.refusal(self._status, piece))
@@ -195,6 +197,11 @@ class Exchange:
             self.outcome = Outcome.UNREADABLE
             failure = Failure(_BAD_GATEWAY, TRANSLATOR_ERROR.message, code=TRANSLATOR_ERROR.code)
             return Refuse(_BAD_GATEWAY, answer.failure(failure), is_untranslatable=False)
+
+    def _sign_of_life(self) -> bytes:
+        # Google's clients take every line of a stream for JSON.
+        is_google = self._pair is not None and self._pair.client is Dialect.GEMINI
+        return b"" if is_google else _STILL_THERE
 
     def _asked(self) -> Request:
         if self._request is None:

@@ -1,4 +1,4 @@
-"""The route table: `/v1/models` for clients, `/api/v1` from the declared operations, Stripe's webhook and a sign of life beside them."""
+"""The route table: `/v1/models` and `/v1/files` for clients, `/api/v1` from the declared operations, Stripe's webhook and a sign of life beside them."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -42,6 +42,7 @@ from control_plane.api.context import SERVICES, Services
 from control_plane.api.dispatch import continue_if_asked, handler_of
 from control_plane.api.docs_page import page
 from control_plane.api.errors import error_middleware
+from control_plane.api.file_list import show_files
 from control_plane.api.model_list import list_models, show_model
 from control_plane.api.openapi import document
 from control_plane.api.operation import BODY_BYTES_MAX, OPERATIONS, PREFIX
@@ -92,6 +93,7 @@ def make_app(services: Services, *, registry: CollectorRegistry) -> web.Applicat
     app.router.add_get("/v1/models", list_models)
     # A name may have slashes in it.
     app.router.add_get("/v1/models/{model:.+}", show_model)
+    app.router.add_get("/v1/files", show_files)
     for operation in OPERATIONS:
         app.router.add_route(
             operation.method, PREFIX + operation.path, handler_of(operation), expect_handler=continue_if_asked

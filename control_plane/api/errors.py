@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 from control_plane.api.operation import PREFIX
 from control_plane.api.problems import INTERNAL as INTERNAL_PROBLEM
 from control_plane.api.problems import problem_of, render_problem
-from control_plane.errors import NoTestModeError, UnauthenticatedError, UnknownModelError
+from control_plane.errors import ApiRefusedError, NoTestModeError, UnauthenticatedError, UnknownModelError
 from gateway_core.contract import Header
 from gateway_core.errors import (
     DATABASE_UNAVAILABLE,
@@ -63,6 +63,8 @@ async def _openai(request: web.Request, handler: Handler, log: Logger) -> web.St
         return await handler(request)
     except UnknownModelError as error:
         return render_error(model_not_found(error.model))
+    except ApiRefusedError as refused:
+        return render_error(refused.error)
     except Exception as error:  # the outermost edge: every exception becomes an answer
         for kind, answer in ERROR_BY_TYPE.items():
             if isinstance(error, kind):

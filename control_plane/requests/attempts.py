@@ -104,7 +104,8 @@ def attempts_of(last: Last, failed: Sequence[FailedAttempt], *, for_operator: bo
     found = []
     for number, row in enumerate(rows, start=1):
         is_last = is_last_told and number == len(rows)
-        cost = last.cost_nano_usd if is_last else _cost(row)
+        # Of what was delivered of it the ledger knows; of what was not, as little as of the others.
+        cost = (is_last and last.cost_nano_usd) or _cost(row)
         found.append(
             Attempt(
                 number=number,

@@ -56,6 +56,7 @@ def spool_log(spool_dir: str, *, answers_browsers: bool) -> JsonObject:
         SpoolField.USAGE_FIRST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_FIRST})%",
         SpoolField.USAGE_LAST: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.USAGE_LAST})%",
         SpoolField.SERVICE_TIER: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SERVICE_TIER})%",
+        SpoolField.KEPT: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.KEPT})%",
         SpoolField.SSE_EVENTS: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_EVENTS})%",
         SpoolField.SSE_BESIDE_BYTES: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_BESIDE_BYTES})%",
         SpoolField.CACHE: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.CACHE})%",

@@ -25,7 +25,7 @@ _EXPOSED: Final = (
 """What our answers have beside what every page may read."""
 _ALLOWED: Final = ("*", Header.AUTHORIZATION)
 """Whatever a library sends. The star does not stand for the one header that is named."""
-_METHODS: Final = ("GET", "POST")
+_METHODS: Final = ("GET", "POST", "DELETE")
 _PREFLIGHT_S: Final = 7200
 """As long as browsers remember an answer at most."""
 

@@ -13,7 +13,7 @@ from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
 from control_plane.xds.browsers import cors_filter
-from control_plane.xds.lua import FRONT_FILTER, lua_config, upstream_filter
+from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
@@ -153,8 +153,9 @@ def listener_filters(
         # Reads the model, so that everything behind it can decide by it.
         _filter(FRONT_FILTER, lua_config("front")),
         *_deciding(behind_proxies=behind_proxies),
-        # The front filter once more, and only for requests that were asked about: the answer may have brought a lease.
-        _filter("leases", _keeping_leases()),
+        # The front filter once more, and only for requests that were asked about: the answer may have brought a lease, or said where
+        # the request goes.
+        _filter(BEHIND_ADMISSION, _keeping_leases()),
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
@@ -394,7 +395,7 @@ def _keeping_leases() -> JsonObject:
     """Skipped unless a question to ext_authz has a number."""
     return typed(
         "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        extension_config={"name": "leases", "typed_config": lua_config("front")},
+        extension_config={"name": BEHIND_ADMISSION, "typed_config": lua_config("front")},
         xds_matcher=_skip_unless(Header.ASKED, {"safe_regex": {"google_re2": {}, "regex": "[0-9]+"}}),
     )
 

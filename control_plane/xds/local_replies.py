@@ -19,6 +19,7 @@ _OWN_REPLY: JsonObject = {
     "header": {"key": Header.OWN_REPLY, "value": "%RESPONSE_FLAGS%"},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
 }
+"""Says why, for the log of attempts: to the route in front it is an answer."""
 
 _REPLY_ID: JsonObject = {
     "header": {"key": Header.REQUEST_ID, "value": "%UNIQUE_ID%"},
@@ -28,14 +29,15 @@ _REPLY_ID: JsonObject = {
 
 
 _ENDPOINT: Final = f"metadata.filter_metadata['{Metadata.NAMESPACE}']['{Metadata.REQUEST}']['{RequestField.ENDPOINT}']"
+_UNSEEN: Final = f"!('{Metadata.NAMESPACE}' in metadata.filter_metadata)"
 _PATHS: Final = {ErrorForm.ANTHROPIC: ANTHROPIC_PATHS, ErrorForm.GOOGLE: GOOGLE_PATHS}
 ASKED_IN: Final[Mapping[ErrorForm, str]] = {
     form: " || ".join(
         (
             *(f"{_ENDPOINT} == '{each}'" for each in Endpoint if FACTS[each].error_form is form),
-            # What the front filter has not come to see still has the path that the client gave it.
-            f"request.path.startsWith('{paths}')",
-            *([f"request.path.matches('{GOOGLE_CALLS}')"] if form is ErrorForm.GOOGLE else []),
+            # What the front filter has not come to see still has the path that the client gave it; else it may be a provider's.
+            f"{_UNSEEN} && request.path.startsWith('{paths}')",
+            *([f"{_UNSEEN} && request.path.matches('{GOOGLE_CALLS}')"] if form is ErrorForm.GOOGLE else []),
         )
     )
     for form, paths in _PATHS.items()

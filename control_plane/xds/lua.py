@@ -13,6 +13,10 @@ FRONT_FILTER: Final = "tollgate.front"
 """Name of the front filter; route metadata for it stands under the same name."""
 
 
+BEHIND_ADMISSION: Final = "leases"
+"""The same of the front filter where it stands a second time."""
+
+
 def upstream_filter(cluster: str) -> str:
     """Name of the upstream filter of a cluster; route metadata for it stands under the same name."""
     return f"tollgate.upstream.{cluster}"

@@ -8,7 +8,7 @@ encoded with an empty map, and the bytes of the routes are put into it through t
 from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
 from control_plane.xds.protobuf import ROUTE_TYPE, encode, encode_on_match
-from control_plane.xds.routes import ProviderRoute, action, provider_routes, route_configuration
+from control_plane.xds.routes import KeptRoute, ProviderRoute, action, catalog_routes, route_configuration
 from wire.route_table_pb2 import RouteConfiguration
 
 
@@ -21,8 +21,8 @@ class RouteTable:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._frame = encode(ROUTE_TYPE, route_configuration((), settings))
-        self._encoded: dict[ProviderRoute, bytes] = {}
-        self._before: dict[ProviderRoute, bytes] = {}
+        self._encoded: dict[ProviderRoute | KeptRoute, bytes] = {}
+        self._before: dict[ProviderRoute | KeptRoute, bytes] = {}
 
     def encode(self, catalog: Catalog) -> bytes:
         """The RouteConfiguration resource of a catalogue; the same routes give the same bytes."""
@@ -30,7 +30,7 @@ class RouteTable:
         (host,) = configuration.virtual_hosts
         table = host.matcher.matcher_tree.exact_match_map.map
         encoded = {}
-        for route in provider_routes(catalog, translated=self._settings.translates):
+        for route in catalog_routes(catalog, translated=self._settings.translates):
             content = (
                 self._encoded.get(route) or self._before.get(route) or encode_on_match(action(route, self._settings))
             )

@@ -1,8 +1,9 @@
 """The route table: by endpoint and model, in one exact-match look-up, to a chain of providers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from itertools import chain as flat
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from control_plane.catalog.kinds import KindTemplate
@@ -10,7 +11,7 @@ from control_plane.catalog.model import Catalog, Deployment, Policy, Provider
 from control_plane.catalog.strategies import ATTEMPTS_MAX
 from control_plane.settings import Settings
 from control_plane.xds.browsers import CORS_FILTER, cors_policy
-from control_plane.xds.lua import FRONT_FILTER, upstream_filter
+from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
 from gateway_core.contract import (
@@ -19,13 +20,16 @@ from gateway_core.contract import (
     Metadata,
     RouteField,
     capped_cluster,
+    kept_route_key,
+    pinned_route_key,
     provider_cluster,
     route_key,
     session_cluster,
+    simulator_kept_route_key,
     simulator_route_key,
     translated_cluster,
 )
-from gateway_core.endpoints import FACTS, SOLD, Endpoint
+from gateway_core.endpoints import FACTS, OF_WHAT_IS_KEPT, SOLD, Endpoint
 from gateway_core.errors import NOT_FOUND, PROVIDER_PAUSED, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
@@ -56,6 +60,17 @@ _HIDDEN_RESPONSE_HEADERS: Final = (
 """What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
 
 
+_KEPT_AT: Final[JsonObject] = {
+    "response_headers_to_add": [
+        {
+            "header": {"key": Header.KEPT_AT, "value": "%UPSTREAM_CLUSTER%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    ]
+}
+"""The one thing about an answer that the front filter cannot see."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hop:
     """One provider of a chain, the cluster that leads to it, and what it has to be sent.
@@ -80,6 +95,7 @@ class ProviderRoute:
     Attributes:
         name: the one that is asked for: the model's own, or an alias.
         model: the model it stands for.
+        pinned: its only provider, where requests name what that one keeps.
     """
 
     endpoint: Endpoint
@@ -87,10 +103,13 @@ class ProviderRoute:
     model: ModelName
     groups: tuple[tuple[Hop, ...], ...]
     policy: Policy
+    pinned: ProviderName | None = None
 
     @property
     def key(self) -> str:
         """What the front filter writes into the routing header for it."""
+        if self.pinned is not None:
+            return pinned_route_key(self.endpoint, self.pinned, self.name)
         return route_key(self.endpoint, self.name)
 
     @property
@@ -114,14 +133,51 @@ class ProviderRoute:
         return Offering(self.model, {hop.provider: hop.upstream_model for group in self.groups for hop in group})
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRoute:
+    """To what a provider keeps, whatever is done with it; no model is asked.
+
+    Attributes:
+        paths: those of the provider, with `{id}` in the place of the id.
+    """
+
+    provider: ProviderName
+    paths: tuple[tuple[Endpoint, str], ...]
+
+    @property
+    def key(self) -> str:
+        """What the front filter writes into the routing header for it, once admission has named the provider."""
+        return kept_route_key(self.provider)
+
+
+def catalog_routes(catalog: Catalog, *, translated: bool) -> Iterable[ProviderRoute | KeptRoute]:
+    """Every route that a catalogue has, with the help of a translator or without."""
+    routes = tuple(provider_routes(catalog, translated=translated))
+    return (*routes, *flat.from_iterable(map(_pinned, routes)), *_kept_routes(catalog))
+
+
 def provider_routes(catalog: Catalog, *, translated: bool) -> Iterable[ProviderRoute]:
-    """Every route to providers that a catalogue has, with the help of a translator or without."""
+    """Those to every provider of a model."""
     for chain in catalog.chains(translated=translated):
         hops = tuple(tuple(_hop(catalog, chain.endpoint, each) for each in group) for group in chain.groups)
         yield ProviderRoute(chain.endpoint, chain.name, chain.model, hops, chain.policy)
 
 
-def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> JsonObject:
+def _pinned(route: ProviderRoute) -> Iterable[ProviderRoute]:
+    """The same to each of the providers alone, where one of them may be the one that keeps what is named."""
+    if FACTS[route.endpoint].keeps is not None:
+        for hop in flat.from_iterable(route.groups):
+            yield replace(route, groups=((replace(hop, weight=1),),), pinned=hop.provider)
+
+
+def _kept_routes(catalog: Catalog) -> Iterable[KeptRoute]:
+    for provider in catalog.providers.values():
+        paths = tuple((each, path) for each in OF_WHAT_IS_KEPT if (path := provider.path(each)) is not None)
+        if paths:
+            yield KeptRoute(provider.name, paths)
+
+
+def route_configuration(routes: Iterable[ProviderRoute | KeptRoute], settings: Settings) -> JsonObject:
     """The RouteConfiguration resource."""
     actions: dict[str, Json] = {route.key: action(route, settings) for route in routes}
     actions[route_key(Endpoint.MODELS, "")] = _action(
@@ -138,6 +194,15 @@ def route_configuration(routes: Iterable[ProviderRoute], settings: Settings) -> 
     if settings.simulator_url is not None:
         for endpoint in SOLD:
             actions[simulator_route_key(endpoint)] = _action(_test_route(endpoint, settings.simulator_url, settings))
+        base = urlsplit(settings.simulator_url).path.rstrip("/")
+        actions[simulator_kept_route_key()] = _action(
+            _kept_route(
+                simulator_kept_route_key(),
+                Cluster.SIMULATOR,
+                [(endpoint, base + FACTS[endpoint].path) for endpoint in OF_WHAT_IS_KEPT],
+                settings,
+            )
+        )
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -170,9 +235,15 @@ def _for_browsers(settings: Settings) -> dict[str, Json]:
     )
 
 
-def action(route: ProviderRoute, settings: Settings) -> JsonObject:
+def action(route: ProviderRoute | KeptRoute, settings: Settings) -> JsonObject:
     """What stands in the map under the route's key: a Matcher.OnMatch."""
-    return _action(_provider_route(route, settings) if route.groups else _answered(route.key, PROVIDER_PAUSED))
+    match route:
+        case ProviderRoute():
+            return _action(_provider_route(route, settings) if route.groups else _answered(route.key, PROVIDER_PAUSED))
+        case KeptRoute():
+            return _action(_kept_route(route.key, provider_cluster(route.provider), route.paths, settings))
+        case _:
+            assert_never(route)
 
 
 def has_own_cluster_for_sessions(provider: Provider) -> bool:
@@ -257,7 +328,32 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             ),
             **_life(route.endpoint, settings),
         },
+        **_kept_at(route.endpoint),
     }
+
+
+def _kept_route(name: str, cluster: str, paths: Iterable[tuple[Endpoint, str]], settings: Settings) -> JsonObject:
+    """To one provider, once: what is done there may not be done twice. The front filter writes the whole path."""
+    return {
+        "name": name,
+        "match": {"prefix": "/"},
+        "metadata": {"filter_metadata": {BEHIND_ADMISSION: {RouteField.CLUSTER: cluster, **dict(paths)}}},
+        "route": {
+            "cluster": cluster,
+            "auto_host_rewrite": True,
+            "timeout": "0s",
+            "retry_policy": {
+                "num_retries": 0,
+                "per_try_timeout": f"{settings.provider_timeout_s}s",
+                "per_try_idle_timeout": f"{settings.provider_idle_timeout_s}s",
+            },
+        },
+        **_KEPT_AT,
+    }
+
+
+def _kept_at(endpoint: Endpoint) -> JsonObject:
+    return {} if FACTS[endpoint].keeps is None else _KEPT_AT
 
 
 def _choice(route: ProviderRoute) -> dict[str, Json]:
@@ -299,6 +395,7 @@ def _test_route(endpoint: Endpoint, simulator_url: str, settings: Settings) -> J
             | {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
             **_life(endpoint, settings),
         },
+        **_kept_at(endpoint),
     }
 
 
@@ -351,22 +448,22 @@ def _retry_policy(
 
 def _bounds(endpoint: Endpoint, policy: Policy, settings: Settings) -> dict[str, Json]:
     """Of each attempt, and of the pause before it."""
+    first_byte_ms = policy.first_byte_timeout_ms or settings.provider_timeout_s * 1000
     return {
         # Without it Envoy would try the first group again and again.
         "refresh_cluster_on_retry": True,
         # Up to the response headers; once a byte went out, an attempt is never repeated.
-        "per_try_timeout": _seconds(policy.first_byte_timeout_ms, settings.provider_timeout_s),
+        "per_try_timeout": _seconds(first_byte_ms),
+        # It runs while the headers are waited for, too: by default nobody who may still answer is given up by it.
         "per_try_idle_timeout": f"{settings.session_s_max}s"
         if FACTS[endpoint].is_session
-        else _seconds(policy.idle_timeout_ms, settings.provider_idle_timeout_s),
+        else _seconds(policy.idle_timeout_ms or max(settings.provider_idle_timeout_s * 1000, first_byte_ms)),
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
 
 
-def _seconds(milliseconds: int | None, default_s: int) -> str:
+def _seconds(milliseconds: int) -> str:
     """A duration as Envoy's JSON writes it."""
-    if milliseconds is None:
-        return f"{default_s}s"
     whole, rest = divmod(milliseconds, 1000)
     return f"{whole}.{rest:03d}s" if rest else f"{whole}s"
 

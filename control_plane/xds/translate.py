@@ -17,7 +17,7 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
     yield from _all_but_routes(catalog, settings)
     yield (
         ROUTE_TYPE,
-        routes.route_configuration(routes.provider_routes(catalog, translated=settings.translates), settings),
+        routes.route_configuration(routes.catalog_routes(catalog, translated=settings.translates), settings),
     )
 
 

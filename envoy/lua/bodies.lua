@@ -5,19 +5,20 @@
 --   bounds, bound          those that bound the output, and the one that does where the client bounds it by nothing; nil: none does
 --   tells_usage_if_asked   whether a stream tells its usage only if stream_options ask for it
 --   files                  of a form: the names of its fields that are files; nil: the body is JSON
+--   has_no_model           whether no model is named
 --   is_kept_unless_told    whether the provider keeps the answer, for all tenants alike, unless `store` says no
 --   is_anthropic           whether its errors are Anthropic's
 --   look(known, numbers, s, first, last)
 --                          what is read of it besides, into `known`; returns code, message and field of a refusal, or nothing
 
-local json = require("json")
+local json, kept = require("json"), require("kept")
 
 local sub, byte, find, match, max = string.sub, string.byte, string.find, string.match, math.max
 local concat, setmetatable, tonumber = table.concat, setmetatable, tonumber
 local scan_object, scan_array, skip_space, has_word = json.scan_object, json.scan_array, json.skip_space, json.has_word
 local QUOTE, BACKSLASH, OPEN_BRACE, OPEN_BRACKET = json.QUOTE, json.BACKSLASH, json.OPEN_BRACE, json.OPEN_BRACKET
 local CLOSE_BRACKET = json.OPEN_BRACKET + 2
-local NULL, FALSE = 110, 102
+local NULL, TRUE, FALSE = 110, 116, 102
 
 local PICTURES_MAX = 10
 local INPUTS_MAX = 32                  -- of a moderation, which is sold by the request
@@ -45,7 +46,8 @@ local DATED_TOOLS = {
   ['"tool_search_tool_regex_20'] = true, ['"tool_search_tool_bm25_20'] = true,
 }
 local DATE_END_LENGTH = 7              -- yymmdd and the quotation mark
-local STORED = { "previous_response_id", "conversation", "prompt" }
+-- What a provider keeps that nobody here knows an owner of.
+local STORED = { "conversation", "prompt" }
 -- Anything of it makes an item whole that has an id besides.
 local CONTENTS = { "content", "encrypted_content", "arguments", "input", "output", "action", "operation", "result", "tools" }
 local ITEM_FIELDS = { type = true, role = true, id = true }
@@ -158,9 +160,29 @@ local function has_other_anthropic_tool(s, at)
   end)
 end
 
--- Whether the input of a response names a file or a container that the provider has stored.
-local function names_stored_file(s, first, last)
-  return first ~= nil and (has_word(s, '"file_id"', first, last) or has_word(s, '"container_id"', first, last))
+local FILE_ID = '"file_id"'
+local NOT_AN_ID = "This is not the id of anything that a provider keeps."
+
+-- Reads what a response names that its provider keeps, and whether that is to keep it as well: then it is the other endpoint that is asked
+-- for. Returns what is wrong.
+local function look_at_kept(known, s, first, last)
+  local names = {}
+  if is_given(s, first.previous_response_id) then
+    local id = kept.text_at(s, first.previous_response_id, last.previous_response_id)
+    names[1] = id and kept.name_of("response", id)
+    if not names[1] then return "invalid_input", NOT_AN_ID, "previous_response_id" end
+  end
+  if first.input and not kept.add_files(s, FILE_ID, first.input, last.input, names) then return "invalid_input", NOT_AN_ID, "input" end
+  local store = first.store and byte(s, first.store)
+  if store and store ~= NULL and store ~= TRUE and store ~= FALSE then
+    return "invalid_input", "The field 'store' is true, false or null.", "store"
+  end
+  known.keeps = store == TRUE or nil
+  if names[1] then
+    known.named = concat(names, ",")
+    known.references = true
+  end
+  if names[1] or known.keeps then known.endpoint = "stored_responses" end
 end
 
 local function refused_tool(param)
@@ -172,8 +194,12 @@ local function refused_extra(s, first)
   if extra then return "feature_not_offered", "What this field asks for is counted in no usage. Leave it out.", extra end
 end
 
-local function look_at_chat(_, _, s, first)
+local function look_at_chat(_, _, s, first, last)
   if has_other_tool(s, first.tools, CHAT_TOOLS) then return refused_tool("tools") end
+  -- A file is the organisation's that has sent it, and nobody here would ask whose it is.
+  if first.messages and has_word(s, FILE_ID, first.messages, last.messages) then
+    return "stored_state_not_offered", "Send the file itself, or name it on /v1/responses.", "messages"
+  end
   if is_given(s, first.web_search_options) then
     return "feature_not_offered", "Searches are counted in no usage of this endpoint. Leave the field out.", "web_search_options"
   end
@@ -204,15 +230,14 @@ local function look_at_response(known, _, s, first, last)
   if stored then
     return "stored_state_not_offered", "What a provider has stored cannot be kept to its owner here. Send the whole input.", stored
   end
-  if is_given(s, first.store) and byte(s, first.store) ~= FALSE then
-    return "stored_state_not_offered", "Answers are not kept at the provider. Leave the field out.", "store"
-  end
   if first.background and byte(s, first.background) ~= NULL and byte(s, first.background) ~= FALSE then
-    return "stored_state_not_offered", "An answer that is fetched later cannot be kept to its owner here. Wait for it.", "background"
+    return "stored_state_not_offered", "An answer that is fetched later would be metered by nobody. Wait for it.", "background"
   end
-  if names_stored_item(s, first.input) or names_stored_file(s, first.input, last.input) then
+  if names_stored_item(s, first.input) or (first.input and has_word(s, '"container_id"', first.input, last.input)) then
     return "stored_state_not_offered", "An item of the input is not told whole. Send it with its type and content.", "input"
   end
+  local code, message, param = look_at_kept(known, s, first, last)
+  if code then return code, message, param end
   if has_other_tool(s, first.tools, RESPONSE_TOOLS) then return refused_tool("tools") end
   local too_much = known.stream and includes_too_much(s, first, last)
   if too_much then
@@ -225,10 +250,10 @@ local function look_at_response(known, _, s, first, last)
   return refused_extra(s, first)
 end
 
-local function look_at_completion(known, numbers, s, first)
+local function look_at_completion(known, numbers, s, first, last)
   known.units = inputs_at(s, first.prompt)
   known.choices = max(numbers.n or 1, numbers.best_of or 1) * max(1, known.units)
-  return look_at_chat(known, numbers, s, first)
+  return look_at_chat(known, numbers, s, first, last)
 end
 
 local function look_at_moderation(_, _, s, first)
@@ -284,6 +309,12 @@ local function look_at_sound(formats, default)
         "response_format"
     end
   end
+end
+
+local function look_at_upload(_, _, _, first)
+  local code, message, param = names_what_is_elsewhere(first)
+  if code then return code, message, param end
+  if not first.file then return "invalid_input", "A file is required.", "file" end
 end
 
 local function look_at_edit(known, numbers, s, first)
@@ -394,13 +425,13 @@ local function look_at_generation(streams)
 end
 
 local CHAT_FIELDS = text_fields("stream_options", "max_tokens", "max_completion_tokens", "n", "speed", "web_search_options",
-  "modalities", "inference_geo", "thinking", "mcp_servers", "container", "metadata")
+  "modalities", "inference_geo", "thinking", "mcp_servers", "container", "messages", "metadata")
 local CHAT_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 local CHAT_BOUNDS = { "max_tokens", "max_completion_tokens" }
 local NONE = {}
 local GENERATION_FIELDS = fields("generationConfig", "generation_config", "cachedContent", "cached_content", "tools")
 local SOUND_FIELDS = fields("response_format", "url", "file_url", "audio_url", "file_id")
-local SOUND_FILES = { file = true }
+local ONE_FILE = { file = true }
 
 return {
   chat = {
@@ -442,12 +473,16 @@ return {
     numbers = { "n" }, bounds = NONE, look = look_at_edit,
   },
   transcriptions = {
-    fields = SOUND_FIELDS, files = SOUND_FILES, numbers = NONE, bounds = NONE,
+    fields = SOUND_FIELDS, files = ONE_FILE, numbers = NONE, bounds = NONE,
     look = look_at_sound({ json = true, verbose_json = true, diarized_json = true }, "json"),
   },
   -- In plain JSON, OpenAI's translations tell nothing.
   translations = {
-    fields = SOUND_FIELDS, files = SOUND_FILES, numbers = NONE, bounds = NONE, look = look_at_sound({ verbose_json = true }, "json"),
+    fields = SOUND_FIELDS, files = ONE_FILE, numbers = NONE, bounds = NONE, look = look_at_sound({ verbose_json = true }, "json"),
+  },
+  file_upload = {
+    fields = { url = true, file_url = true, audio_url = true, image_url = true, file_id = true }, files = ONE_FILE, numbers = NONE,
+    bounds = NONE, has_no_model = true, look = look_at_upload,
   },
   speech = { fields = fields("input", "instructions", "stream_format"), numbers = NONE, bounds = NONE, look = look_at_speech },
 }

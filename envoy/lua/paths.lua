@@ -1,6 +1,8 @@
 -- Which endpoint a request is for, and whether it brings a key, before anything of its body is looked at.
 
-local sub, byte, lower, match = string.sub, string.byte, string.lower, string.match
+local kept = require("kept")
+
+local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
 
 -- By the beginning of a key; gateway_core/api_keys.py.
 local MODES = { ["sk-tg-live-"] = "live", ["sk-tg-test-"] = "test" }
@@ -26,8 +28,19 @@ local ENDPOINTS = {
   ["GET /v1/realtime"] = "realtime",
   ["GET /v1/models"] = "models",
   ["GET /v1/models/{model}"] = "model",
+  ["GET /v1/responses/{id}"] = "response",
+  ["GET /v1/responses/{id}/input_items"] = "response_input_items",
+  ["POST /v1/responses/{id}/cancel"] = "response_cancel",
+  ["DELETE /v1/responses/{id}"] = "response_delete",
+  ["POST /v1/files"] = "file_upload",
+  ["GET /v1/files"] = "files",
+  ["GET /v1/files/{id}"] = "file",
+  ["GET /v1/files/{id}/content"] = "file_content",
+  ["DELETE /v1/files/{id}"] = "file_delete",
 }
 local ONE_MODEL, OF_A_MODEL = "GET /v1/models/{model}", "/v1/models/"
+local OF_ONE_KEPT = "^/v1/(%l+)/([^/]+)(.*)$"
+local KEPT_IN = { responses = "response", files = "file" }
 -- Google's clients ask at either of its versions, which differ in nothing that is sold here.
 local IN_PATH, FOR_A_MODEL = "^/v1beta/models/(.+):(%a+)$", "POST /v1beta/models/{model}:"
 
@@ -56,12 +69,22 @@ local function model_name(s, first, last)
   return sub(s, first, last)
 end
 
--- The endpoint of a request, and the model where the path names it; nil if there is none. A key that stands elsewhere, as Google's clients
--- write it, is put where admission looks.
+-- The endpoint of a request whose path says the id of something kept, and the name of that.
+local function endpoint_of_kept(method, path)
+  local folder, id, action = match(path, OF_ONE_KEPT)
+  local name = folder and KEPT_IN[folder] and kept.name_of(KEPT_IN[folder], id)
+  if name then return ENDPOINTS[method .. " /v1/" .. folder .. "/{id}" .. action], name end
+end
+
+-- The endpoint of a request, and the model or the name of something kept where the path has it; nil if there is none. A key that stands
+-- elsewhere, as Google's clients write it, is put where admission looks.
 local function endpoint_of(headers, path, query)
   local method = headers:get(":method")
+  if find(path, "{", 1, true) then return nil end
   local endpoint = ENDPOINTS[method .. " " .. path]
   if endpoint then return endpoint end
+  local of_kept, name = endpoint_of_kept(method, path)
+  if of_kept then return of_kept, nil, name end
   if method == "GET" and #path > #OF_A_MODEL and sub(path, 1, #OF_A_MODEL) == OF_A_MODEL then return ENDPOINTS[ONE_MODEL] end
   if method ~= "POST" then return nil end
   if sub(path, 1, #OF_A_MODEL) == OF_A_MODEL then path = "/v1beta" .. sub(path, 4) end

@@ -136,6 +136,8 @@ local function read_form(h, known, kind, s)
   local first, last = {}, {}
   local count, file_bytes = forms.scan(s, boundary, kind.fields, kind.files, first, last)
   if not count then return refuse(h, known, "400", "invalid_form", file_bytes) end
+  known.files, known.file_bytes = count, file_bytes
+  if kind.has_no_model then return { first = first, last = last, numbers = {} } end
   if not first.model then return refuse(h, known, "400", "missing_model", NO_MODEL, "model") end
   known.model = model_name(s, first.model, last.model)
   if not known.model then return refuse(h, known, "400", "invalid_model", NO_MODEL_NAME, "model") end
@@ -156,7 +158,6 @@ local function read_form(h, known, kind, s)
     return refuse(h, known, "400", "invalid_input", "This field is true or false.", "stream")
   end
   known.stream = stream == "true"
-  known.files, known.file_bytes = count, file_bytes
   return { first = first, last = last, numbers = numbers }
 end
 

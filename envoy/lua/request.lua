@@ -4,7 +4,8 @@
 
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
-local cache, choice, realtime = require("cache"), require("choice"), require("realtime")
+local cache, choice = require("cache"), require("choice")
+local kept, realtime = require("kept"), require("realtime")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -88,8 +89,9 @@ local function bound_of(kind, numbers)
   return greatest
 end
 
--- Lets the request pass on a lease, or has ext_authz asked. What admission looks at is in `known` by now, and whole.
+-- Lets the request pass on a lease, or has ext_authz asked. Where something is kept that it names, no lease says. What admission looks at is in `known` by now, and whole.
 local function admit(h, headers, known, shape)
+  if known.named then return kept.ask(h, known) end
   local grant = leases.spend(shape, known)
   if grant then
     h:streamInfo():dynamicMetadata():set(NAMESPACE, "lease", grant)
@@ -114,7 +116,7 @@ local function on_request(h)
   local known = {}                 -- what the log line is told of the request
   take_client_request_id(headers, known)
   local path, query = take_query(headers)
-  known.endpoint, known.model = paths.endpoint_of(headers, path, query)
+  known.endpoint, known.model, known.named = paths.endpoint_of(headers, path, query)
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end
   local is_session = known.endpoint == "realtime"
   if is_session then
@@ -128,7 +130,8 @@ local function on_request(h)
     return refuse(h, known, "401", "invalid_api_key",
       "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'.")
   end
-  if known.endpoint == "models" or known.endpoint == "model" then
+  if known.endpoint == "models" or known.endpoint == "model" or known.endpoint == "files" then
+    if known.endpoint == "files" and not kept.keep_query(h, headers, known, query) then return end
     headers:replace("x-tg-route", "models:")
     h:clearRouteCache()
     h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
@@ -136,6 +139,7 @@ local function on_request(h)
   end
   if is_session then return on_session(h, headers, known, query) end
 
+  if known.named then return kept.on_request(h, headers, known, query) end
   local kind = bodies[known.endpoint]
   if kind.is_anthropic then known.request_id = headers:get("x-request-id") end
   local body, s = body_of(h, known, kind, headers, query)
@@ -152,6 +156,7 @@ local function on_request(h)
     local code, message, param = kind.look(known, numbers, s, first, last)
     if code then return refuse(h, known, "400", code, message, param) end
   end
+  if not known.model then return kept.on_upload(h, known) end
   local edit, hide_usage, is_ours = nil, false, false
   if known.stream and kind.tells_usage_if_asked then
     local problem

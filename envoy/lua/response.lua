@@ -1,7 +1,7 @@
 -- The response side of front.lua: captures the provider's raw usage object, counts server-sent events, hides the usage chunk from a
 -- client that did not ask for it, and a provider's quarrel with our credential from everybody. What an answer costs is told by cost.lua.
 
-local json, cache, cost, errors = require("json"), require("cache"), require("cost"), require("errors")
+local json, cache, cost, errors, kept = require("json"), require("cache"), require("cost"), require("errors"), require("kept")
 local realtime = require("realtime")
 
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
@@ -15,9 +15,10 @@ local TIER_BYTES_MAX = 41         -- a word longer than this is no service tier
 local EVENT_BYTES_MAX = 1048576   -- of an event longer than this the end is read, and no more
 -- The last event of a response says again what it was told; bodies.lua sees to it that it stays below this. That of a transcription
 -- has all its text, maybe with how likely each word is.
-local EVENT_BYTES_MAX_OF = { responses = 4194304, transcriptions = 4194304 }
+local EVENT_BYTES_MAX_OF = { responses = 4194304, stored_responses = 4194304, transcriptions = 4194304 }
 -- The object at the top level in which there may be one, and its name there: in the events of a stream, and in other answers.
-local IN_EVENTS = { messages = { "message", "usage" }, responses = { "response", "usage" } }
+local IN_RESPONSE = { "response", "usage" }
+local IN_EVENTS = { messages = { "message", "usage" }, responses = IN_RESPONSE, stored_responses = IN_RESPONSE }
 -- What the usage is called, where that is not "usage".
 local USAGE_OF = { generate = "usageMetadata", stream_generate = "usageMetadata" }
 local IN_BODIES = { rerank = { "meta", "billed_units" } }
@@ -174,12 +175,12 @@ end
 --
 -- Between chunks, `carry` is the beginning of an event whose end has not come yet; hidden from the client so far if
 -- hide_usage, but for the first `sent` bytes. An event too long to keep (`oversized`) is let through, and only its end is kept:
--- `dropped` bytes are gone.
-local function on_stream(h, endpoint, hide_usage)
+-- `dropped` bytes are gone. The first events are handed to `look`, if there is one, until it returns true.
+local function on_stream(h, endpoint, hide_usage, look)
   local within, event_bytes_max = IN_EVENTS[endpoint], EVENT_BYTES_MAX_OF[endpoint] or EVENT_BYTES_MAX
   local name = USAGE_OF[endpoint] or "usage"
   local quoted = '"' .. name .. '"'
-  local only_deltas = endpoint == "responses"
+  local only_deltas = within == IN_RESPONSE
   local carry, events, captured = "", 0, false
   local oversized, oversized_is_output, dropped, sent = false, false, 0, 0
   local beside, told_beside = 0, 0
@@ -229,6 +230,7 @@ local function on_stream(h, endpoint, hide_usage)
         beside = beside + last - position + 1
       else
         events = events + 1
+        if look and look(s, position, last) then look = nil end
         if not is_output(s, position) then beside = beside + dropped + last - position + 1 end
       end
       if kept then
@@ -322,11 +324,18 @@ local function on_response(h)
   local cluster = headers:get("x-tg-cluster")      -- only if the client asks what the request costs
   if cluster then headers:remove("x-tg-cluster") end
   local request = told and told.request
-  if not request or not request.endpoint or request.endpoint == "models" or request.endpoint == "model" then return end
-  local is_kept = request.cache and cache.told(headers, metadata)
-  if is_kept and cluster then
+  if not request or not request.endpoint then return end
+  -- A list is ours: no provider has answered.
+  if request.endpoint == "models" or request.endpoint == "model" or request.endpoint == "files" then return end
+  local is_cached = request.cache and cache.told(headers, metadata)
+  if is_cached and cluster then
     headers:replace("x-tollgate-cost", "0.00")
     cluster = nil
+  end
+  local kept_at
+  if request.keeps or not request.model then
+    kept_at = headers:get("x-tg-kept-at")
+    headers:remove("x-tg-kept-at")
   end
   local status = headers:get(":status")
   if request.endpoint == "realtime" and status == "101" then
@@ -339,13 +348,14 @@ local function on_response(h)
     end
     return
   end
+  if not request.model then return kept.on_response(h, kept_at, status, request, metadata:get(GRANT_NAMESPACE)) end
   local content_type = headers:get("content-type")
   if not content_type then return end
   content_type = lower(content_type)
   if find(content_type, "text/event-stream", 1, true) then
-    -- Of an answer that was kept, or of a provider that sends all at once: it is about to be less.
+    -- Of an answer from the cache, or of a provider that sends all at once: it is about to be less.
     if request.hide_usage then headers:remove("content-length") end
-    return on_stream(h, request.endpoint, request.hide_usage)
+    return on_stream(h, request.endpoint, request.hide_usage, kept_at and kept.on_events(h, kept_at, status, request))
   end
   if not find(content_type, "json", 1, true) then return end
   -- What it costs is told in a header, so then all of it is waited for.
@@ -356,7 +366,7 @@ local function on_response(h)
   local s = body:getBytes(0, length)
   local within, has_duration = IN_BODIES[request.endpoint], WITH_DURATION[request.endpoint]
   local name = USAGE_OF[request.endpoint] or "usage"
-  if not (within or has_duration or find(s, '"' .. name .. '"', 1, true)) then return end
+  if not (within or has_duration or request.keeps or find(s, '"' .. name .. '"', 1, true)) then return end
   local usage, tier = usage_texts(s, 1, name, within)
   if not usage and has_duration then usage = duration_text(s) end
   -- The handle from above is stale: body() may have waited.
@@ -365,6 +375,7 @@ local function on_response(h)
   if tier then metadata:set(NAMESPACE, "service_tier", tier) end
   local grant = cluster and usage and (told.lease or metadata:get(GRANT_NAMESPACE))
   if grant then cost.tell(h, cluster, status, request, grant, usage, tier) end
+  if request.keeps then kept.on_answer(h, kept_at, status, request, s) end
 end
 
 return { on_response = on_response }

@@ -35,7 +35,7 @@ async def test_a_page_of_a_named_origin_asks_and_reads_and_one_of_another_does_n
             allowed = await preflight(session, PAGE, path)
             assert allowed.status == 200
             assert allowed.headers["access-control-allow-origin"] == PAGE
-            assert allowed.headers["access-control-allow-methods"] == "GET, POST"
+            assert allowed.headers["access-control-allow-methods"] == "GET, POST, DELETE"
             # A star does not stand for it.
             assert "authorization" in allowed.headers["access-control-allow-headers"]
             assert "access-control-allow-credentials" not in allowed.headers

@@ -112,7 +112,7 @@ async def test_a_streamed_response_is_charged_by_its_last_event(
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
-        ({"previous_response_id": "resp_1"}, "stored_state_not_offered", "previous_response_id"),
+        ({"previous_response_id": "resp_1"}, "stored_state_not_offered", None),
         ({"conversation": {"id": "conv_1"}}, "stored_state_not_offered", "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "stored_state_not_offered", "prompt"),
         ({"background": True}, "stored_state_not_offered", "background"),
@@ -139,15 +139,15 @@ async def test_a_streamed_response_is_charged_by_its_last_event(
         (
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
             "stored_state_not_offered",
-            "input",
+            None,
         ),
         (
             {"input": [{"type": "code_interpreter_call", "code": "1", "input": "1", "container_id": "cntr_1"}]},
             "stored_state_not_offered",
             "input",
         ),
-        ({"store": True}, "stored_state_not_offered", "store"),
-        ({"store": 1}, "stored_state_not_offered", "store"),
+        ({"store": True}, "stored_state_not_offered", None),
+        ({"store": 1}, "invalid_input", "store"),
         ({"stream": True, "top_logprobs": 20}, "feature_not_offered", "top_logprobs"),
         ({"stream": True, "include": ["message.output_text.logprobs"]}, "feature_not_offered", "include"),
         ({"stream": True, "include": "message.output_text.logprobs"}, "feature_not_offered", "include"),
@@ -157,7 +157,7 @@ async def test_a_streamed_response_is_charged_by_its_last_event(
     ],
 )
 async def test_what_of_a_response_cannot_be_kept_to_its_owner_or_priced_is_refused(
-    stack: Stack, session: aiohttp.ClientSession, fields: dict[str, Any], code: str, param: str
+    stack: Stack, session: aiohttp.ClientSession, fields: dict[str, Any], code: str, param: str | None
 ) -> None:
     await stack.forget_provider_requests()
     body = json.dumps({"model": "gpt-4o-mini", "input": "Hi", **fields}).encode()

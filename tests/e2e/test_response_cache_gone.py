@@ -113,7 +113,7 @@ async def test_fifty_who_ask_the_same_at_once_are_answered_by_one_request(
     answers = await asyncio.gather(*asked)
     assert {each.status for each in answers} == {200}
     assert Counter(each.cache for each in answers) == {"miss": 1, "hit": AT_ONCE - 1}
-    assert len(scripted.bodies) == 1
+    assert len(scripted.asked) == 1
     await pair.settled()
     async with pair.database() as database:
         rows = await database.fetch(
@@ -129,7 +129,7 @@ async def test_nobody_waits_longer_than_the_bound_for_somebody_else(
     scripted, model = provider
     scripted.answers.clear()
     asked = [asyncio.create_task(client.ask(chat(model), **ON)) for _ in range(2)]
-    await eventually(lambda: asyncio.sleep(0, len(scripted.bodies) == 2), deadline_s=10)
+    await eventually(lambda: asyncio.sleep(0, len(scripted.asked) == 2), deadline_s=10)
     scripted.answers.set()
     assert [(each.status, each.cache) for each in await asyncio.gather(*asked)] == [(200, "miss")] * 2
 
@@ -140,14 +140,14 @@ async def test_when_who_has_the_turn_leaves_the_next_one_has_it(
     scripted, model = provider
     scripted.content_type, scripted.pieces, scripted.pause_s = "text/event-stream", PIECES, 0.05
     first = asyncio.create_task(client.ask(chat(model, stream=True), **ON))
-    await eventually(lambda: asyncio.sleep(0, bool(scripted.bodies)))
+    await eventually(lambda: asyncio.sleep(0, bool(scripted.asked)))
     others = [asyncio.create_task(client.ask(chat(model, stream=True), **ON)) for _ in range(3)]
     await asyncio.sleep(0.3)
     first.cancel()
     answers = await asyncio.gather(*others)
     assert Counter(each.cache for each in answers) == {"miss": 1, "hit": 2}
     assert {each.body for each in answers} == {b"".join(PIECES)}
-    assert len(scripted.bodies) == 2
+    assert len(scripted.asked) == 2
 
 
 async def test_a_turn_ends_with_the_process_that_had_it(
@@ -156,7 +156,7 @@ async def test_a_turn_ends_with_the_process_that_had_it(
     scripted, model = provider
     scripted.answers.clear()
     first = asyncio.create_task(client.ask(chat(model), **ON))
-    await eventually(lambda: asyncio.sleep(0, bool(scripted.bodies)))
+    await eventually(lambda: asyncio.sleep(0, bool(scripted.asked)))
     await kill(pair, *OURS)
     scripted.answers.set()
     assert (await first).status == 200
@@ -173,9 +173,9 @@ async def test_a_stream_goes_on_when_the_cache_is_gone_in_the_middle(
     scripted, model = provider
     await work_again(client, model)
     scripted.content_type, scripted.pieces, scripted.pause_s = "text/event-stream", PIECES, 0.05
-    before = len(scripted.bodies)
+    before = len(scripted.asked)
     asked = asyncio.create_task(client.ask(chat(model, stream=True), **ON))
-    await eventually(lambda: asyncio.sleep(0, len(scripted.bodies) > before))
+    await eventually(lambda: asyncio.sleep(0, len(scripted.asked) > before))
     await asyncio.sleep(0.5)
     if how == "killed":
         await kill(pair, *OURS)

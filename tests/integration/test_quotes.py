@@ -1,6 +1,5 @@
 """The billing sink's answer to what a request costs, on a real Postgres and over real TLS: rated like its line, for Envoy alone."""
 
-import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,10 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from billing_sink.app import LINE_BYTES_MAX, for_envoy
+from billing_sink.keeping import Keeping
 from billing_sink.postgres_prices import PostgresPrices
-from billing_sink.quotes import LINE_BYTES_MAX, Quotes
+from billing_sink.quotes import Quotes
 from gateway_core.contract import COST_PATH, Peer
 from gateway_core.health import serving
 from gateway_core.mutual_tls import server_context
@@ -28,12 +29,7 @@ class Sink:
 
     async def ask(self, body: bytes, *, caller: TlsFiles | None) -> tuple[int, str]:
         """As whoever has these certificates."""
-        context = ssl.create_default_context(cafile=str(self.certificates.of(Peer.BILLING_SINK).ca))
-        context.check_hostname = False
-        if caller is not None:
-            context.load_cert_chain(caller.certificate, caller.key)
-        async with aiohttp.ClientSession() as session, session.post(self.url, data=body, ssl=context) as response:
-            return response.status, await response.text()
+        return await self.certificates.post(self.url, body, Peer.BILLING_SINK, caller=caller)
 
     async def cost(self, **fields: object) -> tuple[int, str]:
         return await self.ask(render(line("r1", **fields)), caller=self.certificates.of(Peer.ENVOY))
@@ -54,7 +50,8 @@ async def sink(pool: asyncpg.Pool, tmp_path: Path) -> AsyncIterator[Sink]:
     certificates = Certificates.issued(tmp_path)
     quotes = Quotes(PostgresPrices(pool), CollectorRegistry(), QUIET)
     tls = server_context(certificates.of(Peer.BILLING_SINK))
-    async with serving(quotes.application(), "127.0.0.1", 0, tls=tls) as address:
+    keeping = Keeping(pool, CollectorRegistry(), QUIET)
+    async with serving(for_envoy(quotes, keeping), "127.0.0.1", 0, tls=tls) as address:
         yield Sink(f"https://127.0.0.1:{address.port}{COST_PATH}", certificates)
 
 

@@ -17,7 +17,7 @@ SERVICES = list(Service)
 BOOKS = {
     *("accounts", "holds", "slices", "transactions", "entries", "requests", "spending", "seals", "invoices"),
     *("spool_offsets", "quarantine_decisions", "provider_sums", "reconciliations"),
-    *("inspection_orders", "attempts", "provider_limits"),
+    *("inspection_orders", "attempts", "kept_objects", "provider_limits"),
 }
 """Tables of `billing` that no service writes to."""
 

@@ -1,10 +1,11 @@
 """Shorthand for admission: keys, prices, questions as Envoy asks them, and stores that are dictionaries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from google.protobuf.struct_pb2 import Struct
 
+from ext_authz.kept import Owned
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
 from ext_authz.slices import Payer
@@ -13,6 +14,7 @@ from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId, SliceId
+from gateway_core.kept import KeptName
 from gateway_core.limits import ScopedLimits
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
@@ -167,6 +169,25 @@ class Counts:
                 assert self.open.pop(request_id) == -more_tokens
             case Amended(more_requests=more_requests):
                 self.counted += more_requests
+
+
+class Registry:
+    """Whose it is what providers keep.
+
+    Attributes:
+        owned: of each organisation and mode.
+        trouble: raised instead of an answer.
+    """
+
+    def __init__(self) -> None:
+        self.owned: dict[tuple[OrgId, Mode], Owned] = {}
+        self.trouble: Exception | None = None
+
+    async def find(self, org_id: OrgId, mode: Mode, names: Collection[KeptName]) -> Owned:
+        """Those of the names that are an organisation's."""
+        if self.trouble is not None:
+            raise self.trouble
+        return {name: place for name, place in self.owned.get((org_id, mode), {}).items() if name in names}
 
 
 class Purse:

@@ -1,5 +1,6 @@
 """The two connections between Envoy and our services: certificates in a directory, and callers who show one of them."""
 
+import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import aiohttp
 import grpc
 
 from gateway_core import certificates
@@ -54,6 +56,15 @@ class Certificates:
         return grpc.aio.secure_channel(
             f"127.0.0.1:{port}", credentials, options=[("grpc.ssl_target_name_override", server)]
         )
+
+    async def post(self, url: str, body: bytes, server: Peer, *, caller: TlsFiles | None) -> tuple[int, str]:
+        """To a server on this machine, likewise by HTTP; returns status and text of the answer."""
+        context = ssl.create_default_context(cafile=str(self.of(server).ca))
+        context.check_hostname = False
+        if caller is not None:
+            context.load_cert_chain(caller.certificate, caller.key)
+        async with aiohttp.ClientSession() as session, session.post(url, data=body, ssl=context) as response:
+            return response.status, await response.text()
 
 
 @asynccontextmanager

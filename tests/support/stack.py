@@ -32,6 +32,9 @@ SETTLE_DEADLINE_S = 15
 CONTEXT_TOKENS = 10_000_000
 """Of the tests' own models: no body of a test has more, so what the simulator counts is never beyond the hold."""
 
+MTOK_NANO_USD = 1_000_000
+"""What a million of anything costs, unless told otherwise: a nano-USD each."""
+
 FLUSHED_S = 0.4
 """Longer than Envoy keeps a line of its access log in memory (`--file-flush-interval-msec`)."""
 
@@ -283,11 +286,15 @@ async def add_model(
     max_output_tokens: int = 1000,
     endpoints: Sequence[str] = ("chat", "messages", "count_tokens"),
     meters: Sequence[str] = ("input", "cached_input", "output", "reasoning"),
+    nano_usd_per_mtok: Mapping[str, int] | None = None,
+    first_byte_timeout_ms: int | None = None,
+    idle_timeout_ms: int | None = None,
 ) -> None:
-    """A model with a chain of (provider, upstream model); a tenth of a cent per million of what is counted.
+    """A model with a chain of (provider, upstream model); a tenth of a cent per million of what is counted, or what each provider asks.
 
     Each is a group of its own and tried in this order, or all of them share one group with the same weight.
     """
+    amounts = {provider: MTOK_NANO_USD for provider, _ in chain} | dict(nano_usd_per_mtok or {})
     async with stack.database() as connection, connection.transaction():
         await connection.execute(
             """
@@ -296,7 +303,12 @@ async def add_model(
             """,
             *(name, CONTEXT_TOKENS, max_output_tokens, endpoints),
         )
-        await connection.execute("INSERT INTO catalog.routes (name, match) VALUES ($1, $1)", name)
+        await connection.execute(
+            """
+            INSERT INTO catalog.routes (name, match, first_byte_timeout_ms, idle_timeout_ms) VALUES ($1, $1, $2, $3)
+            """,
+            *(name, first_byte_timeout_ms, idle_timeout_ms),
+        )
         for position, (provider, upstream_model) in enumerate(chain):
             await connection.execute(
                 "INSERT INTO catalog.deployments VALUES ($1, $2, $3)", name, provider, upstream_model
@@ -307,10 +319,10 @@ async def add_model(
         await connection.executemany(
             """
             INSERT INTO catalog.prices (model, provider, meter, unit, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
-            VALUES ($1, $2, $3, $4, 1000000, 1000000)
+            VALUES ($1, $2, $3, $4, $5, $5)
             """,
             [
-                (name, provider, meter, next(iter(UNITS_BY_METER[Meter(meter)])))
+                (name, provider, meter, next(iter(UNITS_BY_METER[Meter(meter)])), amounts[provider])
                 for provider, _ in chain
                 for meter in meters
             ],

@@ -34,10 +34,12 @@ GRANT INSERT ON billing.inspections TO tollgate_billing_sink;
 GRANT INSERT, UPDATE ON billing.export_cursors TO tollgate_billing_sink;
 
 GRANT EXECUTE ON FUNCTION
-    billing.settle, billing.record_attempts, billing.record_limits, billing.move_offset, billing.expire_holds, billing.end_stray_holds, billing.mend_held, billing.close_slices, billing.last_of_all, billing.seal,
+    billing.settle, billing.record_attempts, billing.record_limits, billing.keep_objects, billing.forget_objects, billing.move_offset, billing.expire_holds, billing.end_stray_holds, billing.mend_held, billing.close_slices, billing.last_of_all, billing.seal,
     billing.add_up_for_providers, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest,
     billing.begin_inspection, billing.finish_inspection
     TO tollgate_billing_sink;
+-- Whose it is what a provider keeps.
+GRANT SELECT (mode, object_id, kind, org_id, provider, forgotten_at) ON billing.kept_objects TO tollgate_ext_authz;
 GRANT EXECUTE ON FUNCTION
     billing.place_hold, billing.place_hold_within_budgets, billing.open_slice, billing.return_slice
     TO tollgate_ext_authz;

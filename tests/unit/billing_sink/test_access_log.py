@@ -2,12 +2,22 @@ from datetime import UTC, datetime
 
 import pytest
 
-from billing_sink.access_log import FINISHED, PERIODIC, InvalidLineError, SpoolLine, parse_line, request_id_of
+from billing_sink.access_log import (
+    FINISHED,
+    PERIODIC,
+    AttemptLine,
+    InvalidLineError,
+    SpoolLine,
+    parse_any_line,
+    parse_line,
+    request_id_of,
+)
 from gateway_core.endpoints import Endpoint
 from tests.support.spool_lines import (
     GRANT,
     REQUEST,
     chat_stream,
+    failed_attempt,
     line,
     messages_stream,
     not_a_request,
@@ -160,3 +170,21 @@ def test_the_request_id_of_an_unreadable_line_is_found_where_there_is_one() -> N
 )
 def test_the_model_is_the_one_that_the_route_stands_for(fields: dict[str, object], model: str | None) -> None:
     assert parse(**fields).model == model
+
+
+@pytest.mark.parametrize(
+    ("own_reply", "expected"),
+    [
+        (None, (503, "-")),
+        # The translator was gone, or could not put the request to the provider.
+        ("-", (503, "-")),
+        ("UC", (0, "UC")),
+        ("URX,UF", (0, "UF")),
+    ],
+)
+def test_what_envoy_answers_for_a_provider_behind_the_translator_is_no_answer_of_the_provider(
+    own_reply: str | None, expected: tuple[int, str]
+) -> None:
+    attempt = parse_any_line(render(failed_attempt(status=503, own_reply=own_reply)))
+    assert isinstance(attempt, AttemptLine)
+    assert (attempt.answered, attempt.flags) == expected

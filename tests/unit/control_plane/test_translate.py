@@ -22,7 +22,7 @@ from control_plane.xds.protobuf import (
     encode,
     encode_on_match,
 )
-from control_plane.xds.routes import provider_routes
+from control_plane.xds.routes import catalog_routes
 from control_plane.xds.snapshot import TYPES, Snapshot
 from control_plane.xds.translate import Translator, resources
 from gateway_core.contract import provider_cluster
@@ -168,7 +168,7 @@ def test_only_what_changed_is_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
     translator = Translator(SETTINGS)
     translator.translate(CATALOG)
     all_but_routes = [name for name, _ in resources(CATALOG, SETTINGS) if name != ROUTE_TYPE]
-    assert len(encoded) == len(all_but_routes) + len(list(provider_routes(CATALOG, translated=False)))
+    assert len(encoded) == len(all_but_routes) + len(list(catalog_routes(CATALOG, translated=False)))
 
     encoded.clear()
     translator.translate(replace(CATALOG, revision=2))

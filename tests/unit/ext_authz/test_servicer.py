@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from ext_authz.decision import FLOOR_TOKENS
+from ext_authz.kept import Place
 from ext_authz.keys import KeyCache
 from ext_authz.leases import LeaseId
 from ext_authz.lender import Lender
@@ -32,11 +33,13 @@ from gateway_core.budgets import AllHeld, Budget, Budgets, Exhausted
 from gateway_core.contract import GrantField, Header
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import SliceId
+from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.limits import Limits, Scope, scoped
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
 from gateway_core.offering import Offering
 from gateway_core.postgres import Trouble
+from gateway_core.providers import ProviderKind
 from tests.support.admission import (
     CHAT,
     KEY,
@@ -47,6 +50,7 @@ from tests.support.admission import (
     Counts,
     Keys,
     Purse,
+    Registry,
     SliceDrawer,
     check_request,
     offers,
@@ -94,6 +98,7 @@ class Gate:
         self.keys = Keys({hash_key(SECRET, PEPPER): KEY})
         self.purse = Purse(balance)
         self.counts = Counts()
+        self.registry = Registry()
         self.slices = SliceDrawer()
         self.offers = CurrentOffers(offers(chat=(price(input_=1, output=1),)))
         self.context = Context()
@@ -127,6 +132,7 @@ class Gate:
             slices=slices,
             lender=Lender(ttl_ms=lease_ttl_ms, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
             holds=self.purse,
+            kept=self.registry,
             limiter=limiter,
             notes=self.notes,
             uses=self.uses,
@@ -315,6 +321,40 @@ async def test_nobody_unknown_passes_while_the_key_store_is_in_trouble(gate: Gat
     assert gate.purse.held == {}
     assert gate.decisions("error") == 1
     assert gate.decisions("admitted") == 0
+
+
+def about_a_file() -> CheckRequest:
+    fields = {"endpoint": "file", "named": "file/file-1", "mode": "live"}
+    return check_request(fields, {Header.REQUEST_ID: REQUEST_ID, Header.AUTHORIZATION: f"Bearer {SECRET}"})
+
+
+async def test_what_is_kept_is_told_of_with_its_provider_and_costs_nothing() -> None:
+    gate = Gate(balance=0)
+    file = KeptName(KeptKind.FILE, ObjectId("file-1"))
+    gate.offers.offers = replace(gate.offers.offers, kinds={PROVIDER: ProviderKind.OPENAI})
+    assert (await gate.ask(about_a_file())).denied_response.status.code == 404
+    gate.registry.owned[KEY.org_id, KEY.mode] = {file: Place(PROVIDER)}
+    response = await gate.ask(about_a_file())
+    assert response.WhichOneof("http_response") == "ok_response"
+    assert response.dynamic_metadata[GrantField.PROVIDER] == PROVIDER
+    assert gate.purse.held == {}
+
+
+async def test_what_is_kept_counts_as_a_request_against_the_limits_of_its_key(gate: Gate) -> None:
+    within_limits(gate)
+    gate.offers.offers = replace(gate.offers.offers, kinds={PROVIDER: ProviderKind.OPENAI})
+    gate.registry.owned[KEY.org_id, KEY.mode] = {KeptName(KeptKind.FILE, ObjectId("file-1")): Place(PROVIDER)}
+    response = await gate.ask(about_a_file())
+    assert gate.counts.open == {REQUEST_ID: 0}
+    assert response.dynamic_metadata[GrantField.RESERVED_TOKENS] == "0"
+    gate.counts.exceeded = Limit.REQUESTS
+    assert (await gate.ask(about_a_file())).denied_response.status.code == 429
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
+async def test_nothing_that_is_kept_is_told_of_while_nobody_knows_whose_it_is(gate: Gate, trouble: Exception) -> None:
+    gate.registry.trouble = trouble
+    assert await gate.is_closed_to(about_a_file())
 
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)

@@ -19,6 +19,7 @@ from gateway_core import errors
 from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
     COST_PATH,
+    KEEP_PATH,
     SPOOL_VERSION,
     AttemptField,
     BootstrapSecret,
@@ -31,13 +32,17 @@ from gateway_core.contract import (
     RequestField,
     RouteField,
     SpoolField,
+    kept_route_key,
+    pinned_route_key,
     provider_cluster,
     provider_of_cluster,
     route_key,
+    simulator_kept_route_key,
     simulator_route_key,
     translated_cluster,
 )
 from gateway_core.endpoints import FACTS, SOLD, Dialect, Endpoint
+from gateway_core.kept import InvalidKeptNameError, checked_id
 from gateway_core.networks import parse_networks
 from gateway_core.providers import ProviderKind
 from gateway_core.settings import HostPort
@@ -47,6 +52,8 @@ from tests.support.databases import ROOT
 # Less the names of modules, one of which is a field's as well.
 FRONT = re.sub(r'(require\(|preload\[)"\w+"', r"\1", script("front"))
 UPSTREAM = script("upstream")
+TOLD_BY_THE_BODY = {Endpoint.STORED_RESPONSES}
+"""At the path of another one: which of them is asked for, is known once the body is read."""
 TRANSLATORS = (HostPort("127.0.0.1", 9005),)
 CACHES = (HostPort("127.0.0.1", 9006),)
 CATALOG = catalog(
@@ -114,7 +121,7 @@ def test_a_comparison_is_not_taken_for_an_assignment(lua: str, fields: set[str])
 def test_front_lua_writes_exactly_the_request_fields() -> None:
     assert assigned(code(FRONT), "known") == names(RequestField)
     written = code(script("request"))
-    assert written.count('"request"') == written.count('set(NAMESPACE, "request", known)')
+    assert written.count('"request",') == written.count('set(NAMESPACE, "request", known)')
 
 
 def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() -> None:
@@ -162,13 +169,15 @@ def test_a_lease_is_for_requests_that_admission_would_see_as_equal_but_for_its_b
     lua = code((ROOT / "envoy" / "lua" / "leases.lua").read_text(encoding="utf-8"))
     shape = lua[lua.index("local function shape_of") : lua.index("local function spend")]
     admission = (ROOT / "ext_authz" / "check_request.py").read_text(encoding="utf-8")
+    # What names something kept, or brings something to keep, is asked about each time.
+    never_lent = {RequestField.NAMED, RequestField.PROVIDER}
     looked_at = {getattr(RequestField, name) for name in re.findall(r"RequestField\.(\w+)", admission)}
     # The route that is part of the shape says the endpoint, the mode and the model; spend compares what it stands for.
     in_the_route = {RequestField.ENDPOINT, RequestField.MODE, RequestField.MODEL}
     bounded = {RequestField.BODY_BYTES, RequestField.MAX_OUTPUT_TOKENS}
     about_leases = {RequestField.LEASE_WANTED, RequestField.UNSPENT}
     compared = set(re.findall(r"known\.(\w+)", shape))
-    assert compared == looked_at - in_the_route - bounded - about_leases - {RequestField.OFFERING}
+    assert compared == looked_at - in_the_route - bounded - about_leases - never_lent - {RequestField.OFFERING}
     spend = lua[lua.index("local function spend") : lua.index("local function ask")]
     assert set(re.findall(r"known\.(\w+)", spend)) == {*bounded, RequestField.OFFERING}
 
@@ -232,6 +241,7 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
             Metadata.USAGE_FIRST,
             Metadata.USAGE_LAST,
             Metadata.SERVICE_TIER,
+            Metadata.KEPT,
             Metadata.SSE_EVENTS,
             Metadata.SSE_BESIDE_BYTES,
             Metadata.CACHE,
@@ -304,9 +314,10 @@ def test_lua_serves_exactly_the_endpoints_at_their_paths() -> None:
     [table] = re.findall(r"local ENDPOINTS = \{(.*?)\n\}", FRONT, re.DOTALL)
     served = re.findall(r'\["([A-Z]+ [^"]*)"\] = "(\w+)"', table)
     assert {endpoint: asked for asked, endpoint in served} == {
-        str(name): f"{facts.method} {facts.path}" for name, facts in FACTS.items()
+        str(name): f"{facts.method} {facts.path}" for name, facts in FACTS.items() if name not in TOLD_BY_THE_BODY
     }
-    assert table.count("=") == len(served) == len(Endpoint)
+    assert table.count("=") == len(served) == len(Endpoint) - len(TOLD_BY_THE_BODY)
+    assert all(f'known.endpoint = "{name}"' in FRONT for name in TOLD_BY_THE_BODY)
 
 
 def test_lua_knows_the_body_of_every_endpoint_that_is_sold_and_where_its_output_is_bounded() -> None:
@@ -322,7 +333,7 @@ def test_lua_knows_the_body_of_every_endpoint_that_is_sold_and_where_its_output_
             FACTS[endpoint].error_form is errors.ErrorForm.ANTHROPIC,
             FACTS[endpoint].is_form,
         )
-        for endpoint in SOLD
+        for endpoint in {*SOLD, Endpoint.FILE_UPLOAD} - TOLD_BY_THE_BODY
         if not FACTS[endpoint].is_session
     }
 
@@ -330,7 +341,7 @@ def test_lua_knows_the_body_of_every_endpoint_that_is_sold_and_where_its_output_
 def test_every_endpoint_has_facts_and_no_colon_in_its_name() -> None:
     assert set(FACTS) == set(Endpoint)
     assert not any(":" in endpoint for endpoint in Endpoint)
-    assert len({(facts.method, facts.path) for facts in FACTS.values()}) == len(Endpoint)
+    assert len({(facts.method, facts.path) for facts in FACTS.values()}) == len(Endpoint) - len(TOLD_BY_THE_BODY)
 
 
 def test_lua_words_errors_in_the_form_of_the_endpoint_and_by_the_classes_of_errors_py() -> None:
@@ -365,8 +376,14 @@ def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:
 def test_different_endpoints_and_models_never_share_a_route_key() -> None:
     keys = {route_key(endpoint, model) for endpoint in Endpoint for model in ("", "m", "chat:m", "a/b:c")}
     assert len(keys) == len(Endpoint) * 4
-    assert not keys & {simulator_route_key(endpoint) for endpoint in Endpoint}
-    assert "test" not in {*Endpoint}
+    others = {simulator_route_key(endpoint) for endpoint in Endpoint} | {
+        simulator_kept_route_key(),
+        kept_route_key("p"),
+    }
+    others |= {pinned_route_key(Endpoint.STORED_RESPONSES, provider, "m") for provider in ("p", "q")}
+    assert len(others) == len(Endpoint) + 4
+    assert not keys & others
+    assert not {"test", "kept"} & {*Endpoint}
 
 
 def test_lua_tells_the_modes_apart_by_the_beginnings_of_keys() -> None:
@@ -383,7 +400,40 @@ def test_lua_tells_the_modes_apart_by_the_beginnings_of_keys() -> None:
 def test_lua_asks_for_the_test_route_of_an_endpoint_by_its_name() -> None:
     assert 'is_test and "test:" .. known.endpoint' in FRONT
     [route] = [json.dumps(r) for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
-    assert set(re.findall(r'"(test:\w+)": ', route)) == {simulator_route_key(endpoint) for endpoint in SOLD}
+    assert set(re.findall(r'"(test:\w+)": ', route)) == {
+        *map(simulator_route_key, SOLD),
+        simulator_kept_route_key(),
+    }
+
+
+def test_lua_goes_to_what_is_kept_by_the_routes_there_are_and_tells_the_sink_where_it_listens() -> None:
+    lua = code((ROOT / "envoy" / "lua" / "kept.lua").read_text(encoding="utf-8"))
+    assert f'"{simulator_kept_route_key()}" or "{kept_route_key("")}" .. grant.provider' in lua
+    assert 'request.endpoint .. "@" .. grant.provider .. ":" .. request.model' in lua
+    assert lua.count(f'[":path"] = "{KEEP_PATH}"') == 1
+    assert f'{{"v":{SPOOL_VERSION},' in lua
+    written = set(re.findall(r'[{,]"(\w+)":', lua)) - {"id"}
+    assert written == {
+        *(SpoolField.VERSION, SpoolField.TYPE, SpoolField.START_TIME, SpoolField.STATUS, SpoolField.CLUSTER),
+        *(SpoolField.REQUEST, SpoolField.GRANT, SpoolField.KEPT),
+    }
+    [forgets] = re.findall(r"local FORGETS = \{([^}]*)\}", lua)
+    assert set(re.findall(r"(\w+) = true", forgets)) == {name for name in Endpoint if FACTS[name].forgets}
+    [folders] = re.findall(r"local KEPT_IN = \{([^}]*)\}", FRONT)
+    assert {kind: folder for folder, kind in re.findall(r'(\w+) = "(\w+)"', folders)} == {
+        str(facts.names): facts.path.split("/")[2] for facts in FACTS.values() if facts.names
+    }
+
+
+def test_lua_reads_the_same_ids_as_whoever_knows_their_owners() -> None:
+    [pattern] = re.findall(r'match\(id, "([^"]+)"\)', FRONT)
+    [longest] = re.findall(r"local ID_LENGTH_MAX = (\d+)", FRONT)
+    assert pattern == "^%w[%w_-]*$"
+    for text in ("a" * int(longest), "file-A_1", "resp_1"):
+        assert checked_id(text) == text
+    for text in ("a" * (int(longest) + 1), "", "-a", "_a", "a/b", "a.b", "a b", "\u00e4", "a\n"):
+        with pytest.raises(InvalidKeptNameError):
+            checked_id(text)
 
 
 def test_lua_asks_what_a_request_costs_with_fields_of_a_spool_line_and_waits_as_long_as_the_cluster() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway_core.endpoints import FACTS, SOLD, SOLD_UNLESS_TOLD, CountedBy, Endpoint
+from gateway_core.endpoints import FACTS, OF_WHAT_IS_KEPT, SOLD, SOLD_UNLESS_TOLD, CountedBy, Endpoint
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind, served
 from gateway_core.usage import ASKED_METERS, OUTPUT_METERS, Meter
 
@@ -32,15 +32,34 @@ def test_what_is_asked_for_can_be_the_only_price_and_what_is_written_has_a_meter
     assert facts.output_bound is None or facts.output is Meter.OUTPUT
 
 
-def test_what_is_not_sold_leads_to_no_provider_and_needs_no_price() -> None:
+def test_what_is_not_sold_leads_to_no_provider_or_to_the_one_that_keeps_something_and_needs_no_price() -> None:
     for endpoint in set(Endpoint) - set(SOLD):
-        assert FACTS[endpoint].counted_by is CountedBy.NOTHING
-        assert not any(endpoint in paths for paths in PATHS_BY_KIND.values())
-        assert FACTS[endpoint].method == "GET"
+        facts = FACTS[endpoint]
+        assert (facts.counted_by, facts.priced_by) == (CountedBy.NOTHING, ())
+        served_somewhere = any(endpoint in paths for paths in PATHS_BY_KIND.values())
+        assert served_somewhere == facts.is_of_what_is_kept == (endpoint in OF_WHAT_IS_KEPT)
+        assert facts.method == "GET" or facts.is_of_what_is_kept
+
+
+@pytest.mark.parametrize("endpoint", Endpoint)
+def test_what_names_something_kept_has_its_id_in_the_path_and_what_forgets_it_names_it(endpoint: Endpoint) -> None:
+    facts = FACTS[endpoint]
+    assert (facts.names is not None) == ("{id}" in facts.path)
+    assert facts.names is not None or not facts.forgets
+    assert facts.keeps is None or facts.names is None
+
+
+@pytest.mark.parametrize("kind", ProviderKind)
+def test_who_keeps_something_can_be_asked_for_it_and_told_to_forget_it(kind: ProviderKind) -> None:
+    paths = PATHS_BY_KIND[kind]
+    for endpoint in paths:
+        if (kept := FACTS[endpoint].keeps) is not None:
+            about = [FACTS[each] for each in paths if FACTS[each].names is kept]
+            assert {(facts.method, facts.forgets) for facts in about} >= {("GET", False), ("DELETE", True)}
 
 
 def test_every_endpoint_that_is_sold_is_served_by_some_kind_of_provider_and_none_besides() -> None:
-    assert {endpoint for paths in PATHS_BY_KIND.values() for endpoint in paths} == set(SOLD)
+    assert {endpoint for paths in PATHS_BY_KIND.values() for endpoint in paths} == {*SOLD, *OF_WHAT_IS_KEPT}
     assert set(SOLD_UNLESS_TOLD) <= set(SOLD)
 
 

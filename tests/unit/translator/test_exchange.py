@@ -72,6 +72,22 @@ def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
     assert b"provider_answer_unreadable" in last.body
 
 
+def test_a_piece_of_which_the_client_has_to_hear_nothing_keeps_the_stream_alive() -> None:
+    exchange = begun()
+    exchange.response_headers(STREAMED)
+    for piece in (b'event: ping\ndata: {"type":"ping"}\n\n', b"event: messa"):
+        assert exchange.response_body(piece, is_last=False) == GiveBack(b":\n\n")
+
+
+def test_googles_clients_are_sent_no_comments() -> None:
+    exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
+    exchange.request_headers({Header.TRANSLATE: "gemini/anthropic", ":path": "/v1/messages"})
+    exchange.request_body(b'{"model": "m", "contents": [{"role": "user", "parts": [{"text": "x"}]}]}')
+    exchange.response_headers(STREAMED)
+    ping = b'event: ping\ndata: {"type":"ping"}\n\n'
+    assert exchange.response_body(ping, is_last=False) == GiveBack(b"")
+
+
 def test_what_cannot_be_said_is_refused_before_anybody_is_asked() -> None:
     exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
     exchange.request_headers(HEADERS)

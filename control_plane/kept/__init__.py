@@ -1,0 +1,1 @@
+"""What providers keep for organisations, as far as it is listed."""

@@ -1,0 +1,76 @@
+"""Which provider a request goes to that is about something kept, and whether it may. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ext_authz.check_request import Attempt
+from ext_authz.offers import Offers
+from gateway_core.api_keys import ApiKey
+from gateway_core.endpoints import Endpoint
+from gateway_core.errors import (
+    KEPT_APART,
+    NO_KEEPER,
+    NOT_AT_ITS_PROVIDER,
+    ApiError,
+    no_such,
+    provider_not_offered,
+)
+from gateway_core.ids import ProviderName
+from gateway_core.kept import KeptName
+from gateway_core.mode import Mode
+from gateway_core.providers import PATHS_BY_KIND
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is kept, or is to be; the simulator where no provider is said."""
+
+    provider: ProviderName | None
+
+
+Owned = Mapping[KeptName, Place]
+"""Of what a request names, that which is the organisation's, in the ledger of the key."""
+
+
+def place_of(attempt: Attempt, key: ApiKey, offers: Offers, owned: Owned) -> Place | ApiError:
+    """Where a request goes that names no model."""
+    if attempt.named:
+        place = place_of_all(attempt.named, owned)
+        if isinstance(place, Place) and place.provider and not _has(offers, place.provider, attempt.endpoint):
+            return NOT_AT_ITS_PROVIDER
+        return place
+    if key.mode is Mode.TEST:
+        return Place(None)
+    able = sorted(each for each in _reached(key, offers) if _has(offers, each, attempt.endpoint))
+    if attempt.provider in able:
+        return Place(attempt.provider)
+    if attempt.provider is None and len(able) == 1:
+        return Place(able[0])
+    return provider_not_offered(able) if able else NO_KEEPER
+
+
+def place_of_all(names: Iterable[KeptName], owned: Owned) -> Place | ApiError:
+    """Where everything is that a request names, at least one thing."""
+    places = set()
+    for name in names:
+        place = owned.get(name)
+        if place is None:
+            return no_such(name)
+        places.add(place)
+    return places.pop() if len(places) == 1 else KEPT_APART
+
+
+def _reached(key: ApiKey, offers: Offers) -> set[ProviderName]:
+    """Every provider of a model that the key may use."""
+    return {
+        deployment.provider
+        for name, offer in offers.by_model.items()
+        if offer.is_visible_to(key.org_id) and key.may_use(name)
+        for deployments in offer.prices.values()
+        for deployment in deployments
+    }
+
+
+def _has(offers: Offers, provider: ProviderName, endpoint: Endpoint) -> bool:
+    kind = offers.kinds.get(provider)
+    return kind is not None and endpoint in PATHS_BY_KIND[kind]

@@ -1,0 +1,33 @@
+"""Whose it is what providers keep (schema `billing`), which billing_sink writes."""
+
+from collections.abc import Collection
+
+import asyncpg
+
+from ext_authz.kept import Owned, Place
+from gateway_core.ids import OrgId, ProviderName
+from gateway_core.kept import KeptKind, KeptName, ObjectId
+from gateway_core.mode import Mode
+
+
+class PostgresKept:
+    """Asked for every request: what is gone, is gone at once."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def find(self, org_id: OrgId, mode: Mode, names: Collection[KeptName]) -> Owned:
+        """Those of the names that are an organisation's."""
+        rows = await self._pool.fetch(
+            """
+            SELECT kind, object_id, provider FROM billing.kept_objects
+            WHERE mode = $1 AND object_id = ANY($2) AND org_id = $3 AND forgotten_at IS NULL
+            """,
+            *(mode, [name.object_id for name in names], org_id),
+        )
+        return {
+            KeptName(KeptKind(row["kind"]), ObjectId(row["object_id"])): Place(
+                None if row["provider"] is None else ProviderName(row["provider"])
+            )
+            for row in rows
+        }
