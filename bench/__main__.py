@@ -91,6 +91,16 @@ async def limited_key(stack: RunningStack) -> str:
         return key
 
 
+async def ask_to_keep(stack: RunningStack, headers: dict[str, str]) -> None:
+    """Have the answer kept that all rounds ask for."""
+    url = f"http://127.0.0.1:{stack.gateway_port}/v1/chat/completions"
+    async with (
+        aiohttp.ClientSession(raise_for_status=True) as session,
+        session.post(url, data=BODY, headers=headers) as response,
+    ):
+        await response.read()
+
+
 async def run(arguments: argparse.Namespace) -> None:
     """Start the candidates, measure, print."""
     async with AsyncExitStack() as running:
@@ -102,10 +112,18 @@ async def run(arguments: argparse.Namespace) -> None:
         )
         bare_pid = find_pid("envoy", str(directory / "bare" / "envoy.json"))
         authorization = {"Authorization": f"Bearer {stack.api_key}"}
+        wants_kept = {**authorization, "x-tollgate-cache": "on"}
+        await ask_to_keep(stack, wants_kept)
         candidates = [
             Candidate("provider alone", stack.simulator_port, authorization, ()),
             Candidate("bare Envoy", envoy_port, authorization, (bare_pid,)),
             Candidate("Tollgate, data path", stack.gateway_port, authorization, stack.data_path),
+            Candidate(
+                "Tollgate, data path, answer was kept",
+                stack.gateway_port,
+                wants_kept,
+                stack.data_path_and_cache,
+            ),
             Candidate("Tollgate, everything", stack.gateway_port, authorization, stack.everything),
             Candidate(
                 "Tollgate, everything, key with limits",

@@ -11,6 +11,7 @@ from local_stack.running import running_stack
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _DATA_PATH = ("envoy", "ext_authz")
+_CACHE = ("response_cache", "valkey")
 _NOT_COUNTED = ("simulator", "control_plane")
 
 
@@ -30,6 +31,11 @@ class RunningStack:
     def data_path(self) -> tuple[int, ...]:
         """What a request passes before it is answered; Postgres, where holds are placed, is counted in `everything`."""
         return tuple(self.pids[name] for name in _DATA_PATH)
+
+    @property
+    def data_path_and_cache(self) -> tuple[int, ...]:
+        """What a request passes that wants an answer that was kept."""
+        return (*self.data_path, *(self.pids[name] for name in _CACHE))
 
     @property
     def everything(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
+from gateway_core.contract import CacheOutcome
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
 from gateway_core.kept import KeptName
@@ -114,6 +115,12 @@ class SpoolLine:
     kept: Text | None = None
     sse_events: SmallCount | None = None
     sse_beside_bytes: Count | None = None
+    cache: CacheOutcome | None = None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether its answer is one that was kept: no provider was asked."""
+        return self.cache is CacheOutcome.HIT
 
     @property
     def is_stream(self) -> bool:

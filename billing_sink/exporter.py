@@ -75,6 +75,7 @@ COLUMNS: Final[Mapping[str, Getter]] = {
     "mode": itemgetter("mode"),
     "service_tier": itemgetter("service_tier"),
     "meters": itemgetter("meters"),
+    "cached": itemgetter("cached"),
     "choice": _or_empty("choice"),
     "own_key": itemgetter("own_key"),
 }

@@ -208,6 +208,7 @@ def _row(posting: Posting) -> dict[str, object]:
         "usage_raw": _evidence(rated),
         "choice": _choice(line),
         **_alias(line),
+        "cached": line.is_cached,
         # Only where it is so: rows are many.
         **({"own_key": True} if rated.has_own_key else {}),
     }

@@ -1,7 +1,7 @@
 """What a finished request was, and what it costs. Pure.
 
 The rules, in order:
-1. Not admitted: `refused`. Admitted without a price (a list of models): `free`.
+1. Not admitted: `refused`. Admitted without a price (a list of models), or answered with what was kept: `free`.
 2. Answered with 2xx, something delivered, and charged by what was asked, since that has a price (pictures, characters) or
    nothing else is counted (the request itself): `settled`, by what was asked.
 3. Answered with 2xx and the provider's usage complete: `settled`, by that usage.
@@ -179,6 +179,8 @@ def rate(line: SpoolLine, prices: PriceBook) -> Rated:
     grant, asked = line.granted, line.request
     if grant is None or grant.key_id is None or grant.error_code is not None:
         return Rated(line, Outcome.REFUSED, _served_by(line), _mode_of_refused(line))
+    if line.is_cached:
+        return Rated(line, Outcome.FREE, None, grant.mode)
     mode, provider = grant.mode, _provider(line, grant)
     model = line.model
     if asked is None or asked.endpoint is None or model is None or grant.price_version is None:

@@ -182,3 +182,10 @@ class IssuerUnavailableError(RefusedError):
         super().__init__(
             "The issuer cannot be reached, or its answer cannot be read. Try again, or log in another way."
         )
+
+
+class KeptAnswersUnavailableError(RefusedError):
+    """Redis does not answer, or there is none: whether answers are kept cannot be said."""
+
+    def __init__(self) -> None:
+        super().__init__("Kept answers cannot be reached now. Try again later.")

@@ -56,6 +56,7 @@ def make_missing(directory: Path, random_bytes: RandomBytes, now: datetime) -> l
     kept("tollgate_redis_url", f"redis://:{valkey}@valkey:6379/0")
     kept("tollgate_api_key_pepper", random_bytes(32).hex())
     kept("tollgate_credential_key", base64.urlsafe_b64encode(random_bytes(32)).decode())
+    kept("tollgate_response_cache_key", base64.urlsafe_b64encode(random_bytes(32)).decode())
     # None yet: who changes the key writes the one before it here.
     kept("tollgate_credential_keys_before", "")
     kept("tollgate_demo_api_key", new_key(LIVE_PREFIX, random_bytes).get_secret_value())

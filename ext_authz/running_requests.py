@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from ext_authz.reservation_notes import ReservationNotes
 from ext_authz.reservations import Amended, Ended, Running
-from gateway_core.contract import GrantField, Metadata, RequestField
+from gateway_core.contract import CacheOutcome, GrantField, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import Tally, parse_tallies
@@ -83,14 +83,14 @@ def _text(fields: Mapping[str, Value], name: str) -> str:
 
 
 def _used(told: Struct, status: int, expected: int) -> int:
-    """All tokens that the provider counts; none if it did not answer, and what was expected if it does not say, not clearly, or not all."""
+    """All tokens that the provider counts; none if it did not answer or was not asked, and what was expected if it does not say, not clearly, or not all."""
     asked = told.fields[Metadata.REQUEST].struct_value.fields
     try:
         facts = FACTS[Endpoint(asked[RequestField.ENDPOINT].string_value)]
     except ValueError:
         # A front filter from another version; it counts as what was expected.
         return expected
-    if not facts.is_answered(status):
+    if not facts.is_answered(status) or _text(told.fields, Metadata.CACHE) == CacheOutcome.HIT:
         return 0
     first, last = told.fields[Metadata.USAGE_FIRST].string_value, told.fields[Metadata.USAGE_LAST].string_value or None
     if not first:

@@ -30,6 +30,7 @@ _USAGE: Final = {
     Peer.EXT_AUTHZ: ExtendedKeyUsageOID.SERVER_AUTH,
     Peer.BILLING_SINK: ExtendedKeyUsageOID.SERVER_AUTH,
     Peer.TRANSLATOR: ExtendedKeyUsageOID.SERVER_AUTH,
+    Peer.RESPONSE_CACHE: ExtendedKeyUsageOID.SERVER_AUTH,
 }
 
 

@@ -22,6 +22,12 @@ GATEWAY_HEALTH_PATH: Final = "/readyz"
 COST_PATH: Final = "/cost"
 """Where billing_sink tells Envoy what a request costs: a spool line comes, an amount in US dollars goes, as plain text."""
 
+CACHE_HIT: Final = "response_cache"
+"""Envoy's word (`response_details`) for what an answer of response_cache was."""
+
+CACHE_WAIT_S_MAX: Final = 60
+"""No request waits longer for another one whose answer would be its own."""
+
 KEEP_PATH: Final = "/kept"
 """Where Envoy has billing_sink write down what a provider keeps from now on, or no longer, for whom: a spool line comes; 204, once it is
 written."""
@@ -56,6 +62,10 @@ class Header:
     """Of a request, `true`: tell me what it costs. Of an answer: what it costs, in US dollars."""
     CLUSTER: Final = "x-tg-cluster"
     """On the answer to a request that asks what it costs, for the front filter alone: the cluster that answered."""
+    CACHE: Final = "x-tollgate-cache"
+    """Of a request, `on` or `off`: whether its answer may be one that was kept, whatever the route says. Of an answer: a value of `CacheOutcome`."""
+    CACHE_ASKED: Final = "x-tg-cache-asked"
+    """From the front filter to the cache's, `true` on requests whose answer may be one that was kept."""
     KEPT_AT: Final = "x-tg-kept-at"
     """On the answer of a provider that may keep something, for the front filter alone: the cluster that answered."""
     PROVIDER: Final = "x-tollgate-provider"
@@ -122,6 +132,8 @@ class Metadata:
     """Bytes of a stream that are no output: comments, and of a response all events that are no delta. Absent where there are none."""
     OWN_KEY_ORG: Final = "own_key_org"
     """Of a request that is sent with its organisation's own key somewhere: the organisation, for a cluster that all such share."""
+    CACHE: Final = "cache"
+    """What response_cache says of a request that it was asked about: a value of `CacheOutcome`."""
     TRANSLATED: Final = "translated"
     """Whether this is the second pass of an attempt whose body the first one has prepared and the translator has made anew."""
     ORDER_NAMESPACE: Final = "tollgate.order"
@@ -194,6 +206,10 @@ class RequestField:
     OWN_KEYS_AS_OF: Final = "own_keys_as_of"
     """Up to which change of organisations' own keys Envoy's configuration has come. Absent where the route leads to no provider that
     allows any."""
+    CACHE: Final = "cache"
+    """Who wants its answer to be one that was kept, a value of `CacheWish`; absent where nobody does."""
+    CACHE_TTL_S: Final = "cache_ttl_s"
+    """For how long, as the route says; absent where it does not."""
     ERROR_CODE: Final = "error_code"
     """The `code` of a refusal by the front filter, beside what it had read by then."""
 
@@ -208,6 +224,8 @@ class RouteField:
     PATH: Final = "path"
     MODEL: Final = "model"
     """Absent where the model keeps its name."""
+    CACHE_TTL_S: Final = "cache_ttl_s"
+    """Only for the front filter: how long answers are kept, 0 for never. Absent where only the client's wish counts."""
     OUTPUT_BOUND: Final = "output_bound"
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
@@ -333,6 +351,7 @@ class SpoolField:
     KEPT: Final = "kept"
     SSE_EVENTS: Final = "sse_events"
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
+    CACHE: Final = "cache"
 
 
 class AttemptField:
@@ -367,6 +386,22 @@ class AttemptField:
     """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
 
 
+class CacheWish(StrEnum):
+    """Who wants an answer to be one that was kept."""
+
+    CLIENT = "client"
+    """By its header, whatever the request is."""
+    ROUTE = "route"
+    """For requests that will be answered alike each time."""
+
+
+class CacheOutcome(StrEnum):
+    """Where the answer to a request came from that might have been one that was kept."""
+
+    HIT = "hit"
+    MISS = "miss"
+
+
 class Channel:
     """Postgres NOTIFY channels. The payload says what changed; a listener that missed one reloads on reconnect."""
 
@@ -395,6 +430,7 @@ class Cluster:
     CONTROL_PLANE: Final = "control_plane"
     BILLING_SINK: Final = "billing_sink"
     TRANSLATOR: Final = "translator"
+    RESPONSE_CACHE: Final = "response_cache"
     SIMULATOR: Final = "simulator"
     """Where every request with a test key goes."""
     PROVIDER_PREFIX: Final = "provider/"
@@ -408,6 +444,7 @@ class Peer(StrEnum):
     EXT_AUTHZ = "ext_authz"
     BILLING_SINK = "billing_sink"
     TRANSLATOR = "translator"
+    RESPONSE_CACHE = "response_cache"
 
 
 class InspectionFailure(StrEnum):
@@ -501,6 +538,15 @@ def pinned_route_key(endpoint: str, provider: str, model: str) -> str:
 def simulator_route_key(endpoint: str) -> str:
     """The value of `Header.ROUTE` for every request with a test key on an endpoint. No endpoint is called `test`."""
     return f"test:{endpoint}"
+
+
+CACHE_KEYS: Final = "tollgate:{cache}:"
+"""What the names of all that is kept of answers in Redis begin with; the part in braces keeps them together in a cluster."""
+
+
+def cache_generation(org_id: str) -> str:
+    """The key in Redis whose number an organisation's kept answers bear: raised, there are none any more."""
+    return f"{CACHE_KEYS}generation:{org_id}"
 
 
 def simulator_kept_route_key() -> str:

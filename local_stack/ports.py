@@ -29,6 +29,8 @@ DEFAULTS: Mapping[str, int | None] = {
     "billing_sink_metrics": None,
     "translator": None,
     "translator_metrics": None,
+    "response_cache": None,
+    "response_cache_metrics": None,
 }
 """Every port of a stack and where it is looked for first; None takes any. Those of further instances are looked for anywhere."""
 
@@ -42,6 +44,8 @@ PORTS_OF_EACH_INSTANCE = (
     "billing_sink_metrics",
     "translator",
     "translator_metrics",
+    "response_cache",
+    "response_cache_metrics",
 )
 
 _HOST = "127.0.0.1"

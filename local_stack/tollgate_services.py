@@ -26,7 +26,7 @@ from local_stack.valkey import Valkey
 
 HOST: Final = "127.0.0.1"
 
-REPLICATED: Final = ("control_plane", "ext_authz", "billing_sink", "translator")
+REPLICATED: Final = ("control_plane", "ext_authz", "billing_sink", "translator", "response_cache")
 SERVICES: Final = ("postgres", "valkey", "clickhouse", "simulator", *REPLICATED, "envoy")
 TASKS: Final = ("migrate_billing_sink", "migrate_control_plane", "seed_demo")
 """The names in the tables below, for those who have no stack to make a table of."""
@@ -37,6 +37,7 @@ class Secret(StrEnum):
 
     TOLLGATE_API_KEY_PEPPER = auto()
     TOLLGATE_CREDENTIAL_KEY = auto()
+    TOLLGATE_RESPONSE_CACHE_KEY = auto()
     TOLLGATE_DEMO_API_KEY = auto()
     TOLLGATE_OPERATOR_TOKEN = auto()
     TOLLGATE_POSTGRES_DSN = auto()
@@ -98,7 +99,8 @@ def write_secrets(directory: DataDirectory, stores: Servers, now: datetime) -> N
     """Put everything the services read from TOLLGATE_SECRETS_DIR where they look for it, and the certificates beside it."""
     files = SecretFiles(directory.secrets)
     files.kept(Secret.TOLLGATE_API_KEY_PEPPER, secrets.token_hex)
-    files.kept(Secret.TOLLGATE_CREDENTIAL_KEY, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    for key in (Secret.TOLLGATE_CREDENTIAL_KEY, Secret.TOLLGATE_RESPONSE_CACHE_KEY):
+        files.kept(key, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     # Of the simulator's stand-in for Stripe, which knows the second and takes any of the first.
     files.kept(Secret.TOLLGATE_STRIPE_SECRET_KEY, lambda: f"sk_test_{secrets.token_hex()}")
     files.kept(Secret.TOLLGATE_STRIPE_WEBHOOK_SECRET, lambda: f"whsec_{secrets.token_hex()}")
@@ -148,6 +150,7 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         **tls("EXT_AUTHZ", Peer.EXT_AUTHZ),
         **tls("BILLING_SINK", Peer.BILLING_SINK),
         **tls("TRANSLATOR", Peer.TRANSLATOR),
+        **tls("RESPONSE_CACHE", Peer.RESPONSE_CACHE),
         "TOLLGATE_SECRETS_DIR": str(directory.secrets),
         "TOLLGATE_SPOOL_DIR": str(directory.spool),
         "TOLLGATE_GATEWAY_HOST": HOST,
@@ -177,6 +180,11 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_TRANSLATOR_ENDPOINTS": all_of("translator"),
         "TOLLGATE_TRANSLATOR_METRICS_HOST": HOST,
         "TOLLGATE_TRANSLATOR_METRICS_PORT": own("translator_metrics"),
+        "TOLLGATE_RESPONSE_CACHE_HOST": HOST,
+        "TOLLGATE_RESPONSE_CACHE_PORT": own("response_cache"),
+        "TOLLGATE_RESPONSE_CACHE_ENDPOINTS": all_of("response_cache"),
+        "TOLLGATE_RESPONSE_CACHE_METRICS_HOST": HOST,
+        "TOLLGATE_RESPONSE_CACHE_METRICS_PORT": own("response_cache_metrics"),
         "TOLLGATE_SIMULATOR_HOST": HOST,
         "TOLLGATE_SIMULATOR_PORT": str(ports["simulator"]),
         "TOLLGATE_SIMULATOR_URL": f"http://{HOST}:{ports['simulator']}",
@@ -227,6 +235,7 @@ def services(
         *(replica.ext_authz() for replica in replicas),
         *(replica.billing_sink() for replica in replicas),
         *(replica.translator() for replica in replicas),
+        *(replica.response_cache() for replica in replicas),
         Envoy(
             directory.run / "envoy.json",
             local_bootstrap(
@@ -297,6 +306,16 @@ class _Replica:
             _python("translator", environment=self.variables),
             ready=self._is_ready("translator_metrics"),
             ports=self._listens_on("translator", "translator_metrics"),
+            stop_stage=2,
+        )
+
+    def response_cache(self) -> Service:
+        return Service(
+            self._named("response_cache"),
+            _python("response_cache", environment=self.variables),
+            ready=self._is_ready("response_cache_metrics"),
+            needs=("valkey",),
+            ports=self._listens_on("response_cache", "response_cache_metrics"),
             stop_stage=2,
         )
 

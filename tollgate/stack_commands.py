@@ -44,7 +44,10 @@ def up(
         ),
     ] = None,
     replicas: Annotated[
-        int, typer.Option(min=1, max=4, help="How many of each of control_plane, ext_authz, billing_sink, translator.")
+        int,
+        typer.Option(
+            min=1, max=4, help="How many of each of control_plane, ext_authz, billing_sink, translator, response_cache."
+        ),
     ] = 1,
 ) -> None:
     """Start the whole gateway on this machine and keep it running until Ctrl-C."""

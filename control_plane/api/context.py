@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import MailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
+from control_plane.accounts.redis_kept_answers import RedisKeptAnswers
 from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
@@ -59,6 +60,7 @@ class Services:
     access_tokens: AccessTokens
     passwords: Passwords
     throttle: Throttle
+    kept_answers: RedisKeptAnswers
     mail: MailSender
     issuers: Mapping[str, IssuerClient]
     seal: Seal

@@ -11,7 +11,7 @@ from control_plane.catalog.specs import RouteSpec
 from control_plane.database import Database, written
 
 _ROUTE: Final = """name, match, published, orgs_allowed, attempts_max, retry_statuses, first_byte_timeout_ms,
-    idle_timeout_ms, strategy, sticky_by, revision,
+    idle_timeout_ms, strategy, sticky_by, cache_ttl_s, revision,
     (SELECT jsonb_agg(members ORDER BY priority) FROM (
         SELECT priority, jsonb_agg(jsonb_build_object('provider', provider, 'weight', weight) ORDER BY provider) AS members
         FROM catalog.route_members m WHERE m.route = routes.name GROUP BY priority) AS by_priority) AS groups"""
@@ -46,15 +46,17 @@ async def put_routes(db: Database, specs: Mapping[str, RouteSpec]) -> None:
     await db.execute(
         """
         INSERT INTO catalog.routes (name, match, published, orgs_allowed, attempts_max, retry_statuses,
-                                    first_byte_timeout_ms, idle_timeout_ms, strategy, sticky_by)
+                                    first_byte_timeout_ms, idle_timeout_ms, strategy, sticky_by,
+                                    cache_ttl_s)
         SELECT * FROM jsonb_to_recordset($1) AS r (
             name text, match text, published boolean, orgs_allowed text[], attempts_max smallint,
             retry_statuses smallint[], first_byte_timeout_ms integer, idle_timeout_ms integer, strategy text,
-            sticky_by text)
+            sticky_by text, cache_ttl_s integer)
         ON CONFLICT (name) DO UPDATE SET match = excluded.match, published = excluded.published,
             orgs_allowed = excluded.orgs_allowed, attempts_max = excluded.attempts_max,
             retry_statuses = excluded.retry_statuses, first_byte_timeout_ms = excluded.first_byte_timeout_ms,
-            idle_timeout_ms = excluded.idle_timeout_ms, strategy = excluded.strategy, sticky_by = excluded.sticky_by
+            idle_timeout_ms = excluded.idle_timeout_ms, strategy = excluded.strategy, sticky_by = excluded.sticky_by,
+            cache_ttl_s = excluded.cache_ttl_s
         """,
         json.dumps(rows),
     )

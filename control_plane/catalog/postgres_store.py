@@ -33,7 +33,7 @@ from gateway_core.providers import ProviderKind
 
 _SERVED = """
     SELECT s.*, r.orgs_allowed, r.attempts_max, r.retry_statuses, r.first_byte_timeout_ms, r.idle_timeout_ms,
-           r.strategy, r.sticky_by
+           r.strategy, r.sticky_by, r.cache_ttl_s
     FROM catalog.served s JOIN catalog.routes r ON r.name = s.route
 """
 _PRICES = """
@@ -137,6 +137,7 @@ def _model(row: asyncpg.Record, aliases: Iterable[str], route: asyncpg.Record | 
         retry_statuses=None if statuses is None else tuple(statuses),
         first_byte_timeout_ms=route["first_byte_timeout_ms"],
         idle_timeout_ms=route["idle_timeout_ms"],
+        cache_ttl_s=route["cache_ttl_s"],
         strategy=Strategy(route["strategy"]),
         sticky_by=None if route["sticky_by"] is None else StickyBy(route["sticky_by"]),
     )

@@ -108,6 +108,7 @@ class Route(Revised):
     retry_statuses: list[int] | None
     first_byte_timeout_ms: int | None
     idle_timeout_ms: int | None
+    cache_ttl_s: int | None
     strategy: Strategy
     sticky_by: StickyBy | None
 

@@ -31,6 +31,7 @@ _CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 GROUPS_MAX: Final = 16
 MEMBERS_MAX: Final = 16
 _MS_MAX: Final = REQUEST_S_MAX * 1000
+CACHE_TTL_S_MAX: Final = 30 * 86_400
 
 _OURS: Final = frozenset(
     {
@@ -298,6 +299,11 @@ class RouteSpec(Body):
     )
     first_byte_timeout_ms: Milliseconds | None = None
     idle_timeout_ms: Milliseconds | None = None
+    cache_ttl_s: Annotated[int, Field(ge=0, le=CACHE_TTL_S_MAX)] | None = Field(
+        default=None,
+        description="How long answers are kept to requests that are answered alike each time, and told again free of charge. 0: never; "
+        "null: only where a client asks for it.",
+    )
     strategy: Strategy = Field(
         default=Strategy.WEIGHTED,
         description="Which member of a group is tried first: drawn by weight, in turn by weight, the cheapest, or the fastest. But for "

@@ -122,6 +122,7 @@ def _summary(row: asyncpg.Record) -> RequestSummary:
             "attempts_made": found["attempts"] or 0,
             "duration_ms": found["duration_ms"] or 0,
             "stream": bool(found["stream"]),
+            "cached": bool(found["cached"]),
             "meters": json.loads(found["meters"] or "{}"),
             "price": None if price is None else format_usd(NanoUsd(price)),
         }

@@ -90,6 +90,7 @@ async def find_receipt(db: Database, request_id: str) -> Receipt | None:
         {
             **row,
             "price_version": row["version"],
+            "cached": bool(row["cached"]),
             "meters": json.loads(row["meters"]),
             "service_tier": row["service_tier"] or STANDARD,
             "price": _usd(row["price_nano_usd"]),

@@ -18,7 +18,8 @@ _RATE_LIMITS: Final = tuple(
     for of in ("requests", "tokens")
 )
 _EXPOSED: Final = (
-    *(Header.REQUEST_ID, Header.COST, Header.MAX_TOKENS, Header.DROPPED, "retry-after", Header.SHOULD_RETRY),
+    *(Header.REQUEST_ID, Header.COST, Header.MAX_TOKENS, Header.CACHE, Header.DROPPED, "retry-after"),
+    Header.SHOULD_RETRY,
     *_RATE_LIMITS,
 )
 """What our answers have beside what every page may read."""

@@ -112,6 +112,11 @@ def translator(endpoints: Sequence[HostPort]) -> JsonObject:
     return _grpc_replicas(Cluster.TRANSLATOR, endpoints, Peer.TRANSLATOR)
 
 
+def response_cache(endpoints: Sequence[HostPort]) -> JsonObject:
+    """The cluster that keeps answers."""
+    return _grpc_replicas(Cluster.RESPONSE_CACHE, endpoints, Peer.RESPONSE_CACHE)
+
+
 def simulator(url: str) -> JsonObject:
     """The cluster that answers every request with a test key. It has no secret, so none can get there."""
     parts = urlsplit(url)

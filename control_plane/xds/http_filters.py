@@ -18,6 +18,7 @@ from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import (
+    CACHE_WAIT_S_MAX,
     CREDENTIAL_HEADERS,
     GATEWAY_HEALTH_PATH,
     Cluster,
@@ -47,6 +48,11 @@ _TOLD_TO_THE_TRANSLATOR: Final = (
     *(":path", ":status", "content-type"),
     *(Header.TRANSLATE, Header.CHAT_FIELDS, Header.OWN_REPLY),
 )
+
+RESPONSE_CACHE_TIMEOUT: Final = "0.25s"
+"""For one message: what a request may lose to a cache that keeps silent."""
+
+_TOLD_TO_THE_CACHE: Final = (":status", "content-type", Header.DROPPED)
 
 _ADDRESSES: Final = "envoy.filters.http.upstream_rbac"
 """Of the filter that judges addresses; Envoy finds it by its name."""
@@ -121,7 +127,12 @@ def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[J
 
 
 def listener_filters(
-    *, max_body_bytes: int, behind_proxies: bool, answers_browsers: bool, attempts_log: JsonObject
+    *,
+    max_body_bytes: int,
+    behind_proxies: bool,
+    answers_browsers: bool,
+    has_cache: bool,
+    attempts_log: JsonObject,
 ) -> list[Json]:
     """The downstream filters; behind trusted proxies, the connection does not say where a request comes from."""
     return [
@@ -152,6 +163,8 @@ def listener_filters(
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
+        # Behind admission, since an answer that was kept is for those who would have got it; and only for requests that want it.
+        *([_filter("response_cache", _response_cache())] if has_cache else []),
         _router(attempts_log),
     ]
 
@@ -427,6 +440,43 @@ def _answered_by() -> JsonObject:
             ),
         },
         xds_matcher=_skip_unless(Header.COST, {"exact": "true"}),
+    )
+
+
+def _response_cache() -> JsonObject:
+    """Answers with what was kept, or sees what is to be kept. Without it every request goes on as if there were none."""
+    return typed(
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        extension_config={
+            "name": "response_cache",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+                grpc_service={
+                    "envoy_grpc": {"cluster_name": Cluster.RESPONSE_CACHE},
+                    "retry_policy": grpc_retries(attempt_timeout=RESPONSE_CACHE_TIMEOUT),
+                },
+                # Of the answer it is sent nothing unless it asks: an answer of ours to a request that was refused in front of this
+                # filter passes it too, and nobody has looked whether that wanted it.
+                processing_mode={
+                    "request_header_mode": "SEND",
+                    "request_body_mode": "BUFFERED",
+                    "response_header_mode": "SKIP",
+                    "response_body_mode": "NONE",
+                    "request_trailer_mode": "SKIP",
+                    "response_trailer_mode": "SKIP",
+                },
+                allow_mode_override=True,
+                failure_mode_allow=True,
+                message_timeout=RESPONSE_CACHE_TIMEOUT,
+                # Who waits for somebody else's answer says so.
+                max_message_timeout=f"{CACHE_WAIT_S_MAX + 1}s",
+                route_cache_action="RETAIN",
+                # Whose request it is and what was read from it; and no header of the request at all.
+                metadata_options={"forwarding_namespaces": {"untyped": [Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE]}},
+                forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in _TOLD_TO_THE_CACHE]}},
+            ),
+        },
+        xds_matcher=_skip_unless(Header.CACHE_ASKED, {"exact": "true"}),
     )
 
 

@@ -35,6 +35,7 @@ def listener(settings: Settings) -> JsonObject:
             max_body_bytes=settings.max_body_bytes,
             behind_proxies=bool(settings.trusted_proxies),
             answers_browsers=bool(settings.cors_origins),
+            has_cache=bool(settings.response_cache_endpoints),
             attempts_log=attempts_log(settings.spool_dir),
         ),
         # On the one path that is a WebSocket; the front filter refuses it elsewhere.

@@ -6,12 +6,12 @@ from typing import Final
 
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from gateway_core import errors
-from gateway_core.contract import Header, Metadata, RequestField
+from gateway_core.contract import CACHE_HIT, Header, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.errors import ANTHROPIC_PATHS, GOOGLE_CALLS, GOOGLE_PATHS, ApiError, ErrorForm
 
-_OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed")
-"""Details of replies whose body one of us has already written, or that have none; they pass as they are."""
+_OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check_ok", "health_check_failed", CACHE_HIT)
+"""Details of replies whose body one of us has already written, or a provider before, or that have none; they pass as they are."""
 
 _TRANSLATOR = "translator"
 

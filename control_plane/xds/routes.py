@@ -50,7 +50,15 @@ _WAITS_S_MAX: Final = 2
 _HIDDEN_RESPONSE_HEADERS: Final = (
     *("set-cookie", "openai-organization", "openai-project", "anthropic-organization-id"),
     *("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"),
-    *(Header.COST, Header.CLUSTER, Header.MAX_TOKENS, Header.UNTRANSLATABLE, Header.OWN_REPLY, Header.LIMITS),
+    *(
+        Header.COST,
+        Header.CLUSTER,
+        Header.MAX_TOKENS,
+        Header.CACHE,
+        Header.UNTRANSLATABLE,
+        Header.OWN_REPLY,
+        Header.LIMITS,
+    ),
 )
 """What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
 
@@ -316,6 +324,8 @@ def _action(route: JsonObject) -> JsonObject:
 def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
     offering = str(route.offering)
     front: dict[str, Json] = {RouteField.OFFERING: offering, **_choice(route)}
+    if route.policy.cache_ttl_s is not None:
+        front[RouteField.CACHE_TTL_S] = route.policy.cache_ttl_s
     metadata: dict[str, Json] = {FRONT_FILTER: front}
     if route.chain is not None:
         front[RouteField.CHAIN] = route.chain

@@ -50,6 +50,8 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
     yield CLUSTER_TYPE, clusters.billing_sink(settings.billing_sink_endpoints)
     if settings.translates:
         yield CLUSTER_TYPE, clusters.translator(settings.translator_endpoints)
+    if settings.response_cache_endpoints:
+        yield CLUSTER_TYPE, clusters.response_cache(settings.response_cache_endpoints)
     if settings.simulator_url is not None:
         yield CLUSTER_TYPE, clusters.simulator(settings.simulator_url)
     for provider in providers:

@@ -4,7 +4,8 @@
 
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
-local choice, kept, own_keys, realtime = require("choice"), require("kept"), require("own_keys"), require("realtime")
+local cache, choice = require("cache"), require("choice")
+local kept, own_keys, realtime = require("kept"), require("own_keys"), require("realtime")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -49,7 +50,8 @@ end
 
 -- Has the route chosen by endpoint and model, the provider that is tried first where the route leaves that to the request, and the path
 -- prepared where the first attempt is certain. The route stays chosen from here on: what it stands for is what ext_authz decides by and what
--- is served. A session has no body. Returns the route, the model's name there and its chain; nothing if it is refused.
+-- is served. A session has no body. Returns the route, the model's name there, its chain and how long answers are kept;
+-- nothing if it is refused.
 local function choose(h, headers, known, is_form, s, read)
   local model, is_test = known.model, known.mode == "test"
   local route = is_test and "test:" .. known.endpoint or known.endpoint .. ":" .. model
@@ -76,7 +78,7 @@ local function choose(h, headers, known, is_form, s, read)
     headers:replace(":path", edits_of_text.path_for(path, upstream_model))
     headers:replace("x-tg-prepared", cluster)
   end
-  return is_test and route .. ":" .. model or route, upstream_model, chain
+  return is_test and route .. ":" .. model or route, upstream_model, chain, prepared:get("cache_ttl_s")
 end
 
 -- The greatest of the bounds that the client gave its output, or nil.
@@ -168,7 +170,7 @@ local function on_request(h)
   end
 
   headers = h:headers()            -- handles taken before body() are stale
-  local route, upstream_model, chain = choose(h, headers, known, kind.files ~= nil, s, read)
+  local route, upstream_model, chain, cache_ttl_s = choose(h, headers, known, kind.files ~= nil, s, read)
   if not route then return end
 
   local mark = first.model and { first.model, last.model, kind.files and upstream_model or '"' .. upstream_model .. '"' }
@@ -178,6 +180,8 @@ local function on_request(h)
     known.body_bytes = body:setBytes(edits_of_text.apply(s, edits))
     headers:replace("content-length", tostring(known.body_bytes))
   end
+
+  cache.ask(headers, known, s, cache_ttl_s)
 
   known.hide_usage = hide_usage
   known.references = not kind.files and (known.references or extent.has_references(s))

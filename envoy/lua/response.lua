@@ -1,7 +1,7 @@
 -- The response side of front.lua: captures the provider's raw usage object, counts server-sent events, hides the usage chunk from a
 -- client that did not ask for it, and a provider's quarrel with our credential from everybody. What an answer costs is told by cost.lua.
 
-local json, cost, errors, kept = require("json"), require("cost"), require("errors"), require("kept")
+local json, cache, cost, errors, kept = require("json"), require("cache"), require("cost"), require("errors"), require("kept")
 local realtime = require("realtime")
 
 local find, sub, byte, lower, match = string.find, string.sub, string.byte, string.lower, string.match
@@ -334,6 +334,11 @@ local function on_response(h)
   if not request or not request.endpoint then return end
   -- A list is ours: no provider has answered.
   if request.endpoint == "models" or request.endpoint == "model" or request.endpoint == "files" then return end
+  local is_cached = request.cache and cache.told(headers, metadata)
+  if is_cached and cluster then
+    headers:replace("x-tollgate-cost", "0.00")
+    cluster = nil
+  end
   local kept_at
   if request.keeps or not request.model then
     kept_at = headers:get("x-tg-kept-at")
@@ -355,6 +360,8 @@ local function on_response(h)
   if not content_type then return end
   content_type = lower(content_type)
   if find(content_type, "text/event-stream", 1, true) then
+    -- Of an answer from the cache, or of a provider that sends all at once: it is about to be less.
+    if request.hide_usage then headers:remove("content-length") end
     return on_stream(h, request.endpoint, request.hide_usage, kept_at and kept.on_events(h, kept_at, status, request))
   end
   if not find(content_type, "json", 1, true) then return end

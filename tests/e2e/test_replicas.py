@@ -24,7 +24,7 @@ from wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-OURS = ("control_plane", "ext_authz", "billing_sink", "translator")
+OURS = ("control_plane", "ext_authz", "billing_sink", "translator", "response_cache")
 CLIENTS = 4
 PER_SECOND = 20
 PROMPT = "x [[sim output_tokens=5]]"

@@ -67,7 +67,7 @@ async def test_endpoints_json_has_everything_a_program_needs(stack: Stack) -> No
     } <= set(endpoints)
     assert {
         *("postgres", "valkey", "clickhouse", "envoy"),
-        *("control_plane", "ext_authz", "billing_sink", "translator", "simulator"),
+        *("control_plane", "ext_authz", "billing_sink", "translator", "response_cache", "simulator"),
     } == set(endpoints["pids"])
     assert all(is_alive(pid) for pid in endpoints["pids"].values())
     assert (stack.data_dir / "endpoints.json").stat().st_mode & 0o077 == 0

@@ -31,8 +31,8 @@ FILE_BY_TYPE = {
 }
 CASES = sorted(path.name for path in FOLDER.iterdir())
 EXPECTED_CASES = {
-    *("browsers", "failover_chain", "kinds", "no_credential", "own_keys", "sessions", "single_provider"),
-    *("strategies", "tls_provider", "translated", "weighted_group"),
+    *("browsers", "failover_chain", "kept_answers", "kinds", "no_credential", "own_keys", "sessions"),
+    *("single_provider", "strategies", "tls_provider", "translated", "weighted_group"),
 }
 SCRIPTS = ("front", "upstream")
 
@@ -53,6 +53,11 @@ def translators(case: str) -> tuple[HostPort, ...]:
     return (HostPort("127.0.0.1", 9005),) if case in {"translated", "own_keys"} else ()
 
 
+def caches(case: str) -> tuple[HostPort, ...]:
+    """One case keeps answers."""
+    return (HostPort("127.0.0.1", 9006),) if case == "kept_answers" else ()
+
+
 def origins(case: str) -> tuple[str, ...]:
     """One case has pages of other origins."""
     return ("https://app.example.com", "http://localhost:3000") if case == "browsers" else ()
@@ -71,9 +76,10 @@ def test_a_catalogue_becomes_exactly_the_resources_of_its_golden_files(
     case: str, request: pytest.FixtureRequest
 ) -> None:
     found: dict[str, list[JsonObject]] = {type_url: [] for type_url in FILE_BY_TYPE}
-    for type_url, resource in resources(
-        read_case(case), settings(translator_endpoints=translators(case), cors_origins=origins(case))
-    ):
+    told = settings(
+        translator_endpoints=translators(case), response_cache_endpoints=caches(case), cors_origins=origins(case)
+    )
+    for type_url, resource in resources(read_case(case), told):
         found[type_url].append(resource)
 
     for type_url, file in FILE_BY_TYPE.items():
@@ -119,6 +125,7 @@ async def test_envoy_accepts_every_case_without_a_warning(case: str, proxies: st
         spool_dir=str(tmp_path),
         trusted_proxies=parse_networks(proxies),
         translator_endpoints=translators(case),
+        response_cache_endpoints=caches(case),
         cors_origins=origins(case),
     )
     bootstrap = static_bootstrap(resources(read_case(case), told), base)

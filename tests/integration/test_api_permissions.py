@@ -34,6 +34,7 @@ ALLOWED = {
     "POST /orgs": SIGNED_IN,
     "GET /orgs/{org_id}": "oadbv",
     "PATCH /orgs/{org_id}": "oa",
+    "DELETE /orgs/{org_id}/cache": "oa",
     "GET /orgs/{org_id}/projects": "oadbv",
     "POST /orgs/{org_id}/projects": "oa",
     "GET /orgs/{org_id}/projects/{project_id}": "oadbv",

@@ -127,6 +127,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
             attempts_max=draw(_maybe(st.integers(1, 16))),
             retry_statuses=draw(st.none() | st.lists(st.integers(400, 499), max_size=3)),
             idle_timeout_ms=draw(_maybe(st.integers(1, 1000))),
+            cache_ttl_s=draw(_maybe(st.integers(0, 1000))),
             **draw(_STRATEGIES),
         )
     return CatalogDocument(

@@ -26,6 +26,7 @@ def settings(
     certificates: Path = Path("/nonexistent"),
     trusted_proxies: tuple[Network, ...] = (),
     translator_endpoints: tuple[HostPort, ...] = (),
+    response_cache_endpoints: tuple[HostPort, ...] = (),
     cors_origins: tuple[str, ...] = (),
 ) -> Settings:
     """The defaults and a simulator, with secrets that open nothing and no look at the environment's own."""
@@ -41,6 +42,7 @@ def settings(
         simulator_url=simulator_url,
         trusted_proxies=trusted_proxies,
         translator_endpoints=translator_endpoints,
+        response_cache_endpoints=response_cache_endpoints,
         cors_origins=cors_origins,
     )
 
@@ -103,6 +105,7 @@ class _WrittenModel(_Written):
     owned_by: str
     created: int
     endpoints: tuple[Endpoint, ...] = SOLD_UNLESS_TOLD
+    cache_ttl_s: int | None = None
     strategy: Strategy = Strategy.WEIGHTED
     sticky_by: StickyBy | None = None
 
@@ -145,7 +148,7 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
             ModelName(m.name): Model(
                 *(ModelName(m.name), m.owned_by, m.created),
                 endpoints=m.endpoints,
-                policy=Policy(strategy=m.strategy, sticky_by=m.sticky_by),
+                policy=Policy(strategy=m.strategy, sticky_by=m.sticky_by, cache_ttl_s=m.cache_ttl_s),
             )
             for m in parsed.models
         },
@@ -183,6 +186,7 @@ _POLICIES = st.just(Policy()) | st.builds(
     retry_statuses=st.none() | st.lists(st.integers(400, 599), max_size=4, unique=True).map(tuple),
     first_byte_timeout_ms=_MILLISECONDS,
     idle_timeout_ms=_MILLISECONDS,
+    cache_ttl_s=st.none() | st.integers(0, 3600),
     strategy=st.sampled_from(Strategy),
     sticky_by=st.none() | st.sampled_from(StickyBy),
 )

@@ -31,6 +31,11 @@ class ScriptedProvider:
     headers: list[dict[str, str]] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def asked(self) -> list[bytes]:
+        """The bodies it has received; whoever looks whether it is well sends none."""
+        return [body for body in self.bodies if body]
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Record and answer."""
         self.bodies.append(await request.read())

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 import billing_sink.settings
 import control_plane.settings
 import ext_authz.settings
+import response_cache.settings
 import translator.settings
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "ext_authz": ext_authz.settings.Settings,
     "billing_sink": billing_sink.settings.Settings,
     "translator": translator.settings.Settings,
+    "response_cache": response_cache.settings.Settings,
 }
 
 

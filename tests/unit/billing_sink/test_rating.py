@@ -77,6 +77,7 @@ def rated(written: Json) -> Rated:
             refused(grant=None, request={"error_code": "invalid_json"}, status=400), id="refused by front.lua"
         ),
         pytest.param(refused(status=200, usage_first=CHAT_USAGE), id="refused, whatever the status says"),
+        pytest.param(refused(cache="hit"), id="refused, whatever the cache says"),
         pytest.param(not_a_request(), id="no request at all"),
     ],
 )
@@ -88,6 +89,26 @@ def test_what_was_not_admitted_is_refused_and_costs_nothing(written: Json) -> No
         None,
         NOTHING,
     )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        line(cache="hit"),
+        # Who left in the middle, and a route that had chosen a cluster.
+        line(cache="hit", response_details="downstream_remote_disconnect", response_flags="DC"),
+        chat_stream(cache="hit"),
+        line(cache="hit", cluster="simulator"),
+        line(cache="hit", cluster="provider/openai", attempts=0, usage_first='{"prompt_tokens": -1}'),
+    ],
+)
+def test_what_was_kept_is_free_whatever_the_line_says_of_providers_and_usage(written: Json) -> None:
+    found = rated(written)
+    assert (found.outcome, found.charge, found.provider, found.meters) == (Outcome.FREE, NOTHING, None, None)
+
+
+def test_what_was_to_be_kept_is_charged_as_ever() -> None:
+    assert rated(line(cache="miss")).charge == rated(line()).charge != NOTHING
 
 
 def test_a_list_of_models_is_free() -> None:

@@ -60,6 +60,7 @@ def test_the_table_says_what_the_whole_would_say_whatever_it_remembers(
         lambda made: with_models(made, policy=Policy(retry_statuses=(418,))),
         lambda made: with_models(made, policy=Policy(first_byte_timeout_ms=1500)),
         lambda made: with_models(made, policy=Policy(idle_timeout_ms=1500)),
+        lambda made: with_models(made, policy=Policy(cache_ttl_s=60)),
         lambda made: with_models(made, policy=Policy(strategy=Strategy.ROUND_ROBIN)),
         lambda made: with_models(made, policy=Policy(strategy=Strategy.LOWEST_COST)),
         lambda made: with_models(made, policy=Policy(strategy=Strategy.LOWEST_LATENCY)),
@@ -67,7 +68,7 @@ def test_the_table_says_what_the_whole_would_say_whatever_it_remembers(
         lambda made: replace(made, providers={name: provider(name, base_url="http://e/v9") for name in made.providers}),
     ],
     ids=[
-        "weight", "priority", "upstream model", "attempts", "statuses", "first byte", "idle", "in turn", "by cost",
+        "weight", "priority", "upstream model", "attempts", "statuses", "first byte", "idle", "cache", "in turn", "by cost",
         "by latency", "aliases", "base url",
     ],
 )  # fmt: skip

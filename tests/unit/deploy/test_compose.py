@@ -24,6 +24,7 @@ from deploy.make_secrets import make_missing
 from gateway_core.certificates import AUTHORITY_FILE, certificate_file, key_file
 from gateway_core.contract import Peer
 from gateway_core.settings import HostPort, ServiceSettings
+from response_cache.settings import Settings as ResponseCacheSettings
 from simulator.settings import SimulatorSettings
 from translator.settings import Settings as TranslatorSettings
 
@@ -37,6 +38,7 @@ SETTINGS: Mapping[tuple[str, ...], type[BaseSettings]] = {
     ("billing_sink",): billing_sink.settings.Settings,
     ("billing_sink", "migrate"): billing_sink.settings.MigrationSettings,
     ("translator",): TranslatorSettings,
+    ("response_cache",): ResponseCacheSettings,
     ("simulator",): SimulatorSettings,
 }
 """What each `python -m ...` reads."""
@@ -227,7 +229,7 @@ class Loader:
                 assert service.environment["TOLLGATE_SECRETS_DIR"] == "/run/secrets"
                 patch.setenv("TOLLGATE_SECRETS_DIR", str(directory))
             kind = SETTINGS[line]
-            return kind.load() if issubclass(kind, ServiceSettings) else kind()
+            return kind.load() if issubclass(kind, (ServiceSettings, ResponseCacheSettings)) else kind()
 
     def control_plane(self) -> control_plane.settings.Settings:
         settings = self.load("control_plane", ("control_plane",))
@@ -359,7 +361,7 @@ def test_prometheus_asks_every_service_for_its_metrics(loader: Loader) -> None:
 
     expected = {
         (name, str(loader.load(name, (name,)).model_dump()[f"{name}_metrics_port"]))
-        for name in ("control_plane", "ext_authz", "billing_sink", "translator")
+        for name in ("control_plane", "ext_authz", "billing_sink", "translator", "response_cache")
     }
     assert targets == expected
     assert all(share_a_network("prometheus", host) for host, _ in targets)
@@ -394,7 +396,7 @@ def test_envoy_is_told_where_the_services_listen(loader: Loader) -> None:
     assert compose().services["control_plane"].ports[0].endswith(f":{settings.control_plane_port}")
     assert all(
         share_a_network("envoy", host)
-        for host in ("control_plane", "ext_authz", "billing_sink", "translator", "simulator")
+        for host in ("control_plane", "ext_authz", "billing_sink", "translator", "response_cache", "simulator")
     )
 
 

@@ -57,6 +57,9 @@ def entry(
         ("chat", {}, 200, 1200),
         ("chat", {Metadata.USAGE_FIRST: "not JSON"}, 200, 1200),
         ("chat", {Metadata.USAGE_FIRST: '{"prompt_tokens": 1, "completion_tokens": 1, "unheard_of": 7}'}, 200, 1200),
+        # No provider was asked.
+        ("chat", {Metadata.USAGE_FIRST: OPENAI, Metadata.CACHE: "hit"}, 200, 0),
+        ("chat", {Metadata.USAGE_FIRST: OPENAI, Metadata.CACHE: "miss"}, 200, 42),
         ("chat", {}, 429, 0),
         ("chat", {}, 0, 0),
     ],

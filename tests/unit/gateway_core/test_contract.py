@@ -58,6 +58,7 @@ UPSTREAM = script("upstream")
 TOLD_BY_THE_BODY = {Endpoint.STORED_RESPONSES}
 """At the path of another one: which of them is asked for, is known once the body is read."""
 TRANSLATORS = (HostPort("127.0.0.1", 9005),)
+CACHES = (HostPort("127.0.0.1", 9006),)
 CATALOG = replace(
     catalog(
         [
@@ -66,7 +67,7 @@ CATALOG = replace(
             provider("c", ProviderKind.MISTRAL, credential="secret"),
         ],
         [deployment("m", "a"), deployment("m", "c", priority=1), deployment("kept", "a"), deployment("kept", "b")],
-        policies={"kept": Policy(sticky_by=StickyBy.USER)},
+        policies={"kept": Policy(sticky_by=StickyBy.USER, cache_ttl_s=60)},
     ),
     own_keys_as_of=7,
 )
@@ -88,7 +89,9 @@ def assigned(lua: str, table: str) -> set[str]:
 
 def resource_texts(type_url: str) -> str:
     # Behind proxies and with a translator: it says more then.
-    told = settings(trusted_proxies=parse_networks("10.0.0.0/8"), translator_endpoints=TRANSLATORS)
+    told = settings(
+        trusted_proxies=parse_networks("10.0.0.0/8"), translator_endpoints=TRANSLATORS, response_cache_endpoints=CACHES
+    )
     return "\n".join(json.dumps(resource) for name, resource in resources(CATALOG, told) if name == type_url)
 
 
@@ -253,6 +256,7 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
             Metadata.KEPT,
             Metadata.SSE_EVENTS,
             Metadata.SSE_BESIDE_BYTES,
+            Metadata.CACHE,
         )
     }
     assert set(read) == expected
@@ -283,9 +287,12 @@ def test_the_ext_authz_filter_bears_the_name_its_metadata_is_found_under() -> No
 def test_every_cluster_of_the_contract_is_configured() -> None:
     bootstrap = (ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
     assert f"cluster_name: {Cluster.XDS}" in bootstrap
-    told = settings(translator_endpoints=TRANSLATORS)
+    told = settings(translator_endpoints=TRANSLATORS, response_cache_endpoints=CACHES)
     configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
-    ours = {Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR}
+    ours = {
+        *(Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR),
+        Cluster.RESPONSE_CACHE,
+    }
     foreign = {
         "a": (Dialect.ANTHROPIC, Dialect.GEMINI),
         "b": (Dialect.ANTHROPIC, Dialect.GEMINI),
@@ -302,7 +309,9 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
     dialled = {cluster["name"]: cluster for cluster in static["clusters"]}
     dialled |= {
         str(resource["name"]): resource
-        for name, resource in resources(CATALOG, settings(translator_endpoints=TRANSLATORS))
+        for name, resource in resources(
+            CATALOG, settings(translator_endpoints=TRANSLATORS, response_cache_endpoints=CACHES)
+        )
         if name == CLUSTER_TYPE
     }
     contexts = []
@@ -311,6 +320,7 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
         (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ),
         (Cluster.BILLING_SINK, Peer.BILLING_SINK),
         (Cluster.TRANSLATOR, Peer.TRANSLATOR),
+        (Cluster.RESPONSE_CACHE, Peer.RESPONSE_CACHE),
     ):
         text = json.dumps(dialled[cluster]["transport_socket"], sort_keys=True)
         assert f'{{"exact": "{peer}"}}' in text

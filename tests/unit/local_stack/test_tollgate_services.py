@@ -111,11 +111,12 @@ def test_instances_listen_on_ports_of_their_own_and_tell_envoy_the_same(director
         *("TOLLGATE_CONTROL_PLANE_PORT", "TOLLGATE_CONTROL_PLANE_METRICS_PORT", "TOLLGATE_XDS_PORT"),
         "TOLLGATE_EXT_AUTHZ_PORT",
         *("TOLLGATE_TRANSLATOR_PORT", "TOLLGATE_TRANSLATOR_METRICS_PORT"),
+        *("TOLLGATE_RESPONSE_CACHE_PORT", "TOLLGATE_RESPONSE_CACHE_METRICS_PORT"),
         *("TOLLGATE_EXT_AUTHZ_METRICS_PORT", "TOLLGATE_BILLING_SINK_PORT", "TOLLGATE_BILLING_SINK_METRICS_PORT"),
     }
     for name in variables[0]:
         assert len({each[name] for each in variables}) == (3 if name in own else 1), name
-    for kind in ("CONTROL_PLANE", "EXT_AUTHZ", "TRANSLATOR"):
+    for kind in ("CONTROL_PLANE", "EXT_AUTHZ", "TRANSLATOR", "RESPONSE_CACHE"):
         listening = [f"127.0.0.1:{each[f'TOLLGATE_{kind}_PORT']}" for each in variables]
         assert variables[0][f"TOLLGATE_{kind}_ENDPOINTS"] == ",".join(listening)
 

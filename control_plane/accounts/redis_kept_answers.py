@@ -1,0 +1,41 @@
+"""Forgetting the answers that response_cache keeps for an organisation, in Redis (or Valkey), where it keeps them."""
+
+from typing import Final
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from control_plane.errors import KeptAnswersUnavailableError
+from gateway_core.contract import cache_generation
+
+TIMEOUT_S: Final = 0.5
+
+
+class RedisKeptAnswers:
+    """Those of all organisations; without a Redis there are none that could be reached."""
+
+    def __init__(self, url: SecretStr | None) -> None:
+        self._redis = (
+            None
+            if url is None
+            else Redis.from_url(url.get_secret_value(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+        )
+
+    async def forget(self, org_id: str) -> None:
+        """No answer from before is told again; what they take goes when its time is over or room is needed.
+
+        Raises:
+            KeptAnswersUnavailableError: Redis does not answer.
+        """
+        if self._redis is None:
+            raise KeptAnswersUnavailableError
+        try:
+            await self._redis.incr(cache_generation(org_id))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise KeptAnswersUnavailableError from error
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        if self._redis is not None:
+            await self._redis.aclose()

@@ -1,0 +1,12 @@
+"""`/orgs/{org_id}/cache`: the answers that are kept for an organisation."""
+
+from control_plane.accounts.permissions import Permission
+from control_plane.api.operation import Call, operation
+from control_plane.api.orgs import TAG
+
+
+@operation("DELETE", "/orgs/{org_id}/cache", tag=TAG, access=Permission.ORG_WRITE)
+async def forget_kept_answers(call: Call) -> None:
+    """Forget every answer that is kept for an organisation: from now on providers are asked again."""
+    await call.audit("org.forget_kept_answers", call.org_id)
+    await call.services.kept_answers.forget(call.org_id)

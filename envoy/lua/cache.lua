@@ -1,0 +1,39 @@
+-- Whether an answer may be one that was kept: by request.lua asked of response_cache, whose filter every other request skips; and what
+-- response.lua is told of it. What a request has to be like for the route's wish to count, response_cache decides: it reads the whole body.
+
+local find = string.find
+
+local NAMESPACE = "tollgate"
+local BODY_BYTES_MAX = 262144     -- longer ones are hardly asked twice
+-- Whose answers are kept, and whether they hang on chance unless a `temperature` says otherwise.
+local IS_SAMPLED = {
+  chat = true, completions = true, messages = true, responses = true, generate = true, stream_generate = true,
+  embeddings = false, moderations = false, rerank = false,
+}
+
+-- `s` is the body as the client sent it; `ttl_s` the route's word, nil where it has none.
+local function ask(headers, known, s, ttl_s)
+  local is_sampled = IS_SAMPLED[known.endpoint]
+  if is_sampled == nil or ttl_s == 0 or known.body_bytes > BODY_BYTES_MAX then return end
+  local wish = headers:get("x-tollgate-cache")
+  if wish == "off" then return end
+  if wish == "on" then
+    known.cache = "client"
+  elseif ttl_s and not (is_sampled and not find(s, '"temperature"', 1, true)) then
+    known.cache = "route"
+  else
+    return
+  end
+  known.cache_ttl_s = ttl_s
+  headers:replace("x-tg-cache-asked", "true")
+end
+
+-- Whether the answer is one that was kept; the line in the spool is told, too. No provider can say so: its header is taken away.
+local function told(headers, metadata)
+  local outcome = headers:get("x-tollgate-cache")
+  if not outcome then return false end
+  metadata:set(NAMESPACE, "cache", outcome)
+  return outcome == "hit"
+end
+
+return { ask = ask, told = told }

@@ -1,0 +1,51 @@
+"""The wiring of the response cache: one gRPC method, Redis behind it, and its health."""
+
+import secrets
+
+from prometheus_client import CollectorRegistry
+
+from gateway_core.clock import monotonic
+from gateway_core.health import always_ready, serving_health
+from gateway_core.logs import Logger
+from response_cache.kept_answers import KeptAnswers
+from response_cache.redis_answers import RedisAnswers
+from response_cache.sealing import Seal
+from response_cache.servicer import Lookups, start_server
+from response_cache.settings import Settings
+
+DRAIN_S = 1.0
+
+
+async def serve(settings: Settings, log: Logger) -> None:
+    """Run until cancelled."""
+    registry = CollectorRegistry()
+    answers = RedisAnswers(settings.redis_url, bytes_max=settings.response_cache_bytes_max)
+    kept = KeptAnswers(
+        answers,
+        Seal(settings.response_cache_key, secrets.token_bytes),
+        ttl_s=settings.response_cache_ttl_s,
+        wait_s=settings.response_cache_wait_s,
+        new_token=secrets.token_hex,
+        monotonic=monotonic,
+        registry=registry,
+        log=log,
+    )
+    service = Lookups(
+        kept, answer_bytes_max=settings.response_cache_answer_bytes_max, monotonic=monotonic, registry=registry
+    )
+    server = await start_server(
+        service,
+        f"{settings.response_cache_host}:{settings.response_cache_port}",
+        settings.tls,
+        requests_max=settings.response_cache_requests_max,
+        answer_bytes_max=settings.response_cache_answer_bytes_max,
+    )
+    try:
+        async with serving_health(
+            settings.response_cache_metrics_host, settings.response_cache_metrics_port, always_ready, registry
+        ):
+            # Runs for ever: ends with this, or ends this.
+            await kept.stay()
+    finally:
+        await server.stop(grace=DRAIN_S)
+        await answers.close()
