@@ -1,12 +1,14 @@
 """Limits, counted in Redis (or Valkey) for all processes together, in one atomic script per question."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Final, TypeVar, assert_never
 
 from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
@@ -56,17 +58,23 @@ class RedisLimits:
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
     ) -> Reservation | Exceeded:
         """Count requests, the first of them as open, and each as so many tokens, if all limits admit one. Asked again, they count once."""
+        async with self._reconnecting():
+            return await self._reserve_in_all(org_id, request_id, limits, tokens=tokens, uses=uses)
+
+    async def _reserve_in_all(
+        self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
+    ) -> Reservation | Exceeded:
         found: Reservation | None = None
         for slot, together in _by_slot(org_id, limits, lambda each: each.tally):
             asked = await self._reserve_in(slot, request_id, together, tokens=tokens, uses=uses, found=found)
             if isinstance(asked, Exceeded):
                 if found is not None:
-                    await self.tell(org_id, Amended(found.tallies, found.at, -found.uses, -found.uses * tokens))
-                    await self.tell(org_id, Ended(found.tallies, request_id, found.at, 0))
+                    await self._tell_all(org_id, Amended(found.tallies, found.at, -found.uses, -found.uses * tokens))
+                    await self._tell_all(org_id, Ended(found.tallies, request_id, found.at, 0))
                 return asked
             if found is not None:
                 if (beyond := found.uses - asked.uses) > 0:
-                    await self.tell(org_id, Amended(found.tallies, found.at, -beyond, -beyond * tokens))
+                    await self._tell_all(org_id, Amended(found.tallies, found.at, -beyond, -beyond * tokens))
                 asked = Reservation(
                     (*found.tallies, *asked.tallies), tokens, found.at, (*found.rooms, *asked.rooms), asked.uses
                 )
@@ -115,6 +123,10 @@ class RedisLimits:
 
     async def tell(self, org_id: OrgId, told: Told) -> None:
         """What became of requests that count. Of one that is over it changes nothing to tell it again."""
+        async with self._reconnecting():
+            await self._tell_all(org_id, told)
+
+    async def _tell_all(self, org_id: OrgId, told: Told) -> None:
         for slot, tallies in _by_slot(org_id, told.tallies, lambda tally: tally):
             keys = [_keys(slot, tally) for tally in tallies]
             match told:
@@ -132,6 +144,15 @@ class RedisLimits:
                     )
                 case _:
                     assert_never(told)
+
+    @asynccontextmanager
+    async def _reconnecting(self) -> AsyncIterator[None]:
+        """Where one connection has broken, the idle ones have too: left there, each would fail once more when Redis is long back."""
+        try:
+            yield
+        except RedisConnectionError:
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise
 
     async def close(self) -> None:
         """Give the connections back."""

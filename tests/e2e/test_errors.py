@@ -258,9 +258,7 @@ async def test_a_body_that_is_packed_is_refused(
     assert not any("content-encoding" in each["headers"] for each in await stack.provider_requests())
 
 
-@pytest.mark.parametrize(
-    "word", [b"image_url", b"video_url", b"document_url", b"x", b"file_id", b"mcp_servers", b"container"]
-)
+@pytest.mark.parametrize("word", [b"image_url", b"video_url", b"document_url", b"x", b"mcp_servers", b"container"])
 async def test_a_body_that_refers_to_images_holds_the_whole_context(
     stack: Stack, session: aiohttp.ClientSession, word: bytes
 ) -> None:

@@ -212,6 +212,7 @@ async def test_who_cannot_be_reached_is_left_out_and_a_probe_brings_it_back(stac
             return bool((await stack.request_row(request_id))["provider"] == "away")
 
         await eventually(is_asked)
+        health = await state_of(stack, "away", "healthy")
     assert [each["state"] for each in health["history"]][:2] == ["healthy", "down"]
 
 

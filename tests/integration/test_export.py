@@ -71,8 +71,8 @@ async def test_failed_attempts_arrive_by_a_cursor_of_their_own_and_once_however_
     pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
 ) -> None:
     lines = [
-        render(failed_attempt("r1", status=status, start_time=f"2026-01-01T00:00:0{status}.000001Z"))
-        for status in (0, 1)
+        render(failed_attempt("r1", status=status, start_time=f"2026-01-01T00:00:0{second}.000001Z"))
+        for second, status in enumerate((0, 500))
     ]
     parsed = parse_lines(RawBatch(0, 1, [RawLine(number, content) for number, content in enumerate(lines)]))
     made = make_batch(SpoolId("spool"), parsed, PriceBook.of(PriceVersion(0), ()))
@@ -84,7 +84,7 @@ async def test_failed_attempts_arrive_by_a_cursor_of_their_own_and_once_however_
     rows = list(client.query("SELECT * FROM attempts FINAL ORDER BY started_at").named_results())
     assert [(row["request_id"], row["provider"], row["upstream_model"], row["status"]) for row in rows] == [
         ("r1", "openai", "gpt-4o-mini-2024", 0),
-        ("r1", "openai", "gpt-4o-mini-2024", 1),
+        ("r1", "openai", "gpt-4o-mini-2024", 500),
     ]
     assert rows[0]["started_at"].microsecond == 1
     assert await Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=10).export_batch() == 0
