@@ -37,7 +37,7 @@ _FIGURES: Final = """
         percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY first_byte_ms) AS first_byte_ms,
         percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY duration_ms) AS duration_ms
     FROM billing.requests
-    WHERE recorded_at > $2 AND provider = $1 AND mode = 'live' AND attempts > 0 AND status BETWEEN 200 AND 499
+    WHERE recorded_at > $2 AND provider = $1 AND mode = 'live' AND NOT own_key AND attempts > 0 AND status BETWEEN 200 AND 499
       AND status <> ALL ('{401,403,408,429}') AND coalesce(response_flags, '-') IN ('-', '')
 """
 
