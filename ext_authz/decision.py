@@ -274,7 +274,8 @@ def decide(
         input_tokens_max=input_max if attempt.has_references else None,
         output=output,
         keeper=keeper,
-        limits=(*key.limits, *offer.limits),
+        # Those of a model are about what its providers can take, and a test request asks none of them.
+        limits=(*key.limits, *(() if key.mode is Mode.TEST else offer.limits)),
         session=_session(prices, terms, output) if facts.is_session else None,
         own_keys=OwnKeys({each.provider: own_keys[each.provider] for each in prices if each.provider in own_keys}),
     )

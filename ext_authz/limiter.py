@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ext_authz.own_limits import OwnLimits
-from ext_authz.redis_limits import LimitsTrouble
+from ext_authz.redis_limits import CONNECTIONS_MAX, LimitsTrouble
 from ext_authz.reservations import Exceeded, Expected, Limit, Reservation, Told
 from gateway_core.clock import Monotonic
 from gateway_core.ids import OrgId, RequestId
@@ -50,6 +50,8 @@ class Limiter:
         self._monotonic = monotonic
         self._log = log
         self._left_alone_until_s = float("-inf")
+        # Who waits here sees, when it is its turn, whether those before it have found anybody.
+        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
         self._refused = Counter(
             "tollgate_ext_authz_limited_total", "Requests refused by a limit", ["limit", "scope"], registry=registry
         )
@@ -82,26 +84,28 @@ class Limiter:
         """What became of requests that count. False if nobody can be told now."""
         if self._shared is None:
             return True
-        if (shared := self._reachable()) is None:
-            return False
-        try:
-            await shared.tell(org_id, told)
-        except LimitsTrouble as error:
-            self._leave_alone(error)
-            return False
+        async with self._turns:
+            if (shared := self._reachable()) is None:
+                return False
+            try:
+                await shared.tell(org_id, told)
+            except LimitsTrouble as error:
+                self._leave_alone(error)
+                return False
         return True
 
     async def _reserve(
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], expected: Expected, uses: int
     ) -> Reservation | Exceeded:
-        if (shared := self._reachable()) is not None:
-            try:
-                found = await shared.reserve(org_id, request_id, limits, tokens=expected.tokens, uses=uses)
-            except LimitsTrouble as error:
-                self._leave_alone(error)
-            else:
-                self._is_shared.set(1)
-                return found
+        async with self._turns:
+            if (shared := self._reachable()) is not None:
+                try:
+                    found = await shared.reserve(org_id, request_id, limits, tokens=expected.tokens, uses=uses)
+                except LimitsTrouble as error:
+                    self._leave_alone(error)
+                else:
+                    self._is_shared.set(1)
+                    return found
         return self._own.reserve(limits, expected.at_most)
 
     def _reachable(self) -> SharedLimits | None:

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 TIMEOUT_S: Final = 0.25
 CONNECTIONS_MAX: Final = 16
+"""Whoever asks waits for one (`limiter.py`): that many ask at once is no trouble of Redis's."""
 OPEN_S: Final = 30
 """After so long without a word of it an open request is given up: its Envoy has died, which would have spoken of it every ten seconds."""
 LEASE_PART: Final = 64

@@ -3,6 +3,7 @@
 Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers the client with 503.
 """
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -47,7 +48,7 @@ from gateway_core.errors import (
 )
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.kept import KeptName
-from gateway_core.limits import ScopedLimits
+from gateway_core.limits import Scope, ScopedLimits
 from gateway_core.logs import Logger
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
@@ -256,25 +257,41 @@ class Authorization:
             return Refused(limit_exceeded(found), decision.key, room=found.room)
         try:
             paid = await self._pay(attempt, decision)
-        except Exception:
-            # Envoy gets no grant, so it will not say that the request is over.
+        except BaseException:
+            # Envoy gets no grant, so it will not say that the request is over; it may be that which has given up.
             self._notes.put(decision.key.org_id, Ended(found.tallies, attempt.request_id, found.at, -found.tokens))
             raise
         if isinstance(paid, Refused):
-            return replace(paid, reservation=found, room=tightest(found.rooms))
+            return replace(
+                paid, reservation=self._given_back_of_model(attempt, decision, found), room=tightest(found.rooms)
+            )
         return replace(paid, reservation=found)
+
+    def _given_back_of_model(self, attempt: Attempt, decision: Admitted, found: Reservation) -> Reservation:
+        """A request that money refuses takes nothing of what all organisations share; what is left counts until Envoy says that it is over."""
+        shared = tuple(tally for tally in found.tallies if tally.scope is Scope.MODEL)
+        if shared:
+            self._notes.put(decision.key.org_id, Ended(shared, attempt.request_id, found.at, -found.tokens))
+            self._notes.put(decision.key.org_id, Amended(shared, found.at, -1, 0))
+        return replace(found, tallies=tuple(tally for tally in found.tallies if tally not in shared))
 
     async def _reserve(
         self, attempt: Attempt, decision: Admitted, output: Output | None, *, uses: int = 1
     ) -> Reservation | Exceeded:
         """Count a request, or several like it, against its limits."""
-        return await self._limiter.reserve(
-            decision.key.org_id,
-            attempt.request_id,
-            decision.limits,
-            _expected(decision.limits, attempt, output),
-            uses=uses,
-        )
+        try:
+            return await self._limiter.reserve(
+                decision.key.org_id,
+                attempt.request_id,
+                decision.limits,
+                _expected(decision.limits, attempt, output),
+                uses=uses,
+            )
+        except asyncio.CancelledError:
+            # It may be open already, and when it began to count nobody here knows.
+            tallies = tuple(each.tally for each in decision.limits)
+            self._notes.put(decision.key.org_id, Ended(tallies, attempt.request_id, at=0, more_tokens=0))
+            raise
 
     async def _pay(self, attempt: Attempt, decision: Admitted) -> Admitted | Refused:
         """Set aside what it may cost."""

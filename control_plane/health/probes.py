@@ -74,12 +74,17 @@ class Probes:
             asyncpg.PostgresError, OSError: those that were begun count as made.
         """
         now = self._now()
-        due = [self._catalog().providers[name] for name in await self._claim(now)]
+        claimed = await self._claim(now)
+        due = [found for name in claimed if (found := self._catalog().providers.get(name)) is not None]
         places = asyncio.Semaphore(AT_ONCE_MAX)
 
         async def make(provider: Provider) -> None:
             async with places:
-                await self._record(provider.name, await probe(self._http, provider))
+                found = await probe(self._http, provider)
+                try:
+                    await self._record(provider.name, found)
+                except Trouble as error:
+                    self._log.warning("probe_not_recorded", provider=provider.name, error=type(error).__name__)
 
         async with asyncio.TaskGroup() as group:
             for provider in due:

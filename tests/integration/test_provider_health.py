@@ -201,6 +201,31 @@ async def test_who_does_not_want_to_be_probed_is_not(api: Api) -> None:
     assert scripted.paths == []
 
 
+class DiesAfterTheClaim:
+    """A pool whose Postgres goes away while providers are asked."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.fetch = pool.fetch
+
+    async def execute(self, *_: object) -> str:
+        raise ConnectionResetError
+
+
+async def test_neither_a_postgres_that_goes_away_nor_a_provider_that_is_gone_ends_the_probes(api: Api) -> None:
+    await put(api, "/providers/one", PROVIDER)
+    await put(api, "/providers/two", PROVIDER)
+    async with scripted_provider() as scripted, judging_http(HEADERS, private_allowed=True) as http:
+        pool: Any = DiesAfterTheClaim(api.pool)
+        known = catalog([provider("one", base_url=scripted.url)])
+        await Probes(pool, http, lambda: known, utc_now, QUIET, every=timedelta(seconds=20)).probe_due()
+        readings = iter([catalog([provider("two", base_url=scripted.url)])])
+        gone = catalog([])
+        await Probes(
+            api.pool, http, lambda: next(readings, gone), utc_now, QUIET, every=timedelta(seconds=20)
+        ).probe_due()
+    assert len(scripted.paths) == 1
+
+
 async def test_a_probe_goes_to_no_address_where_no_provider_may_be_and_tells_no_secret(api: Api) -> None:
     await put(api, "/providers/one", PROVIDER)
     async with scripted_provider() as scripted:

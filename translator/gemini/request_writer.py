@@ -6,6 +6,7 @@ Source: Google's API reference (generateContent, function calling, thinking, tho
 import mimetypes
 from collections.abc import Mapping
 from typing import Final, TypeGuard, assert_never
+from urllib.parse import urlsplit
 
 from gateway_core.endpoints import Dialect
 from translator.conversation import (
@@ -40,6 +41,7 @@ from translator.parts import (
 )
 from translator.thinking_budget import budget_of
 
+_READ_WITH_OUR_KEY: Final = (".googleapis.com", ".google.com", ".googleusercontent.com")
 STOPS_MAX: Final = 5
 _BUDGET_OF: Final = 8192
 """The bound a budget is a share of, where an answer has none."""
@@ -105,9 +107,9 @@ def _user_part(part: UserPart, names: Mapping[str, str], lost: set[Feature]) -> 
         case Image():
             if part.detail is not None:
                 lost.add(Feature.IMAGE_DETAIL)
-            return [_data(part.source, "image/jpeg")]
+            return [_data(part.source, "image/jpeg", Feature.IMAGE_URL)]
         case Document():
-            return [_data(part.source, "application/pdf")]
+            return [_data(part.source, "application/pdf", Feature.DOCUMENT_URL)]
         case Audio():
             return [{"inlineData": {"mimeType": f"audio/{part.format}", "data": part.data}}]
         case ToolResult():
@@ -147,11 +149,23 @@ def _is_ours(seal: Seal | None) -> TypeGuard[Seal]:
     return seal is not None and seal.maker is Dialect.GEMINI
 
 
-def _data(source: Source, usual: str) -> Json:
+def _data(source: Source, usual: str, feature: Feature) -> Json:
     if isinstance(source, Inline):
         return {"inlineData": {"mimeType": source.media_type, "data": source.data}}
+    if not _is_public(source.url):
+        raise InexpressibleError(feature)
     guessed, _ = mimetypes.guess_type(source.url.partition("?")[0])
     return {"fileData": {"mimeType": guessed or usual, "fileUri": source.url}}
+
+
+def _is_public(url: str) -> bool:
+    """Whether anybody could read it. A name at Google, and any other scheme, is read with the provider's credential: those files are not the client's."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(host) and not f".{host}".endswith(_READ_WITH_OUR_KEY)
 
 
 def _tool(tool: Tool, lost: set[Feature]) -> Json:

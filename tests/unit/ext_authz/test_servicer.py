@@ -593,3 +593,38 @@ async def test_requests_that_are_limited_at_once_are_asked_about_one_by_one() ->
     response = await gate.ask(from_client(lease_wanted=True))
     assert GrantField.LEASE_USES not in response.dynamic_metadata
     assert len(gate.counts.open) == 1
+
+
+def of_the_model(gate: Gate, limits: Limits) -> None:
+    offer = replace(gate.offers.offers.by_model[MODEL], limits=scoped(Scope.MODEL, MODEL, limits))
+    gate.offers.offers = Offers(VERSION, {MODEL: offer}, {})
+
+
+async def test_who_has_no_money_takes_nothing_of_what_a_model_may_do_for_all() -> None:
+    gate = Gate(balance=0)
+    of_the_model(gate, Limits(requests_per_minute=60))
+    response = await gate.ask(from_client())
+    assert response.denied_response.status.code == 402
+    # Envoy tells of the end of what the grant names, and of this it need not.
+    assert response.dynamic_metadata[GrantField.RESERVED_FOR] == ""
+    await gate.note()
+    assert (gate.counts.open, gate.counts.counted) == ({}, 0)
+
+
+async def test_a_request_with_a_test_key_takes_nothing_of_a_models_limits(gate: Gate) -> None:
+    of_the_model(gate, Limits(requests_per_minute=1, concurrency=1))
+    gate.counts.exceeded = Limit.CONCURRENCY
+    test_key = replace(KEY, mode=Mode.TEST)
+    secret = new_key(TEST_PREFIX, bytes).get_secret_value()
+    gate.keys.keys[hash_key(secret, PEPPER)] = test_key
+    response = await gate.ask(from_client(secret, mode="test"))
+    assert response.WhichOneof("http_response") == "ok_response"
+
+
+async def test_a_client_that_leaves_while_money_is_asked_for_leaves_no_place_taken(gate: Gate) -> None:
+    within_limits(gate)
+    gate.purse.trouble = asyncio.CancelledError()  # type: ignore[assignment]
+    with pytest.raises(asyncio.CancelledError):
+        await gate.ask(from_client())
+    await gate.note()
+    assert gate.counts.open == {}

@@ -156,3 +156,26 @@ def test_what_comes_out_of_order_is_a_fault() -> None:
         exchange.request_body(b"{}")
     with pytest.raises(OutOfOrderError):
         exchange.response_headers(WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_sent"),
+    [
+        ("https://example.com/a.png", True),
+        ("https://notgoogleapis.com/a.png", True),
+        ("https://generativelanguage.googleapis.com/v1beta/files/abc", False),
+        ("https://GenerativeLanguage.GoogleAPIs.com./v1beta/files/abc", False),
+        ("https://storage.googleapis.com/bucket/a.png", False),
+        ("https://user@googleapis.com/a.png", False),
+        ("gs://bucket/a.png", False),
+        ("http://example.com/a.png", False),
+        ("files/abc", False),
+    ],
+)
+def test_google_is_shown_nothing_that_it_would_read_with_our_credential(url: str, is_sent: bool) -> None:
+    exchange = Exchange(now_s=1, new_call_id=lambda: "call_1")
+    exchange.request_headers({Header.TRANSLATE: "openai/gemini", ":path": "/v1beta/models/m:generateContent"})
+    parts = [{"type": "image_url", "image_url": {"url": url}}]
+    step = exchange.request_body(json.dumps({"model": "m", "messages": [{"role": "user", "content": parts}]}).encode())
+    assert isinstance(step, SendOn) == is_sent
+    assert is_sent or (isinstance(step, Refuse) and step.is_untranslatable)
