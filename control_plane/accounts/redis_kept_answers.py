@@ -6,14 +6,14 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from control_plane.errors import KeptAnswersUnavailableError
+from control_plane.errors import ConflictError, KeptAnswersUnavailableError
 from gateway_core.contract import cache_generation
 
 TIMEOUT_S: Final = 0.5
 
 
 class RedisKeptAnswers:
-    """Those of all organisations; without a Redis there are none that could be reached."""
+    """Those of all organisations."""
 
     def __init__(self, url: SecretStr | None) -> None:
         self._redis = (
@@ -26,10 +26,11 @@ class RedisKeptAnswers:
         """No answer from before is told again; what they take goes when its time is over or room is needed.
 
         Raises:
+            ConflictError: this installation keeps none, as far as is known here.
             KeptAnswersUnavailableError: Redis does not answer.
         """
         if self._redis is None:
-            raise KeptAnswersUnavailableError
+            raise ConflictError("No answers are kept here: the control plane has no TOLLGATE_REDIS_URL.")
         try:
             await self._redis.incr(cache_generation(org_id))
         except (RedisError, OSError, TimeoutError) as error:

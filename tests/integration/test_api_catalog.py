@@ -38,6 +38,8 @@ async def test_a_change_answers_with_an_operation_whose_revision_is_the_etag_of_
         "connections_max": None,
         "requests_max": None,
         "probed": True,
+        "own_keys": "refused",
+        "own_key_fee_percent": "0",
         "revision": 0,
     }
     assert (await api.get(f"/operations/{made['id']}")).document == made.document
