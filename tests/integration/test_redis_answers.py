@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from control_plane.accounts.redis_kept_answers import RedisKeptAnswers
-from control_plane.errors import KeptAnswersUnavailableError
+from control_plane.errors import ConflictError, KeptAnswersUnavailableError
 from gateway_core.contract import CACHE_KEYS
 from gateway_core.ids import OrgId
 from local_stack.ports import free_port
@@ -137,8 +137,8 @@ async def test_a_redis_that_is_gone_is_said_to_be() -> None:
     with pytest.raises(AnswersTrouble):
         await answers.look(ORG, "q", "me")
     await answers.close()
-    for url in (None, nowhere):
+    for url, trouble in ((None, ConflictError), (nowhere, KeptAnswersUnavailableError)):
         kept = RedisKeptAnswers(url)
-        with pytest.raises(KeptAnswersUnavailableError):
+        with pytest.raises(trouble):
             await kept.forget(ORG)
         await kept.close()
