@@ -133,13 +133,13 @@ async def test_as_many_run_at_once_as_the_limit_says_and_one_more_when_one_is_ov
 
 
 async def test_a_request_that_is_not_heard_of_is_given_up_and_one_that_is_heard_of_is_not(empty: SecretStr) -> None:
-    limits, most = RedisLimits(empty, open_s=2), Limits(concurrency=2)
+    limits, most = RedisLimits(empty, open_s=3), Limits(concurrency=2)
     first = await reserved(limits, 1, most)
     await reserved(limits, 2, most)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.6)
     await limits.tell(ORG, Running(first.tallies, RequestId("request 1")))
     await limits.tell(ORG, Running(first.tallies, RequestId("never admitted")))
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.6)
     await reserved(limits, 3, most)
     assert (await refused(limits, 4, most)).limit is Limit.CONCURRENCY
     await limits.close()
