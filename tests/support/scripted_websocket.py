@@ -24,6 +24,7 @@ class ScriptedWebSocket:
         cut: whether the connection breaks then, instead of staying open until the client leaves.
         heads: the handshakes of clients, as they came.
         received: what came behind the last of them. If that is the end of the session, it ends it, too.
+        transports: of all its connections, none of which outlives it.
         extensions: what it says it has agreed to, asked or not.
     """
 
@@ -34,10 +35,12 @@ class ScriptedWebSocket:
     heads: list[str] = field(default_factory=list)
     received: bytes = b""
     is_left: asyncio.Event = field(default_factory=asyncio.Event)
+    transports: list[asyncio.WriteTransport] = field(default_factory=list)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One session."""
         self.is_left.clear()
+        self.transports.append(writer.transport)
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.heads.append(head)
         self.received = b""
@@ -82,3 +85,5 @@ async def scripted_websocket() -> AsyncIterator[ScriptedWebSocket]:
     provider.url = f"http://{host}:{port}/v1"
     async with server:
         yield provider
+    for transport in provider.transports:
+        transport.abort()
