@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 from rich.console import Console
@@ -78,10 +79,15 @@ async def measure(
     }
 
 
-async def limited_key(stack: RunningStack) -> str:
-    """A key with limits that are asked about with every request and that none of these reaches."""
+PER_MINUTE: Final = ("requests_per_minute_max", "tokens_per_minute_max")
+AT_ONCE: Final = (*PER_MINUTE, "concurrency_max")
+"""Where this is limited, every request is asked about."""
+
+
+async def limited_key(stack: RunningStack, which: Sequence[str]) -> str:
+    """A key with limits that none of these requests reaches."""
     url = f"{stack.control_plane_url}/api/v1/orgs/org_demo/keys"
-    limits = dict.fromkeys(("requests_per_minute_max", "tokens_per_minute_max", "concurrency_max"), 1_000_000_000)
+    limits = dict.fromkeys(which, 1_000_000_000)
     headers = {"Authorization": f"Bearer {stack.operator_token}"}
     async with (
         aiohttp.ClientSession(raise_for_status=True) as session,
@@ -126,9 +132,15 @@ async def run(arguments: argparse.Namespace) -> None:
             ),
             Candidate("Tollgate, everything", stack.gateway_port, authorization, stack.everything),
             Candidate(
-                "Tollgate, everything, key with limits",
+                "Tollgate, everything, limits per minute",
                 stack.gateway_port,
-                {"Authorization": f"Bearer {await limited_key(stack)}"},
+                {"Authorization": f"Bearer {await limited_key(stack, PER_MINUTE)}"},
+                stack.everything,
+            ),
+            Candidate(
+                "Tollgate, everything, limits at once too",
+                stack.gateway_port,
+                {"Authorization": f"Bearer {await limited_key(stack, AT_ONCE)}"},
                 stack.everything,
             ),
         ]
