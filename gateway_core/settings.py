@@ -53,14 +53,13 @@ class TlsFiles:
     ca: Path
 
 
-class ServiceSettings(BaseSettings):
-    """What all services need to know."""
+class ProcessSettings(BaseSettings):
+    """What every process of ours needs to know."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix="TOLLGATE_", frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
-    postgres_dsn: SecretStr
     log_level: str = "INFO"
 
     @classmethod
@@ -68,3 +67,9 @@ class ServiceSettings(BaseSettings):
         """Read the environment and, if TOLLGATE_SECRETS_DIR is set, the files in it. The environment wins."""
         directory = os.environ.get("TOLLGATE_SECRETS_DIR")  # noqa: TID251 - this is where settings are read
         return cls(_secrets_dir=directory)
+
+
+class ServiceSettings(ProcessSettings):
+    """The same of those that work with Postgres."""
+
+    postgres_dsn: SecretStr

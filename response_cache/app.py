@@ -5,15 +5,18 @@ import secrets
 from prometheus_client import CollectorRegistry
 
 from gateway_core.clock import monotonic
+from gateway_core.external_processor import HEADROOM_BYTES, start_processor
 from gateway_core.health import always_ready, serving_health
 from gateway_core.logs import Logger
 from response_cache.kept_answers import KeptAnswers
 from response_cache.redis_answers import RedisAnswers
 from response_cache.sealing import Seal
-from response_cache.servicer import Lookups, start_server
+from response_cache.servicer import Lookups
 from response_cache.settings import Settings
 
 DRAIN_S = 1.0
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""Of what Envoy sends: a body that the front filter lets through, or a piece of an answer."""
 
 
 async def serve(settings: Settings, log: Logger) -> None:
@@ -33,12 +36,13 @@ async def serve(settings: Settings, log: Logger) -> None:
     service = Lookups(
         kept, answer_bytes_max=settings.response_cache_answer_bytes_max, monotonic=monotonic, registry=registry
     )
-    server = await start_server(
-        service,
+    server = await start_processor(
+        service.process,
         f"{settings.response_cache_host}:{settings.response_cache_port}",
         settings.tls,
-        requests_max=settings.response_cache_requests_max,
-        answer_bytes_max=settings.response_cache_answer_bytes_max,
+        streams_max=settings.response_cache_requests_max,
+        received_bytes_max=MESSAGE_BYTES_MAX,
+        sent_bytes_max=settings.response_cache_answer_bytes_max + HEADROOM_BYTES,
     )
     try:
         async with serving_health(

@@ -5,16 +5,14 @@ Whatever goes wrong here ends the stream, and Envoy goes on as if there were no 
 
 from collections.abc import AsyncIterator, Mapping
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final
 
-import grpc
 from google.protobuf.struct_pb2 import Struct, Value
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gateway_core.clock import Monotonic
-from gateway_core.contract import CACHE_HIT, CacheOutcome, Header, Metadata, Peer
-from gateway_core.mutual_tls import only_for, server_credentials
-from gateway_core.settings import TlsFiles
+from gateway_core.contract import CACHE_HIT, CacheOutcome, Header, Metadata
+from gateway_core.external_processor import Context, read_headers, set_headers
 from response_cache.answer import Answer, may_be_kept
 from response_cache.asked import Fields, UnreadableRequestError, read_asked
 from response_cache.kept_answers import KeptAnswers, Trouble, Turn
@@ -22,11 +20,7 @@ from response_cache.question import Question, question_of
 from wire.ext_proc_pb2 import (
     BodyResponse,
     CommonResponse,
-    HeaderMap,
-    HeaderMutation,
     HeadersResponse,
-    HeaderValue,
-    HeaderValueOption,
     HttpStatus,
     ImmediateResponse,
     ProcessingMode,
@@ -34,14 +28,8 @@ from wire.ext_proc_pb2 import (
     ProcessingResponse,
 )
 
-_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
-_MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Of what Envoy sends: a body that the front filter lets through, or a piece of an answer."""
-_HEADROOM_BYTES: Final = 1024 * 1024
 _LONGER_S: Final = 0.5
 """What is left, when a wait is over, to say so."""
-
-Context: TypeAlias = "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]"
 
 
 class Ended(Enum):
@@ -153,7 +141,7 @@ class Lookups:
     async def _answered(self, messages: AsyncIterator[ProcessingRequest]) -> Mapping[str, str] | None:
         """The headers of the provider's answer; None if it never came."""
         answered = await anext(messages, None)
-        return None if answered is None else _headers(answered.response_headers.headers)
+        return None if answered is None else read_headers(answered.response_headers.headers)
 
     def _question(self, told: ProcessingRequest, body: bytes) -> Question | Ended:
         metadata = told.metadata_context.filter_metadata
@@ -189,7 +177,7 @@ def _plain_value(field: Value) -> str | float | bool | None:
 
 def _miss() -> ProcessingResponse:
     """Marks the answer of a provider."""
-    marked = CommonResponse(header_mutation=_set({Header.CACHE: CacheOutcome.MISS}))
+    marked = CommonResponse(header_mutation=set_headers({Header.CACHE: CacheOutcome.MISS}))
     return ProcessingResponse(response_headers=HeadersResponse(response=marked))
 
 
@@ -197,49 +185,6 @@ def _again(answer: Answer) -> ImmediateResponse:
     said = {"content-type": answer.content_type, Header.CACHE: CacheOutcome.HIT}
     if answer.dropped:
         said[Header.DROPPED] = answer.dropped
-    return ImmediateResponse(status=HttpStatus(code=200), headers=_set(said), body=answer.body, details=CACHE_HIT)
-
-
-def _headers(found: HeaderMap) -> Mapping[str, str]:
-    return {each.key: each.raw_value.decode("latin-1") or each.value for each in found.headers}
-
-
-def _set(headers: Mapping[str, str]) -> HeaderMutation:
-    return HeaderMutation(
-        set_headers=[
-            HeaderValueOption(
-                header=HeaderValue(key=key, raw_value=value.encode()),
-                append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for key, value in headers.items()
-        ]
+    return ImmediateResponse(
+        status=HttpStatus(code=200), headers=set_headers(said), body=answer.body, details=CACHE_HIT
     )
-
-
-async def start_server(
-    service: Lookups, address: str, tls: TlsFiles, *, requests_max: int, answer_bytes_max: int
-) -> grpc.aio.Server:
-    """Serve Envoy on `host:port`; more than `requests_max` requests at once are refused, and go on without.
-
-    Raises:
-        RuntimeError: the address cannot be bound.
-        OSError: a file of the certificates cannot be read.
-    """
-    server = grpc.aio.server(
-        maximum_concurrent_rpcs=requests_max,
-        options=(
-            ("grpc.so_reuseport", 0),
-            ("grpc.http2.max_ping_strikes", 0),
-            ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
-            ("grpc.max_send_message_length", answer_bytes_max + _HEADROOM_BYTES),
-        ),
-    )
-    handler = grpc.stream_stream_rpc_method_handler(
-        only_for(Peer.ENVOY, service.process),
-        request_deserializer=ProcessingRequest.FromString,
-        response_serializer=ProcessingResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Process": handler}),))
-    server.add_secure_port(address, server_credentials(tls))
-    await server.start()
-    return server

@@ -1,24 +1,18 @@
-"""Settings of the response cache; the table in README.md explains each. It has no Postgres, hence no `ServiceSettings`."""
+"""Settings of the response cache; the table in README.md explains each."""
 
-import os
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Final
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway_core.contract import CACHE_WAIT_S_MAX
-from gateway_core.settings import TlsFiles
+from gateway_core.settings import ProcessSettings, TlsFiles
 
 MIB: Final = 1024 * 1024
 
 
-class Settings(BaseSettings):
+class Settings(ProcessSettings):
     """What `python -m response_cache` needs to know."""
-
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix="TOLLGATE_", frozen=True, extra="ignore", hide_input_in_errors=True
-    )
 
     redis_url: SecretStr
     # 32 bytes in URL-safe base64; without the same one nobody reads what was kept.
@@ -35,13 +29,6 @@ class Settings(BaseSettings):
     response_cache_answer_bytes_max: int = Field(default=MIB, ge=1024, le=64 * MIB)
     response_cache_bytes_max: int = Field(default=64 * MIB, ge=MIB, le=1024 * 1024 * MIB)
     response_cache_wait_s: int = Field(default=15, ge=0, le=CACHE_WAIT_S_MAX)
-    log_level: str = "INFO"
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment and, if TOLLGATE_SECRETS_DIR is set, the files in it. The environment wins."""
-        directory = os.environ.get("TOLLGATE_SECRETS_DIR")  # noqa: TID251 - this is where settings are read
-        return cls(_secrets_dir=directory)
 
     @property
     def tls(self) -> TlsFiles:

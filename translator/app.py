@@ -6,10 +6,11 @@ import secrets
 from prometheus_client import CollectorRegistry
 
 from gateway_core.clock import monotonic, utc_now
+from gateway_core.external_processor import HEADROOM_BYTES, start_processor
 from gateway_core.health import always_ready, serving_health
 from gateway_core.ids import new_id
 from gateway_core.logs import Logger
-from translator.servicer import Translations, start_server
+from translator.servicer import Translations
 from translator.settings import Settings
 
 DRAIN_S = 1.0
@@ -25,12 +26,14 @@ async def serve(settings: Settings, log: Logger) -> None:
         registry=registry,
         log=log,
     )
-    server = await start_server(
-        service,
+    message_bytes_max = settings.max_body_bytes * 2 + HEADROOM_BYTES
+    server = await start_processor(
+        service.process,
         f"{settings.translator_host}:{settings.translator_port}",
         settings.tls,
-        attempts_max=settings.translator_attempts_max,
-        max_body_bytes=settings.max_body_bytes,
+        streams_max=settings.translator_attempts_max,
+        received_bytes_max=message_bytes_max,
+        sent_bytes_max=message_bytes_max,
     )
     try:
         async with serving_health(

@@ -3,40 +3,29 @@
 Whatever goes wrong here ends the stream with an error, and Envoy answers the attempt with 503, which is retried elsewhere.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, TypeAlias, assert_never
+from collections.abc import AsyncIterator, Callable
+from typing import assert_never
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gateway_core.clock import Monotonic, Now
-from gateway_core.contract import Header, Peer
+from gateway_core.contract import Header
+from gateway_core.external_processor import Context, read_headers, set_headers
 from gateway_core.logs import Logger
-from gateway_core.mutual_tls import only_for, server_credentials
-from gateway_core.settings import TlsFiles
 from translator.exchange import Announce, Exchange, GiveBack, GoOn, OutOfOrderError, Refuse, SendOn, Step
 from translator.translation import NewCallId
 from wire.ext_proc_pb2 import (
     BodyMutation,
     BodyResponse,
     CommonResponse,
-    HeaderMap,
-    HeaderMutation,
     HeadersResponse,
-    HeaderValue,
-    HeaderValueOption,
     HttpStatus,
     ImmediateResponse,
     ProcessingMode,
     ProcessingRequest,
     ProcessingResponse,
 )
-
-_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
-_HEADROOM_BYTES: Final = 1024 * 1024
-"""Around a body there are headers and lengths."""
-
-Context: TypeAlias = "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]"
 
 
 class Translations:
@@ -84,12 +73,14 @@ class Translations:
         kind = message.WhichOneof("request")
         match kind:
             case "request_headers":
-                response = _rendered(exchange.request_headers(_headers(message.request_headers.headers)), _in_headers)
+                response = _rendered(
+                    exchange.request_headers(read_headers(message.request_headers.headers)), _in_headers
+                )
             case "request_body":
                 response = _rendered(exchange.request_body(message.request_body.body), _in_request_body)
             case "response_headers":
                 response = _rendered(
-                    exchange.response_headers(_headers(message.response_headers.headers)), _in_response_headers
+                    exchange.response_headers(read_headers(message.response_headers.headers)), _in_response_headers
                 )
             case "response_body":
                 body = message.response_body
@@ -100,10 +91,6 @@ class Translations:
                 assert_never(kind)
         self._seconds.labels(kind).observe(self._monotonic() - began)
         return response
-
-
-def _headers(found: HeaderMap) -> Mapping[str, str]:
-    return {each.key: each.raw_value.decode("latin-1") or each.value for each in found.headers}
 
 
 def _in_headers(response: CommonResponse) -> ProcessingResponse:
@@ -128,13 +115,13 @@ def _rendered(step: Step, place: Callable[[CommonResponse], ProcessingResponse])
             return place(CommonResponse())
         case SendOn(path=path, body=body):
             # Attempts share their headers, so the length is said anew in each.
-            headers = _set({":path": path, "content-length": str(len(body))})
+            headers = set_headers({":path": path, "content-length": str(len(body))})
             return place(CommonResponse(header_mutation=headers, body_mutation=BodyMutation(body=body)))
         case Announce(streamed=streamed, dropped=dropped):
             said = {Header.DROPPED: dropped} if dropped else {}
             if not streamed:
                 said["content-type"] = "application/json"
-            headers = _set(said)
+            headers = set_headers(said)
             # Of what the provider sent; Envoy or the next message says the one of what becomes of it.
             headers.remove_headers.append("content-length")
             response = place(CommonResponse(header_mutation=headers))
@@ -148,50 +135,8 @@ def _rendered(step: Step, place: Callable[[CommonResponse], ProcessingResponse])
             if is_untranslatable:
                 said[Header.UNTRANSLATABLE] = "true"
             immediate = ImmediateResponse(
-                status=HttpStatus(code=status), headers=_set(said), body=body, details="translator"
+                status=HttpStatus(code=status), headers=set_headers(said), body=body, details="translator"
             )
             return ProcessingResponse(immediate_response=immediate)
         case _:
             assert_never(step)
-
-
-def _set(headers: Mapping[str, str]) -> HeaderMutation:
-    return HeaderMutation(
-        set_headers=[
-            HeaderValueOption(
-                header=HeaderValue(key=key, raw_value=value.encode()),
-                append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for key, value in headers.items()
-        ]
-    )
-
-
-async def start_server(
-    service: Translations, address: str, tls: TlsFiles, *, attempts_max: int, max_body_bytes: int
-) -> grpc.aio.Server:
-    """Serve Envoy on `host:port`; more than `attempts_max` attempts at once are refused, which it answers with 503.
-
-    Raises:
-        RuntimeError: the address cannot be bound.
-        OSError: a file of the certificates cannot be read.
-    """
-    bytes_max = max_body_bytes * 2 + _HEADROOM_BYTES
-    server = grpc.aio.server(
-        maximum_concurrent_rpcs=attempts_max,
-        options=(
-            ("grpc.so_reuseport", 0),
-            ("grpc.http2.max_ping_strikes", 0),
-            ("grpc.max_receive_message_length", bytes_max),
-            ("grpc.max_send_message_length", bytes_max),
-        ),
-    )
-    handler = grpc.stream_stream_rpc_method_handler(
-        only_for(Peer.ENVOY, service.process),
-        request_deserializer=ProcessingRequest.FromString,
-        response_serializer=ProcessingResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Process": handler}),))
-    server.add_secure_port(address, server_credentials(tls))
-    await server.start()
-    return server

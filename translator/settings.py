@@ -1,23 +1,17 @@
-"""Settings of the translator; the table in README.md explains each. It has no database, hence no `ServiceSettings`."""
+"""Settings of the translator; the table in README.md explains each."""
 
-import os
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Final
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gateway_core.settings import TlsFiles
+from gateway_core.settings import ProcessSettings, TlsFiles
 
 MIB: Final = 1024 * 1024
 
 
-class Settings(BaseSettings):
+class Settings(ProcessSettings):
     """What `python -m translator` needs to know."""
-
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix="TOLLGATE_", frozen=True, extra="ignore", hide_input_in_errors=True
-    )
 
     translator_host: str = "127.0.0.1"
     translator_port: int = 9005
@@ -29,13 +23,6 @@ class Settings(BaseSettings):
     translator_attempts_max: int = Field(default=2000, ge=1, le=100_000)
     # As Envoy has it; what becomes of a body may be twice as long.
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
-    log_level: str = "INFO"
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment and, if TOLLGATE_SECRETS_DIR is set, the files in it. The environment wins."""
-        directory = os.environ.get("TOLLGATE_SECRETS_DIR")  # noqa: TID251 - this is where settings are read
-        return cls(_secrets_dir=directory)
 
     @property
     def tls(self) -> TlsFiles:

@@ -23,7 +23,7 @@ import ext_authz.settings
 from deploy.make_secrets import make_missing
 from gateway_core.certificates import AUTHORITY_FILE, certificate_file, key_file
 from gateway_core.contract import Peer
-from gateway_core.settings import HostPort, ServiceSettings
+from gateway_core.settings import HostPort, ProcessSettings, ServiceSettings
 from response_cache.settings import Settings as ResponseCacheSettings
 from simulator.settings import SimulatorSettings
 from translator.settings import Settings as TranslatorSettings
@@ -44,7 +44,7 @@ SETTINGS: Mapping[tuple[str, ...], type[BaseSettings]] = {
 """What each `python -m ...` reads."""
 
 NOT_A_FIELD = {"TOLLGATE_SECRETS_DIR"}
-"""Read by `ServiceSettings.load` itself."""
+"""Read by `ProcessSettings.load` itself."""
 
 
 class Strict(BaseModel):
@@ -229,7 +229,7 @@ class Loader:
                 assert service.environment["TOLLGATE_SECRETS_DIR"] == "/run/secrets"
                 patch.setenv("TOLLGATE_SECRETS_DIR", str(directory))
             kind = SETTINGS[line]
-            return kind.load() if issubclass(kind, (ServiceSettings, ResponseCacheSettings)) else kind()
+            return kind.load() if issubclass(kind, ProcessSettings) else kind()
 
     def control_plane(self) -> control_plane.settings.Settings:
         settings = self.load("control_plane", ("control_plane",))
