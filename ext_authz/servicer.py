@@ -4,7 +4,7 @@ Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers th
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, Protocol, assert_never
@@ -15,15 +15,18 @@ from pydantic import SecretStr
 
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
-from ext_authz.decision import Admitted, Output, Refused, decide
+from ext_authz.decision import Admitted, Output, Refused, decide, expected
 from ext_authz.kept import Owned
 from ext_authz.keys import KeyCache
 from ext_authz.leases import Bounds, body_bound
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
+from ext_authz.provider_limits import METHOD as ASK_WHETHER_FULL
+from ext_authz.provider_limits import SERVICE as RATE_LIMIT_SERVICE
+from ext_authz.provider_limits import ProviderLimits
 from ext_authz.reservation_notes import ReservationNotes
-from ext_authz.reservations import OUTPUT_TOKENS, Amended, Ended, Exceeded, Expected, Limit, Reservation, tightest
+from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, tightest
 from ext_authz.running_requests import METHOD as FOLLOW
 from ext_authz.running_requests import SERVICE as ACCESS_LOG_SERVICE
 from ext_authz.running_requests import RunningRequests
@@ -48,7 +51,7 @@ from gateway_core.errors import (
 )
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.kept import KeptName
-from gateway_core.limits import Scope, ScopedLimits
+from gateway_core.limits import Scope
 from gateway_core.logs import Logger
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
@@ -57,6 +60,7 @@ from gateway_core.postgres import Trouble
 from gateway_core.settings import TlsFiles
 from wire.access_log_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
+from wire.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 
 SESSION_TTL: Final = timedelta(seconds=SESSION_S_MAX + 60)
 """A hold lives at least as long as its session, and its line takes a moment."""
@@ -284,7 +288,7 @@ class Authorization:
                 decision.key.org_id,
                 attempt.request_id,
                 decision.limits,
-                _expected(decision.limits, attempt, output),
+                expected(decision.limits, attempt, output),
                 uses=uses,
             )
         except asyncio.CancelledError:
@@ -344,19 +348,6 @@ class Authorization:
         return await self._keys.find(hash_key(attempt.credential, self._pepper))
 
 
-def _expected(limits: Sequence[ScopedLimits], attempt: Attempt, output: Output | None) -> Expected:
-    """What it counts as against limits. What is no model's counts as a request and as no token."""
-    if output is None:
-        return Expected(0, 0)
-    per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
-    return Expected.of(
-        limits,
-        body_bytes=attempt.text_bytes,
-        output_tokens=per_choice * output.choices,
-        output_tokens_max=output.tokens * output.choices,
-    )
-
-
 def limit_exceeded(found: Exceeded) -> ApiError:
     """What the client is told of the limit that is in the way."""
     limits = found.room.limits
@@ -372,7 +363,13 @@ def limit_exceeded(found: Exceeded) -> ApiError:
 
 
 async def start_server(
-    service: Authorization, running: RunningRequests, address: str, tls: TlsFiles, *, checks_max: int
+    service: Authorization,
+    providers: ProviderLimits,
+    running: RunningRequests,
+    address: str,
+    tls: TlsFiles,
+    *,
+    checks_max: int,
 ) -> grpc.aio.Server:
     """Serve Envoy on `host:port`; more than `checks_max` checks at once are refused, which it answers with 503.
 
@@ -386,6 +383,11 @@ async def start_server(
         request_deserializer=CheckRequest.FromString,
         response_serializer=CheckResponse.SerializeToString,
     )
+    asked = grpc.unary_unary_rpc_method_handler(
+        only_for(Peer.ENVOY, providers.ask),
+        request_deserializer=RateLimitRequest.FromString,
+        response_serializer=RateLimitResponse.SerializeToString,
+    )
     follower = grpc.stream_unary_rpc_method_handler(
         only_for(Peer.ENVOY, running.follow),
         request_deserializer=StreamAccessLogsMessage.FromString,
@@ -394,6 +396,7 @@ async def start_server(
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(_SERVICE, {"Check": handler}),
+            grpc.method_handlers_generic_handler(RATE_LIMIT_SERVICE, {ASK_WHETHER_FULL: asked}),
             grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {FOLLOW: follower}),
         )
     )

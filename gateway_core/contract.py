@@ -76,6 +76,13 @@ class Header:
     """There, too: the dialects of client and provider, with a slash between."""
     CHAT_FIELDS: Final = "x-tg-chat-fields"
     """There, too: the provider's names for fields of a chat, as `seed=random_seed,user=`; no name where it refuses the field."""
+    LIMITED: Final = "x-tg-limited"
+    """Between the two passes of an attempt with our own credential: the provider, if it may be full; ext_authz is asked whether it is, and
+    told the next two."""
+    ORG: Final = "x-tg-org"
+    """There, too: whose request it is."""
+    EXPECTED_TOKENS: Final = "x-tg-expected-tokens"
+    """There, too: `GrantField.EXPECTED_TOKENS`; a dash where the grant has none."""
     OWN_REPLY: Final = "x-tg-own-reply"
     """On what Envoy itself answers behind a listener inside it: with which response flags. It is in the client's form already."""
     OWN_KEY: Final = "x-tg-own-key"
@@ -142,6 +149,8 @@ class Metadata:
     """The order in that namespace; Envoy's own name for it, as are the names inside."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
+    ATTEMPT_NAMESPACE: Final = "envoy.filters.http.ratelimit"
+    """Written by ext_authz between the two passes of an attempt, with the fields of `AttemptCount`; the namespace is the filter's own."""
 
 
 class SessionMetadata:
@@ -291,6 +300,9 @@ class GrantField:
     """What the request counts as until it is over; decimal text."""
     RESERVED_AT: Final = "reserved_at"
     """The second in which it counts, by the clock of who counts; decimal text. Its presence has Envoy tell ext_authz of the end."""
+    EXPECTED_TOKENS: Final = "expected_tokens"
+    """What it will use, before anybody knows, where a provider that may serve it has a limit of tokens; decimal text. Its presence has
+    Envoy tell ext_authz what it did use."""
     OWN_KEYS: Final = "own_keys"
     """The providers where the request is sent with its organisation's own key, with spaces between; a `+` behind one where ours is tried
     when that is refused. Absent where there are none."""
@@ -308,6 +320,16 @@ class GrantField:
     """What they have to be bounded by themselves; absent where they need not be."""
     ERROR_CODE: Final = "error_code"
     """The `code` of the refusal; absent when admitted."""
+
+
+class AttemptCount:
+    """As what an attempt counts at a provider that may be full: keys of the struct under `Metadata.ATTEMPT_NAMESPACE`."""
+
+    PROVIDER: Final = "provider"
+    ATTEMPT_ID: Final = "attempt_id"
+    """Its presence has Envoy tell ext_authz that the attempt is over."""
+    TOKENS: Final = "tokens"
+    """Decimal text."""
 
 
 class SessionField:

@@ -300,6 +300,13 @@ PROVIDER_FULL: Final = ApiError(
     type=ErrorType.SERVER,
     retry_after_s=1,
 )
+PROVIDER_LIMITED: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "The providers of this model are asked as much as they may be, or as much of it as is your organisation's share. Try again shortly.",
+    type=ErrorType.REQUESTS,
+)
+"""When to come back, ext_authz says."""
 PROVIDER_PAUSED: Final = ApiError(
     503, "provider_paused", "Every provider of this model is paused by the operator.", type=ErrorType.SERVER
 )

@@ -39,7 +39,7 @@ _WORDS: Final[Mapping[str, str]] = {
 }
 """Envoy's response flags."""
 
-_NEVER_SENT: Final = frozenset({"UF", "UH", "UO"})
+_NEVER_SENT: Final = frozenset({"RL", "UF", "UH", "UO"})
 """Flags of an attempt that reached nobody."""
 
 _STATUSES: Final[Mapping[int, str]] = {

@@ -6,8 +6,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.capped import CAPPED
 from control_plane.xds.http_filters import (
+    CAPPED,
     TRANSLATION,
     capping_filters,
     provider_filters,

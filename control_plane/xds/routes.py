@@ -11,6 +11,7 @@ from control_plane.catalog.model import Catalog, Deployment, Policy, Provider
 from control_plane.catalog.strategies import ATTEMPTS_MAX
 from control_plane.settings import Settings
 from control_plane.xds.browsers import CORS_FILTER, cors_policy
+from control_plane.xds.local_replies import LIMITED_FLAG
 from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
@@ -81,6 +82,7 @@ class Hop:
     Attributes:
         peculiarities: what its kind takes in another way than others: more parameters of its cluster's script.
         own_keys_allowed: whether organisations may have keys of their own there.
+        is_capped: whether it may be full.
     """
 
     provider: ProviderName
@@ -91,6 +93,7 @@ class Hop:
     peculiarities: tuple[tuple[str, str], ...] = ()
     own_keys_allowed: bool = False
     is_translated: bool = False
+    is_capped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,11 @@ class ProviderRoute:
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
         return any(hop.is_translated for group in self.groups for hop in group)
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether a hop may be full."""
+        return any(hop.is_capped for group in self.groups for hop in group)
 
     @property
     def chain(self) -> str | None:
@@ -285,6 +293,7 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
             deployment.weight,
             peculiarities,
             own_keys_allowed=provider.own_keys_allowed,
+            is_capped=provider.is_capped,
         )
     translation = provider.translation(endpoint)
     assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
@@ -299,6 +308,7 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
         deployment.weight,
         is_translated=True,
         own_keys_allowed=provider.own_keys_allowed,
+        is_capped=provider.is_capped,
     )
 
 
@@ -306,7 +316,7 @@ def _cluster_of(provider: Provider, endpoint: Endpoint) -> str:
     """The cluster that leads to a provider untranslated. A session is one connection, which goes straight there."""
     if FACTS[endpoint].is_session:
         return (session_cluster if has_own_cluster_for_sessions(provider) else provider_cluster)(provider.name)
-    return (provider_cluster if provider.requests_max is None else capped_cluster)(provider.name)
+    return (capped_cluster if provider.is_capped else provider_cluster)(provider.name)
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
@@ -357,7 +367,12 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
             "retry_policy": _retry_policy(
-                route.endpoint, len(route.tries), route.policy, settings, translated=route.is_translated
+                route.endpoint,
+                len(route.tries),
+                route.policy,
+                settings,
+                translated=route.is_translated,
+                capped=route.is_capped,
             ),
             **_life(route.endpoint, settings),
         },
@@ -451,7 +466,7 @@ def _life(endpoint: Endpoint, settings: Settings) -> Mapping[str, Json]:
 
 
 def _retry_policy(
-    endpoint: Endpoint, tries: int, policy: Policy, settings: Settings, *, translated: bool = False
+    endpoint: Endpoint, tries: int, policy: Policy, settings: Settings, *, translated: bool, capped: bool
 ) -> JsonObject:
     attempts = min(tries, policy.attempts_max or ATTEMPTS_MAX)
     bounds = _bounds(endpoint, policy, settings)
@@ -473,9 +488,16 @@ def _retry_policy(
         bounds["retriable_headers"] = [
             {"name": ":status", "string_match": {"exact": str(SWITCHED)}, "invert_match": True}
         ]
-    elif translated:
-        # What cannot be put to one provider in its dialect, the next one may take as it is.
-        bounds["retriable_headers"] = [{"name": Header.UNTRANSLATABLE, "present_match": True}]
+    else:
+        headers: list[Json] = []
+        if translated:
+            # What cannot be put to one provider in its dialect, the next one may take as it is.
+            headers.append({"name": Header.UNTRANSLATABLE, "present_match": True})
+        if capped:
+            # Who is full by our own limits was not asked, whichever answers of its own the client is to have.
+            headers.append({"name": Header.OWN_REPLY, "string_match": {"exact": LIMITED_FLAG}})
+        if headers:
+            bounds["retriable_headers"] = headers
     return bounds | {
         "retry_on": RETRY_ON + (",retriable-headers" if "retriable_headers" in bounds else ""),
         "retriable_status_codes": list(RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),

@@ -39,7 +39,7 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
     }
     for provider in providers:
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
-        if provider.requests_max is not None:
+        if provider.is_capped:
             yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.capped(provider))
         if routes.has_own_cluster_for_sessions(provider) and provider.name in sold_as_sessions:
             yield CLUSTER_TYPE, clusters.session(provider, private_allowed=settings.private_providers_allowed)

@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from ext_authz.attempt_limiter import AttemptLimiter
 from ext_authz.decision import FLOOR_TOKENS
 from ext_authz.kept import Place
 from ext_authz.keys import KeyCache
@@ -22,10 +23,12 @@ from ext_authz.leases import LeaseId
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
+from ext_authz.own_attempts import OwnAttempts
 from ext_authz.own_limits import OwnLimits
 from ext_authz.reservation_notes import ReservationNotes
 from ext_authz.reservations import OUTPUT_TOKENS, Limit
 from ext_authz.servicer import Authorization
+from ext_authz.shared_counts import SharedCounts
 from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
@@ -110,14 +113,10 @@ class Gate:
             monotonic=lambda: 0.0,
             log=structlog.get_logger(),
         )
-        limiter = Limiter(
-            self.counts,
-            OwnLimits(lambda: 0.0),
-            monotonic=lambda: 0.0,
-            registry=self.metrics,
-            log=structlog.get_logger(),
-        )
-        self.notes = ReservationNotes(limiter, monotonic=lambda: 0.0, registry=self.metrics)
+        counts = SharedCounts(is_there=True, monotonic=lambda: 0.0, registry=self.metrics, log=structlog.get_logger())
+        limiter = Limiter(self.counts, OwnLimits(lambda: 0.0), counts, registry=self.metrics)
+        attempts = AttemptLimiter(None, OwnAttempts(lambda: 0.0), counts, registry=self.metrics)
+        self.notes = ReservationNotes(limiter, attempts, monotonic=lambda: 0.0, registry=self.metrics)
         self.service = Authorization(
             keys=KeyCache(
                 self.keys,

@@ -1,0 +1,69 @@
+"""Limits of providers: counted for all processes together, and by each process alone while that cannot be."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter
+
+from ext_authz.attempts import Attempt, AttemptTold, Counted, Full
+from ext_authz.own_attempts import OwnAttempts
+from ext_authz.shared_counts import SharedCounts
+from gateway_core.ids import ProviderName
+from gateway_core.limits import Limits
+
+
+class SharedAttempts(Protocol):
+    """Where all processes count. Every method raises one of `LimitsTrouble` if it cannot now."""
+
+    async def count(self, attempt: Attempt, limits: Limits) -> Counted | Full:
+        """Count an attempt, if the limits let it be made."""
+
+    async def tell(self, told: AttemptTold) -> None:
+        """What became of attempts."""
+
+
+class AttemptLimiter:
+    """Never in the way of an attempt for a fault of its own, as `Limiter` is not of a request."""
+
+    def __init__(
+        self, shared: SharedAttempts | None, own: OwnAttempts, counts: SharedCounts, *, registry: CollectorRegistry
+    ) -> None:
+        self._shared = shared
+        self._own = own
+        self._counts = counts
+        self._envoys = 1
+        self._full = Counter(
+            "tollgate_ext_authz_provider_full_total",
+            "Attempts that were not made, since the provider was full, or the share of their organisation used up",
+            ["provider"],
+            registry=registry,
+        )
+
+    def share_among(self, *, processes: int, envoys: int) -> None:
+        """So many processes count, for so many Envoys."""
+        self._own.share_among(processes)
+        self._envoys = max(1, envoys)
+
+    async def count(self, attempt: Attempt, of: Mapping[ProviderName, Limits]) -> Counted | Full:
+        """Count an attempt, if the limits of its provider let it be made; those at once are of each Envoy."""
+        limits = of.get(attempt.provider)
+        if limits is None:
+            # Envoy is at another revision than this process.
+            return Counted(None)
+        if limits.concurrency is not None:
+            limits = replace(limits, concurrency=limits.concurrency * self._envoys)
+        found: Counted | Full | None = None
+        if (shared := self._shared) is not None:
+            found = await self._counts.ask(lambda: shared.count(attempt, limits))
+        if found is None:
+            found = self._own.count(attempt, limits)
+        if isinstance(found, Full):
+            self._full.labels(attempt.provider).inc()
+        return found
+
+    async def tell(self, told: AttemptTold) -> bool:
+        """What became of attempts. False if nobody can be told now."""
+        if (shared := self._shared) is None:
+            return True
+        return await self._counts.tell(lambda: shared.tell(told))
