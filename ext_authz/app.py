@@ -217,7 +217,7 @@ async def _report(
                     uptake.distrust()
             processes = await authorizers.count()
             limiter.share_among(processes)
-            attempts.share_among(processes=processes, envoys=await authorizers.count_envoys())
+            attempts.share_among(processes)
         except Trouble as error:
             log.warning("report_failed", error=type(error).__name__)
         # Many changes at once are one report.

@@ -1,7 +1,6 @@
 """Limits of providers: counted for all processes together, and by each process alone while that cannot be."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter
@@ -32,7 +31,6 @@ class AttemptLimiter:
         self._shared = shared
         self._own = own
         self._counts = counts
-        self._envoys = 1
         self._full = Counter(
             "tollgate_ext_authz_provider_full_total",
             "Attempts that were not made, since the provider was full, or the share of their organisation used up",
@@ -40,19 +38,16 @@ class AttemptLimiter:
             registry=registry,
         )
 
-    def share_among(self, *, processes: int, envoys: int) -> None:
-        """So many processes count, for so many Envoys."""
+    def share_among(self, processes: int) -> None:
+        """So many processes share the limits while each counts alone."""
         self._own.share_among(processes)
-        self._envoys = max(1, envoys)
 
     async def count(self, attempt: Attempt, of: Mapping[ProviderName, Limits]) -> Counted | Full:
-        """Count an attempt, if the limits of its provider let it be made; those at once are of each Envoy."""
+        """Count an attempt, if the limits of its provider let it be made."""
         limits = of.get(attempt.provider)
         if limits is None:
             # Envoy is at another revision than this process.
             return Counted(None)
-        if limits.concurrency is not None:
-            limits = replace(limits, concurrency=limits.concurrency * self._envoys)
         found: Counted | Full | None = None
         if (shared := self._shared) is not None:
             found = await self._counts.ask(lambda: shared.count(attempt, limits))

@@ -20,11 +20,13 @@ class Attempt:
     """An attempt that is about to be made.
 
     Attributes:
+        envoy: which makes it.
         org_id: whose request it is of.
         tokens: what that is expected to read and write.
     """
 
     provider: ProviderName
+    envoy: str
     org_id: OrgId
     tokens: int
 
@@ -48,6 +50,7 @@ class AttemptRunning:
     """An attempt that counts still runs."""
 
     provider: ProviderName
+    envoy: str
     attempt_id: str
 
 
@@ -60,6 +63,7 @@ class AttemptOver:
     """
 
     provider: ProviderName
+    envoy: str
     attempt_id: str
     requests_back: int
     tokens_back: int

@@ -37,11 +37,6 @@ class PostgresAuthorizers:
         count: int = await self._pool.fetchval("SELECT count(*) FROM accounts.live_authorizers")
         return count
 
-    async def count_envoys(self) -> int:
-        """How many Envoys are connected to control planes."""
-        count: int = await self._pool.fetchval("SELECT count(*) FROM catalog.connected_nodes")
-        return count
-
     async def dismiss(self) -> None:
         """This process ends."""
         await self._pool.execute("SELECT accounts.dismiss_authorizer($1)", self._instance_id)

@@ -41,11 +41,12 @@ class ProviderLimits:
 
 
 def parse_attempt(request: RateLimitRequest) -> Attempt:
-    """What Envoy says of it. What its grant does not say is told as dashes."""
-    told = {entry.key: entry.value.strip("-") for each in request.descriptors for entry in each.entries}
+    """What Envoy says of it."""
+    told = {entry.key: entry.value for each in request.descriptors for entry in each.entries}
     tokens = told.get(GrantField.EXPECTED_TOKENS, "")
     return Attempt(
         ProviderName(told.get(AttemptCount.PROVIDER, "")),
+        told.get(AttemptCount.ENVOY, ""),
         OrgId(told.get(GrantField.ORG_ID, "")),
         int(tokens) if tokens.isdecimal() else 0,
     )
@@ -61,6 +62,7 @@ def render(attempt: Attempt, found: Counted | Full) -> RateLimitResponse:
         case Counted(attempt_id):
             if attempt_id is not None:
                 response.dynamic_metadata[AttemptCount.PROVIDER] = attempt.provider
+                response.dynamic_metadata[AttemptCount.ENVOY] = attempt.envoy
                 response.dynamic_metadata[AttemptCount.ATTEMPT_ID] = attempt_id
                 response.dynamic_metadata[AttemptCount.TOKENS] = str(attempt.tokens)
         case _:

@@ -27,17 +27,20 @@ class RedisAttempts:
         self._redis = connect(url)
         self._new_id = new_id
         self._open_s = open_s
-        self._attempt, self._keep, self._over = (
-            script(self._redis, name) for name in ("attempt", "keep", "attempt_over")
+        self._attempt, self._stays, self._over = (
+            script(self._redis, name) for name in ("attempt", "attempt_stays", "attempt_over")
         )
 
     async def count(self, attempt: Attempt, limits: Limits) -> Counted | Full:
-        """Count an attempt, if the limits let it be made. Those at once are of all Envoys together."""
+        """Count an attempt, if the limits let it be made; those at once are of each Envoy."""
         # The organisation first: whose it is has to be known when it is given up.
         attempt_id = f"{attempt.org_id}/{self._new_id()}"
         async with reconnecting(self._redis):
             counts, wait_s = await self._attempt(
-                keys=[_key(attempt.provider, name) for name in ("left", "young", "old", "open", "open_by_org")],
+                keys=[
+                    *(_key(attempt.provider, name) for name in ("left", "young", "old")),
+                    *_open_keys(attempt.provider, attempt.envoy),
+                ],
                 args=[
                     *(attempt.org_id, attempt_id, attempt.tokens, self._open_s),
                     *(
@@ -53,20 +56,17 @@ class RedisAttempts:
         """What became of attempts. Of one that is over it changes nothing to tell it again."""
         async with reconnecting(self._redis):
             match told:
-                case AttemptRunning(provider, attempt_id):
-                    await self._keep(keys=[_key(provider, "open")], args=[attempt_id, self._open_s])
-                case AttemptOver(provider, attempt_id, requests_back, tokens_back):
-                    await self._amend(provider, attempt_id, requests_back, tokens_back)
+                case AttemptRunning(provider, envoy, attempt_id):
+                    await self._stays(keys=_open_keys(provider, envoy), args=[attempt_id, self._open_s])
+                case AttemptOver(provider, envoy, attempt_id, requests_back, tokens_back):
+                    await self._over(
+                        keys=[_key(provider, "left"), *_open_keys(provider, envoy)],
+                        args=[attempt_id, requests_back, tokens_back],
+                    )
                 case TokensUsed(provider, more_tokens):
-                    await self._amend(provider, "", 0, -more_tokens)
+                    await self._over(keys=[_key(provider, "left")], args=["", 0, -more_tokens])
                 case _:
                     assert_never(told)
-
-    async def _amend(self, provider: ProviderName, attempt_id: str, requests_back: int, tokens_back: int) -> None:
-        await self._over(
-            keys=[_key(provider, name) for name in ("left", "open", "open_by_org")],
-            args=[attempt_id, requests_back, tokens_back],
-        )
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -76,3 +76,8 @@ class RedisAttempts:
 def _key(provider: ProviderName, name: str) -> str:
     """All of a provider in one slot of a cluster, by what stands in braces."""
     return f"tollgate:attempts:{{{provider}}}:{name}"
+
+
+def _open_keys(provider: ProviderName, envoy: str) -> tuple[str, str]:
+    """What is open, and how many of each organisation: at one Envoy."""
+    return _key(provider, f"open:{envoy}"), _key(provider, f"open_by_org:{envoy}")

@@ -20,13 +20,14 @@ def parse_attempt_entry(entry: HTTPAccessLogEntry) -> AttemptRunning | AttemptOv
     common = entry.common_properties
     counted = common.metadata.filter_metadata[Metadata.ATTEMPT_NAMESPACE].fields
     provider, attempt_id = text(counted, AttemptCount.PROVIDER), text(counted, AttemptCount.ATTEMPT_ID)
-    tokens = text(counted, AttemptCount.TOKENS)
+    envoy, tokens = text(counted, AttemptCount.ENVOY), text(counted, AttemptCount.TOKENS)
     if not (provider and attempt_id and tokens.isdecimal()):
         return None
     if common.access_log_type == AccessLogType.DOWNSTREAM_PERIODIC:
-        return AttemptRunning(ProviderName(provider), attempt_id)
+        return AttemptRunning(ProviderName(provider), envoy, attempt_id)
     return AttemptOver(
         ProviderName(provider),
+        envoy,
         attempt_id,
         # As many ran as may at once, so it was not sent.
         requests_back=int(common.response_flags.upstream_overflow),

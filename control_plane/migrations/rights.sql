@@ -29,7 +29,7 @@ GRANT EXECUTE ON FUNCTION
     TO tollgate_ext_authz;
 GRANT SELECT ON
     accounts.key_changes, accounts.live_authorizers, catalog.revisions, catalog.models, catalog.model_aliases, catalog.routes, catalog.served, catalog.prices,
-    catalog.terms, catalog.term_prices, catalog.own_key_changes, catalog.own_key_fees, catalog.connected_nodes
+    catalog.terms, catalog.term_prices, catalog.own_key_changes, catalog.own_key_fees
     TO tollgate_ext_authz;
 GRANT SELECT (name, kind, requests_max, requests_per_minute_max, tokens_per_minute_max) ON catalog.providers TO tollgate_ext_authz;
 GRANT SELECT (org_id, provider, fallback) ON catalog.own_keys TO tollgate_ext_authz;

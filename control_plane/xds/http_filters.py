@@ -268,6 +268,8 @@ def _counted(provider: Provider) -> list[Json]:
     """What ext_authz is told, by `_asking_whether_full`, of an attempt at a provider that may be full."""
     told = {
         Header.LIMITED: provider.name,
+        # Of several on one machine the operator's name for each tells them apart.
+        Header.ENVOY: "%HOSTNAME%/%CEL(xds.node.id)%",
         Header.ORG: _granted(GrantField.ORG_ID),
         Header.EXPECTED_TOKENS: _granted(GrantField.EXPECTED_TOKENS),
     }
@@ -275,7 +277,7 @@ def _counted(provider: Provider) -> list[Json]:
 
 
 def _granted(field: str) -> str:
-    """What a grant says, whether the request was asked about or passed by a lease: one of both is a dash, or empty."""
+    """What a grant says, whether the request was asked about or passed by a lease: one of both is empty."""
     return (
         f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE}:{field})%"
         f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.LEASE}:{field})%"
@@ -315,6 +317,7 @@ def _asking_whether_full() -> JsonObject:
     """Asks ext_authz about attempts at providers that may be full, and about no others. Limits are in nobody's way when it does not answer."""
     told = {
         AttemptCount.PROVIDER: Header.LIMITED,
+        AttemptCount.ENVOY: Header.ENVOY,
         GrantField.ORG_ID: Header.ORG,
         GrantField.EXPECTED_TOKENS: Header.EXPECTED_TOKENS,
     }
@@ -337,7 +340,14 @@ def _asking_whether_full() -> JsonObject:
             rate_limits=[
                 {
                     "actions": [
-                        {"request_headers": {"header_name": header, "descriptor_key": key}}
+                        {
+                            "request_headers": {
+                                "header_name": header,
+                                "descriptor_key": key,
+                                # Without a limit of tokens none are expected; without a provider nobody is asked.
+                                "skip_if_absent": header == Header.EXPECTED_TOKENS,
+                            }
+                        }
                         for key, header in told.items()
                     ]
                 }
