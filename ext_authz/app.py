@@ -121,6 +121,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             pepper=settings.api_key_pepper,
             hold_ttl=hold_ttl,
             session_responses=settings.session_responses_held,
+            checks_max=settings.checks_max,
             now=utc_now,
             monotonic=monotonic,
             registry=registry,

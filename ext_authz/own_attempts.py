@@ -45,8 +45,10 @@ class OwnAttempts:
             left.tokens.refill(tokens, tokens_kept(tokens), now_s)
             if left.tokens.level <= 0:
                 return Full(seconds_until(-left.tokens.level, tokens))
-        left.requests.level -= 1
-        left.tokens.level -= attempt.tokens
+        if requests is not None:
+            left.requests.level -= 1
+        if tokens is not None:
+            left.tokens.level -= attempt.tokens
         return Counted(None)
 
     def _share(self, limit: int | None) -> int | None:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
+from ext_authz.crowds import Crowds
 from ext_authz.decision import Admitted, Output, Refused, decide, expected
 from ext_authz.kept import Owned
 from ext_authz.keys import KeyCache
@@ -132,6 +133,7 @@ class Authorization:
         pepper: SecretStr,
         hold_ttl: timedelta,
         session_responses: int,
+        checks_max: int,
         now: Now,
         monotonic: Monotonic,
         registry: CollectorRegistry,
@@ -146,6 +148,7 @@ class Authorization:
         self._limiter = limiter
         self._notes = notes
         self._turns = Turns()
+        self._crowds = Crowds(checks_max)
         self._uses = uses
         self._pepper = pepper
         self._hold_ttl = hold_ttl
@@ -197,6 +200,12 @@ class Authorization:
                     Amended(counted.tallies, counted.at, -back.uses, -back.uses * counted.tokens),
                 )
         key = await self._find_key(attempt)
+        if key is None:
+            return await self._decide_of_key(attempt, None)
+        with self._crowds.of(key.org_id) as has_place:
+            return await self._decide_of_key(attempt, key) if has_place else Refused(TOO_MANY_WAITING, key)
+
+    async def _decide_of_key(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         if key is not None and attempt.is_lease_wanted and self._may_lease(key):
             leased = await self._lease(attempt, key)
             if leased is not None:

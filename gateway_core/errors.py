@@ -145,8 +145,9 @@ INSUFFICIENT_QUOTA: Final = ApiError(
 TOO_MANY_WAITING: Final = ApiError(
     429,
     "rate_limit_exceeded",
-    "Too many requests of your organisation wait for its balance or a budget at once. Try again shortly.",
+    "Too many requests of your organisation are being decided about at once. Try again shortly.",
     type=ErrorType.REQUESTS,
+    retry_after_s=1,
 )
 ADDRESS_NOT_ALLOWED: Final = ApiError(
     403, "address_not_allowed", "This API key may not be used from your network address."
@@ -238,6 +239,7 @@ AUTHORIZATION_UNAVAILABLE: Final = ApiError(
     "authorization_unavailable",
     "The gateway cannot check this request right now. Try again shortly.",
     type=ErrorType.SERVER,
+    retry_after_s=1,
 )
 GATEWAY_ERROR: Final = ApiError(503, "gateway_error", "The gateway could not read this request.", type=ErrorType.SERVER)
 MODEL_CHANGING: Final = ApiError(

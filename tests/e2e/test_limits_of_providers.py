@@ -1,58 +1,35 @@
 """What may be asked of our account at a provider, over two Envoys and two processes of ext_authz; and nobody takes it all."""
 
 import asyncio
-import json
-import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
 from ext_authz.attempts import requests_kept, tokens_kept
-from tests.support.stack import Stack, add_model, add_provider, running_stack, second_envoy, wait_until_routed
+from tests.support.flood import Flood, Pair, running_pair
+from tests.support.stack import Stack, add_model, add_provider, wait_until_routed
 
-CHAT = "/v1/chat/completions"
 CONNECTIONS = 50
-LASTS_S = 16
+LASTS_S = 14
 SETTLED_S = 4
 """By then what was kept of the time before is used up."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A stack and the admin interfaces of its two Envoys."""
-
-    stack: Stack
-    admin_urls: tuple[str, str]
-
-    async def requests_of_each_envoy(self) -> list[int]:
-        found = []
-        async with aiohttp.ClientSession() as session:
-            for url in self.admin_urls:
-                async with session.get(f"{url}/stats?filter=http.gateway.downstream_rq_total") as got:
-                    found.append(int((await got.text()).split()[-1]))
-        return found
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    async with (
-        running_stack(tmp_path_factory.mktemp("providers") / "data", replicas=2) as stack,
-        second_envoy(stack) as admin_url,
-    ):
-        await add_provider(stack, "behind", f"{stack.simulator_url}/v1", "behind-secret")
-        yield Pair(stack, (stack.endpoints["envoy_admin_url"], admin_url))
+    async with running_pair(tmp_path_factory.mktemp("providers") / "data") as running:
+        await add_provider(running.stack, "behind", f"{running.stack.simulator_url}/v1", "behind-secret")
+        yield running
 
 
-async def limited_model(pair: Pair, name: str, *, backup: bool = False, url: str | None = None, **limits: int) -> None:
+async def limited_model(pair: Pair, name: str, limits: Mapping[str, int], *, backup: bool = False) -> None:
     """A model at a provider of the same name that has these limits, and perhaps at another one behind it."""
     stack = pair.stack
-    await add_provider(stack, name, url or f"{stack.simulator_url}/v1", f"{name}-secret")
+    await add_provider(stack, name, f"{stack.simulator_url}/v1", f"{name}-secret")
     async with stack.database() as database:
         for column, limit in limits.items():
             await database.execute(
@@ -63,50 +40,6 @@ async def limited_model(pair: Pair, name: str, *, backup: bool = False, url: str
     await wait_until_routed(stack, name)
     # What processes of ext_authz and the second Envoy know of it.
     await asyncio.sleep(1)
-
-
-@dataclass
-class Flood:
-    """Requests of one organisation on many connections, for as long as it lasts."""
-
-    url: str
-    key: str
-    model: str
-    directives: str = "output_tokens=5"
-    fields: Mapping[str, object] = field(default_factory=dict)
-    statuses: Counter[int] = field(default_factory=Counter)
-    waits: list[float] = field(default_factory=list)
-    refusals: list[tuple[Mapping[str, str], Any]] = field(default_factory=list)
-
-    async def one(self, session: aiohttp.ClientSession) -> int:
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": f"Hello. [[sim {self.directives}]]"}],
-            **self.fields,
-        }
-        began = time.monotonic()
-        async with session.post(
-            self.url + CHAT, json=body, headers={"Authorization": f"Bearer {self.key}"}
-        ) as response:
-            text = await response.text()
-        self.waits.append(time.monotonic() - began)
-        self.statuses[response.status] += 1
-        if response.status != 200:
-            self.refusals.append((response.headers, json.loads(text)))
-        return response.status
-
-    async def run(self, *, seconds: float, connections: int, pause_s: float) -> None:
-        until = time.monotonic() + seconds
-
-        async def ask() -> None:
-            async with aiohttp.ClientSession() as session:
-                while time.monotonic() < until:
-                    await self.one(session)
-                    await asyncio.sleep(pause_s)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(connections):
-                group.create_task(ask())
 
 
 @dataclass(frozen=True)
@@ -127,12 +60,13 @@ async def asked_of(stack: Stack, provider: str, since: datetime, until: datetime
             """,
             *(provider, since, until),
         )
+    assert row is not None
     return Asked(**dict(row))
 
 
 async def test_a_provider_is_asked_as_often_as_it_may_be_and_the_next_one_gets_the_rest(pair: Pair) -> None:
     per_minute = 600
-    await limited_model(pair, "minutely", backup=True, requests_per_minute_max=per_minute)
+    await limited_model(pair, "minutely", {"requests_per_minute_max": per_minute}, backup=True)
     key = await pair.stack.make_key("flooding", balance="10")
     before = await pair.requests_of_each_envoy()
     flood = Flood(pair.stack.url, key, "minutely")
@@ -156,7 +90,7 @@ async def test_a_provider_is_asked_as_often_as_it_may_be_and_the_next_one_gets_t
 
 async def test_a_provider_reads_and_writes_as_many_tokens_as_it_may_also_in_streams(pair: Pair) -> None:
     per_minute = 24_000
-    await limited_model(pair, "wordy", tokens_per_minute_max=per_minute)
+    await limited_model(pair, "wordy", {"tokens_per_minute_max": per_minute})
     key = await pair.stack.make_key("talking", balance="10")
     # Expected to be ten times as long as they are.
     flood = Flood(pair.stack.url, key, "wordy", directives="output_tokens=60", fields={"stream": True})
@@ -164,11 +98,11 @@ async def test_a_provider_reads_and_writes_as_many_tokens_as_it_may_also_in_stre
     await flood.run(seconds=LASTS_S, connections=CONNECTIONS, pause_s=0)
     ended = began + timedelta(seconds=LASTS_S - 1)
     assert set(flood.statuses) == {200, 429}
-    for headers, answer in flood.refusals:
-        assert answer["error"]["code"] == "rate_limit_exceeded"
-        assert int(headers["retry-after"]) >= 1
+    for refusal in flood.refusals:
+        assert refusal.error["code"] == "rate_limit_exceeded"
+        assert int(refusal.headers["retry-after"]) >= 1
         # What is left of our account is nobody's business.
-        assert not [name for name in headers if name.lower().startswith(("x-ratelimit", "x-tg", "x-envoy"))]
+        assert not [name for name in refusal.headers if name.lower().startswith(("x-ratelimit", "x-tg", "x-envoy"))]
     await pair.stack.settled()
     since = began + timedelta(seconds=SETTLED_S)
     lasted_s = (ended - since).total_seconds()
@@ -184,7 +118,7 @@ async def test_a_provider_reads_and_writes_as_many_tokens_as_it_may_also_in_stre
 )
 async def test_nobody_takes_a_whole_provider(pair: Pair, limits: Mapping[str, int], directives: str) -> None:
     [name] = (f"shared-{each.split('_')[1]}" for each in limits)
-    await limited_model(pair, name, **limits)
+    await limited_model(pair, name, limits)
     greedy = Flood(pair.stack.url, await pair.stack.make_key(f"greedy-{name}", balance="10"), name, directives)
     modest = Flood(pair.stack.url, await pair.stack.make_key(f"modest-{name}", balance="10"), name, directives)
     async with asyncio.TaskGroup() as group:
@@ -193,7 +127,7 @@ async def test_nobody_takes_a_whole_provider(pair: Pair, limits: Mapping[str, in
         await asyncio.sleep(2)
         group.create_task(modest.run(seconds=LASTS_S - 3, connections=1, pause_s=0.25))
     served = modest.statuses[200] / modest.statuses.total()
-    waits = sorted(modest.waits)
+    waits = sorted(each.waited_s for each in modest.answers)
     assert greedy.statuses[429] + greedy.statuses[503] > 100, greedy.statuses
     assert served >= 0.98, modest.statuses
     assert modest.statuses.total() > 15

@@ -138,6 +138,7 @@ class Gate:
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
             session_responses=4,
+            checks_max=1000,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
             monotonic=lambda: 0.0,
             registry=self.metrics,
