@@ -33,7 +33,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """It may be made, and counts. The id is told when it is over; None if nobody counts it but this process."""
+    """It may be made, and counts. The id is told when it is over; None if nobody has to know that."""
 
     attempt_id: str | None
 

@@ -50,7 +50,9 @@ class RedisAttempts:
                     KEPT_PART,
                 ],
             )
-        return Counted(attempt_id) if counts else Full(wait_s)
+        if not counts:
+            return Full(wait_s)
+        return Counted(None if limits == Limits(limits.requests_per_minute) else attempt_id)
 
     async def tell(self, told: AttemptTold) -> None:
         """What became of attempts. Of one that is over it changes nothing to tell it again."""

@@ -29,7 +29,7 @@ STILL_RUNNING_INTERVAL: Final = "10s"
 _FAILED_FROM: Final = 400
 _COUNTS: Final = (GrantField.RESERVED_AT, GrantField.EXPECTED_TOKENS)
 """By which of its grant a request counts against a limit: one of its own, or one of tokens that a provider has."""
-_LEASED_BUFFER_BYTES: Final = 65_536
+_BUFFER_BYTES: Final = 65_536
 _LEASED_FLUSH_INTERVAL: Final = "0.2s"
 _NO_PROBE: Final[JsonObject] = {"not_health_check_filter": {}}
 _NO_OPTIONS: Final[JsonObject] = {
@@ -142,8 +142,11 @@ def limits_log() -> JsonObject:
 
 def attempts_count_log() -> JsonObject:
     """Tells ext_authz the same of attempts at providers that may be full. It is the log of a listener inside Envoy."""
+    # Shares need not be known to the millisecond, so some are told of together.
     return _told_to_ext_authz(
-        "attempts_count", [(Metadata.ATTEMPT_NAMESPACE, AttemptCount.ATTEMPT_ID)], {"buffer_size_bytes": 0}
+        "attempts_count",
+        [(Metadata.ATTEMPT_NAMESPACE, AttemptCount.ATTEMPT_ID)],
+        {"buffer_size_bytes": _BUFFER_BYTES, "buffer_flush_interval": "0.05s"},
     )
 
 
@@ -152,7 +155,7 @@ def leased_limits_log() -> JsonObject:
     return _told_to_ext_authz(
         "leased_limits",
         [(Metadata.NAMESPACE, Metadata.LEASE, each) for each in _COUNTS],
-        {"buffer_size_bytes": _LEASED_BUFFER_BYTES, "buffer_flush_interval": _LEASED_FLUSH_INTERVAL},
+        {"buffer_size_bytes": _BUFFER_BYTES, "buffer_flush_interval": _LEASED_FLUSH_INTERVAL},
     )
 
 

@@ -79,9 +79,12 @@ requests, left = requests - 1, left - tokens
 local cost = math.max(requests_max > 0 and 1 / requests_max or 0, tokens_max > 0 and tokens / tokens_max or 0)
 redis.call('HINCRBYFLOAT', young, org, cost)
 young_sum = young_sum + cost
-redis.call('ZADD', open, now + kept_s, id)
-redis.call('EXPIRE', open, kept_s + 1)
-redis.call('HINCRBY', open_by_org, org, 1)
-redis.call('EXPIRE', open_by_org, kept_s + 1)
+-- By requests alone nothing is to be put right at its end.
+if open_max >= 0 or tokens_max >= 0 then
+  redis.call('ZADD', open, now + kept_s, id)
+  redis.call('EXPIRE', open, kept_s + 1)
+  redis.call('HINCRBY', open_by_org, org, 1)
+  redis.call('EXPIRE', open_by_org, kept_s + 1)
+end
 keep()
 return {1, 0}
