@@ -84,6 +84,8 @@ class Header:
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
     LIMITS: Final = "x-tg-limits"
     """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
+    ORG: Final = "x-tg-org"
+    """There, too, and for that log alone: whose request it answers. The router's log sees answers and none of the request's metadata."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -387,6 +389,8 @@ class AttemptField:
 
 
 class CacheWish(StrEnum):
+    ORG_ID: Final = "org_id"
+    """As `Header.ORG`; null where there was no answer."""
     """Who wants an answer to be one that was kept."""
 
     CLIENT = "client"

@@ -23,6 +23,7 @@ from gateway_core.contract import (
     GATEWAY_HEALTH_PATH,
     Cluster,
     Header,
+    GrantField,
     Metadata,
     capped_cluster,
     own_key_cluster,
@@ -79,6 +80,19 @@ _ACCOUNT_LIMITS: Final = (Header.RATE_LIMIT_PREFIX, "anthropic-ratelimit-")
 """Headers in which a provider tells what is left of our account's limits; the first ones are a key's own for our clients."""
 
 EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
+_WHOSE: Final[Json] = {
+    # One of them is empty: a request was let pass by a lease, or asked about.
+    "append": {
+        "header": {
+            "key": Header.ORG,
+            "value": f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.LEASE}:{GrantField.ORG_ID})%"
+            f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE}:{GrantField.ORG_ID})%",
+        },
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+}
+"""Tells the log of attempts whose request was answered."""
+
     # Nobody outside speaks our internal headers or Envoy's.
     {"remove_on_match": {"key_matcher": {"prefix": Header.INTERNAL_PREFIX}}},
     {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
@@ -534,9 +548,13 @@ def _scrub(*, own_key: bool = False) -> JsonObject:
     )
 
 
+                _WHOSE,
 def _scrub_on_the_way() -> JsonObject:
-    """What the translator is not told of the client either; the answer is the provider's cluster's to scrub."""
-    return _header_mutation(_scrubbed())
+    """What the translator is not told of the client either; the answer is the provider's cluster's to scrub, which does not know whose it is."""
+    return typed(
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        mutations={"request_mutations": _scrubbed(), "response_mutations": [_WHOSE]},
+    )
 
 
 def _scrubbed() -> list[Json]:

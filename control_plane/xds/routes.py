@@ -58,6 +58,7 @@ _HIDDEN_RESPONSE_HEADERS: Final = (
         Header.UNTRANSLATABLE,
         Header.OWN_REPLY,
         Header.LIMITS,
+        Header.ORG,
     ),
 )
 """What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
