@@ -232,6 +232,9 @@ class RouteField:
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
     """Only for a cluster's own script, and there only where it is so."""
+    HEADERS: Final = "headers"
+    """Only for a cluster's own script: the names of all headers that providers of the route are configured with, with spaces between. Absent
+    where there is one provider, or no such header."""
     CHAIN: Final = "chain"
     """Only for the front filter, in front of ext_authz and behind it, and only where a provider allows organisations their own keys: the
     groups that are tried, written as `MEMBERS`."""
