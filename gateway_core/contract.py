@@ -392,8 +392,6 @@ class AttemptField:
 
 
 class CacheWish(StrEnum):
-    ORG_ID: Final = "org_id"
-    """As `Header.ORG`; null where there was no answer."""
     """Who wants an answer to be one that was kept."""
 
     CLIENT = "client"

@@ -18,12 +18,13 @@ from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import (
+    ANSWER_HEADERS,
     CACHE_WAIT_S_MAX,
     CREDENTIAL_HEADERS,
     GATEWAY_HEALTH_PATH,
     Cluster,
-    Header,
     GrantField,
+    Header,
     Metadata,
     capped_cluster,
     own_key_cluster,
