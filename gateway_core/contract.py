@@ -389,6 +389,8 @@ class AttemptField:
     """As `Header.LIMITS`; null where there was no answer."""
     OWN_REPLY: Final = "own_reply"
     """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
+    ORG_ID: Final = "org_id"
+    """As `Header.ORG`; null where there was no answer."""
 
 
 class CacheWish(StrEnum):
@@ -434,6 +436,8 @@ class Cluster:
     EXT_AUTHZ: Final = "ext_authz"
     CONTROL_PLANE: Final = "control_plane"
     BILLING_SINK: Final = "billing_sink"
+    BILLING_SINK_KEPT: Final = "billing_sink_kept"
+    """The same for what providers keep: who asks what a request costs is not in the way of it."""
     TRANSLATOR: Final = "translator"
     RESPONSE_CACHE: Final = "response_cache"
     SIMULATOR: Final = "simulator"
@@ -547,6 +551,11 @@ def simulator_route_key(endpoint: str) -> str:
 
 CACHE_KEYS: Final = "tollgate:{cache}:"
 """What the names of all that is kept of answers in Redis begin with; the part in braces keeps them together in a cluster."""
+
+
+ANSWER_HEADERS: Final = ("anthropic-", "groq-", "openai-", "x-openrouter-")
+"""What the names of those headers of a request begin with by which a provider is asked for another answer: versions and betas. Requests that
+differ in them are two questions."""
 
 
 def cache_generation(org_id: str) -> str:

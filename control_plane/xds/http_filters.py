@@ -80,7 +80,6 @@ _SIGNED_PREFIX: Final = "x-amz"
 _ACCOUNT_LIMITS: Final = (Header.RATE_LIMIT_PREFIX, "anthropic-ratelimit-")
 """Headers in which a provider tells what is left of our account's limits; the first ones are a key's own for our clients."""
 
-EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
 _WHOSE: Final[Json] = {
     # One of them is empty: a request was let pass by a lease, or asked about.
     "append": {
@@ -94,6 +93,7 @@ _WHOSE: Final[Json] = {
 }
 """Tells the log of attempts whose request was answered."""
 
+EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     # Nobody outside speaks our internal headers or Envoy's.
     {"remove_on_match": {"key_matcher": {"prefix": Header.INTERNAL_PREFIX}}},
     {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
@@ -486,9 +486,16 @@ def _response_cache() -> JsonObject:
                 # Who waits for somebody else's answer says so.
                 max_message_timeout=f"{CACHE_WAIT_S_MAX + 1}s",
                 route_cache_action="RETAIN",
-                # Whose request it is and what was read from it; and no header of the request at all.
+                # Whose request it is and what was read from it; and of its headers those alone that ask for another answer.
                 metadata_options={"forwarding_namespaces": {"untyped": [Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE]}},
-                forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in _TOLD_TO_THE_CACHE]}},
+                forward_rules={
+                    "allowed_headers": {
+                        "patterns": [
+                            *({"exact": name} for name in _TOLD_TO_THE_CACHE),
+                            *({"prefix": prefix} for prefix in ANSWER_HEADERS),
+                        ]
+                    }
+                },
             ),
         },
         xds_matcher=_skip_unless(Header.CACHE_ASKED, {"exact": "true"}),
@@ -541,6 +548,7 @@ def _scrub(*, own_key: bool = False) -> JsonObject:
                         "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
                     }
                 },
+                _WHOSE,
                 *_without(_ACCOUNT_LIMITS),
                 {"remove": Header.DROPPED},
                 *([told] if own_key else []),
@@ -549,7 +557,6 @@ def _scrub(*, own_key: bool = False) -> JsonObject:
     )
 
 
-                _WHOSE,
 def _scrub_on_the_way() -> JsonObject:
     """What the translator is not told of the client either; the answer is the provider's cluster's to scrub, which does not know whose it is."""
     return typed(
