@@ -13,6 +13,8 @@ from gateway_core.ids import ProviderName
 
 _FAILURES_MAX: Final = 5000
 """The latest are enough to see that something is wrong."""
+_FAILURES_OF_ONE_MAX: Final = 1000
+"""Of one organisation, whose failures are not to hide those of others."""
 
 _OURS: Final = frozenset({"DC", "DI", "DPE", "DT", "LR", "NC", "NR", "OM", "RL", "RLSE", "UAEX", "UO"})
 """Flags of attempts that ended for reasons of the client's or of our own."""
@@ -27,8 +29,11 @@ _NO_CONNECTION: Final = frozenset({"UF", "UH"})
 _FAILED: Final = """
     SELECT a.provider, coalesce(a.upstream_model, '') AS upstream_model, a.status, coalesce(a.response_flags, '-') AS flags,
         a.started_at + a.duration_ms * interval '1 ms' AS ended_at, coalesce(a.org_id, r.org_id) AS org_id
-    FROM billing.attempts a LEFT JOIN billing.requests r USING (request_id)
-    WHERE a.recorded_at > $1 AND a.provider IS NOT NULL AND NOT a.own_key AND NOT a.own_reply ORDER BY a.recorded_at DESC LIMIT $2
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY org_id ORDER BY recorded_at DESC) AS place FROM billing.attempts
+        WHERE recorded_at > $1 AND provider IS NOT NULL AND NOT own_key AND NOT own_reply
+    ) a LEFT JOIN billing.requests r ON a.org_id IS NULL AND r.request_id = a.request_id
+    WHERE a.place <= $3 ORDER BY a.recorded_at DESC LIMIT $2
 """
 """Where nobody answered, whose request it was is known when that has ended."""
 _ANSWERED: Final = """
@@ -55,7 +60,7 @@ async def read_evidence(db: Connection, states: Mapping[Subject, ProviderState],
     """What was seen of all providers until now, by which their states are to be judged."""
     begin = now - WINDOW
     failures: dict[Subject, list[Failure]] = defaultdict(list)
-    for row in await db.fetch(_FAILED, begin, _FAILURES_MAX):
+    for row in await db.fetch(_FAILED, begin, _FAILURES_MAX, _FAILURES_OF_ONE_MAX):
         if is_failure(row["status"], row["flags"].split(",")):
             failures[_subject(row["provider"], row["upstream_model"])].append(
                 Failure(

@@ -111,6 +111,14 @@ async def test_one_organisation_takes_a_provider_from_nobody_else(api: Api, stat
     assert (subject, state.condition) == (ONE, Condition.DOWN)
 
 
+async def test_one_organisations_failures_do_not_hide_those_of_others(api: Api) -> None:
+    await serve(api, "m")
+    await served(api.pool, "org_bystander")
+    await fail(api.pool, "org_bystander", count=3)
+    await fail(api.pool, "org_poisoner", count=5000)
+    assert ONE in await watch(api.pool).look()
+
+
 async def test_whose_a_failure_was_is_known_by_its_request_when_that_has_ended(api: Api) -> None:
     await serve(api, "m")
     await served(api.pool, "org_1")
