@@ -322,7 +322,7 @@ local function on_response(h)
   local headers = h:headers()
   if told and told.request and told.request.endpoint == "realtime" and headers:get(":status") == "101" then
     local follow = is_second and realtime.follow_provider or realtime.follow_limits
-    return follow(h, metadata:get(GRANT_NAMESPACE), told.request.request_id)
+    return follow(h, metadata:get(GRANT_NAMESPACE) or {}, told.request.request_id)
   end
   if is_second then return end               -- there is nothing else to be done in the second of the two filters
   local left = told and told.lease and told.lease.rate_limits
