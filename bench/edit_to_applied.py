@@ -19,7 +19,7 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from bench.processes import tollgate_up
+from tests.support.stack import running_stack
 
 EDITS = 10
 WAIT_MS = 20_000
@@ -63,12 +63,12 @@ async def run(sizes: list[int]) -> None:
         table.add_column(column, justify="right")
     async with AsyncExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="tollgate-bench-")))
-        stack = await running.enter_async_context(tollgate_up(directory / "stack"))
-        database = await asyncpg.connect(stack.postgres_dsn)
-        running.push_async_callback(database.close)
+        stack = await running.enter_async_context(running_stack(directory / "stack"))
+        database = await running.enter_async_context(stack.database())
         session = await running.enter_async_context(
             aiohttp.ClientSession(
-                f"{stack.control_plane_url}/api/v1/", headers={"Authorization": f"Bearer {stack.operator_token}"}
+                f"{stack.endpoints['control_plane_url']}/api/v1/",
+                headers={"Authorization": f"Bearer {stack.endpoints['operator_token']}"},
             )
         )
         models = 0
