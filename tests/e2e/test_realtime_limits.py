@@ -203,8 +203,7 @@ async def test_of_many_responses_asked_for_in_one_write_only_as_many_reach_the_p
     async with connected(stack, "scarce-speaker") as client:
         client.send(*[client_frame(CREATE)] * 9)
         received = await client.hear_all()
-    assert provider.received == client_frame(CREATE) * provider.received.count(client_frame(CREATE)) + END
-    assert 1 <= provider.received.count(client_frame(CREATE)) <= 4
+    assert provider.received == client_frame(CREATE) * 4 + END
     assert b'"code":"session_limit_reached"' in received
     assert received.endswith(b"\x88\x02\x03\xf0")
 
