@@ -60,14 +60,17 @@ def lines(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     unit: str,
     folder: Path = FOLDER,
+    *,
+    is_log: bool = True,
 ) -> Path:
     """Curves over sizes, a panel for each thing that grows."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 4), sharey=True, squeeze=False)
     for axis, (grows, curves) in zip(axes[0], panels.items(), strict=True):
         for label, points in curves.items():
-            axis.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
-        axis.set_xscale("log")
+            axis.plot([x for x, _ in points], [y for _, y in points], marker="o" if is_log else None, label=label)
+        if is_log:
+            axis.set_xscale("log")
         axis.set_ylim(bottom=0)
         axis.set_xlabel(grows, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)

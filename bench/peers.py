@@ -4,9 +4,11 @@ None of them has what Tollgate has switched on: a balance that is charged. What 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -202,18 +204,20 @@ async def running_peer(peer: Peer, provider_port: int) -> AsyncIterator[RunningP
     command = [str(peer.folder / word) if word.startswith("bin/") else word for word in peer.command(port)]
     with (peer.folder / "output.log").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=peer.folder, stdout=output, stderr=output, env={**os.environ, **peer.environment}
+            *command,
+            cwd=peer.folder,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **peer.environment},
+            # Some of them leave their workers behind when they are ended; as a group they end together.
+            start_new_session=True,
         )
     try:
         yield await _answering(peer, process, port, provider_port)
     finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), 10)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 def _prepare(peer: Peer, provider_port: int) -> int:

@@ -166,6 +166,7 @@ class AttemptLine:
     bytes_received: Count = 0
     bytes_sent: Count = 0
     limits: Text | None = None
+    org_id: Text | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -186,6 +187,11 @@ class AttemptLine:
     def flags(self) -> str | None:
         """Envoy's flags, those from behind the translator if they are what it failed by."""
         return self.response_flags if self._flags_behind is None else self._flags_behind
+
+    @property
+    def is_own_reply(self) -> bool:
+        """Whether we have answered for a reason of our own: the translator was gone or could not go on, or the credential was missing."""
+        return self.own_reply == _NO_FLAGS
 
     @property
     def _flags_behind(self) -> str | None:

@@ -235,6 +235,8 @@ def _attempt_row(attempt: Attempt) -> dict[str, object]:
         "duration_ms": line.duration_ms or 0,
         "bytes_received": line.bytes_received,
         "bytes_sent": line.bytes_sent,
+        "org_id": line.org_id or None,
+        "own_reply": line.is_own_reply,
         **({"own_key": True} if is_own_key_cluster(line.cluster or "") else {}),
     }
 

@@ -89,6 +89,8 @@ class Header:
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
     LIMITS: Final = "x-tg-limits"
     """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
+    ORG: Final = "x-tg-org"
+    """There, too, and for that log alone: whose request it answers. The router's log sees answers and none of the request's metadata."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -231,6 +233,9 @@ class RouteField:
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
     """Only for a cluster's own script, and there only where it is so."""
+    HEADERS: Final = "headers"
+    """Only for a cluster's own script: the names of all headers that providers of the route are configured with, with spaces between. Absent
+    where there is one provider, or no such header."""
     CHAIN: Final = "chain"
     """Only for the front filter, in front of ext_authz and behind it, and only where a provider allows organisations their own keys: the
     groups that are tried, written as `MEMBERS`."""
@@ -426,6 +431,8 @@ class AttemptField:
     """As `Header.LIMITS`; null where there was no answer."""
     OWN_REPLY: Final = "own_reply"
     """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
+    ORG_ID: Final = "org_id"
+    """As `Header.ORG`; null where there was no answer."""
 
 
 class CacheWish(StrEnum):
@@ -471,6 +478,8 @@ class Cluster:
     EXT_AUTHZ: Final = "ext_authz"
     CONTROL_PLANE: Final = "control_plane"
     BILLING_SINK: Final = "billing_sink"
+    BILLING_SINK_KEPT: Final = "billing_sink_kept"
+    """The same for what providers keep: who asks what a request costs is not in the way of it."""
     TRANSLATOR: Final = "translator"
     RESPONSE_CACHE: Final = "response_cache"
     SIMULATOR: Final = "simulator"
@@ -584,6 +593,11 @@ def simulator_route_key(endpoint: str) -> str:
 
 CACHE_KEYS: Final = "tollgate:{cache}:"
 """What the names of all that is kept of answers in Redis begin with; the part in braces keeps them together in a cluster."""
+
+
+ANSWER_HEADERS: Final = ("anthropic-", "groq-", "openai-", "x-openrouter-")
+"""What the names of those headers of a request begin with by which a provider is asked for another answer: versions and betas. Requests that
+differ in them are two questions."""
 
 
 def cache_generation(org_id: str) -> str:

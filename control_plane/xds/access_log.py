@@ -90,6 +90,7 @@ def attempts_log(spool_dir: str) -> JsonObject:
         AttemptField.BYTES_SENT: "%UPSTREAM_WIRE_BYTES_SENT%",
         AttemptField.LIMITS: f"%RESP({Header.LIMITS})%",
         AttemptField.OWN_REPLY: f"%RESP({Header.OWN_REPLY})%",
+        AttemptField.ORG_ID: f"%RESP({Header.ORG})%",
     }
     told: list[Json] = [
         {"response_flag_filter": {}},
