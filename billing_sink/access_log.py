@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, Json, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
+from billing_sink.unfinished import Unfinished
 from gateway_core.contract import CacheOutcome
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
@@ -115,6 +116,7 @@ class SpoolLine:
     kept: Text | None = None
     sse_events: SmallCount | None = None
     sse_beside_bytes: Count | None = None
+    unfinished: Json[Unfinished] | None = None
     cache: CacheOutcome | None = None
 
     @property

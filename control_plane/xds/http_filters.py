@@ -133,10 +133,15 @@ _CLIENT_ADDRESS: Final[Json] = {
 
 
 def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
-    """The downstream filters of a WebSocket. It has no body that a limit could be of, no lease, and no answer that could say what it costs."""
+    """The downstream filters of a WebSocket. It has no body that a limit could be of, no lease, and no answer that could say what it costs.
+
+    The front filter that stands behind admission reads what the provider sends, and never waits for anybody; the first one reads the client's
+    events, and asks ext_authz while what it has not to read goes on.
+    """
     return [
         _filter(FRONT_FILTER, lua_config("front")),
         *_deciding(behind_proxies=behind_proxies),
+        _filter(BEHIND_ADMISSION, _keeping_leases()),
         _router(attempts_log),
     ]
 

@@ -2,13 +2,14 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import yaml
 
+from billing_sink.unfinished import Unfinished
 from control_plane.catalog.model import Policy
 from control_plane.catalog.strategies import TRIAL_EVERY, StickyBy, Strategy
 from control_plane.xds.clusters import COST_TIMEOUT_MS, KEPT_TIMEOUT_MS
@@ -22,7 +23,9 @@ from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
     COST_PATH,
     KEEP_PATH,
+    SESSIONS_SERVICE,
     SPOOL_VERSION,
+    USE_METHOD,
     AttemptField,
     BootstrapSecret,
     Choice,
@@ -34,6 +37,8 @@ from gateway_core.contract import (
     RequestField,
     RouteField,
     SpoolField,
+    UnfinishedField,
+    UseField,
     kept_route_key,
     own_translated_cluster,
     pinned_route_key,
@@ -154,6 +159,7 @@ def test_the_codes_in_the_scripts_are_those_of_errors_py() -> None:
     quoted = set(re.findall(r'refuse\(h, \w*(?:\{\})?, "\d+", "(\w+)"', code(FRONT)))
     quoted |= set(re.findall(r'"\d{3}", "([a-z]\w+)"', FRONT + UPSTREAM))
     quoted |= set(re.findall(r'return "([a-z]\w+)", "', FRONT))
+    quoted |= set(re.findall(r'status = "\d{3}", code = "(\w+)"', FRONT))
     assert len(quoted) > 6
     assert quoted <= known
 
@@ -163,11 +169,20 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         key
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
-    }
+    } | set(re.findall(r'\bsay\("(\w+)"', code(FRONT)))
     elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS}
     assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED} - elsewhere
     namespace, key = f'"{Metadata.ORDER_NAMESPACE}"', f'"{Metadata.PRIORITY_GROUPS}"'
     assert f"ORDER_NAMESPACE, PRIORITY_GROUPS = {namespace}, {key}" in code(FRONT)
+
+
+def test_the_scripts_tell_of_sessions_in_the_words_of_the_contract() -> None:
+    [unfinished] = re.findall(r'say\("unfinished", format\((.*?)session\.open', code(FRONT), re.DOTALL)
+    assert set(re.findall(r'"(\w+)":', unfinished)) == names(UnfinishedField)
+    assert names(UnfinishedField) == {each.name for each in fields(Unfinished)}
+    [use] = re.findall(r"format\('(\{\"org_id\".*?\})'", code(FRONT))
+    assert set(re.findall(r'"(\w+)":', use)) == names(UseField)
+    assert f'local PATH = "/{SESSIONS_SERVICE}/{USE_METHOD}"' in code(FRONT)
 
 
 def test_front_lua_knows_every_choice_that_it_makes_and_how_rare_a_trial_is() -> None:
@@ -256,6 +271,7 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
             Metadata.KEPT,
             Metadata.SSE_EVENTS,
             Metadata.SSE_BESIDE_BYTES,
+            Metadata.UNFINISHED,
             Metadata.CACHE,
         )
     }
