@@ -1,13 +1,14 @@
 """Limits of providers: counted for all processes together, and by each process alone while that cannot be."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
 from ext_authz.attempts import Attempt, AttemptTold, Counted, Full
 from ext_authz.own_attempts import OwnAttempts
-from ext_authz.shared_counts import SharedCounts
+from ext_authz.shared_counts import NotSharedError, SharedCounts
 from gateway_core.ids import ProviderName
 from gateway_core.limits import Limits
 
@@ -48,14 +49,16 @@ class AttemptLimiter:
         if limits is None:
             # Envoy is at another revision than this process.
             return Counted(None)
-        found: Counted | Full | None = None
-        if (shared := self._shared) is not None:
-            found = await self._counts.ask(lambda: shared.count(attempt, limits))
-        if found is None:
-            found = self._own.count(attempt, limits)
+        found = await self._count(attempt, limits)
         if isinstance(found, Full):
             self._full.labels(attempt.provider).inc()
         return found
+
+    async def _count(self, attempt: Attempt, limits: Limits) -> Counted | Full:
+        if (shared := self._shared) is not None:
+            with suppress(NotSharedError):
+                return await self._counts.ask(lambda: shared.count(attempt, limits))
+        return self._own.count(attempt, limits)
 
     async def tell(self, told: AttemptTold) -> bool:
         """What became of attempts. False if nobody can be told now."""

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
 from ext_authz.own_limits import OwnLimits
 from ext_authz.reservations import Exceeded, Expected, Limit, Reservation, Told
-from ext_authz.shared_counts import SharedCounts
+from ext_authz.shared_counts import NotSharedError, SharedCounts
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import ScopedLimits
 
@@ -23,6 +24,11 @@ class SharedLimits(Protocol):
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
     ) -> Reservation | Exceeded:
         """Count a request as open, and as many like it as there may be up to so many in all, each as so many tokens, if the limits admit one."""
+
+    async def use(
+        self, org_id: OrgId, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int
+    ) -> Exceeded | None:
+        """Count tokens that were used now; which limit has none left then, beside some that are only reserved."""
 
     async def tell(self, org_id: OrgId, told: Told) -> None:
         """What became of them."""
@@ -64,6 +70,22 @@ class Limiter:
             self._refused.labels(found.limit, found.scope).inc()
         return found
 
+    async def use(
+        self, org_id: OrgId, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int
+    ) -> Exceeded | None:
+        """Count tokens that a session has used; which limit has none left for it then, beside those that are reserved for it."""
+        if (shared := self._shared) is not None:
+            with suppress(NotSharedError):
+                return self._noted(
+                    await self._counts.ask(lambda: shared.use(org_id, limits, tokens=tokens, reserved=reserved))
+                )
+        return self._noted(self._own.use(limits, tokens=tokens, reserved=reserved))
+
+    def _noted(self, found: Exceeded | None) -> Exceeded | None:
+        if found is not None:
+            self._refused.labels(found.limit, found.scope).inc()
+        return found
+
     async def tell(self, org_id: OrgId, told: Told) -> bool:
         """What became of requests that count. False if nobody can be told now."""
         if (shared := self._shared) is None:
@@ -74,9 +96,8 @@ class Limiter:
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], expected: Expected, uses: int
     ) -> Reservation | Exceeded:
         if (shared := self._shared) is not None:
-            found = await self._counts.ask(
-                lambda: shared.reserve(org_id, request_id, limits, tokens=expected.tokens, uses=uses)
-            )
-            if found is not None:
-                return found
+            with suppress(NotSharedError):
+                return await self._counts.ask(
+                    lambda: shared.reserve(org_id, request_id, limits, tokens=expected.tokens, uses=uses)
+                )
         return self._own.reserve(limits, expected.at_most)

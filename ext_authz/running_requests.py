@@ -69,13 +69,14 @@ def parse_entry(entry: HTTPAccessLogEntry) -> Heard | None:
         return None
     if not (tallies and org_id and at.isdecimal() and expected.isdecimal()):
         return None
-    used = used_tokens(told, entry.response.response_code.value, int(expected)) or 0
+    counted = int(told.fields[Metadata.COUNTED_TOKENS].number_value) or int(expected)
+    used = used_tokens(told, entry.response.response_code.value, counted) or 0
     return Heard(
         Counted(OrgId(org_id), tallies, int(at)),
         RequestId(entry.request.request_id),
         is_over=entry.common_properties.access_log_type != AccessLogType.DOWNSTREAM_PERIODIC,
         is_leased=is_leased,
-        more_tokens=used - int(expected),
+        more_tokens=used - counted,
     )
 
 

@@ -16,6 +16,10 @@ ASK_AGAIN_S: Final = 1.0
 """How long the shared counts are left alone after they could not be had."""
 
 
+class NotSharedError(Exception):
+    """Each process counts alone for now."""
+
+
 class SharedCounts:
     """One for all that is counted there."""
 
@@ -32,26 +36,29 @@ class SharedCounts:
         )
         self._is_shared.set(is_there)
 
-    async def ask(self, question: Callable[[], Awaitable[T]]) -> T | None:
-        """The answer to a question that may raise one of `LimitsTrouble`; None if nobody can be asked now."""
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a question that may raise one of `LimitsTrouble`.
+
+        Raises:
+            NotSharedError: nobody can be asked now.
+        """
         async with self._turns:
             if self._monotonic() < self._left_alone_until_s:
-                return None
+                raise NotSharedError
             try:
                 answer = await question()
             except LimitsTrouble as error:
                 self._left_alone_until_s = self._monotonic() + ASK_AGAIN_S
                 self._is_shared.set(0)
                 self._log.warning("limits_not_shared", error=type(error).__name__)
-                return None
+                raise NotSharedError from error
             self._is_shared.set(1)
             return answer
 
     async def tell(self, word: Callable[[], Awaitable[None]]) -> bool:
         """The same of what has no answer. False if nobody can be told now."""
-
-        async def told() -> bool:
-            await word()
-            return True
-
-        return await self.ask(told) is not None
+        try:
+            await self.ask(word)
+        except NotSharedError:
+            return False
+        return True

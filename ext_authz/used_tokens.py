@@ -1,12 +1,15 @@
 """How many tokens a request has used, from what Envoy tells of it. Pure."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from google.protobuf.struct_pb2 import Struct, Value
 
 from gateway_core.contract import CacheOutcome, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.provider_usage import is_last_word, parse_usage
+
+_NOTHING_UNFINISHED: Final = ("", "{}")
 
 
 def text(fields: Mapping[str, Value], name: str) -> str:
@@ -36,4 +39,6 @@ def used_tokens(told: Struct, status: int, expected: int) -> int | None:
         # A usage that nobody can read is billing_sink's to set aside.
         return expected
     is_all = is_last_word(facts.dialect, stream=asked[RequestField.STREAM].bool_value, last=last)
+    # A session that was left in the middle of a response used more than it says.
+    is_all = is_all and text(told.fields, Metadata.UNFINISHED) in _NOTHING_UNFINISHED
     return used if is_all else max(used, expected)

@@ -22,7 +22,11 @@ MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 async def serve(settings: Settings, log: Logger) -> None:
     """Run until cancelled."""
     registry = CollectorRegistry()
-    answers = RedisAnswers(settings.redis_url, bytes_max=settings.response_cache_bytes_max)
+    answers = RedisAnswers(
+        settings.redis_url,
+        bytes_max=settings.response_cache_bytes_max,
+        org_bytes_max=settings.response_cache_org_bytes_max,
+    )
     kept = KeptAnswers(
         answers,
         Seal(settings.response_cache_key, secrets.token_bytes),

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gateway_core.clock import Monotonic
 from gateway_core.contract import CACHE_HIT, CacheOutcome, Header, Metadata
-from gateway_core.external_processor import Context, read_headers, set_headers
+from gateway_core.external_processor import Context, header_lines, read_headers, set_headers
 from response_cache.answer import Answer, may_be_kept
 from response_cache.asked import Fields, UnreadableRequestError, read_asked
 from response_cache.kept_answers import KeptAnswers, Trouble, Turn
@@ -149,7 +149,9 @@ class Lookups:
         lease = ours[Metadata.LEASE].struct_value
         grant = lease if lease.fields else metadata[Metadata.GRANT_NAMESPACE]
         try:
-            asked = read_asked(_plain(ours[Metadata.REQUEST].struct_value), _plain(grant))
+            asked = read_asked(
+                _plain(ours[Metadata.REQUEST].struct_value), _plain(grant), header_lines(told.request_headers.headers)
+            )
         except UnreadableRequestError:
             return Ended.UNREADABLE_REQUEST
         return question_of(asked, body) or Ended.NOT_ASKED
