@@ -54,9 +54,13 @@ async def test_an_organisation_that_floods_it_leaves_places_for_others(small: St
             group.create_task(greedy.one(session))
         await asyncio.sleep(0.5)
         assert [await modest.one(session) for _ in range(5)] == [200] * 5
-    assert greedy.statuses == {200: PLACES // 2, 429: AT_ONCE - PLACES // 2}
+    assert greedy.statuses[200] == PLACES // 2
+    # Some of those that come in the same moment are turned away before anybody has looked whose they are.
+    assert greedy.statuses[429] + greedy.statuses[503] == AT_ONCE - PLACES // 2
+    assert greedy.statuses[429] > 0
+    told = {429: "rate_limit_exceeded", 503: "authorization_unavailable"}
     for refusal in greedy.refusals:
-        assert (refusal.error["code"], refusal.headers["retry-after"]) == ("rate_limit_exceeded", "1")
+        assert (refusal.error["code"], refusal.headers["retry-after"]) == (told[refusal.status], "1")
         assert refusal.waited_s < 1
 
 
