@@ -100,6 +100,7 @@ class Facts:
         keeps: what the provider may keep from then on, under an id that its answer says.
         names: what the id in the path is of, which a provider keeps.
         forgets: whether the provider keeps that no longer once it has answered.
+        lists: of what that the organisation has it is a list, which is ours.
     """
 
     method: str
@@ -118,6 +119,7 @@ class Facts:
     keeps: KeptKind | None = None
     names: KeptKind | None = None
     forgets: bool = False
+    lists: KeptKind | None = None
 
     @property
     def error_form(self) -> ErrorForm:
@@ -135,6 +137,11 @@ class Facts:
     def is_of_what_is_kept(self) -> bool:
         """Whether a request is no model's, and for the one provider that keeps something, or shall."""
         return not self.is_of_a_model and (self.keeps or self.names) is not None
+
+    @property
+    def needs_balance(self) -> bool:
+        """Whether it costs our account something although it is free: it is for who has something to spend."""
+        return not self.is_of_a_model and self.keeps is not None
 
     def is_answered(self, status: int) -> bool:
         """Whether a provider that answers so has done, or begun, what it was asked for. Only then anything was used."""
@@ -299,7 +306,7 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
     Endpoint.FILE_UPLOAD: Facts(
         "POST", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING, is_form=True, keeps=KeptKind.FILE
     ),
-    Endpoint.FILES: Facts("GET", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.FILES: Facts("GET", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING, lists=KeptKind.FILE),
     Endpoint.FILE: Facts("GET", "/v1/files/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE),
     Endpoint.FILE_CONTENT: Facts(
         "GET", "/v1/files/{id}/content", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE

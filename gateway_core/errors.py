@@ -414,6 +414,15 @@ def no_such(name: KeptName) -> ApiError:
     return ApiError(404, "not_found", f"There is no {name.kind} '{name.object_id}'.")
 
 
+def files_exceeded(count: int, total_bytes: int) -> ApiError:
+    """An organisation keeps as much at providers as it may."""
+    return ApiError(
+        403,
+        "file_quota_exceeded",
+        f"Your organisation may keep {count:,} files, and {total_bytes:,} bytes in them together. Delete some that it needs no longer.",
+    )
+
+
 def kept_elsewhere(model: str) -> ApiError:
     """The one provider that it could be asked at does not serve the model."""
     message = f"What the request names is kept at a provider that does not serve the model '{model}'."

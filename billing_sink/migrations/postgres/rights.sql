@@ -38,10 +38,10 @@ GRANT EXECUTE ON FUNCTION
     billing.add_up_for_providers, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest,
     billing.begin_inspection, billing.finish_inspection
     TO tollgate_billing_sink;
--- Whose it is what a provider keeps.
-GRANT SELECT (mode, object_id, kind, org_id, provider, forgotten_at) ON billing.kept_objects TO tollgate_ext_authz;
+-- Whose it is what a provider keeps, and how much that is.
+GRANT SELECT (mode, object_id, kind, org_id, provider, forgotten_at, expires_at, file_bytes) ON billing.kept_objects TO tollgate_ext_authz;
 GRANT EXECUTE ON FUNCTION
-    billing.place_hold, billing.place_hold_within_budgets, billing.open_slice, billing.return_slice
+    billing.kept_files, billing.place_hold, billing.place_hold_within_budgets, billing.open_slice, billing.return_slice
     TO tollgate_ext_authz;
 GRANT EXECUTE ON FUNCTION
     billing.open_balance, billing.refill_test_balance, billing.credit, billing.move_money, billing.decide_quarantine,
