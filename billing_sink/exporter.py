@@ -1,33 +1,30 @@
 """Copies finished requests and failed attempts from Postgres to ClickHouse: the loop, and what each column there is made of.
 
-Rows go in before the cursor moves: a crash between repeats a batch, which collapses.
+Postgres writes the rows as JSON and ClickHouse reads them; nothing in between looks at them, which took more than settling did. Rows go in before the cursor moves: a crash between repeats a batch, which collapses.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Final
 
 from clickhouse_connect.driver.client import Client
 
 from billing_sink.clickhouse import insert
-from billing_sink.postgres_exports import PostgresExports, Row
+from billing_sink.postgres_exports import PostgresExports
 from gateway_core.usage import Meter
 
 BATCH_S: Final = 30
 """A batch takes less, or others are let in."""
 
-Getter = Callable[[Row], object]
+
+def _as_they_are(*names: str) -> Mapping[str, str]:
+    return {name: f"r.{name}" for name in names}
 
 
-def _or_empty(name: str) -> Getter:
+def _or_empty(*names: str) -> Mapping[str, str]:
     """What Postgres may not know. ClickHouse keeps an empty text instead: a Nullable column costs a second file."""
-    return lambda row: row[name] or ""
-
-
-def _tokens(meter: Meter) -> Getter:
-    return lambda row: row["meters"].get(meter, 0)
+    return {name: f"coalesce(r.{name}, '')" for name in names}
 
 
 METERS_WITH_A_COLUMN: Final = (
@@ -44,57 +41,28 @@ METERS_WITH_A_COLUMN: Final = (
 )
 """All of them are in the column `meters`; these have one of their own besides."""
 
-COLUMNS: Final[Mapping[str, Getter]] = {
-    "request_id": itemgetter("request_id"),
-    "started_at": itemgetter("started_at"),
-    "recorded_at": itemgetter("recorded_at"),
-    "outcome": itemgetter("outcome"),
-    "late": itemgetter("late"),
-    "usage_source": itemgetter("usage_source"),
-    "org_id": _or_empty("org_id"),
-    "project_id": _or_empty("project_id"),
-    "key_id": _or_empty("key_id"),
-    "endpoint": _or_empty("endpoint"),
-    "model": _or_empty("model"),
-    "provider": _or_empty("provider"),
-    "stream": itemgetter("stream"),
-    "status": itemgetter("status"),
-    "error_code": _or_empty("error_code"),
-    "attempts": itemgetter("attempts"),
-    "duration_ms": itemgetter("duration_ms"),
-    "first_byte_ms": itemgetter("first_byte_ms"),
-    "bytes_received": itemgetter("bytes_received"),
-    "bytes_sent": itemgetter("bytes_sent"),
-    "sse_events": itemgetter("sse_events"),
-    **{f"{meter}_tokens": _tokens(meter) for meter in METERS_WITH_A_COLUMN},
-    "cost_nano_usd": itemgetter("cost_nano_usd"),
-    "price_nano_usd": itemgetter("price_nano_usd"),
-    "absorbed_nano_usd": itemgetter("absorbed_nano_usd"),
-    "client_request_id": _or_empty("client_request_id"),
-    "user_agent": _or_empty("user_agent"),
-    "mode": itemgetter("mode"),
-    "service_tier": itemgetter("service_tier"),
-    "meters": itemgetter("meters"),
-    "cached": itemgetter("cached"),
-    "choice": _or_empty("choice"),
-    "own_key": itemgetter("own_key"),
+COLUMNS: Final[Mapping[str, str]] = {
+    **_as_they_are("request_id", "started_at", "recorded_at", "outcome", "late", "usage_source"),
+    **_or_empty("org_id", "project_id", "key_id", "endpoint", "model", "provider"),
+    **_as_they_are("stream", "status"),
+    **_or_empty("error_code"),
+    **_as_they_are("attempts", "duration_ms", "first_byte_ms", "bytes_received", "bytes_sent", "sse_events"),
+    **{f"{meter}_tokens": f"coalesce((r.meters ->> '{meter}')::bigint, 0)" for meter in METERS_WITH_A_COLUMN},
+    **_as_they_are("cost_nano_usd", "price_nano_usd", "absorbed_nano_usd"),
+    **_or_empty("client_request_id", "user_agent"),
+    **_as_they_are("mode", "service_tier", "meters", "cached"),
+    **_or_empty("choice"),
+    **_as_they_are("own_key"),
 }
-"""Each column of the table `requests` in ClickHouse, and how it is got from a row of billing.requests."""
+"""Each column of the table `requests` in ClickHouse, and its expression over a row `r` of billing.requests."""
 
 
-ATTEMPT_COLUMNS: Final[Mapping[str, Getter]] = {
-    "request_id": itemgetter("request_id"),
-    "started_at": itemgetter("started_at"),
-    "recorded_at": itemgetter("recorded_at"),
-    "provider": _or_empty("provider"),
-    "upstream_model": _or_empty("upstream_model"),
-    "host": _or_empty("host"),
-    "status": itemgetter("status"),
-    "response_flags": _or_empty("response_flags"),
-    "response_details": _or_empty("response_details"),
-    "duration_ms": itemgetter("duration_ms"),
-    "bytes_received": itemgetter("bytes_received"),
-    "bytes_sent": itemgetter("bytes_sent"),
+ATTEMPT_COLUMNS: Final[Mapping[str, str]] = {
+    **_as_they_are("request_id", "started_at", "recorded_at"),
+    **_or_empty("provider", "upstream_model", "host"),
+    **_as_they_are("status"),
+    **_or_empty("response_flags", "response_details"),
+    **_as_they_are("duration_ms", "bytes_received", "bytes_sent"),
 }
 """The same of the table `attempts`."""
 
@@ -104,7 +72,7 @@ class Table:
     """What is copied: a table of that name in schema `billing` to one of that name in ClickHouse."""
 
     name: str
-    columns: Mapping[str, Getter]
+    columns: Mapping[str, str]
 
 
 REQUESTS: Final = Table("requests", COLUMNS)
@@ -128,11 +96,9 @@ class Exporter:
             clickhouse_connect.driver.exceptions.Error, OSError, asyncpg.PostgresError: nothing is lost; call again.
         """
         async with self._exports.turn(BATCH_S):
-            found = await self._exports.next_rows(self._batch_rows)
+            found = await self._exports.next_rows(self._table.columns, self._batch_rows)
             if found is None:
                 return 0
-            columns = self._table.columns
-            values = [[get(row) for get in columns.values()] for row in found.rows]
-            await asyncio.to_thread(insert, self._client, self._table.name, tuple(columns), values)
+            await asyncio.to_thread(insert, self._client, self._table.name, found.lines)
             await self._exports.move(found.end)
-            return len(values)
+            return len(found.lines)

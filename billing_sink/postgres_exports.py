@@ -1,15 +1,10 @@
 """What is copied from Postgres (schema `billing`), in the order of its transactions, and how far it has been copied."""
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
-
-Row = Mapping[str, Any]  # type: ignore[explicit-any]  # a row of SQL: the edge itself
-"""The columns of a table; `meters` is a mapping of counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +17,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Consecutive rows, and where the cursor belongs once they have been copied. Never empty."""
+    """Consecutive rows, each one line of JSON, and where the cursor belongs once they have been copied. Never empty."""
 
-    rows: Sequence[Row]
+    lines: Sequence[str]
     end: Position
 
 
@@ -58,29 +53,35 @@ class PostgresExports:
         )
         return Position(0, 0) if row is None else Position(row["written_by"], row["seq"])
 
-    async def next_rows(self, rows_max: int) -> Rows | None:
+    async def next_rows(self, columns: Mapping[str, str], rows_max: int) -> Rows | None:
         """The rows behind the cursor, None when there are none yet.
+
+        Args:
+            columns: what each is called, and its expression in SQL over a row `r`.
+            rows_max: so many at the most.
 
         A sequence alone would skip the rows of a transaction that commits late, so the order is by transaction first, and
         ends before the oldest one still running.
         """
+        expressions = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
         found = await self._pool.fetch(
             f"""
             WITH cursor AS (
                 SELECT coalesce(max(written_by), '0'::xid8) AS written_by, coalesce(max(seq), 0) AS seq
                 FROM billing.export_cursors WHERE name = $1
             )
-            SELECT r.* FROM billing.{self._name} r, cursor
+            SELECT r.written_by, r.seq, row_to_json(copied)::text AS line
+            FROM cursor, billing.{self._name} r, LATERAL (SELECT {expressions}) copied
             WHERE (r.written_by, r.seq) > (cursor.written_by, cursor.seq)
               AND r.written_by < pg_snapshot_xmin(pg_current_snapshot())
             ORDER BY r.written_by, r.seq LIMIT $2
-            """,  # noqa: S608 - a table of ours
+            """,  # noqa: S608 - names and expressions of ours
             self._name,
             rows_max,
         )
         if not found:
             return None
-        return Rows([_row(record) for record in found], Position(found[-1]["written_by"], found[-1]["seq"]))
+        return Rows([row["line"] for row in found], Position(found[-1]["written_by"], found[-1]["seq"]))
 
     async def move(self, to: Position) -> None:
         """Put the cursor where the rows that were copied end."""
@@ -93,8 +94,3 @@ class PostgresExports:
             to.written_by,
             to.seq,
         )
-
-
-def _row(record: asyncpg.Record) -> Row:
-    row = dict(record)
-    return {**row, "meters": json.loads(row["meters"])} if "meters" in row else row

@@ -235,6 +235,8 @@ def _attempt_row(attempt: Attempt) -> dict[str, object]:
         "duration_ms": line.duration_ms or 0,
         "bytes_received": line.bytes_received,
         "bytes_sent": line.bytes_sent,
+        "org_id": line.org_id or None,
+        "own_reply": line.is_own_reply,
         **({"own_key": True} if is_own_key_cluster(line.cluster or "") else {}),
     }
 
@@ -283,10 +285,12 @@ def _choice(line: SpoolLine) -> str | None:
 
 
 def _evidence(rated: Rated) -> Sequence[object] | None:
-    """The provider's words and, behind them, the service tier they were rated at, unless it is the standard one."""
+    """The provider's words; behind them what a session has delivered besides; and the service tier, unless it is the standard one."""
     words = [text for text in (rated.line.usage_first, rated.line.usage_last) if text]
+    unfinished = rated.line.unfinished
+    besides = [{"unfinished": asdict(unfinished)}] if unfinished is not None and unfinished.tokens else []
     tier = [] if rated.service_tier == STANDARD else [{"service_tier": rated.service_tier}]
-    return [*words, *tier] or None
+    return [*words, *besides, *tier] or None
 
 
 def _upstream_model(rated: Rated) -> str | None:

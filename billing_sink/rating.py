@@ -13,8 +13,8 @@ The rules, in order:
    comments are no events, and of a response no bytes count but those of its deltas; never more output than the client asked
    for or was cut down to, and never more money than was held.
    An answer that was too large for Envoy to keep is one of these, with as much output as the model can write: the provider made it.
-5. A session (answered with 101): by the sums of the usage of its responses and transcriptions, `settled`; `estimated` where a response
-   had begun to come and did not end, with a token more of output for each piece of it, and never more money than was held.
+5. A session (answered with 101): by the sums of the usage of its responses and transcriptions, `settled`; `estimated` where one
+   had begun to come and did not end, with what that comes to (`unfinished.py`) besides, and never more money than was held.
 6. Everything else: `released`, nothing charged.
 
 It is priced at the service tier that the answer names. One that names none was served at the tier that was asked for, and
@@ -34,6 +34,7 @@ from typing import Final
 
 from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.prices import PriceBook, UnknownPriceError
+from billing_sink.unfinished import Unfinished
 from gateway_core.contract import Cluster, is_own_key_cluster, own_key_cluster, provider_of_cluster
 from gateway_core.endpoints import FACTS, CountedBy, Dialect, Facts
 from gateway_core.extent import DOCUMENTS_PER_SEARCH_UNIT
@@ -273,17 +274,18 @@ def _usage(line: SpoolLine, asked: Asked, grant: Grant, facts: Facts, price: Pri
 
 
 def _usage_of_session(line: SpoolLine, dialect: Dialect, tier: str | None) -> tuple[Usage, UsageSource]:
-    """Of the responses that have ended, and a token for each piece of those that have not."""
+    """Of the responses and transcriptions that have ended, and of those that have not, as far as they had come."""
     usage = (
         parse_usage(dialect, line.usage_first, tier=tier)
         if line.usage_first is not None
         else Usage({}, service_tier(tier))
     )
-    unfinished = line.sse_events or 0
-    if not unfinished:
+    # A line from before there was that says how many pieces had come, in the place of events.
+    unfinished = line.unfinished or Unfinished(pieces=line.sse_events or 0)
+    if not (more := unfinished.tokens):
         return usage, UsageSource.PROVIDER if usage.counts else UsageSource.NONE
-    written = usage.counts.get(Meter.OUTPUT, 0) + unfinished
-    return Usage({**usage.counts, Meter.OUTPUT: written}, usage.service_tier), UsageSource.ESTIMATED
+    counts = {meter: usage.counts.get(meter, 0) + more.get(meter, 0) for meter in usage.counts.keys() | more.keys()}
+    return Usage(counts, usage.service_tier), UsageSource.ESTIMATED
 
 
 def _asked_for(asked: Asked, facts: Facts, price: PriceRow) -> dict[Meter, int]:

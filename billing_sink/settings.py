@@ -25,9 +25,9 @@ class Settings(MigrationSettings):
     billing_sink_metrics_host: str = "127.0.0.1"
     billing_sink_metrics_port: int = 9104
     spool_batch_lines: int = Field(default=2000, ge=1, le=100_000)
-    spool_poll_ms: int = Field(default=50, ge=1, le=10_000)
+    spool_poll_ms: int = Field(default=100, ge=1, le=10_000)
     export_batch_rows: int = Field(default=5000, ge=1, le=100_000)
-    export_poll_ms: int = Field(default=200, ge=1, le=60_000)
+    export_poll_ms: int = Field(default=1000, ge=1, le=60_000)
     books_inspected_at_hour: int = Field(default=3, ge=0, le=23)
     hold_sweep_ms: int = Field(default=5000, ge=10, le=600_000)
 

@@ -1,6 +1,7 @@
 """The loop from the spool to the ledger. Killed anywhere, it goes on from the last committed offset.
 
-While Postgres posts one batch, the next one is read and rated in a thread. Batches are posted one after the other, in order.
+A commit costs as much as dozens of lines, so lines are let gather for a poll, except where a full batch says that more are waiting: then,
+while Postgres posts one batch, the next one is read and rated in a thread. Batches are posted one after the other, in order.
 """
 
 import asyncio
@@ -118,17 +119,17 @@ class Sink:
         self._active.set_function(lambda: float(claim.is_held))
 
     async def run(self, poll_s: float) -> None:
-        """Follow the spool for ever."""
+        """Follow the spool for ever, looking again at once while it is behind."""
         while True:
             try:
-                advanced = await self.step()
+                await self.step()
             except Trouble as error:
                 self._log.warning("ledger_unavailable", error=type(error).__name__)
                 # The commit may have succeeded with its answer lost: ask again where the spool stands.
                 self._turn = None
                 await asyncio.sleep(RETRY_S)
                 continue
-            if not advanced:
+            if self._ahead is None:
                 await asyncio.sleep(poll_s)
 
     async def drain(self) -> None:
@@ -165,6 +166,9 @@ class Sink:
             return False
         # Nothing is taken from it before this batch is in the ledger, and nothing at all if it does not get there.
         self._ahead = None
+        if len(now.parsed.lines) < self._batch_lines:
+            await self._post(now)
+            return True
         ahead = asyncio.create_task(asyncio.to_thread(self._prepare, spool, now.parsed.end), name="prepare_next_batch")
         try:
             await self._post(now)

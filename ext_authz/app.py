@@ -26,6 +26,7 @@ from ext_authz.redis_limits import RedisLimits
 from ext_authz.reservation_notes import WORKERS, ReservationNotes
 from ext_authz.running_requests import RunningRequests
 from ext_authz.servicer import Authorization, start_server
+from ext_authz.session_uses import SessionUses
 from ext_authz.settings import Settings
 from ext_authz.slices import Slices
 from ext_authz.uptake import TakenUp, Uptake
@@ -122,7 +123,9 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         running = RunningRequests(notes)
         address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
-        server = await start_server(service, running, address, settings.tls, checks_max=settings.checks_max)
+        server = await start_server(
+            service, running, SessionUses(limiter), address, settings.tls, checks_max=settings.checks_max
+        )
         stale = asyncio.Event()
         try:
             async with (

@@ -11,7 +11,7 @@ from ext_authz.reservations import Reservation, Room, tightest
 from gateway_core.api_keys import ApiKey
 from gateway_core.contract import GrantField, Header, SessionField
 from gateway_core.endpoints import FACTS
-from gateway_core.limits import tallies_as_text
+from gateway_core.limits import tallies_as_text, tokens_per_minute_as_text
 from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption, RpcStatus
 
 _OK = 0
@@ -43,6 +43,8 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 _cut_down(response, decision.max_tokens)
             if decision.session is not None:
                 _write_session(response.dynamic_metadata, decision.session)
+                if any(each.limits.tokens_per_minute is not None for each in decision.limits):
+                    response.dynamic_metadata[GrantField.TOKENS_PER_MINUTE] = tokens_per_minute_as_text(decision.limits)
             if decision.slice_id is not None:
                 response.dynamic_metadata[GrantField.SLICE_ID] = decision.slice_id
             if decision.keeper is not None:

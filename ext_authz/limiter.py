@@ -29,6 +29,11 @@ class SharedLimits(Protocol):
     ) -> Reservation | Exceeded:
         """Count a request as open, and as many like it as there may be up to so many in all, each as so many tokens, if the limits admit one."""
 
+    async def use(
+        self, org_id: OrgId, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int
+    ) -> Exceeded | None:
+        """Count tokens that were used now; which limit has none left then, beside some that are only reserved."""
+
     async def tell(self, org_id: OrgId, told: Told) -> None:
         """What became of them."""
 
@@ -77,6 +82,26 @@ class Limiter:
             await asyncio.sleep(wait_s)
             found = await self._reserve(org_id, request_id, limits, expected, uses)
         if isinstance(found, Exceeded):
+            self._refused.labels(found.limit, found.scope).inc()
+        return found
+
+    async def use(
+        self, org_id: OrgId, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int
+    ) -> Exceeded | None:
+        """Count tokens that a session has used; which limit has none left for it then, beside those that are reserved for it."""
+        async with self._turns:
+            if (shared := self._reachable()) is not None:
+                try:
+                    found = await shared.use(org_id, limits, tokens=tokens, reserved=reserved)
+                except LimitsTrouble as error:
+                    self._leave_alone(error)
+                else:
+                    self._is_shared.set(1)
+                    return self._noted(found)
+        return self._noted(self._own.use(limits, tokens=tokens, reserved=reserved))
+
+    def _noted(self, found: Exceeded | None) -> Exceeded | None:
+        if found is not None:
             self._refused.labels(found.limit, found.scope).inc()
         return found
 

@@ -40,10 +40,10 @@ class _Used:
     def tokens(self) -> int:
         return sum(each.tokens for each in self.seconds)
 
-    def count(self, at: int, tokens: int) -> None:
+    def count(self, at: int, tokens: int, *, requests: int = 1) -> None:
         if not self.seconds or self.seconds[-1].at != at:
             self.seconds.append(_Second(at))
-        self.seconds[-1].requests += 1
+        self.seconds[-1].requests += requests
         self.seconds[-1].tokens += tokens
 
     def wait_s(self, *, requests_over: int, tokens_over: int, now: int) -> int:
@@ -92,6 +92,22 @@ class OwnLimits:
         self._forget_others(now)
         rooms = tuple(replace(room, requests=room.requests + 1, tokens=room.tokens + tokens) for _, room in counted)
         return Reservation(tuple(each.tally for each in limits), tokens, now, rooms)
+
+    def use(self, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int) -> Exceeded | None:
+        """Count tokens of a request that was counted before; of which limit this process's share is used up then, beside what is reserved."""
+        now = int(self._monotonic())
+        exceeded: Exceeded | None = None
+        for each in limits:
+            used = self._used.setdefault(each.tally, _Used())
+            self._used.move_to_end(each.tally)
+            used.forget_before(now - WINDOW_S + 1)
+            used.count(now, tokens, requests=0)
+            share = Limits(tokens_per_minute=self._share(each.limits.tokens_per_minute))
+            room = Room(share, used.requests, max(0, used.tokens - reserved), used.seconds[0].at + WINDOW_S - now)
+            if exceeded is None and _in_the_way(room, 1) is Limit.TOKENS:
+                exceeded = Exceeded(Limit.TOKENS, each.tally.scope, _wait_s(used, room, Limit.TOKENS, 1, now), room)
+        self._forget_others(now)
+        return exceeded
 
     def _forget_others(self, now: int) -> None:
         """Those that were asked for longest ago, if nothing of them counts or there are too many. The newest is never among them."""

@@ -50,9 +50,9 @@ class RedisLimits:
         self._redis = Redis.from_pool(pool)
         self._window_s = window_s
         self._open_s = open_s
-        self._reserve, self._keep, self._amend = (
+        self._reserve, self._use, self._keep, self._amend = (
             self._redis.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("reserve", "keep", "amend")
+            for name in ("reserve", "use", "keep", "amend")
         )
 
     async def reserve(
@@ -121,6 +121,23 @@ class RedisLimits:
         if code:
             return Exceeded(_LIMIT_BY_CODE[code], tallies[which - 1].scope, wait_s, rooms[which - 1])
         return Reservation(tallies, tokens, at, rooms, admitted)
+
+    async def use(
+        self, org_id: OrgId, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int
+    ) -> Exceeded | None:
+        """Count tokens that were used now, against all tallies; the first limit that is used up then, beside what is only reserved."""
+        exceeded: Exceeded | None = None
+        async with self._reconnecting():
+            for slot, together in _by_slot(org_id, limits, lambda each: each.tally):
+                most = [each.limits.tokens_per_minute for each in together]
+                which, wait_s, *numbers = await self._use(
+                    keys=[_keys(slot, each.tally)[0] for each in together],
+                    args=[tokens, reserved, self._window_s, *(-1 if limit is None else limit for limit in most)],
+                )
+                if which and exceeded is None:
+                    found = together[which - 1]
+                    exceeded = Exceeded(Limit.TOKENS, found.tally.scope, wait_s, Room(found.limits, *numbers))
+        return exceeded
 
     async def tell(self, org_id: OrgId, told: Told) -> None:
         """What became of requests that count. Of one that is over it changes nothing to tell it again."""

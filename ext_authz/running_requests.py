@@ -6,7 +6,7 @@ waits for a place, so Envoy tells of many at once, and what they used is added u
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import grpc
 from google.protobuf.struct_pb2 import Struct, Value
@@ -27,6 +27,7 @@ from wire.access_log_pb2 import (
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
+_NOTHING_UNFINISHED: Final = ("", "{}")
 
 
 class Counted(NamedTuple):
@@ -68,13 +69,14 @@ def parse_entry(entry: HTTPAccessLogEntry) -> Heard | None:
         return None
     if not (tallies and org_id and at.isdecimal() and expected.isdecimal()):
         return None
-    used = _used(told, entry.response.response_code.value, int(expected))
+    counted = int(told.fields[Metadata.COUNTED_TOKENS].number_value) or int(expected)
+    used = _used(told, entry.response.response_code.value, counted)
     return Heard(
         Counted(OrgId(org_id), tallies, int(at)),
         RequestId(entry.request.request_id),
         is_over=entry.common_properties.access_log_type != AccessLogType.DOWNSTREAM_PERIODIC,
         is_leased=is_leased,
-        more_tokens=used - int(expected),
+        more_tokens=used - counted,
     )
 
 
@@ -101,6 +103,8 @@ def _used(told: Struct, status: int, expected: int) -> int:
         # A usage that nobody can read is billing_sink's to set aside.
         return expected
     is_all = is_last_word(facts.dialect, stream=asked[RequestField.STREAM].bool_value, last=last)
+    # A session that was left in the middle of a response used more than it says.
+    is_all = is_all and _text(told.fields, Metadata.UNFINISHED) in _NOTHING_UNFINISHED
     return used if is_all else max(used, expected)
 
 

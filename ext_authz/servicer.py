@@ -27,13 +27,14 @@ from ext_authz.reservations import OUTPUT_TOKENS, Amended, Ended, Exceeded, Expe
 from ext_authz.running_requests import METHOD as FOLLOW
 from ext_authz.running_requests import SERVICE as ACCESS_LOG_SERVICE
 from ext_authz.running_requests import RunningRequests
+from ext_authz.session_uses import SessionUses
 from ext_authz.slices import Payer, Slices, Taken
 from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.clock import Monotonic, Now
-from gateway_core.contract import SESSION_S_MAX, Peer
+from gateway_core.contract import SESSION_S_MAX, SESSIONS_SERVICE, USE_METHOD, Peer
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.errors import (
     INSUFFICIENT_QUOTA,
@@ -390,7 +391,13 @@ def limit_exceeded(found: Exceeded) -> ApiError:
 
 
 async def start_server(
-    service: Authorization, running: RunningRequests, address: str, tls: TlsFiles, *, checks_max: int
+    service: Authorization,
+    running: RunningRequests,
+    uses: SessionUses,
+    address: str,
+    tls: TlsFiles,
+    *,
+    checks_max: int,
 ) -> grpc.aio.Server:
     """Serve Envoy on `host:port`; more than `checks_max` checks at once are refused, which it answers with 503.
 
@@ -409,10 +416,13 @@ async def start_server(
         request_deserializer=StreamAccessLogsMessage.FromString,
         response_serializer=StreamAccessLogsResponse.SerializeToString,
     )
+    # A message is JSON, as it comes.
+    counter: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(only_for(Peer.ENVOY, uses.use))
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(_SERVICE, {"Check": handler}),
             grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {FOLLOW: follower}),
+            grpc.method_handlers_generic_handler(SESSIONS_SERVICE, {USE_METHOD: counter}),
         )
     )
     server.add_secure_port(address, server_credentials(tls))

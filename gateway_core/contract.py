@@ -32,6 +32,11 @@ KEEP_PATH: Final = "/kept"
 """Where Envoy has billing_sink write down what a provider keeps from now on, or no longer, for whom: a spool line comes; 204, once it is
 written."""
 
+SESSIONS_SERVICE: Final = "tollgate.Sessions"
+USE_METHOD: Final = "Use"
+"""Where Envoy has ext_authz count tokens that a session has used (gRPC), and asks whether any are left: a JSON object with the fields of `UseField`
+comes; nothing goes, or where the limits are used up an error as the client is told it."""
+
 REQUEST_S_MAX: Final = 3000
 """Envoy ends a request that runs longer, so a hold that lives longer than this outlives its request."""
 
@@ -47,7 +52,7 @@ class Header:
     PREPARED: Final = "x-tg-prepared"
     ASKED: Final = "x-tg-asked"
     """From the front filter to itself, on requests that ext_authz is asked about: the number of the question; 0 for one that has nothing to
-    do with leases, since its route hangs on the answer."""
+    do with leases: its route hangs on the answer, or it is a session."""
     CLIENT_REQUEST_ID: Final = "x-tg-client-request-id"
     CONTENT_TYPE: Final = "x-tg-content-type"
     """What the client says of its body, for the front filter alone; on the way to a provider it is what that has read."""
@@ -84,6 +89,8 @@ class Header:
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
     LIMITS: Final = "x-tg-limits"
     """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
+    ORG: Final = "x-tg-org"
+    """There, too, and for that log alone: whose request it answers. The router's log sees answers and none of the request's metadata."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -127,9 +134,14 @@ class Metadata:
     KEPT: Final = "kept"
     """JSON text of what the provider keeps from now on: of a file all that it says of it, of a response the id."""
     SSE_EVENTS: Final = "sse_events"
-    """Server-sent events delivered so far; comments are none. Of a session: pieces of output of responses that have not ended."""
+    """Server-sent events delivered so far; comments are none."""
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
     """Bytes of a stream that are no output: comments, and of a response all events that are no delta. Absent where there are none."""
+    UNFINISHED: Final = "unfinished"
+    """Of a session: JSON text with the fields of `UnfinishedField`, of what has begun to come and has no usage yet; absent, or an empty object, where
+    there is nothing."""
+    COUNTED_TOKENS: Final = "counted_tokens"
+    """Of a session: as how many tokens ext_authz counts it by now, as a number. Absent as long as those are the reserved ones."""
     OWN_KEY_ORG: Final = "own_key_org"
     """Of a request that is sent with its organisation's own key somewhere: the organisation, for a cluster that all such share."""
     CACHE: Final = "cache"
@@ -142,15 +154,6 @@ class Metadata:
     """The order in that namespace; Envoy's own name for it, as are the names inside."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
-
-
-class SessionMetadata:
-    """What the two directions of a session tell each other: a namespace of its own, since it is read for every piece of the client's."""
-
-    NAMESPACE: Final = "tollgate.session"
-    """Written by `envoy/lua/realtime.lua`."""
-    ENDED: Final = "ended"
-    """Whether the client has been told that it is over."""
 
 
 class RequestField:
@@ -198,7 +201,7 @@ class RequestField:
     CHOICE: Final = "choice"
     """Why the provider that is tried first is: a value of `Choice`. Absent where it was drawn by weight, or where none was chosen."""
     REQUEST_ID: Final = "request_id"
-    """Only where an error says it in its body: who words one later has no other way to know it."""
+    """Only where an error says it in its body, and of a session: who words one later has no other way to know it."""
     LEASE_WANTED: Final = "lease_wanted"
     """Whether the front filter would keep a lease: it asks for one at a time for requests of one shape. Absent where it asks nothing."""
     UNSPENT: Final = "unspent"
@@ -230,6 +233,9 @@ class RouteField:
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
     """Only for a cluster's own script, and there only where it is so."""
+    HEADERS: Final = "headers"
+    """Only for a cluster's own script: the names of all headers that providers of the route are configured with, with spaces between. Absent
+    where there is one provider, or no such header."""
     CHAIN: Final = "chain"
     """Only for the front filter, in front of ext_authz and behind it, and only where a provider allows organisations their own keys: the
     groups that are tried, written as `MEMBERS`."""
@@ -289,6 +295,9 @@ class GrantField:
     """Against what the request counts (`gateway_core.limits.tallies_as_text`). Absent where nothing limits it, like the next two."""
     RESERVED_TOKENS: Final = "reserved_tokens"
     """What the request counts as until it is over; decimal text."""
+    TOKENS_PER_MINUTE: Final = "tokens_per_minute"
+    """Of a session: how many tokens per minute each tally of `RESERVED_FOR` may use, in its order with spaces between, `-` where that is not
+    limited. Absent where none is."""
     RESERVED_AT: Final = "reserved_at"
     """The second in which it counts, by the clock of who counts; decimal text. Its presence has Envoy tell ext_authz of the end."""
     OWN_KEYS: Final = "own_keys"
@@ -322,6 +331,43 @@ class SessionField:
     AUDIO_SECOND: Final = "audio_second"
 
 
+class UnfinishedField:
+    """What a session has delivered that no usage of the provider's tells of, and what was read for that: keys of `Metadata.UNFINISHED`, whole numbers."""
+
+    RESPONSES: Final = "responses"
+    """That have begun and not ended."""
+    PIECES: Final = "pieces"
+    """Of text that have come of them: words, transcripts of what is heard, arguments."""
+    AUDIO_BYTES: Final = "audio_bytes"
+    """Of sound that has come of them, in base64."""
+    CONTEXT_TOKENS: Final = "context_tokens"
+    """What the last response that has ended read and wrote: each that follows reads it again."""
+    TEXT_BYTES_SENT: Final = "text_bytes_sent"
+    """By the client since the last usage, like the next two, in events that a model reads."""
+    IMAGE_BYTES_SENT: Final = "image_bytes_sent"
+    AUDIO_BYTES_SENT: Final = "audio_bytes_sent"
+    """In base64, less what the provider has taken for silence."""
+    TRANSCRIPTION_PIECES: Final = "transcription_pieces"
+    """That have come of transcriptions that have not ended."""
+    AUDIO_BYTES_HEARD: Final = "audio_bytes_heard"
+    """Of sound that the client has sent since the last transcription, in base64."""
+    IS_TELEPHONE: Final = "is_telephone"
+    """Whether the sound is G.711 (true or false), and not PCM."""
+
+
+class UseField:
+    """What Envoy tells of tokens that a session has used."""
+
+    ORG_ID: Final = "org_id"
+    RESERVED_FOR: Final = "reserved_for"
+    TOKENS_PER_MINUTE: Final = "tokens_per_minute"
+    """Both as in the grant."""
+    TOKENS: Final = "tokens"
+    """A number: used since it was told last."""
+    RESERVED_TOKENS: Final = "reserved_tokens"
+    """A number: counted for it beforehand and not used yet."""
+
+
 class SpoolField:
     """Keys of one spool line (JSON object). `REQUEST` and `GRANT` hold the two structs above, whole."""
 
@@ -351,6 +397,7 @@ class SpoolField:
     KEPT: Final = "kept"
     SSE_EVENTS: Final = "sse_events"
     SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
+    UNFINISHED: Final = "unfinished"
     CACHE: Final = "cache"
 
 
@@ -384,6 +431,8 @@ class AttemptField:
     """As `Header.LIMITS`; null where there was no answer."""
     OWN_REPLY: Final = "own_reply"
     """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
+    ORG_ID: Final = "org_id"
+    """As `Header.ORG`; null where there was no answer."""
 
 
 class CacheWish(StrEnum):
@@ -429,6 +478,8 @@ class Cluster:
     EXT_AUTHZ: Final = "ext_authz"
     CONTROL_PLANE: Final = "control_plane"
     BILLING_SINK: Final = "billing_sink"
+    BILLING_SINK_KEPT: Final = "billing_sink_kept"
+    """The same for what providers keep: who asks what a request costs is not in the way of it."""
     TRANSLATOR: Final = "translator"
     RESPONSE_CACHE: Final = "response_cache"
     SIMULATOR: Final = "simulator"
@@ -542,6 +593,11 @@ def simulator_route_key(endpoint: str) -> str:
 
 CACHE_KEYS: Final = "tollgate:{cache}:"
 """What the names of all that is kept of answers in Redis begin with; the part in braces keeps them together in a cluster."""
+
+
+ANSWER_HEADERS: Final = ("anthropic-", "groq-", "openai-", "x-openrouter-")
+"""What the names of those headers of a request begin with by which a provider is asked for another answer: versions and betas. Requests that
+differ in them are two questions."""
 
 
 def cache_generation(org_id: str) -> str:

@@ -216,7 +216,18 @@ SESSION_SPENT: Final = ApiError(
     "What was held for this session does not cover another response. Begin a new one.",
     type=ErrorType.INSUFFICIENT_QUOTA,
 )
-"""In an event, since the answer has begun."""
+"""In an event, since the answer has begun, like the next two."""
+SESSION_CROWDED: Final = ApiError(
+    402,
+    "session_limit_reached",
+    "What was held for this session does not cover so many responses at once. Begin a new one.",
+    type=ErrorType.INSUFFICIENT_QUOTA,
+)
+INVALID_EVENT: Final = ApiError(
+    400,
+    "invalid_event",
+    "An event of the client could not be read: it is no JSON object, repeats or escapes a key, or is longer than 16 MiB.",
+)
 
 # The caller's, worded by Envoy.
 BAD_REQUEST: Final = ApiError(400, "bad_request", "The request is not valid HTTP.")

@@ -1,6 +1,6 @@
 """Serving Envoy's external processing (ext_proc): what every processor of ours has in common, whatever it does with a message."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import grpc
@@ -26,9 +26,14 @@ Process: TypeAlias = Callable[[AsyncIterator[ProcessingRequest], Context], Await
 _SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 
+def header_lines(found: HeaderMap) -> Sequence[tuple[str, str]]:
+    """Headers as Envoy tells them, names in lower case; one that came twice is there twice."""
+    return [(each.key, each.raw_value.decode("latin-1") or each.value) for each in found.headers]
+
+
 def read_headers(found: HeaderMap) -> Mapping[str, str]:
-    """Headers as Envoy tells them."""
-    return {each.key: each.raw_value.decode("latin-1") or each.value for each in found.headers}
+    """The same by name."""
+    return dict(header_lines(found))
 
 
 def set_headers(headers: Mapping[str, str]) -> HeaderMutation:

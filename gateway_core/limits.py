@@ -69,6 +69,23 @@ def tallies_as_text(tallies: Iterable[Tally]) -> str:
     return " ".join(map(str, tallies))
 
 
+def tokens_per_minute_as_text(limits: Iterable[ScopedLimits]) -> str:
+    """The same of how many tokens per minute they may use, in the same order."""
+    return " ".join("-" if (most := each.limits.tokens_per_minute) is None else str(most) for each in limits)
+
+
+def parse_tokens_per_minute(tallies: str, limits: str) -> tuple[ScopedLimits, ...]:
+    """What both have written, with no other limits than those.
+
+    Raises:
+        ValueError: somebody else has.
+    """
+    return tuple(
+        ScopedLimits(tally, Limits(tokens_per_minute=None if most == "-" else int(most)))
+        for tally, most in zip(parse_tallies(tallies), limits.split(), strict=True)
+    )
+
+
 def parse_tallies(text: str) -> tuple[Tally, ...]:
     """What `tallies_as_text` has written.
 

@@ -59,7 +59,16 @@ async def connect_pool(
         max_size=size_max,
         command_timeout=timeout_s,
         server_settings=server_settings(service),
+        reset=_nothing_to_reset,
     )
+
+
+async def _nothing_to_reset(_: asyncpg.Connection) -> None:
+    """Called when a connection goes back to its pool, after what was left of a transaction is rolled back.
+
+    asyncpg would ask Postgres to forget settings, locks and cursors: as much work as a small query, and nothing of ours outlives its
+    transaction in a pool. What does, locks and notifications, has a connection of its own.
+    """
 
 
 class Listener:

@@ -1,10 +1,11 @@
 """What Envoy tells of a request: whose it is, what it was read to be, and who wants its answer to be one that was kept. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeAlias
 
-from gateway_core.contract import CacheWish, GrantField, RequestField
+from gateway_core.contract import ANSWER_HEADERS, CacheWish, GrantField, RequestField
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import OrgId
 from gateway_core.mode import Mode
@@ -27,6 +28,7 @@ class Asked:
         ttl_s: how long its answer may be kept; None where the route does not say.
         is_cut_down: whether its answer will be shorter than it asked for.
         looks_elsewhere: whether what the answer is made of is not all in the body.
+        headers: those by which the provider is asked for another answer, name and value, by name.
     """
 
     org_id: OrgId
@@ -37,10 +39,11 @@ class Asked:
     ttl_s: int | None
     is_cut_down: bool
     looks_elsewhere: bool
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-def read_asked(request: Fields, grant: Fields) -> Asked:
-    """Read the two structs of `gateway_core.contract`.
+def read_asked(request: Fields, grant: Fields, headers: Iterable[tuple[str, str]]) -> Asked:
+    """Read the two structs of `gateway_core.contract`, and the headers that came with them.
 
     Raises:
         UnreadableRequestError: one of them is not as it should be.
@@ -65,6 +68,8 @@ def read_asked(request: Fields, grant: Fields) -> Asked:
             is_cut_down=GrantField.MAX_TOKENS in grant,
             looks_elsewhere=bool(request.get(RequestField.REFERENCES))
             or Meter.WEB_SEARCH in str(request.get(RequestField.METERS, "")),
+            # In their order where one comes twice.
+            headers=tuple(sorted((each for each in headers if each[0].startswith(ANSWER_HEADERS)), key=itemgetter(0))),
         )
     except ValueError as error:
         raise UnreadableRequestError("a mode, an endpoint or a wish that is not known") from error

@@ -1,7 +1,7 @@
 """Which requests are the same question, and which of them will be answered alike each time. Pure.
 
-Two requests are the same question if one organisation asks them in one mode on one endpoint of what stands for the same, and their bodies say
-the same: JSON with its keys in order, without the model's name, which the rest tells, and without what only says who asks. `stream` is in it,
+Two requests are the same question if one organisation asks them in one mode on one endpoint of what stands for the same, their headers ask
+for the same of a vendor (versions, betas), and their bodies say the same: JSON with its keys in order, without the model's name, which the rest tells, and without what only says who asks. `stream` is in it,
 since an answer is told again as it came.
 """
 
@@ -17,7 +17,7 @@ from response_cache.asked import Asked
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Of what a question is. Answers that were kept under another one are not found any more."""
 
 _SAYS_WHO: Final = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
@@ -61,7 +61,8 @@ def question_of(asked: Asked, body: bytes) -> Question | None:
     if asked.wish is CacheWish.ROUTE and (asked.looks_elsewhere or not _is_answered_alike(asked.endpoint, said)):
         return None
     try:
-        text = _canonical([_VERSION, asked.mode, asked.org_id, asked.endpoint, asked.served_by, _matter(asked, said)])
+        whose = (_VERSION, asked.mode, asked.org_id, asked.endpoint, asked.served_by)
+        text = _canonical([*whose, asked.headers, _matter(asked, said)])
     except ValueError:
         # A number beyond all bounds.
         return None

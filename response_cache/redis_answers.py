@@ -23,7 +23,7 @@ TURN_S: Final = 5.0
 """After so long without a word a turn is over: whoever had it has died."""
 NOT_KEPT_S: Final = 1.0
 """For so long whoever asks the same is not made to wait in vain."""
-ENTRY_BYTES: Final = 512
+ENTRY_BYTES: Final = 768
 """What an answer takes beside its own bytes."""
 
 AnswersTrouble = (RedisError, OSError, TimeoutError)
@@ -46,14 +46,15 @@ class Missing(Enum):
 class Place:
     """Where an answer is kept: under the question's name, in the organisation's generation; and whose turn it is."""
 
+    org_id: OrgId
     name: str
     generation: str
     token: str
 
     @property
     def key(self) -> str:
-        """Name and generation."""
-        return f"{self.name}:{self.generation}"
+        """Organisation, name and generation; the scripts read from it whose it is."""
+        return f"{self.org_id}:{self.name}:{self.generation}"
 
     @property
     def turn(self) -> str:
@@ -64,7 +65,7 @@ class Place:
 class RedisAnswers:
     """Asks Redis. Every method raises one of `AnswersTrouble` if it does not answer in time."""
 
-    def __init__(self, url: SecretStr, *, bytes_max: int) -> None:
+    def __init__(self, url: SecretStr, *, bytes_max: int, org_bytes_max: int) -> None:
         pool = BlockingConnectionPool.from_url(
             url.get_secret_value(),
             max_connections=CONNECTIONS_MAX,
@@ -74,6 +75,7 @@ class RedisAnswers:
         )
         self._redis = Redis.from_pool(pool)
         self._bytes_max = bytes_max
+        self._org_bytes_max = org_bytes_max
         self._look, self._keep, self._turn = (
             self._redis.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
             for name in ("look", "keep", "turn")
@@ -82,16 +84,20 @@ class RedisAnswers:
     async def look(self, org_id: OrgId, name: str, token: str) -> tuple[Place, bytes | Missing]:
         """An answer as it was kept, or what there is instead; if nobody has the turn, it is then the caller's."""
         generation, found = await self._look(
-            keys=[cache_generation(org_id), _ORDER], args=[CACHE_KEYS, name, token, int(TURN_S * 1000)]
+            keys=[cache_generation(org_id), _ORDER, _order_of(org_id)],
+            args=[CACHE_KEYS, f"{org_id}:{name}", token, int(TURN_S * 1000)],
         )
-        place = Place(name, generation.decode(), token)
+        place = Place(org_id, name, generation.decode(), token)
         return place, found if isinstance(found, bytes) else Missing(found)
 
     async def keep(self, place: Place, answer: bytes, ttl_s: int) -> int:
         """Keep an answer, which ends the turn; returns how many others made room for it."""
         gone: int = await self._keep(
             keys=[_ORDER, _SIZES],
-            args=[CACHE_KEYS, place.key, place.token, answer, ttl_s * 1000, self._bytes_max, ENTRY_BYTES],
+            args=[
+                *(CACHE_KEYS, place.key, place.token, answer, ttl_s * 1000),
+                *(self._bytes_max, self._org_bytes_max, ENTRY_BYTES),
+            ],
         )
         return gone
 
@@ -115,3 +121,8 @@ class RedisAnswers:
     async def close(self) -> None:
         """Give the connections back."""
         await self._redis.aclose()
+
+
+def _order_of(org_id: OrgId) -> str:
+    """The order of one organisation's answers."""
+    return f"{_ORDER}:{org_id}"

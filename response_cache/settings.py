@@ -28,6 +28,7 @@ class Settings(ProcessSettings):
     response_cache_ttl_s: int = Field(default=3600, ge=1, le=2_592_000)
     response_cache_answer_bytes_max: int = Field(default=MIB, ge=1024, le=64 * MIB)
     response_cache_bytes_max: int = Field(default=64 * MIB, ge=MIB, le=1024 * 1024 * MIB)
+    response_cache_org_bytes_max: int = Field(default=16 * MIB, ge=MIB, le=1024 * 1024 * MIB)
     response_cache_wait_s: int = Field(default=15, ge=0, le=CACHE_WAIT_S_MAX)
 
     @property

@@ -4,7 +4,7 @@ What it would be tried at is the chain that Envoy is told (`Catalog.chain`); eve
 What would be held is by the rule of admission, which is a process of its own: a test compares the two.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -22,7 +22,7 @@ from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.extent import answers, dearest, input_tokens, is_asked, output_tokens
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.money import MAX_NANO_USD, Currency, NanoUsd, format_usd
-from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow
+from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms, own_key_terms
 from gateway_core.providers import ProviderKind, served
 
 _BODY_BYTES: Final = 1000
@@ -61,6 +61,16 @@ class Match(StrEnum):
     PATTERN = "pattern"
 
 
+class AskedWith(StrEnum):
+    """Whose credential a provider is asked with."""
+
+    OURS = "ours"
+    OWN = "own"
+    """The organisation's own, and no other."""
+    OWN_THEN_OURS = "own_then_ours"
+    """Its own and, in an attempt more, ours where that one is refused or fails."""
+
+
 class ExplainedRoute(Resource):
     """A route that matches the model."""
 
@@ -89,6 +99,9 @@ class ExplainedMember(Resource):
         "been measured."
     )
     path: str | None = Field(description="What it is asked for.")
+    asked_with: AskedWith | None = Field(
+        description="Whose credential: ours, the organisation's own, or its own and then ours, where it wants that; null where it is never tried."
+    )
     skipped_because: str | None
 
 
@@ -142,12 +155,31 @@ class MatchedRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnKeyThere:
+    """A key of the organisation that asks, at a provider.
+
+    Attributes:
+        falls_back: whether ours is tried when it is refused.
+        fee_ppm: what share of the list price is charged for its requests.
+    """
+
+    falls_back: bool
+    fee_ppm: int
+
+    @property
+    def terms(self) -> Terms:
+        """What a request costs that it was good for."""
+        return own_key_terms(self.fee_ppm)
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A provider of the route, whether it can be used or not.
 
     Attributes:
         upstream_model: its own name for the model; None if the model is not deployed there.
         price: the one in force; None if there is none.
+        own_key: None if the organisation has none there, or nobody in particular asks.
     """
 
     provider: ProviderName
@@ -156,6 +188,7 @@ class Member:
     weight: int
     upstream_model: str | None
     price: PriceRow | None
+    own_key: OwnKeyThere | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +257,12 @@ def _refusal(asked: RouteQuestion, found: Surroundings, chain: Chain | None, *, 
         return "no provider of the route can serve it"
     if not chain.groups:
         return "every provider of the route that could serve it is paused"
-    prices = _prices(asked.endpoint, found, translated=translated).values()
+    sold = _sold(asked.endpoint, found, translated=translated)
+    if (facts.is_session or facts.keeps) and any(member.own_key is not None for member in sold.values()):
+        return (
+            "the organisation has a key of its own at a provider of the route, with which this endpoint is not offered"
+        )
+    prices = _prices(sold).values()
     if not all(price.is_usable for price in prices):
         return "a provider of the route has a price that this version cannot read"
     if not all(price.is_free or facts.is_priced(price.rates.keys()) for price in prices):
@@ -301,7 +339,7 @@ def _groups(
         ExplainedGroup(
             members=[
                 _member(
-                    asked.endpoint,
+                    asked,
                     member,
                     turns.get(member.provider),
                     speeds.get(member.provider),
@@ -317,7 +355,7 @@ def _groups(
 
 
 def _member(
-    endpoint: Endpoint,
+    asked: RouteQuestion,
     member: Member,
     turn: _Turn | None,
     first_byte_ms: int | None,
@@ -325,23 +363,37 @@ def _member(
     *,
     translated: bool,
 ) -> ExplainedMember:
-    is_tried = turn is not None and turn.share_percent is not None
-    provider = catalog.providers.get(member.provider)
+    is_tried = turn is not None and turn.share_percent is not None and _own_key_opens(asked, member, catalog)
+    endpoint, provider = asked.endpoint, catalog.providers.get(member.provider)
     cost = None if member.price is None else nominal_cost(member.price)
     return ExplainedMember(
         provider=member.provider,
         kind=member.kind,
         upstream_model=member.upstream_model,
         weight=member.weight,
-        share_percent=None if turn is None else turn.share_percent,
+        share_percent=turn.share_percent if turn is not None and is_tried else None,
         position=turn.position if turn is not None and is_tried else None,
         nominal_cost=None if cost is None else format_usd(cost),
         first_byte_ms=first_byte_ms,
         path=_path(provider, endpoint) if is_tried and provider is not None else None,
+        asked_with=_asked_with(member) if is_tried else None,
         skipped_because=None
         if is_tried
-        else _why_skipped(endpoint, member, catalog, is_beyond=turn is not None, translated=translated),
+        else _why_skipped(asked, member, catalog, is_beyond=turn is not None, translated=translated),
     )
+
+
+def _own_key_opens(asked: RouteQuestion, member: Member, catalog: Catalog) -> bool:
+    """Whether there is a cluster with the organisation's key, if it has one."""
+    return member.own_key is None or any(
+        key.org_id == asked.org_id and key.provider.name == member.provider for key in catalog.own_keys
+    )
+
+
+def _asked_with(member: Member) -> AskedWith:
+    if member.own_key is None:
+        return AskedWith.OURS
+    return AskedWith.OWN_THEN_OURS if member.own_key.falls_back else AskedWith.OWN
 
 
 def _path(provider: Provider, endpoint: Endpoint) -> str | None:
@@ -350,24 +402,26 @@ def _path(provider: Provider, endpoint: Endpoint) -> str | None:
     return provider.path(endpoint) if translation is None else translation.path
 
 
-def _why_skipped(endpoint: Endpoint, member: Member, catalog: Catalog, *, is_beyond: bool, translated: bool) -> str:
+def _why_skipped(asked: RouteQuestion, member: Member, catalog: Catalog, *, is_beyond: bool, translated: bool) -> str:
     if member.provider not in catalog.providers:
         return "it cannot be asked: its credential is missing or cannot be read, or its address is none"
     if member.upstream_model is None:
         return "the model is not deployed there"
     if member.price is None:
         return "the model has no price there"
-    if not served(member.kind, (endpoint,), translated=translated):
+    if not served(member.kind, (asked.endpoint,), translated=translated):
         return "its kind does not serve the endpoint"
     if (state := catalog.keeping_out(member.provider, member.upstream_model)) is not None and not is_beyond:
         return f"it is {state}"
+    if not _own_key_opens(asked, member, catalog):
+        return "the organisation's own key there cannot be read, and ours is not sent in its place"
     return "the route makes no more attempts" if is_beyond else "the model is not sold on the endpoint"
 
 
-def _prices(endpoint: Endpoint, found: Surroundings, *, translated: bool) -> Mapping[ProviderName, PriceRow]:
-    """Of every provider that admission counts with: also of one that Envoy is not told of, because its credential does not open."""
+def _sold(endpoint: Endpoint, found: Surroundings, *, translated: bool) -> Mapping[ProviderName, Member]:
+    """Every provider that admission counts with: also one that Envoy is not told of, because its credential does not open."""
     return {
-        member.provider: member.price
+        member.provider: member
         for member in found.members
         if member.price is not None
         and member.upstream_model is not None
@@ -375,19 +429,30 @@ def _prices(endpoint: Endpoint, found: Surroundings, *, translated: bool) -> Map
     }
 
 
+def _prices(sold: Mapping[ProviderName, Member]) -> Mapping[ProviderName, PriceRow]:
+    return {name: member.price for name, member in sold.items() if member.price is not None}
+
+
+def _possible_terms(found: Surroundings, model: ModelName, member: Member) -> Sequence[Terms]:
+    """What the organisation may come to pay there, with its own key and without."""
+    usual = LIST_TERMS if found.terms is None else found.terms.at(model, member.provider)
+    if member.own_key is None:
+        return (usual,)
+    return (member.own_key.terms, usual) if member.own_key.falls_back else (member.own_key.terms,)
+
+
 def _hold(asked: RouteQuestion, found: Surroundings, model: ModelName, *, translated: bool) -> ExplainedHold:
     facts = FACTS[asked.endpoint]
     output = output_tokens(asked, facts, found.max_output_tokens)
+    sold = _sold(asked.endpoint, found, translated=translated)
     amounts = {
-        provider: dearest(
-            asked,
-            facts,
-            price,
-            LIST_TERMS if found.terms is None else found.terms.at(model, provider),
-            context_tokens=found.context_tokens,
-            asked_tier=None,
-        ).nano_usd(output * answers(asked, facts))
-        for provider, price in _prices(asked.endpoint, found, translated=translated).items()
+        provider: max(
+            dearest(*(asked, facts, price, possible), context_tokens=found.context_tokens, asked_tier=None).nano_usd(
+                output * answers(asked, facts)
+            )
+            for possible in _possible_terms(found, model, sold[provider])
+        )
+        for provider, price in _prices(sold).items()
     }
     provider = max(sorted(amounts), key=lambda each: amounts[each])
     return ExplainedHold(

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import asyncpg
 
-from control_plane.catalog.explanation import MatchedRoute, Member, Surroundings
+from control_plane.catalog.explanation import MatchedRoute, Member, OwnKeyThere, Surroundings
 from control_plane.database import Connection
 from gateway_core.ids import ModelName, OrgId, ProviderName
 from gateway_core.postgres_prices import org_terms, price_row
@@ -25,10 +25,11 @@ _ROUTES = r"""
 """In the order in which one is preferred, which is that of the view `catalog.served`."""
 
 _MEMBERS = """
-    SELECT m.provider, m.priority, m.weight, v.kind, d.upstream_model, p.*
+    SELECT m.provider, m.priority, m.weight, v.kind, d.upstream_model, k.fallback, v.own_key_fee_ppm, p.*
     FROM catalog.route_members m
     JOIN catalog.providers v ON v.name = m.provider
     LEFT JOIN catalog.deployments d ON d.model = $2 AND d.provider = m.provider
+    LEFT JOIN catalog.own_keys k ON k.org_id = $3 AND k.provider = m.provider
     LEFT JOIN LATERAL (
         SELECT revision, array_agg(meter) AS meters, array_agg(condition) AS conditions,
                array_agg(cost_nano_usd_per_mtok) AS costs, array_agg(price_nano_usd_per_mtok) AS prices
@@ -61,7 +62,7 @@ async def surroundings(db: Connection, name: str, org_id: str | None) -> Surroun
     )
     if found.taken is None:
         return found
-    members = await db.fetch(_MEMBERS, found.taken.name, model["name"])
+    members = await db.fetch(_MEMBERS, found.taken.name, model["name"], org_id)
     return replace(found, members=tuple(map(_member, members)), terms=_terms(await db.fetch(_TERMS, org_id)))
 
 
@@ -77,6 +78,7 @@ def _member(row: asyncpg.Record) -> Member:
         weight=row["weight"],
         upstream_model=row["upstream_model"],
         price=None if row["revision"] is None else price_row(row),
+        own_key=None if row["fallback"] is None else OwnKeyThere(row["fallback"], row["own_key_fee_ppm"]),
     )
 
 

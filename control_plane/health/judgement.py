@@ -2,14 +2,20 @@
 
 Three kinds of evidence, from the best to the weakest: what a provider says of its own limits, what became of requests, and probes. An
 operator's pause is above all of them and ends by an operator alone.
+
+Failures count by organisation. A body that breaks a model, a question that only one asks, an answer that nobody waits for: one
+organisation can bring about as many failures as it likes, and they would take the provider from all others. So of one organisation no
+more failures count than of all others together, as soon as anybody else was answered. Where it is alone, its word has to do.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
 
 from control_plane.catalog.provider_state import Condition, ProviderState, Subject
+from gateway_core.ids import OrgId
 
 WINDOW: Final = timedelta(seconds=60)
 """How far back requests are looked at."""
@@ -36,19 +42,32 @@ HEALTHY: Final = ProviderState(Condition.HEALTHY, _NEVER)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that shows that something is wrong with its provider."""
+    """An attempt that shows that something is wrong with its provider.
+
+    Attributes:
+        was_reached: whether there was a connection. That there is none is nobody's doing.
+        org_id: whose request it was part of; None while that is not known.
+    """
 
     ended_at: datetime
     why: str
     was_answered: bool
+    was_reached: bool = True
+    org_id: OrgId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers that show that all is well."""
+    """Answers that show that all is well.
+
+    Attributes:
+        count: since it is as it is.
+        org_ids: whose they were in the whole window.
+    """
 
     count: int = 0
     last_at: datetime = _NEVER
+    org_ids: frozenset[OrgId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +142,11 @@ class Evidence:
         answers = [self.answers[each] for each in models if each in self.answers]
         return Seen(
             [failure for each in models for failure in self.failures.get(each, ())],
-            Answers(sum(each.count for each in answers), max((each.last_at for each in answers), default=_NEVER)),
+            Answers(
+                sum(each.count for each in answers),
+                max((each.last_at for each in answers), default=_NEVER),
+                frozenset().union(*(each.org_ids for each in answers)),
+            ),
             # Where a refusal does not say of which model.
             self.limits.get(provider),
             self.probes.get(provider),
@@ -219,24 +242,54 @@ def _limited(limit: Limit, now: datetime, times: int) -> ProviderState | None:
 
 
 def _fallen(seen: Seen, now: datetime, times: int, *, out_for: timedelta) -> ProviderState | None:
-    until = now + _pause(out_for, times + 1)
     in_a_row = sorted(
         (each for each in seen.failures if each.ended_at > seen.answers.last_at), key=lambda each: each.ended_at
     )
-    if len(in_a_row) >= IN_A_ROW:
+    if _weight(in_a_row, seen.answers) >= IN_A_ROW:
         why = f"{len(in_a_row)} failures in a row, the last: {in_a_row[-1].why}"
         # If it was never reached, reaching it is all there is to show. What it answers, a probe is no proof of.
         by_probe = not any(each.was_answered for each in in_a_row)
-        return ProviderState(Condition.DOWN, now, until, why, times + 1, by_probe)
-    if len(seen.failures) >= max(SHARE_OF, seen.answers.count):
+        return _out(why, now, times if _is_of_several(in_a_row) else 0, out_for=out_for, by_probe=by_probe)
+    if _weight(seen.failures, seen.answers) >= max(SHARE_OF, seen.answers.count):
         last = max(seen.failures, key=lambda each: each.ended_at)
-        of = len(seen.failures) + seen.answers.count
-        return ProviderState(
-            Condition.DOWN, now, until, f"{len(seen.failures)} of {of} failed, the last: {last.why}", times + 1
-        )
+        why = f"{len(seen.failures)} of {len(seen.failures) + seen.answers.count} failed, the last: {last.why}"
+        return _out(why, now, times if _is_of_several(seen.failures) else 0, out_for=out_for)
     if seen.probe is not None and not seen.probe.answered and seen.probe.failures >= PROBES_IN_A_ROW:
-        return ProviderState(Condition.DOWN, now, until, seen.probe.why, times + 1, by_probe=True)
+        return _out(seen.probe.why, now, times, out_for=out_for, by_probe=True)
     return None
+
+
+def _out(why: str, now: datetime, times: int, *, out_for: timedelta, by_probe: bool = False) -> ProviderState:
+    return ProviderState(Condition.DOWN, now, now + _pause(out_for, times + 1), why, times + 1, by_probe)
+
+
+def _weight(failures: Sequence[Failure], answers: Answers) -> int:
+    """How many failures count.
+
+    Whoever may have brought them about is thought to have, with all those of nobody knows whom: if somebody else was answered, they count
+    as far as others' failures match them.
+    """
+    known = _by_organisation(failures)
+    caps = (
+        2 * (known.total() - known[suspect])
+        for suspect in (*known, None)
+        if any(org_id != suspect for org_id in answers.org_ids)
+    )
+    asked = [each for each in failures if each.was_reached]
+    return len(failures) - len(asked) + min((len(asked), *caps))
+
+
+def _is_of_several(failures: Sequence[Failure]) -> bool:
+    """Whether they are more than one organisation's word.
+
+    On that alone nobody is out for longer and longer: the others, who are not there meanwhile, could not say otherwise.
+    """
+    return not all(each.was_reached for each in failures) or len(_by_organisation(failures)) > 1
+
+
+def _by_organisation(failures: Sequence[Failure]) -> Counter[OrgId | None]:
+    """Of those whose it is known, how many are whose."""
+    return Counter(each.org_id for each in failures if each.was_reached and each.org_id is not None)
 
 
 def _since(seen: Seen, since: datetime) -> Seen:

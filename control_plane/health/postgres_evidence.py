@@ -13,6 +13,8 @@ from gateway_core.ids import ProviderName
 
 _FAILURES_MAX: Final = 5000
 """The latest are enough to see that something is wrong."""
+_FAILURES_OF_ONE_MAX: Final = 1000
+"""Of one organisation, whose failures are not to hide those of others."""
 
 _OURS: Final = frozenset({"DC", "DI", "DPE", "DT", "LR", "NC", "NR", "OM", "RL", "RLSE", "UAEX", "UO"})
 """Flags of attempts that ended for reasons of the client's or of our own."""
@@ -22,17 +24,25 @@ _PROVIDERS_FAULT: Final = frozenset({401, 403, 408})
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
 
+_NO_CONNECTION: Final = frozenset({"UF", "UH"})
+
 _FAILED: Final = """
-    SELECT provider, coalesce(upstream_model, '') AS upstream_model, status, coalesce(response_flags, '-') AS flags,
-        started_at + duration_ms * interval '1 ms' AS ended_at
-    FROM billing.attempts WHERE recorded_at > $1 AND provider IS NOT NULL AND NOT own_key ORDER BY recorded_at DESC LIMIT $2
+    SELECT a.provider, coalesce(a.upstream_model, '') AS upstream_model, a.status, coalesce(a.response_flags, '-') AS flags,
+        a.started_at + a.duration_ms * interval '1 ms' AS ended_at, coalesce(a.org_id, r.org_id) AS org_id
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY org_id ORDER BY recorded_at DESC) AS place FROM billing.attempts
+        WHERE recorded_at > $1 AND provider IS NOT NULL AND NOT own_key AND NOT own_reply
+    ) a LEFT JOIN billing.requests r ON a.org_id IS NULL AND r.request_id = a.request_id
+    WHERE a.place <= $3 ORDER BY a.recorded_at DESC LIMIT $2
 """
+"""Where nobody answered, whose request it was is known when that has ended."""
 _ANSWERED: Final = """
-    SELECT r.provider, coalesce(r.upstream_model, '') AS upstream_model, count(*) AS answers,
-        max(r.started_at + r.duration_ms * interval '1 ms') AS last_at
+    SELECT r.provider, coalesce(r.upstream_model, '') AS upstream_model,
+        count(*) FILTER (WHERE r.started_at + r.duration_ms * interval '1 ms' > asked.since) AS answers,
+        max(r.started_at + r.duration_ms * interval '1 ms') AS last_at,
+        array_remove(array_agg(DISTINCT r.org_id), NULL) AS org_ids
     FROM billing.requests r JOIN unnest($2::text[], $3::timestamptz[]) AS asked (provider, since) USING (provider)
-    WHERE r.recorded_at > $1 AND r.started_at + r.duration_ms * interval '1 ms' > asked.since
-      AND r.mode = 'live' AND NOT r.own_key AND r.attempts > 0 AND r.status BETWEEN 200 AND 499 AND r.status <> ALL ($4::integer[])
+    WHERE r.recorded_at > $1 AND r.mode = 'live' AND NOT r.own_key AND r.attempts > 0 AND r.status BETWEEN 200 AND 499 AND r.status <> ALL ($4::integer[])
       AND coalesce(r.response_flags, '-') IN ('-', '')
     GROUP BY 1, 2
 """
@@ -50,11 +60,16 @@ async def read_evidence(db: Connection, states: Mapping[Subject, ProviderState],
     """What was seen of all providers until now, by which their states are to be judged."""
     begin = now - WINDOW
     failures: dict[Subject, list[Failure]] = defaultdict(list)
-    for row in await db.fetch(_FAILED, begin, _FAILURES_MAX):
+    for row in await db.fetch(_FAILED, begin, _FAILURES_MAX, _FAILURES_OF_ONE_MAX):
         if is_failure(row["status"], row["flags"].split(",")):
-            why = why_given_up(row["status"], row["flags"])
             failures[_subject(row["provider"], row["upstream_model"])].append(
-                Failure(row["ended_at"], why, was_answered=row["status"] != 0 and row["flags"] == "-")
+                Failure(
+                    row["ended_at"],
+                    why_given_up(row["status"], row["flags"]),
+                    was_answered=row["status"] != 0 and row["flags"] == "-",
+                    was_reached=_NO_CONNECTION.isdisjoint(row["flags"].split(",")),
+                    org_id=row["org_id"],
+                )
             )
     counted = Counter({subject.provider: 0 for subject in failures})
     for subject, found in failures.items():
@@ -65,7 +80,9 @@ async def read_evidence(db: Connection, states: Mapping[Subject, ProviderState],
         since = [states.get(Subject(provider), HEALTHY).since for provider in suspects]
         not_well = [*_PROVIDERS_FAULT, _TOO_MANY_REQUESTS]
         for row in await db.fetch(_ANSWERED, begin, suspects, since, not_well):
-            answers[_subject(row["provider"], row["upstream_model"])] = Answers(row["answers"], row["last_at"])
+            answers[_subject(row["provider"], row["upstream_model"])] = Answers(
+                row["answers"], row["last_at"], frozenset(row["org_ids"])
+            )
     limits = {
         _subject(row["provider"], row["upstream_model"]): Limit(
             row["told_at"], row["free_at"], is_refusal=row["status"] == _TOO_MANY_REQUESTS

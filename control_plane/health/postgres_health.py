@@ -59,7 +59,7 @@ async def health_of(db: Database, provider: str, now: datetime) -> Health:
     attempts = await db.fetch(
         """
         SELECT status, coalesce(response_flags, '-') AS flags, count(*) AS attempts FROM billing.attempts
-        WHERE recorded_at > $2 AND provider = $1 AND NOT own_key GROUP BY 1, 2
+        WHERE recorded_at > $2 AND provider = $1 AND NOT own_key AND NOT own_reply GROUP BY 1, 2
         """,
         *(provider, begin),
     )

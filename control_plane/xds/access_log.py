@@ -59,6 +59,7 @@ def spool_log(spool_dir: str, *, answers_browsers: bool) -> JsonObject:
         SpoolField.KEPT: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.KEPT})%",
         SpoolField.SSE_EVENTS: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_EVENTS})%",
         SpoolField.SSE_BESIDE_BYTES: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.SSE_BESIDE_BYTES})%",
+        SpoolField.UNFINISHED: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.UNFINISHED})%",
         SpoolField.CACHE: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.CACHE})%",
     }
     return {
@@ -89,6 +90,7 @@ def attempts_log(spool_dir: str) -> JsonObject:
         AttemptField.BYTES_SENT: "%UPSTREAM_WIRE_BYTES_SENT%",
         AttemptField.LIMITS: f"%RESP({Header.LIMITS})%",
         AttemptField.OWN_REPLY: f"%RESP({Header.OWN_REPLY})%",
+        AttemptField.ORG_ID: f"%RESP({Header.ORG})%",
     }
     told: list[Json] = [
         {"response_flag_filter": {}},

@@ -35,6 +35,9 @@ from gateway_core.settings import HostPort
 COST_TIMEOUT_MS: Final = 250
 """As long as an answer may wait to be told what it costs; `envoy/lua/cost.lua` has it too."""
 COSTS_AT_ONCE_MAX: Final = 256
+KEPT_TIMEOUT_MS: Final = 1000
+"""In which billing_sink has to have written down what a provider keeps; `envoy/lua/kept.lua` has it too."""
+KEPT_AT_ONCE_MAX: Final = 1024
 CONTROL_PLANE_CONNECTIONS_MAX: Final = 32
 """Of one Envoy to all control planes. Each takes no more than some from one address, of all that is there."""
 
@@ -147,13 +150,20 @@ def _grpc_replicas(name: str, endpoints: Sequence[HostPort], peer: Peer) -> Json
     }
 
 
-def billing_sink(endpoints: Sequence[HostPort]) -> JsonObject:
-    """The cluster that tells what a request costs. Few wait for it at once, since nobody may wait for it long."""
-    return {
-        **_cluster(Cluster.BILLING_SINK, endpoints, connect_timeout_ms=COST_TIMEOUT_MS, requests_max=COSTS_AT_ONCE_MAX),
-        "outlier_detection": EJECTION,
-        **_mutual_tls(Peer.BILLING_SINK),
-    }
+def billing_sink(endpoints: Sequence[HostPort]) -> Iterable[JsonObject]:
+    """The clusters that tell what a request costs and that write down what is kept.
+
+    Few wait for the first at once, since nobody may wait for it long. Without the second an answer is not given.
+    """
+    for name, timeout_ms, requests_max in (
+        (Cluster.BILLING_SINK, COST_TIMEOUT_MS, COSTS_AT_ONCE_MAX),
+        (Cluster.BILLING_SINK_KEPT, KEPT_TIMEOUT_MS, KEPT_AT_ONCE_MAX),
+    ):
+        yield {
+            **_cluster(name, endpoints, connect_timeout_ms=timeout_ms, requests_max=requests_max),
+            "outlier_detection": EJECTION,
+            **_mutual_tls(Peer.BILLING_SINK),
+        }
 
 
 def control_plane(endpoints: Sequence[HostPort]) -> JsonObject:

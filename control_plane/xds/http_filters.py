@@ -18,10 +18,12 @@ from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
 from control_plane.xds.secrets import credential_secret
 from gateway_core.contract import (
+    ANSWER_HEADERS,
     CACHE_WAIT_S_MAX,
     CREDENTIAL_HEADERS,
     GATEWAY_HEALTH_PATH,
     Cluster,
+    GrantField,
     Header,
     Metadata,
     capped_cluster,
@@ -78,6 +80,19 @@ _SIGNED_PREFIX: Final = "x-amz"
 _ACCOUNT_LIMITS: Final = (Header.RATE_LIMIT_PREFIX, "anthropic-ratelimit-")
 """Headers in which a provider tells what is left of our account's limits; the first ones are a key's own for our clients."""
 
+_WHOSE: Final[Json] = {
+    # One of them is empty: a request was let pass by a lease, or asked about.
+    "append": {
+        "header": {
+            "key": Header.ORG,
+            "value": f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.LEASE}:{GrantField.ORG_ID})%"
+            f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE}:{GrantField.ORG_ID})%",
+        },
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+}
+"""Tells the log of attempts whose request was answered."""
+
 EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     # Nobody outside speaks our internal headers or Envoy's.
     {"remove_on_match": {"key_matcher": {"prefix": Header.INTERNAL_PREFIX}}},
@@ -118,10 +133,15 @@ _CLIENT_ADDRESS: Final[Json] = {
 
 
 def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
-    """The downstream filters of a WebSocket. It has no body that a limit could be of, no lease, and no answer that could say what it costs."""
+    """The downstream filters of a WebSocket. It has no body that a limit could be of, no lease, and no answer that could say what it costs.
+
+    The front filter that stands behind admission reads what the provider sends, and never waits for anybody; the first one reads the client's
+    events, and asks ext_authz while what it has not to read goes on.
+    """
     return [
         _filter(FRONT_FILTER, lua_config("front")),
         *_deciding(behind_proxies=behind_proxies),
+        _filter(BEHIND_ADMISSION, _keeping_leases()),
         _router(attempts_log),
     ]
 
@@ -471,9 +491,16 @@ def _response_cache() -> JsonObject:
                 # Who waits for somebody else's answer says so.
                 max_message_timeout=f"{CACHE_WAIT_S_MAX + 1}s",
                 route_cache_action="RETAIN",
-                # Whose request it is and what was read from it; and no header of the request at all.
+                # Whose request it is and what was read from it; and of its headers those alone that ask for another answer.
                 metadata_options={"forwarding_namespaces": {"untyped": [Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE]}},
-                forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in _TOLD_TO_THE_CACHE]}},
+                forward_rules={
+                    "allowed_headers": {
+                        "patterns": [
+                            *({"exact": name} for name in _TOLD_TO_THE_CACHE),
+                            *({"prefix": prefix} for prefix in ANSWER_HEADERS),
+                        ]
+                    }
+                },
             ),
         },
         xds_matcher=_skip_unless(Header.CACHE_ASKED, {"exact": "true"}),
@@ -526,6 +553,7 @@ def _scrub(*, own_key: bool = False) -> JsonObject:
                         "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
                     }
                 },
+                _WHOSE,
                 *_without(_ACCOUNT_LIMITS),
                 {"remove": Header.DROPPED},
                 *([told] if own_key else []),
@@ -535,8 +563,11 @@ def _scrub(*, own_key: bool = False) -> JsonObject:
 
 
 def _scrub_on_the_way() -> JsonObject:
-    """What the translator is not told of the client either; the answer is the provider's cluster's to scrub."""
-    return _header_mutation(_scrubbed())
+    """What the translator is not told of the client either; the answer is the provider's cluster's to scrub, which does not know whose it is."""
+    return typed(
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        mutations={"request_mutations": _scrubbed(), "response_mutations": [_WHOSE]},
+    )
 
 
 def _scrubbed() -> list[Json]:

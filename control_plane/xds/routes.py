@@ -58,6 +58,7 @@ _HIDDEN_RESPONSE_HEADERS: Final = (
         Header.UNTRANSLATABLE,
         Header.OWN_REPLY,
         Header.LIMITS,
+        Header.ORG,
     ),
 )
 """What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
@@ -80,6 +81,7 @@ class Hop:
 
     Attributes:
         peculiarities: what its kind takes in another way than others: more parameters of its cluster's script.
+        headers: the names of those that its provider is configured with.
         own_keys_allowed: whether organisations may have keys of their own there.
     """
 
@@ -89,6 +91,7 @@ class Hop:
     upstream_model: str
     weight: int
     peculiarities: tuple[tuple[str, str], ...] = ()
+    headers: frozenset[str] = frozenset()
     own_keys_allowed: bool = False
     is_translated: bool = False
 
@@ -131,6 +134,13 @@ class ProviderRoute:
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
         return any(hop.is_translated for group in self.groups for hop in group)
+
+    @property
+    def configured_headers(self) -> Sequence[str]:
+        """The headers that are one provider's business and not the next one's, nor the client's."""
+        hops = [hop for group in self.groups for hop in group]
+        is_alone = len({hop.provider for hop in hops}) == 1
+        return () if is_alone else sorted({name for hop in hops for name in hop.headers})
 
     @property
     def chain(self) -> str | None:
@@ -275,6 +285,7 @@ def has_own_cluster_for_sessions(provider: Provider) -> bool:
 def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
     provider = catalog.providers[deployment.provider]
     path = provider.path(endpoint)
+    headers = frozenset(map(str.lower, provider.headers))
     if path is not None:
         peculiarities = _peculiarities(provider.template) if endpoint is Endpoint.CHAT else ()
         return Hop(
@@ -284,6 +295,7 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
             deployment.upstream_model,
             deployment.weight,
             peculiarities,
+            headers,
             own_keys_allowed=provider.own_keys_allowed,
         )
     translation = provider.translation(endpoint)
@@ -297,6 +309,7 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
         path,
         deployment.upstream_model,
         deployment.weight,
+        headers=headers,
         is_translated=True,
         own_keys_allowed=provider.own_keys_allowed,
     )
@@ -330,10 +343,11 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
     if route.chain is not None:
         front[RouteField.CHAIN] = route.chain
         metadata[BEHIND_ADMISSION] = {RouteField.CHAIN: route.chain}
+    told: dict[str, Json] = {RouteField.HEADERS: " ".join(route.configured_headers)} if route.configured_headers else {}
     for group in route.tries:
         for hop in group:
             parameters: dict[str, Json] = {RouteField.PATH: hop.path, RouteField.MODEL: hop.upstream_model}
-            metadata[upstream_filter(hop.cluster)] = parameters | dict(hop.peculiarities)
+            metadata[upstream_filter(hop.cluster)] = parameters | dict(hop.peculiarities) | told
             if route.tries[0] == (hop,) and not hop.peculiarities:
                 # The first attempt is certain, or likely, so the front filter prepares it while it has the body in hand. It prepares what
                 # everybody takes.
@@ -361,6 +375,8 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             ),
             **_life(route.endpoint, settings),
         },
+        # What an attempt is given of them, the next one is rid of; so a client's would reach the first alone.
+        **({"request_headers_to_remove": list(route.configured_headers)} if route.configured_headers else {}),
         **_kept_at(route.endpoint),
     }
 

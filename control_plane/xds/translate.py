@@ -47,7 +47,7 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
             yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.translated(provider))
     yield CLUSTER_TYPE, clusters.ext_authz(settings.ext_authz_endpoints)
     yield CLUSTER_TYPE, clusters.control_plane(settings.control_plane_endpoints)
-    yield CLUSTER_TYPE, clusters.billing_sink(settings.billing_sink_endpoints)
+    yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.billing_sink(settings.billing_sink_endpoints))
     if settings.translates:
         yield CLUSTER_TYPE, clusters.translator(settings.translator_endpoints)
     if settings.response_cache_endpoints:

@@ -2,11 +2,11 @@
 -- answer in response.lua; both read JSON by json.lua. `control_plane/xds/lua.py` puts all of them into one text.
 --
 -- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
--- dynamic metadata "tollgate": request, plan, lease, usage_first, usage_last, service_tier, kept, sse_events (gateway_core/contract.py).
+-- dynamic metadata "tollgate": request, plan, lease, usage_first, usage_last, service_tier, kept, sse_events, unfinished (gateway_core/contract.py).
 --
 -- The filter stands behind ext_authz a second time, for requests that had to be asked about: there it keeps the lease that the
--- answer may have brought, and follows it to where something is kept, or to an organisation's own key. It has to be the same script, since
--- only such ones share what they remember.
+-- answer may have brought, and follows it to where something is kept, or to an organisation's own key; and there it reads what the provider of
+-- a session sends. It has to be the same script, since only such ones share what they remember.
 
 local requests, responses, leases, errors = require("request"), require("response"), require("leases"), require("errors")
 local kept, own_keys = require("kept"), require("own_keys")

@@ -137,11 +137,11 @@ local function tell(h, cluster, status, request, grant, kept, unawaited)
   local headers =
     { [":method"] = "POST", [":path"] = "/kept", [":authority"] = "billing_sink", ["content-type"] = "application/json" }
   if unawaited then
-    h:httpCall("billing_sink", headers, text, TIMEOUT_MS, true)
+    h:httpCall("billing_sink_kept", headers, text, TIMEOUT_MS, true)
     return true
   end
   for _ = 1, TRIES do
-    local answer = h:httpCall("billing_sink", headers, text, TIMEOUT_MS)
+    local answer = h:httpCall("billing_sink_kept", headers, text, TIMEOUT_MS)
     if answer[":status"] == "204" then return true end
     if answer[":status"] == "409" then return false end
   end

@@ -105,13 +105,14 @@ local function admit(h, headers, known, shape, chain)
   headers:replace("x-tg-asked", number)
 end
 
--- A session has no body, and no lease: it may last an hour. What the client sends then is followed.
+-- A session has no body, and no lease: it may last an hour. What the client sends then is followed here, what the provider sends by the same
+-- filter behind ext_authz.
 local function on_session(h, headers, known, query)
   local status, code, message, param = realtime.read_handshake(headers, known, query)
   if status then return refuse(h, known, status, code, message, param) end
   if not choose(h, headers, known) then return end
-  h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
-  realtime.follow_client(h)
+  kept.ask(h, known)
+  realtime.follow_client(h, known.request_id)
 end
 
 local function on_request(h)

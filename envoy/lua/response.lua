@@ -317,11 +317,14 @@ end
 local function on_response(h)
   local metadata = h:streamInfo():dynamicMetadata()
   local told = metadata:get(NAMESPACE)
-  if told and told.passes == 1 then          -- the second of the two filters, where nothing is done
-    metadata:set(NAMESPACE, "passes", 2)
-    return
-  end
+  local is_second = told and told.passes == 1 or false
+  if is_second then metadata:set(NAMESPACE, "passes", 2) end
   local headers = h:headers()
+  if told and told.request and told.request.endpoint == "realtime" and headers:get(":status") == "101" then
+    local follow = is_second and realtime.follow_provider or realtime.follow_limits
+    return follow(h, metadata:get(GRANT_NAMESPACE) or {}, told.request.request_id)
+  end
+  if is_second then return end               -- there is nothing else to be done in the second of the two filters
   local left = told and told.lease and told.lease.rate_limits
   if left then
     for name, value in pairs(left) do headers:replace("x-ratelimit-" .. name, value) end
@@ -345,9 +348,6 @@ local function on_response(h)
     headers:remove("x-tg-kept-at")
   end
   local status = headers:get(":status")
-  if request.endpoint == "realtime" and status == "101" then
-    return realtime.follow_provider(h, told.lease or metadata:get(GRANT_NAMESPACE) or {})
-  end
   if byte(status) ~= 50 then       -- not 2xx
     if status == "401" or status == "403" then
       local grant = told.lease or metadata:get(GRANT_NAMESPACE)

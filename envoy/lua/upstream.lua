@@ -3,7 +3,7 @@
 -- In the second pass of a translated attempt there is nothing left to prepare.
 --
 -- Every attempt is given the body request.lua forwarded, but headers are one map shared by all attempts: so path, length, model
--- and the bounds on the output are always set anew. The parameters are metadata of the route under this filter's own name, so no
+-- and the bounds on the output are always set anew, and what providers are configured with is removed: the cluster adds its own behind this. The parameters are metadata of the route under this filter's own name, so no
 -- header carries them and none can leak.
 
 local sub, byte, match, gmatch, format = string.sub, string.byte, string.match, string.gmatch, string.format
@@ -80,6 +80,11 @@ local function edits_of(s, plan, model, refuses_options, only, max_tokens)
   return edits
 end
 
+-- Removes the headers of these names, with spaces between, which an attempt before this one may have been given.
+local function forget(headers, names)
+  for name in gmatch(names or "", "%S+") do headers:remove(name) end
+end
+
 local function prepare(h)
   local metadata = h:streamInfo():dynamicMetadata()
   local told = metadata:get(NAMESPACE)
@@ -87,9 +92,12 @@ local function prepare(h)
   local parameters = h:metadata()
   local path, model = parameters:get("path"), parameters:get("model")
   local refuses_options, only = parameters:get("refuses_stream_options"), parameters:get("output_bound")
+  local configured = parameters:get("headers")
   if not path then error("the route has no parameters for this cluster") end
   if told.request.endpoint == "realtime" then
-    h:headers():replace(":path", path_for(path, model or told.request.model))
+    local headers = h:headers()
+    forget(headers, configured)
+    headers:replace(":path", path_for(path, model or told.request.model))
     return
   end
   -- All is read before the body: waiting for that makes the handles stale.
@@ -100,6 +108,7 @@ local function prepare(h)
   local edits = edits_of(s, told.plan, model, refuses_options, only, grant and tonumber(grant.max_tokens))
   local length = body:setBytes(apply(s, edits))
   local headers = h:headers()
+  forget(headers, configured)
   headers:replace(":path", path_for(path, model or told.request.model))
   headers:replace("content-length", tostring(length))
 end

@@ -1,9 +1,13 @@
--- Frames of a WebSocket (RFC 6455), read as they pass. Called by realtime.lua; keeps a header that is not whole yet, and nothing else.
+-- Frames of a WebSocket (RFC 6455), read as they pass. Called by asking.lua and answering.lua; keeps a header that is not whole yet, and
+-- nothing else.
 --
 -- Strict, since whoever reads on behind what it has not understood takes a payload for a header: nothing is compressed here, so no
 -- reserved bit is set, and each side masks or does not, as its role has it.
 
-local byte, sub, char, min = string.byte, string.sub, string.char, math.min
+local ffi = require("ffi")
+
+local byte, sub, char, rep, min = string.byte, string.sub, string.char, string.rep, math.min
+local cast, copy, new, text_of, bxor = ffi.cast, ffi.copy, ffi.new, ffi.string, bit.bxor
 
 local CONTINUATION, TEXT, BINARY, CLOSE, PONG = 0, 1, 2, 8, 10
 local FIN, MASKED = 128, 128
@@ -21,16 +25,30 @@ local function number_at(s, first, last)
   return value
 end
 
--- A reader of one direction. `on_piece(s, first, last)` is called with payload of messages, `on_message(last)` when one has ended, at
--- that byte of the text being read.
+-- The bytes of a payload from first to last without their mask, `offset` bytes into its frame.
+local function unmasked(s, first, last, mask, offset)
+  local length = last - first + 1
+  local turned = sub(rep(mask, 2), offset % 4 + 1, offset % 4 + 4)
+  local words = (length + 3 - (length + 3) % 4) / 4
+  local plain = new("int32_t[?]", words)
+  copy(plain, cast("const char*", s) + first - 1, length)
+  local key = cast("const int32_t*", turned)[0]
+  for i = 0, words - 1 do plain[i] = bxor(plain[i], key) end
+  return text_of(plain, length)
+end
+
+-- A reader of one direction. `on_piece(s, first, last)` is called with payload of messages, without its mask, and `on_message(last)` when
+-- one has ended, at that byte of the text being read; where it returns what is wrong with it, nothing behind it is read.
 local function reader(is_masked, on_piece, on_message)
   local header, left = "", 0
   local is_last, is_control, in_message = false, false, false
+  local mask, offset
 
+  -- A frame has ended. Returns what is wrong with its message.
   local function ended(at)
     if is_control then return end
     in_message = not is_last
-    if is_last and on_message then on_message(at) end
+    if is_last then return on_message(at) end
   end
 
   -- Reads the first bytes of a frame, as far as they are there. Returns how long its header is, nil if it is not whole, or nil and
@@ -53,23 +71,23 @@ local function reader(is_masked, on_piece, on_message)
     left = short
     if more == 8 and number_at(h, 3, 6) > HIGH_MAX then return nil, "a length" end
     if more > 0 then left = number_at(h, 3, 2 + more) end
+    if is_masked then mask, offset = sub(h, length - 3, length), 0 end
     return length
   end
 
-  -- Reads on. Returns up to where the first frame that ends in s goes (0 if none is under way as s begins, nil if none ends); or nil,
-  -- what is wrong, and up to where nothing is.
+  -- Reads on. Returns up to where s goes without a message, or a frame between two, that has begun and not ended; and what is wrong behind
+  -- that, if something is.
   local function read(s)
-    local i, boundary = 1, nil
-    if left == 0 and header == "" then boundary = 0 end
+    local i, whole = 1, 0
     while i <= #s do
       if left == 0 then
         local known = #header
         local h = header .. sub(s, i, i + 13 - known)
         local length, problem = read_header(h)
-        if problem then return nil, problem, i - 1 end
+        if problem then return whole, problem end
         if not length then
           header = h
-          return boundary
+          return whole
         end
         header = ""
         i = i + length - known
@@ -77,18 +95,27 @@ local function reader(is_masked, on_piece, on_message)
       end
       local last = min(#s, i + left - 1)
       if last >= i then
-        if not is_control and on_piece then on_piece(s, i, last) end
+        if not is_control then
+          if mask then
+            local plain = unmasked(s, i, last, mask, offset)
+            on_piece(plain, 1, #plain)
+            offset = offset + #plain
+          else
+            on_piece(s, i, last)
+          end
+        end
         left = left - (last - i + 1)
         i = last + 1
       end
       if left == 0 then
-        boundary = boundary or i - 1
-        ended(i - 1)
+        local problem = ended(i - 1)
+        if problem then return whole, problem end
+        if not in_message then whole = i - 1 end
       elseif last < i then
-        return boundary
+        return whole
       end
     end
-    return boundary
+    return whole
   end
 
   return { read = read }

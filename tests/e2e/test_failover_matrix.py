@@ -170,6 +170,12 @@ def upstream_model(provider: str) -> str:
     return f"model-of-{provider}"
 
 
+def configured_at(position: int) -> Mapping[str, str]:
+    """The headers that a provider is configured with: one of a name of its own, and but for the last, one of a name that others have too."""
+    shared = {"x-shared": f"of-{position}"} if position < GROUPS - 1 else {}
+    return {f"x-of-{position}": "kept from others", **shared}
+
+
 def price_at(position: int) -> int:
     """In nano-USD a token: another one at each, and the same where the port is closed."""
     return position + 2
@@ -223,6 +229,11 @@ async def make_chain(stack: Stack, running: AsyncExitStack, chain: Chain) -> lis
         await add_provider(stack, names[position], f"{address}/v1", secret_of(names[position]), kind)
         closed = f"http://127.0.0.1:{free_port()}/v1"
         await add_provider(stack, shut[position], closed, secret_of(shut[position]), kind)
+        async with stack.database() as database:
+            await database.execute(
+                "UPDATE catalog.providers SET headers = $2 WHERE name = ANY ($1)",
+                *([names[position], shut[position]], json.dumps(configured_at(position))),
+            )
     models = {f"matrix-{chain}-open": names, f"matrix-{chain}-hasty": names}
     for place in Place:
         case = Case(chain, Fault.REFUSED, place, streamed=False)
@@ -242,7 +253,13 @@ async def make_chain(stack: Stack, running: AsyncExitStack, chain: Chain) -> lis
 
 async def ask(session: aiohttp.ClientSession, case: Case) -> tuple[int | None, bytes, bool]:
     """Status, body and whether it came whole."""
-    status, body, headers = None, b"", {"x-request-id": str(case), "content-type": "application/json"}
+    status, body = None, b""
+    headers = {
+        "x-request-id": str(case),
+        "content-type": "application/json",
+        "x-shared": "a client's",
+        "x-own": "a client's",
+    }
     try:
         async with session.post("/v1/chat/completions", data=BytesIO(case.body), headers=headers) as response:
             status = response.status
@@ -345,6 +362,17 @@ def test_each_provider_that_was_tried_got_the_request_once_whole_and_as_its_own(
         assert [name for name in exchange.headers if name.startswith(("x-tg-", "x-tollgate-", "x-envoy-"))] == []
         assert [secret for secret in every_secret - {secret_of(provider)} if secret.encode() in told] == []
         assert b"sk-tg-" not in told
+
+
+@each_case
+def test_each_provider_that_was_tried_got_the_headers_it_is_configured_with_and_none_of_anothers(
+    case: Case, seen: Mapping[Case, Seen]
+) -> None:
+    for position, exchanges in enumerate(seen[case].received):
+        for exchange in exchanges:
+            told = {name: value for name, value in exchange.headers.items() if name.startswith(("x-of-", "x-shared"))}
+            assert told == configured_at(position)
+            assert exchange.headers["x-own"] == "a client's"
 
 
 @each_case

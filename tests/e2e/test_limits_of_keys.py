@@ -319,3 +319,46 @@ async def test_a_session_is_one_request_at_once_as_long_as_it_lasts(
         return (await who.ask())[0] == 200
 
     await eventually(is_free, deadline_s=5)
+
+
+async def _say(socket: aiohttp.ClientWebSocketResponse, tokens: int) -> str:
+    """Ask for a response of so many tokens; the code of the error that ends the session, or nothing."""
+    text = f"Hello. [[sim output_tokens={tokens}]]"
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    await socket.send_json({"type": "conversation.item.create", "item": item})
+    await socket.send_json({"type": "response.create"})
+    async for message in socket:
+        told = json.loads(message.data)
+        if told["type"] == "response.done":
+            return ""
+        if told["type"] == "error":
+            assert "is limited to" in told["error"]["message"]
+            return str(told["error"]["code"])
+    raise AssertionError("it ended without a word")
+
+
+async def test_what_a_session_uses_counts_while_it_lasts_and_ends_it_when_the_limit_is_used_up(
+    pair: Stack, session: aiohttp.ClientSession
+) -> None:
+    who = await customer(pair, "chatty", session, tokens_per_minute_max=10_000)
+    headers = {"Authorization": f"Bearer {who.key}"}
+    path = f"{pair.url}{FACTS[Endpoint.REALTIME].path}?model={TALKER}"
+    async with (
+        asyncio.timeout(20),
+        session.ws_connect(path, headers=headers) as first,
+        session.ws_connect(path, headers=headers) as second,
+    ):
+        # Of each, 4,096 count from its beginning on; then what it has used beyond that, with what its responses read again.
+        ended = [await _say(each, 1500) for _ in range(3) for each in (first, second)]
+        assert ended == ["", "", "", "", "rate_limit_exceeded", "rate_limit_exceeded"]
+        closed = await first.receive()
+        assert (closed.type, first.close_code) == (aiohttp.WSMsgType.CLOSE, 1008)
+    status, _, text = await who.ask("output_tokens=20", max_tokens=1000)
+    assert (status, json.loads(text)["error"]["type"]) == (429, "tokens")
+    await pair.settled()
+    async with pair.database() as database:
+        rows = await database.fetch(
+            "SELECT outcome, meters FROM billing.requests WHERE key_id = 'key_chatty' AND outcome <> 'refused'"
+        )
+    assert all(json.loads(row["meters"])["output"] >= 3000 for row in rows)
+    assert len(rows) == 2

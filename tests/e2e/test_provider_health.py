@@ -6,7 +6,7 @@ On a stack of its own, where times are short.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from local_stack.ports import free_port
+from tests.support.faulty_provider import Exchange, Fault, deliver, fail, faulty_provider
 from tests.support.processes import running_python
 from tests.support.scripted_provider import ScriptedProvider, scripted_provider
 from tests.support.stack import Stack, add_model, add_provider, eventually, running_stack, wait_until_routed
@@ -233,6 +234,45 @@ async def test_who_answers_with_errors_comes_back_by_time_and_the_last_of_a_chai
         assert asked_for_answers(scripted) == before + 1
         scripted.status = 200
         await state_of(stack, "broken", "healthy", deadline_s=4 * OUT_S)
+
+
+async def test_an_organisation_whose_requests_break_a_provider_takes_it_from_nobody_else(stack: Stack) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if b"poison" in exchange.body:
+            await fail(exchange, Fault.BROKEN if b"poison-500" in exchange.body else Fault.RESET)
+        else:
+            await deliver(exchange, "good", streamed=False)
+
+    poisoner = {"Authorization": f"Bearer {await stack.make_key('poisoner', balance='10')}"}
+    async with faulty_provider(answer) as provider, aiohttp.ClientSession(stack.url) as session:
+        await add_provider(stack, "poisoned", f"{provider.address}/v1", "secret")
+        await add_model(stack, "poisoned", [("poisoned", "their-model"), ("backup", "m")])
+        await wait_until_routed(stack, "poisoned")
+
+        async def ask(text: str, headers: Mapping[str, str]) -> str:
+            body = {"model": "poisoned", "max_tokens": 5, "messages": [{"role": "user", "content": text}]}
+            async with session.post("/v1/chat/completions", json=body, headers=headers) as response:
+                assert response.status == 200
+                return response.headers["x-request-id"]
+
+        for number in range(4):
+            await ask("well", stack.headers)
+            for _ in range(6):
+                await ask("poison-500" if number % 2 else "poison-reset", poisoner)
+        await stack.settled()
+        # Whatever could be judged has been.
+        await asyncio.sleep(2)
+        health = await operate(stack, "GET", "/providers/poisoned/health")
+        assert (health["state"], health["failed"], health["history"]) == ("healthy", 24, [])
+        async with stack.database() as database:
+            attempts = await database.fetch(
+                "SELECT org_id, count(*) FROM billing.attempts WHERE provider = 'poisoned' AND status = 500 GROUP BY 1"
+            )
+        assert [tuple(row) for row in attempts] == [("org_poisoner", 12)]
+        # As soon as it is not one's own doing, it is out.
+        for _ in range(3):
+            await ask("poison-500", stack.headers)
+        await state_of(stack, "poisoned", "down")
 
 
 async def test_a_pause_is_in_force_within_a_second_under_load_and_a_running_stream_ends_whole(stack: Stack) -> None:

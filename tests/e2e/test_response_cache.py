@@ -94,6 +94,24 @@ async def test_an_answer_is_told_again_free_of_charge_to_who_asks_for_that(
         assert (found["cached"], found["outcome"], found["price"], found["provider"]) == (True, "free", "0.00", None)
 
 
+async def test_who_asks_for_another_beta_or_version_is_told_no_answer_of_this_one(
+    client: Client, provider: tuple[ScriptedProvider, str]
+) -> None:
+    scripted, model = provider
+    for headers in (
+        {},
+        {"anthropic-beta": "a"},
+        {"anthropic-beta": "b"},
+        {"openai-beta": "a"},
+        {"anthropic-version": "1"},
+    ):
+        wish = {**ON, **headers}
+        assert [(await client.ask(chat(model), **wish)).cache for _ in range(2)] == ["miss", "hit"], headers
+    # What says who asks, and by which program, is none of the answer.
+    assert (await client.ask(chat(model), **ON, **{"user-agent": "other", "x-stainless-lang": "js"})).cache == "hit"
+    assert len(scripted.asked) == 5
+
+
 async def test_a_stream_is_told_again_as_it_came(client: Client, provider: tuple[ScriptedProvider, str]) -> None:
     scripted, model = provider
     scripted.content_type, scripted.pieces, scripted.pause_s = "text/event-stream", STREAMED, 0.02

@@ -311,6 +311,14 @@ async def test_with_its_translator_gone_a_chain_goes_on_at_once_and_one_dialect_
         assert native.choices[0].message.content
     print(f"slowest request without a translator: {slowest * 1000:.0f} ms")
     assert slowest < 1
+    # That is no failure of the provider behind it.
+    await stack.settled()
+    async with stack.database() as database:
+        attempts = await database.fetch(
+            "SELECT own_reply, org_id FROM billing.attempts WHERE provider = 'mixed-a' AND status = 503"
+        )
+    assert attempts
+    assert {tuple(attempt) for attempt in attempts} == {(True, "org_demo")}
 
     async def is_back() -> bool:
         return int(stack.endpoints["pids"]["translator"]) != pid

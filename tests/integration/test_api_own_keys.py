@@ -7,7 +7,7 @@ import pytest
 
 from control_plane.api.own_keys import OWN_KEYS_PER_ORG_MAX
 from tests.support.api import Account, Api, Reply, running_api
-from tests.support.catalog_api import PROVIDER, delete, put
+from tests.support.catalog_api import PROVIDER, delete, put, serve
 
 ALLOWED = {**PROVIDER, "own_keys": "allowed", "own_key_fee_percent": "2.50"}
 SECRET = "sk-an-organisations-own-credential-9x7Z"
@@ -140,3 +140,40 @@ async def test_there_are_as_many_as_their_bounds_allow(pool: asyncpg.Pool) -> No
         assert (await give(one, f"p{OWN_KEYS_PER_ORG_MAX}")).status == 409
         assert (await give(two, "p0")).status == 202
         assert (await give(two, "p1")).status == 409
+
+
+async def test_where_a_request_would_go_is_explained_with_the_organisations_own_key(
+    operator: Api, owner: Account
+) -> None:
+    await serve(operator, "m", "one")
+    assert (await put(operator, "/providers/two", PROVIDER)).status == 202
+    assert (await put(operator, "/deployments/m/two", {"upstream_model": "m"})).status == 202
+    await operator.pool.execute(
+        "INSERT INTO catalog.prices SELECT 'm', provider, 0, 'input', 1, 40000000 FROM unnest('{one,two}'::text[]) AS provider"
+    )
+    groups = [[{"provider": "one"}], [{"provider": "two"}]]
+    assert (await put(operator, "/routes/m", {"match": "m", "groups": groups}, etag="*")).status == 202
+
+    async def told(org_id: str | None) -> tuple[list[tuple[Any, ...]], str]:
+        found = await operator.post("/routes/explain", {"endpoint": "chat", "model": "m", "org_id": org_id})
+        shown = [(m["provider"], m["asked_with"], m["skipped_because"]) for g in found["groups"] for m in g["members"]]
+        return shown, found["hold"]["amount"]
+
+    ours = [("one", "ours", None), ("two", "ours", None)]
+    assert await told(owner.org_id) == (ours, "0.00004")
+    assert (await give(owner)).status == 202
+    assert await told(owner.org_id) == ([("one", "own", None), ours[1]], "0.00004")
+    assert await told(None) == (ours, "0.00004")
+    assert (await put(operator, "/routes/m", {"match": "m", "groups": groups[:1]}, etag="*")).status == 202
+    assert await told(owner.org_id) == ([("one", "own", None)], "0.000001")
+    path = f"{owner.org}/provider-credentials/one"
+    assert (await put(owner.api, path, {"fallback": True}, etag="*")).status == 202
+    assert await told(owner.org_id) == ([("one", "own_then_ours", None)], "0.00004")
+    await operator.pool.execute("UPDATE catalog.own_keys SET credential = '\\x00'")
+    reason = "the organisation's own key there cannot be read, and ours is not sent in its place"
+    assert (await told(owner.org_id))[0] == [("one", None, reason)]
+    await operator.pool.execute("UPDATE catalog.models SET endpoints = '{chat,realtime}'")
+    refused = await operator.post("/routes/explain", {"endpoint": "realtime", "model": "m", "org_id": owner.org_id})
+    assert refused["refused_because"] == (
+        "the organisation has a key of its own at a provider of the route, with which this endpoint is not offered"
+    )

@@ -8,10 +8,11 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from billing_sink.access_log import AttemptLine, parse_any_line
 from billing_sink.limits import ToldLimits
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
-from billing_sink.spool import SpoolId
+from billing_sink.postings import Attempt, Batch, hash_of
+from billing_sink.spool import RawLine, SpoolId
 from control_plane.catalog.model import Catalog
 from control_plane.catalog.postgres_states import KEPT, forget_old_states, lock_states, read_states
 from control_plane.catalog.provider_state import Condition, Subject
@@ -26,6 +27,7 @@ from tests.support.catalog_api import PROVIDER, delete, put, serve
 from tests.support.catalogs import catalog, provider
 from tests.support.logs import QUIET
 from tests.support.scripted_provider import scripted_provider
+from tests.support.spool_lines import failed_attempt, render
 
 ONE = Subject(ProviderName("one"))
 OUT = timedelta(seconds=30)
@@ -41,15 +43,39 @@ def watch(pool: asyncpg.Pool) -> HealthWatch:
     return HealthWatch(pool, utc_now, QUIET, out_for=OUT)
 
 
-async def fail(pool: asyncpg.Pool, *, count: int, flags: str = "-", status: int = 500, model: str = "up") -> None:
+async def fail(
+    pool: asyncpg.Pool,
+    org_id: str | None = None,
+    *,
+    count: int,
+    flags: str = "-",
+    status: int = 500,
+    model: str = "up",
+    own_reply: bool = False,
+) -> None:
     """Attempts at `one` that have failed, as the sink records them."""
     await pool.executemany(
         """
         INSERT INTO billing.attempts (request_id, started_at, input_hash, provider, upstream_model, status, response_flags,
-            duration_ms, bytes_received, bytes_sent)
-        VALUES (gen_random_uuid()::text, now(), '', 'one', $1, $2, $3, 0, 0, 0)
+            duration_ms, bytes_received, bytes_sent, org_id, own_reply)
+        VALUES (gen_random_uuid()::text, now(), '', 'one', $1, $2, $3, 0, 0, 0, $4, $5)
         """,
-        [(model, status, flags)] * count,
+        [(model, status, flags, org_id, own_reply)] * count,
+    )
+
+
+async def served(pool: asyncpg.Pool, org_id: str, *, request_id: str | None = None, provider: str = "one") -> None:
+    """A request that a provider has answered well half a minute ago."""
+    await pool.execute(
+        """
+        INSERT INTO billing.requests (
+            request_id, input_hash, mode, outcome, usage_source, org_id, project_id, key_id, provider, upstream_model, stream, status,
+            attempts, response_flags, started_at, duration_ms, bytes_received, bytes_sent, sse_events, meters, cost_nano_usd,
+            price_nano_usd, absorbed_nano_usd, recorded_at)
+        VALUES (coalesce($1, gen_random_uuid()::text), '', 'live', 'free', 'none', $2, 'prj', 'key_' || $2, $3, 'up', false, 200, 1,
+            '-', now() - interval '30 s', 1, 1, 1, 0, '{}', 0, 0, 0, now() - interval '29 s')
+        """,
+        *(request_id, org_id, provider),
     )
 
 
@@ -70,6 +96,83 @@ async def test_what_is_not_the_providers_fault_is_not_held_against_it(api: Api, 
     await serve(api, "m")
     await fail(api.pool, count=20, status=status, flags=flags)
     assert await watch(api.pool).look() == {}
+
+
+@pytest.mark.parametrize(("status", "flags"), [(500, "-"), (401, "-"), (0, "UT"), (0, "UC"), (200, "UPE")])
+async def test_one_organisation_takes_a_provider_from_nobody_else(api: Api, status: int, flags: str) -> None:
+    await serve(api, "m")
+    await served(api.pool, "org_bystander")
+    await fail(api.pool, "org_poisoner", count=50, status=status, flags=flags)
+    # Nor as long as its requests go on elsewhere, and nobody knows whose they are.
+    await fail(api.pool, count=50, status=status, flags=flags)
+    assert await watch(api.pool).look() == {}
+    await fail(api.pool, "org_bystander", count=3, status=status, flags=flags)
+    [(subject, state)] = (await watch(api.pool).look()).items()
+    assert (subject, state.condition) == (ONE, Condition.DOWN)
+
+
+async def test_one_organisations_failures_do_not_hide_those_of_others(api: Api) -> None:
+    await serve(api, "m")
+    await served(api.pool, "org_bystander")
+    await fail(api.pool, "org_bystander", count=3)
+    await fail(api.pool, "org_poisoner", count=5000)
+    assert ONE in await watch(api.pool).look()
+
+
+async def test_whose_a_failure_was_is_known_by_its_request_when_that_has_ended(api: Api) -> None:
+    await serve(api, "m")
+    await served(api.pool, "org_1")
+    await fail(api.pool, count=6)
+    assert await watch(api.pool).look() == {}
+    for number, request_id in enumerate(await api.pool.fetch("SELECT request_id FROM billing.attempts")):
+        await served(api.pool, f"org_{number}", request_id=request_id[0], provider="backup")
+    assert ONE in await watch(api.pool).look()
+
+
+async def test_that_nobody_could_connect_is_the_providers_whoever_has_tried(api: Api) -> None:
+    await serve(api, "m")
+    await served(api.pool, "org_bystander")
+    await fail(api.pool, "org_1", count=5, status=0, flags="UF,URX")
+    [state] = (await watch(api.pool).look()).values()
+    assert state.by_probe
+
+
+async def test_what_the_gateway_has_answered_itself_is_not_held_against_the_provider(api: Api) -> None:
+    await serve(api, "m")
+    began = utc_now()
+    ours = [
+        # The translator was gone, the credential missing, the provider full, the client gone.
+        {"status": 503, "own_reply": "-", "cluster": "provider/one~chat"},
+        {"status": 403, "own_reply": "-"},
+        {"status": 503, "own_reply": "UO"},
+        {"status": 503, "response_flags": "UO"},
+        {"status": 0, "response_flags": "DC"},
+        {"status": 0, "response_flags": "-"},
+        {"status": 402, "response_flags": "-"},
+    ]
+    for number, fields in enumerate(ours * 10):
+        at = (began + timedelta(milliseconds=number)).isoformat()
+        line = render(failed_attempt(f"r{number}", **{"cluster": "provider/one", "start_time": at, **fields}))
+        await post(api.pool, line)
+    assert await api.pool.fetchval("SELECT count(*) FROM billing.attempts WHERE own_reply") == 20
+    assert await watch(api.pool).look() == {}
+    assert (await api.get("/providers/one/health"))["failed"] == 0
+
+
+async def test_an_attempt_has_its_organisation_where_the_line_says_it(api: Api) -> None:
+    await post(api.pool, render(failed_attempt("told", org_id="org_told")))
+    await post(api.pool, render(failed_attempt("untold", org_id=None, status=0, response_flags="UT")))
+    rows = await api.pool.fetch("SELECT request_id, org_id, own_reply FROM billing.attempts ORDER BY request_id")
+    assert [tuple(row) for row in rows] == [("told", "org_told", False), ("untold", None, False)]
+
+
+async def post(pool: asyncpg.Pool, content: bytes) -> None:
+    """Have the sink read a line about an attempt, and record it."""
+    raw = RawLine(0, content)
+    line = parse_any_line(content)
+    assert isinstance(line, AttemptLine)
+    attempt = Attempt(hash_of(raw), raw, line)
+    await PostgresLedger(pool).post(Batch(SpoolId(line.request_id), 0, 1, (), (), (attempt,)))
 
 
 async def test_while_another_control_plane_looks_nobody_else_does(api: Api) -> None:

@@ -265,3 +265,28 @@ async def test_two_processes_that_lend_never_let_more_pass_than_the_limit_and_ne
     assert 0.98 * key_limit <= passed <= key_limit
     for process in processes:
         await process.close()
+
+
+async def test_what_a_session_uses_counts_for_all_and_is_told_when_nothing_is_left(empty: SecretStr) -> None:
+    processes = [RedisLimits(empty, window_s=3), RedisLimits(empty, window_s=3)]
+    most = Limits(tokens_per_minute=1000)
+    limits = (*key(most), *scoped(Scope.MODEL, "m", Limits(tokens_per_minute=5000)))
+    await reserved(processes[0], 1, most, tokens=300)
+    assert await processes[1].use(ORG, limits, tokens=699, reserved=0) is None
+    assert await processes[0].use(ORG, limits, tokens=1, reserved=300) is None
+    found = await processes[0].use(ORG, limits, tokens=0, reserved=0)
+    assert found is not None
+    assert (found.limit, found.scope, found.room.tokens) == (Limit.TOKENS, Scope.KEY, 1000)
+    assert 1 <= found.retry_after_s <= 3
+    assert (await refused(processes[1], 2, most, tokens=1)).limit is Limit.TOKENS
+    await asyncio.sleep(found.retry_after_s)
+    assert await processes[0].use(ORG, limits, tokens=0, reserved=0) is None
+    # The model's are counted by themselves, whoever is refused.
+    told = await processes[0].use(ORG, limits, tokens=5000, reserved=0)
+    assert told is not None
+    assert told.scope is Scope.KEY
+    told = await processes[1].use(OrgId("org_2"), limits[1:], tokens=0, reserved=0)
+    assert told is not None
+    assert told.scope is Scope.MODEL
+    for process in processes:
+        await process.close()

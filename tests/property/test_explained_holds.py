@@ -5,11 +5,19 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.catalog.explanation import MatchedRoute, Member, RouteQuestion, Surroundings, explain
+from control_plane.catalog.explanation import (
+    MatchedRoute,
+    Member,
+    OwnKeyThere,
+    RouteQuestion,
+    Surroundings,
+    explain,
+)
 from control_plane.catalog.model import Catalog, Model
 from ext_authz.check_request import parse_check
 from ext_authz.decision import Admitted, decide
 from ext_authz.offers import Offer, Offers, PricedDeployment
+from ext_authz.own_keys import OwnKeyBook, OwnKeys
 from gateway_core.endpoints import FACTS, SOLD, Endpoint
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.money import format_usd
@@ -41,6 +49,10 @@ def test_what_is_explained_is_what_admission_decides(data: st.DataObject) -> Non
         for name in data.draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
     }
     terms = data.draw(st.one_of(st.none(), st.builds(OrgTerms, st.just(VERSION), st.integers(-(10**6), 10**6))))
+    own_keys = {
+        name: OwnKeyThere(falls_back=data.draw(st.booleans()), fee_ppm=data.draw(st.integers(0, 10**6)))
+        for name in data.draw(st.sets(st.sampled_from(sorted(priced))))
+    }
     is_visible = data.draw(st.booleans())
     orgs_allowed = (KEY.org_id if is_visible else OrgId("org_else"),)
     body_bytes = data.draw(st.integers(0, 20_000))
@@ -72,7 +84,7 @@ def test_what_is_explained_is_what_admission_decides(data: st.DataObject) -> Non
         OUTPUT,
         (endpoint,),
         (MatchedRoute(MODEL, MODEL, is_published=True, orgs_allowed=orgs_allowed),),
-        tuple(Member(name, kind, 0, 1, MODEL, row) for name, (kind, row) in priced.items()),
+        tuple(Member(name, kind, 0, 1, MODEL, row, own_keys.get(name)) for name, (kind, row) in priced.items()),
         terms,
     )
     offer = Offer(
@@ -93,6 +105,7 @@ def test_what_is_explained_is_what_admission_decides(data: st.DataObject) -> Non
         "query_bytes": question.query_bytes,
         "references": question.has_references,
         "web_search": question.may_search,
+        "own_keys_as_of": 7,
     }
     if FACTS[endpoint].is_form:
         fields |= {"files": question.files, "file_bytes": question.file_bytes}
@@ -104,7 +117,11 @@ def test_what_is_explained_is_what_admission_decides(data: st.DataObject) -> Non
     decided = decide(
         parse_check(check_request(fields)),
         KEY,
-        Offers(VERSION, {MODEL: offer}, {} if terms is None else {KEY.org_id: terms}),
+        Offers(
+            *(VERSION, {MODEL: offer}, {} if terms is None else {KEY.org_id: terms}),
+            own_key_fees_ppm={name: key.fee_ppm for name, key in own_keys.items()},
+            own_keys=OwnKeyBook(7, {KEY.org_id: OwnKeys({name: key.falls_back for name, key in own_keys.items()})}),
+        ),
         now=NOW,
     )
     assert explained.is_served == isinstance(decided, Admitted), (explained.refused_because, decided)

@@ -133,6 +133,7 @@ class Counts:
         exceeded: what the next one is answered; None: it is admitted.
         open: tokens expected of each request that is open.
         counted: requests, open or not.
+        used: tokens that were told of while a session lasted.
         uses_max: as many are admitted at once.
         trouble: raised instead of an answer.
     """
@@ -141,6 +142,7 @@ class Counts:
         self.exceeded: Limit | None = None
         self.open: dict[RequestId, int] = {}
         self.counted = 0
+        self.used = 0
         self.uses_max = 256
         self.trouble: Exception | None = None
 
@@ -158,6 +160,20 @@ class Counts:
         uses = min(uses, self.uses_max)
         self.counted += uses
         return Reservation((only.tally,), tokens, 1_700_000_000, (Room(only.limits, self.counted, tokens, 61),), uses)
+
+    async def use(
+        self, org_id: OrgId, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int
+    ) -> Exceeded | None:
+        """Count tokens; nothing is left if something is to be in the way."""
+        assert org_id == KEY.org_id
+        assert reserved >= 0
+        [only] = limits
+        if self.trouble is not None:
+            raise self.trouble
+        self.used += tokens
+        if self.exceeded is None:
+            return None
+        return Exceeded(self.exceeded, only.tally.scope, 7, Room(only.limits, 60, 1000, 30))
 
     async def tell(self, org_id: OrgId, told: Told) -> None:
         """What became of them."""

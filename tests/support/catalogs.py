@@ -98,6 +98,7 @@ class _WrittenProvider(_Written):
     region: str | None = None
     credential: str | None = None
     own_keys_allowed: bool = False
+    headers: dict[str, str] = {}
 
 
 class _WrittenModel(_Written):
@@ -137,7 +138,9 @@ def read_catalog(written: Mapping[str, object]) -> Catalog:
     parsed = _WrittenCatalog.model_validate(written)
     providers = {
         p.name: replace(
-            provider(p.name, p.kind, p.base_url, p.credential, p.region), own_keys_allowed=p.own_keys_allowed
+            provider(p.name, p.kind, p.base_url, p.credential, p.region),
+            own_keys_allowed=p.own_keys_allowed,
+            headers=p.headers,
         )
         for p in parsed.providers
     }

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-END: Final = b"\x88\x82"
-"""How the close frame of a client begins that gives a code and nothing else."""
+END: Final = b"\x88\x82\0\0\0\0\x03\xe8"
+"""The close frame that the gateway sends in a client's place."""
 TEXT, CONTINUATION, CLOSE, PING = 1, 0, 8, 9
 
 
@@ -23,7 +23,7 @@ class ScriptedWebSocket:
         pieces: each is written by itself, with a pause behind it.
         cut: whether the connection breaks then, instead of staying open until the client leaves.
         heads: the handshakes of clients, as they came.
-        received: what came behind the last of them. If that is the end of the session, it ends it, too.
+        received: what came behind the last of them. If the end of the session is in that, it ends it, too.
         transports: of all its connections, none of which outlives it.
         extensions: what it says it has agreed to, asked or not.
     """
@@ -51,14 +51,20 @@ class ScriptedWebSocket:
             f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Accept: {accept}\r\n{more}\r\n".encode()
         )
-        for piece in self.pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0.01)
-        while not self.cut and not self.received.startswith(END) and (data := await reader.read(65536)):
-            self.received += data
-        writer.close()
-        self.is_left.set()
+        try:
+            for piece in self.pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            while not self.cut and END not in self.received and (data := await reader.read(65536)):
+                self.received += data
+            if END in self.received:
+                writer.write(frame(b"\x03\xe8", CLOSE))
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            self.is_left.set()
 
 
 def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, bits: int = 0, long: bool = False) -> bytes:
@@ -69,6 +75,19 @@ def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, bits: int = 0
     if len(payload) > 125:
         return head + b"\x7e" + len(payload).to_bytes(2) + payload
     return head + bytes([len(payload)]) + payload
+
+
+def client_frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, mask: bytes = b"\x9a\x01\xf7\x3c") -> bytes:
+    """One frame of a client."""
+    length = len(payload)
+    head = bytes([(128 if fin else 0) | opcode])
+    if length >= 1 << 16:
+        head += b"\xff" + length.to_bytes(8)
+    elif length > 125:
+        head += b"\xfe" + length.to_bytes(2)
+    else:
+        head += bytes([128 | length])
+    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
 
 
 def event(kind: str, **fields: object) -> bytes:

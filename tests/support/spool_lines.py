@@ -133,6 +133,7 @@ def failed_attempt(request_id: str = "chat-stream", **fields: object) -> Json:
         "duration_ms": 1,
         "host": "127.0.0.1:59235",
         "offering": "gpt-4o-mini openai=gpt-4o-mini-2024 azure=mini",
+        "org_id": "org_demo",
         "own_reply": None,
         "request_id": request_id,
         "response_details": None,

@@ -743,6 +743,19 @@ def test_a_session_is_charged_by_what_was_counted_and_a_token_a_piece_of_what_ha
     assert (found.outcome, found.meters or None) == (outcome, expected)
 
 
+def test_what_a_session_has_delivered_and_nobody_counted_is_estimated_up_to_what_is_held() -> None:
+    unfinished = json.dumps(
+        {"responses": 1, "pieces": 3, "audio_bytes": 640_000, "text_bytes_sent": 40, "is_telephone": False}
+    )
+    found = rated_on("realtime", TALK, status=101, usage_first=USED, unfinished=unfinished)
+    assert (found.outcome, found.source) == (Outcome.ESTIMATED, UsageSource.ESTIMATED)
+    assert found.meters == {Meter.INPUT: 7 + 10, Meter.OUTPUT: 2 + 3, Meter.AUDIO_OUTPUT: 200}
+    grant = {**GRANT, "hold_nano_usd": "100"}
+    found = rated_on("realtime", TALK, status=101, usage_first=USED, unfinished=unfinished, grant=grant)
+    assert found.charge.price_nano_usd == 100
+    assert rated_on("realtime", TALK, status=101, usage_first=USED, unfinished="{}").outcome is Outcome.SETTLED
+
+
 def test_as_many_tokens_are_plausible_as_there_were_responses() -> None:
     usage = {"input_tokens": 900, "output_tokens": 100}
     grant = {**GRANT, "tokens_max": "100"}

@@ -1,6 +1,7 @@
 """When a provider is left out, for how long, and how it comes back."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,11 +24,12 @@ from control_plane.health.judgement import (
     following,
     judge,
 )
-from gateway_core.ids import ProviderName
+from gateway_core.ids import OrgId, ProviderName
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 OUT = timedelta(seconds=30)
 ONE = Subject(ProviderName("one"))
+POISONER, BYSTANDER, OTHER = OrgId("org_poisoner"), OrgId("org_bystander"), OrgId("org_other")
 SMALL, LARGE = Subject(ProviderName("one"), "small"), Subject(ProviderName("one"), "large")
 
 
@@ -35,11 +37,35 @@ def second(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-def failures(count: int, *, was_answered: bool = True, last: datetime = NOW) -> Sequence[Failure]:
-    """One every tenth of a second, up to the last."""
+def failures(
+    count: int,
+    org_id: OrgId | None = None,
+    *,
+    was_answered: bool = True,
+    was_reached: bool = True,
+    last: datetime = NOW,
+) -> Sequence[Failure]:
+    """One every tenth of a second, up to the last; of one organisation, or of another one each time."""
     return [
-        Failure(last - second(0.1 * number), "it answered 500", was_answered=was_answered) for number in range(count)
+        Failure(
+            last - second(0.1 * number),
+            "it answered 500",
+            was_answered=was_answered,
+            was_reached=was_reached,
+            org_id=org_id or OrgId(f"org_{number}"),
+        )
+        for number in range(count)
     ]
+
+
+def unknown(found: Sequence[Failure]) -> Sequence[Failure]:
+    """The same before their requests have ended."""
+    return [replace(each, org_id=None) for each in found]
+
+
+def answered(*org_ids: OrgId, ago: float = 30, count: int = 1) -> Answers:
+    """The last one so many seconds ago."""
+    return Answers(count, NOW - second(ago), frozenset(org_ids))
 
 
 def after(state: ProviderState, seen: Seen, now: datetime = NOW) -> ProviderState | None:
@@ -59,8 +85,7 @@ def test_five_failures_in_a_row_are_too_many_and_four_are_not() -> None:
 
 
 def test_an_answer_between_failures_breaks_their_row() -> None:
-    answered = Answers(1, NOW - second(0.25))
-    assert after(HEALTHY, Seen(failures(7), answered)) is None
+    assert after(HEALTHY, Seen(failures(7), answered(ago=0.25))) is None
 
 
 def test_ten_failures_that_are_as_many_as_answers_are_too_many_whatever_their_order() -> None:
@@ -69,6 +94,63 @@ def test_ten_failures_that_are_as_many_as_answers_are_too_many_whatever_their_or
     assert found is not None
     assert (found.condition, found.why) == (Condition.DOWN, "10 of 20 failed, the last: it answered 500")
     assert not found.by_probe
+
+
+@pytest.mark.parametrize("count", [5, 50, 500])
+def test_what_one_organisation_brings_about_takes_the_provider_from_nobody_who_is_answered(count: int) -> None:
+    assert after(HEALTHY, Seen(failures(count, POISONER), answered(BYSTANDER))) is None
+    assert after(HEALTHY, Seen(failures(count, POISONER), answered(BYSTANDER, POISONER, ago=0))) is None
+    # Nor if its requests have not ended, so that nobody knows whose they are.
+    assert after(HEALTHY, Seen(unknown(failures(count)), answered(BYSTANDER))) is None
+
+
+def test_an_organisation_that_is_alone_with_a_provider_is_believed() -> None:
+    for answers in (Answers(), answered(POISONER)):
+        found = after(HEALTHY, Seen(failures(5, POISONER), answers))
+        assert found is not None
+        assert found.why == "5 failures in a row, the last: it answered 500"
+
+
+def test_of_one_organisation_no_more_failures_count_than_of_all_others_together() -> None:
+    few = [*failures(500, POISONER), *failures(2, BYSTANDER)]
+    assert after(HEALTHY, Seen(few, answered(BYSTANDER, OTHER))) is None
+    enough = [*failures(500, POISONER), *failures(2, BYSTANDER), *failures(1, OTHER)]
+    assert after(HEALTHY, Seen(enough, answered(BYSTANDER, OTHER))) is not None
+    # Nor where failures are counted against answers.
+    some = [*failures(500, POISONER), *failures(7, BYSTANDER)]
+    assert after(HEALTHY, Seen(some, answered(BYSTANDER, ago=0, count=15))) is None
+    assert after(HEALTHY, Seen(some, answered(BYSTANDER, ago=0, count=14))) is not None
+
+
+def test_failures_of_nobody_knows_whom_are_taken_for_those_of_whoever_it_may_be() -> None:
+    of_nobody = unknown(failures(3))
+    assert after(HEALTHY, Seen([*failures(2, BYSTANDER), *of_nobody], answered(BYSTANDER))) is None
+    known = [*failures(3, BYSTANDER), *failures(1, OTHER)]
+    assert after(HEALTHY, Seen([*known, *of_nobody], answered(BYSTANDER))) is not None
+
+
+def test_that_there_is_no_connection_is_nobodys_doing() -> None:
+    unreached = unknown(failures(5, was_answered=False, was_reached=False))
+    found = after(HEALTHY, Seen(unreached, answered(BYSTANDER)))
+    assert found is not None
+    assert found.by_probe
+
+
+def test_on_one_organisations_word_nobody_is_out_for_longer_and_longer() -> None:
+    before = ProviderState(Condition.HEALTHY, NOW - second(9), times=3)
+    alone = after(before, Seen(failures(5, POISONER)))
+    assert alone is not None
+    assert (alone.until, alone.times) == (NOW + OUT, 1)
+    several = after(before, Seen([*failures(3, POISONER), *failures(2, BYSTANDER)]))
+    assert several is not None
+    assert (several.until, several.times) == (NOW + 8 * OUT, 4)
+
+
+def test_a_refused_credential_is_everybodys_if_it_comes_for_everybody() -> None:
+    refused = [replace(each, why="it answered 401") for each in failures(5)]
+    found = after(HEALTHY, Seen(refused, answered(BYSTANDER)))
+    assert found is not None
+    assert found.why == "5 failures in a row, the last: it answered 401"
 
 
 def test_who_comes_back_and_fails_again_is_out_for_twice_as_long_up_to_a_bound() -> None:

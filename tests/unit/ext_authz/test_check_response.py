@@ -6,10 +6,11 @@ from google.protobuf.json_format import MessageToDict
 
 from ext_authz.check_request import parse_check
 from ext_authz.check_response import render_decision
-from ext_authz.decision import Admitted, Refused
+from ext_authz.decision import Admitted, Refused, Session
 from gateway_core.contract import GrantField, Header
 from gateway_core.errors import INSUFFICIENT_QUOTA, INVALID_API_KEY, ApiError, model_not_found
 from gateway_core.ids import ProviderName
+from gateway_core.limits import Limits, Scope, ScopedLimits, Tally
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from tests.support.admission import CHAT, KEY, MODEL, REQUEST_ID, VERSION, check_request
@@ -51,6 +52,21 @@ def test_an_answer_that_is_cut_down_is_prepared_anew_and_the_client_told() -> No
     assert GrantField.MAX_TOKENS not in as_it_is.dynamic_metadata
     assert not as_it_is.ok_response.headers_to_remove
     assert not as_it_is.ok_response.response_headers_to_add
+
+
+def test_a_session_is_told_the_limits_of_tokens_that_it_counts_against_while_it_lasts() -> None:
+    limits = (
+        ScopedLimits(Tally(Scope.KEY, "key_1"), Limits(requests_per_minute=5)),
+        ScopedLimits(Tally(Scope.ORGANIZATION, "org_1"), Limits(tokens_per_minute=6000)),
+    )
+    session = Session(NanoUsd(5), {})
+    response = render_decision(Admitted(KEY, MODEL, VERSION, NanoUsd(1), limits=limits, session=session), ATTEMPT)
+    assert response.dynamic_metadata[GrantField.TOKENS_PER_MINUTE] == "- 6000"
+    for admitted in (
+        Admitted(KEY, MODEL, VERSION, NanoUsd(1), limits=limits),
+        Admitted(KEY, MODEL, VERSION, NanoUsd(1), limits=limits[:1], session=session),
+    ):
+        assert GrantField.TOKENS_PER_MINUTE not in render_decision(admitted, ATTEMPT).dynamic_metadata
 
 
 def test_an_admission_of_a_test_key_says_so_and_by_whose_prices_it_is_rated() -> None:

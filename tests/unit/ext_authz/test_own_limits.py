@@ -102,3 +102,19 @@ def test_a_client_is_told_of_the_limit_that_has_the_least_left() -> None:
     ]
     assert tightest(rooms) == Room(Limits(20, 1000), 1, 900, 60)
     assert tightest([Room(Limits(concurrency=3), 1, 1, 5)]) == Room(Limits(), 0, 0, 0)
+
+
+def test_what_a_session_uses_counts_against_the_share_and_is_told_when_that_is_used_up() -> None:
+    clock = Clock()
+    own = OwnLimits(clock)
+    own.share_among(2)
+    limits = key(None, 1000)
+    assert isinstance(own.reserve(limits, 300), Reservation)
+    assert own.use(limits, tokens=150, reserved=0) is None
+    # What is reserved for who asks is not in its way.
+    assert own.use(limits, tokens=100, reserved=300) is None
+    found = own.use(limits, tokens=0, reserved=0)
+    assert isinstance(found, Exceeded)
+    assert (found.limit, found.room.tokens) == (Limit.TOKENS, 550)
+    clock.now_s += found.retry_after_s
+    assert own.use(limits, tokens=0, reserved=0) is None

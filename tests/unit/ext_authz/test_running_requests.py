@@ -72,6 +72,37 @@ def test_a_request_that_is_over_used_what_the_provider_counts_or_what_was_expect
     assert parse_entry(told) == Heard(COUNTED, RequestId("request 1"), is_over=True, is_leased=False, more_tokens=more)
 
 
+SESSION = (
+    '{"responses": 2, "transcriptions": 0, "usage": {"input_tokens": 3000, "output_tokens": 12, "total_tokens": 3012}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted", "more"),
+    [(SESSION, None, 3012 - 1200), (SESSION, 3012, 0), (SESSION, 2000, 1012), (None, None, 0)],
+)
+def test_of_a_session_only_that_is_counted_at_its_end_which_was_not_while_it_lasted(
+    usage: str | None, counted: int | None, more: int
+) -> None:
+    told: dict[str, Any] = {Metadata.REQUEST: {"endpoint": "realtime"}}
+    if usage is not None:
+        told[Metadata.USAGE_FIRST] = usage
+    if counted is not None:
+        told[Metadata.COUNTED_TOKENS] = counted
+    found = parse_entry(entry(told, status=101))
+    assert found is not None
+    assert found.more_tokens == more
+
+
+@pytest.mark.parametrize(("unfinished", "more"), [("{}", 42 - 1200), ('{"responses":1}', 0)])
+def test_a_session_that_was_left_in_the_middle_counts_as_no_less_than_was_expected(unfinished: str, more: int) -> None:
+    used = '{"responses": 1, "transcriptions": 0, "usage": {"input_tokens": 30, "output_tokens": 12}}'
+    told = {Metadata.REQUEST: {"endpoint": "realtime"}, Metadata.USAGE_FIRST: used, Metadata.UNFINISHED: unfinished}
+    found = parse_entry(entry(told, status=101))
+    assert found is not None
+    assert found.more_tokens == more
+
+
 def test_a_request_that_is_told_of_while_it_runs_is_not_over() -> None:
     found = parse_entry(entry({Metadata.REQUEST: {"endpoint": "chat"}}, is_over=False))
     assert found is not None

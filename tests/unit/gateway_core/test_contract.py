@@ -2,16 +2,17 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import yaml
 
+from billing_sink.unfinished import Unfinished
 from control_plane.catalog.model import Policy
 from control_plane.catalog.strategies import TRIAL_EVERY, StickyBy, Strategy
-from control_plane.xds.clusters import COST_TIMEOUT_MS
+from control_plane.xds.clusters import COST_TIMEOUT_MS, KEPT_TIMEOUT_MS
 from control_plane.xds.listeners import LISTENER
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
@@ -22,7 +23,9 @@ from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
     COST_PATH,
     KEEP_PATH,
+    SESSIONS_SERVICE,
     SPOOL_VERSION,
+    USE_METHOD,
     AttemptField,
     BootstrapSecret,
     Choice,
@@ -34,6 +37,8 @@ from gateway_core.contract import (
     RequestField,
     RouteField,
     SpoolField,
+    UnfinishedField,
+    UseField,
     kept_route_key,
     own_translated_cluster,
     pinned_route_key,
@@ -64,7 +69,7 @@ CATALOG = replace(
         [
             replace(provider("a", credential="secret"), own_keys_allowed=True),
             provider("b"),
-            provider("c", ProviderKind.MISTRAL, credential="secret"),
+            replace(provider("c", ProviderKind.MISTRAL, credential="secret"), headers={"x-team": "search"}),
         ],
         [deployment("m", "a"), deployment("m", "c", priority=1), deployment("kept", "a"), deployment("kept", "b")],
         policies={"kept": Policy(sticky_by=StickyBy.USER, cache_ttl_s=60)},
@@ -135,7 +140,7 @@ def test_front_lua_writes_exactly_the_request_fields() -> None:
 
 
 def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() -> None:
-    of_a_cluster = {RouteField.OUTPUT_BOUND, RouteField.REFUSES_STREAM_OPTIONS}
+    of_a_cluster = {RouteField.OUTPUT_BOUND, RouteField.REFUSES_STREAM_OPTIONS, RouteField.HEADERS}
     of_all_routes = {RouteField.OWN_KEYS_AS_OF}
     assert set(re.findall(r'prepared:get\("(\w+)"\)', code(FRONT))) == names(RouteField) - of_a_cluster - of_all_routes
     assert set(re.findall(r':metadata\(\):get\("(\w+)"\)', code(FRONT))) == {RouteField.CHAIN, *of_all_routes}
@@ -154,6 +159,7 @@ def test_the_codes_in_the_scripts_are_those_of_errors_py() -> None:
     quoted = set(re.findall(r'refuse\(h, \w*(?:\{\})?, "\d+", "(\w+)"', code(FRONT)))
     quoted |= set(re.findall(r'"\d{3}", "([a-z]\w+)"', FRONT + UPSTREAM))
     quoted |= set(re.findall(r'return "([a-z]\w+)", "', FRONT))
+    quoted |= set(re.findall(r'status = "\d{3}", code = "(\w+)"', FRONT))
     assert len(quoted) > 6
     assert quoted <= known
 
@@ -163,11 +169,20 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         key
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
-    }
+    } | set(re.findall(r'\bsay\("(\w+)"', code(FRONT)))
     elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS}
     assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED} - elsewhere
     namespace, key = f'"{Metadata.ORDER_NAMESPACE}"', f'"{Metadata.PRIORITY_GROUPS}"'
     assert f"ORDER_NAMESPACE, PRIORITY_GROUPS = {namespace}, {key}" in code(FRONT)
+
+
+def test_the_scripts_tell_of_sessions_in_the_words_of_the_contract() -> None:
+    [unfinished] = re.findall(r'say\("unfinished", format\((.*?)session\.open', code(FRONT), re.DOTALL)
+    assert set(re.findall(r'"(\w+)":', unfinished)) == names(UnfinishedField)
+    assert names(UnfinishedField) == {each.name for each in fields(Unfinished)}
+    [use] = re.findall(r"format\('(\{\"org_id\".*?\})'", code(FRONT))
+    assert set(re.findall(r'"(\w+)":', use)) == names(UseField)
+    assert f'local PATH = "/{SESSIONS_SERVICE}/{USE_METHOD}"' in code(FRONT)
 
 
 def test_front_lua_knows_every_choice_that_it_makes_and_how_rare_a_trial_is() -> None:
@@ -256,6 +271,7 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
             Metadata.KEPT,
             Metadata.SSE_EVENTS,
             Metadata.SSE_BESIDE_BYTES,
+            Metadata.UNFINISHED,
             Metadata.CACHE,
         )
     }
@@ -291,7 +307,7 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
     ours = {
         *(Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR),
-        Cluster.RESPONSE_CACHE,
+        *(Cluster.RESPONSE_CACHE, Cluster.BILLING_SINK_KEPT),
     }
     foreign = {
         "a": (Dialect.ANTHROPIC, Dialect.GEMINI),
@@ -319,6 +335,7 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
         (Cluster.XDS, Peer.CONTROL_PLANE),
         (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ),
         (Cluster.BILLING_SINK, Peer.BILLING_SINK),
+        (Cluster.BILLING_SINK_KEPT, Peer.BILLING_SINK),
         (Cluster.TRANSLATOR, Peer.TRANSLATOR),
         (Cluster.RESPONSE_CACHE, Peer.RESPONSE_CACHE),
     ):
@@ -467,6 +484,23 @@ def test_lua_asks_what_a_request_costs_with_fields_of_a_spool_line_and_waits_as_
     assert f'h:httpCall("{Cluster.BILLING_SINK}"' in lua
     assert f'[":path"] = "{COST_PATH}"' in lua
     assert f'replace("{Header.COST}", amount)' in lua
+
+
+def test_what_is_kept_is_written_down_by_a_cluster_with_bounds_of_its_own_and_waited_for_as_long_as_that() -> None:
+    lua = code((ROOT / "envoy" / "lua" / "kept.lua").read_text(encoding="utf-8"))
+    assert set(re.findall(r'h:httpCall\("(\w+)"', lua)) == {Cluster.BILLING_SINK_KEPT}
+    assert f"TIMEOUT_MS = 2, {KEPT_TIMEOUT_MS}" in lua
+    clusters = {
+        str(resource["name"]): resource for name, resource in resources(CATALOG, settings()) if name == CLUSTER_TYPE
+    }
+    told, bounds = (
+        [clusters[name][field] for name in (Cluster.BILLING_SINK, Cluster.BILLING_SINK_KEPT)]
+        for field in ("load_assignment", "circuit_breakers")
+    )
+    assert json.dumps(told[0]).replace(f'"{Cluster.BILLING_SINK}"', f'"{Cluster.BILLING_SINK_KEPT}"') == json.dumps(
+        told[1]
+    )
+    assert bounds[0] != bounds[1]
 
 
 @pytest.mark.parametrize("folder", ["envoy", "proto"])

@@ -73,6 +73,26 @@ def test_another_organisation_mode_endpoint_or_provider_is_another_question(othe
     assert text(replace(ASKED, **other)) != text()
 
 
+@pytest.mark.parametrize("name", ["anthropic-beta", "anthropic-version", "openai-beta", "groq-model-version"])
+def test_headers_that_ask_for_another_answer_are_part_of_the_question(name: str) -> None:
+    with_one, with_another = (replace(ASKED, headers=((name, value),)) for value in ("1", "2"))
+    assert len({text(), text(with_one), text(with_another)}) == 3
+
+
+def test_of_the_headers_those_are_read_that_ask_for_another_answer_in_any_order() -> None:
+    told = [
+        ("openai-beta", "b"),
+        ("content-type", "application/json"),
+        ("anthropic-beta", "2"),
+        ("anthropic-beta", "1"),
+    ]
+    assert read_asked(REQUEST, {"org_id": "org_1"}, told).headers == (
+        ("anthropic-beta", "2"),
+        ("anthropic-beta", "1"),
+        ("openai-beta", "b"),
+    )
+
+
 def test_a_response_says_again_who_asked_so_that_is_part_of_the_question() -> None:
     response = replace(ASKED, endpoint=Endpoint.RESPONSES)
     assert text(response, b'{"input":"Hi","user":"a"}') != text(response, b'{"input":"Hi","user":"b"}')
@@ -143,10 +163,12 @@ REQUEST: Fields = {
 
 
 def test_what_envoy_tells_is_read() -> None:
-    told = read_asked({**REQUEST, "references": True, "meters": "web_search"}, {"org_id": "org_1", "max_tokens": "9"})
+    told = read_asked(
+        {**REQUEST, "references": True, "meters": "web_search"}, {"org_id": "org_1", "max_tokens": "9"}, ()
+    )
     assert told == replace(BY_ROUTE, ttl_s=60, is_cut_down=True, looks_elsewhere=True)
     without = {name: value for name, value in REQUEST.items() if name not in {"offering", "cache_ttl_s"}}
-    assert read_asked(without, {"org_id": "org_1"}) == replace(BY_ROUTE, served_by="m")
+    assert read_asked(without, {"org_id": "org_1"}, ()) == replace(BY_ROUTE, served_by="m")
 
 
 @pytest.mark.parametrize(
@@ -162,4 +184,4 @@ def test_what_envoy_tells_is_read() -> None:
 )
 def test_what_envoy_does_not_tell_is_refused(request_: dict[str, Any], grant: dict[str, Any]) -> None:
     with pytest.raises(UnreadableRequestError):
-        read_asked(request_, grant)
+        read_asked(request_, grant, ())

@@ -9,19 +9,20 @@ LANGUAGE sql VOLATILE AS $$
     WITH given AS (
         SELECT (position - 1)::integer AS position, request_id, started_at, decode(input_hash, 'hex') AS input_hash, provider,
             upstream_model, host, status, response_flags, response_details, duration_ms, bytes_received, bytes_sent,
-            coalesce(own_key, false) AS own_key
+            coalesce(own_key, false) AS own_key, org_id, coalesce(own_reply, false) AS own_reply
         FROM ROWS FROM (jsonb_to_recordset(p_attempts) AS (
             request_id text, started_at timestamptz, input_hash text, provider text, upstream_model text, host text,
             status integer, response_flags text, response_details text, duration_ms bigint, bytes_received bigint,
-            bytes_sent bigint, own_key boolean)) WITH ORDINALITY
+            bytes_sent bigint, own_key boolean, org_id text, own_reply boolean)) WITH ORDINALITY
             AS input (request_id, started_at, input_hash, provider, upstream_model, host, status, response_flags,
-                response_details, duration_ms, bytes_received, bytes_sent, own_key, position)
+                response_details, duration_ms, bytes_received, bytes_sent, own_key, org_id, own_reply,
+                position)
     ), recorded AS (
         INSERT INTO billing.attempts (
             request_id, started_at, input_hash, provider, upstream_model, host, status, response_flags, response_details,
-            duration_ms, bytes_received, bytes_sent, own_key)
+            duration_ms, bytes_received, bytes_sent, own_key, org_id, own_reply)
         SELECT request_id, started_at, input_hash, provider, upstream_model, host, status, response_flags, response_details,
-            duration_ms, bytes_received, bytes_sent, own_key
+            duration_ms, bytes_received, bytes_sent, own_key, org_id, own_reply
         FROM given ORDER BY position
         ON CONFLICT DO NOTHING
     )
