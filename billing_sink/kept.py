@@ -91,7 +91,7 @@ def kept_by(line: SpoolLine) -> Kept | Forgotten | None:
         grant.key_id,
         ProviderName(provider) if provider else None,
         line.start_time,
-        _moment(said.get("expires_at")),
+        moment_of(said.get("expires_at")),
         None if facts.keeps is KeptKind.RESPONSE else line.kept,
         length_of(said),
     )
@@ -103,7 +103,7 @@ def length_of(said: Mapping[str, object]) -> int:
     return length if type(length) is int and 0 <= length <= FILE_BYTES_MAX else 0
 
 
-def _moment(seconds: object) -> datetime | None:
+def moment_of(seconds: object) -> datetime | None:
     """A time as providers write it: seconds since 1970."""
     if not isinstance(seconds, int):
         return None

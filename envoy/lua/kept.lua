@@ -19,11 +19,14 @@ local TRIES, TIMEOUT_MS = 2, 1000 -- in which billing_sink has to have written i
 local EVENTS_MAX = 4              -- of a stream, the first ones, in which it says its id
 local UNASKED = "0"               -- the number of a question that has nothing to do with leases
 -- Of what an organisation has, where a service of ours answers: by which route.
-local OURS = { files = "models:" }
+local OURS = {
+  files = "models:", batch_create = "batches:", batches = "batches:", batch = "batches:", batch_cancel = "batches:",
+}
 local FORGETS = { response_delete = true, file_delete = true }
 -- What else a request may ask for behind the path, beside the endpoints that take nothing there.
 local QUERIES = {
   files = { limit = true, order = true, after = true, purpose = true },
+  batches = { limit = true, after = true },
   response_input_items = { limit = true, order = true, after = true, before = true },
 }
 local NOTHING = {}

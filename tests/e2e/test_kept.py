@@ -213,8 +213,10 @@ async def test_the_id_of_one_kind_is_none_of_the_other(client: openai.AsyncOpenA
         ("GET", "/v1/files/file-1/cancel"),
         ("PUT", "/v1/files/file-1"),
         ("POST", "/v1/files/file-1"),
-        ("GET", "/v1/batches"),
-        ("POST", "/v1/batches"),
+        ("POST", "/v1/batches/batch_1"),
+        ("DELETE", "/v1/batches/batch_1"),
+        ("GET", "/v1/batches/batch_1/cancel"),
+        ("GET", "/v1/batches/%2e%2e"),
     ],
 )
 async def test_a_path_that_is_none_leads_nowhere(stack: Stack, method: str, path: str) -> None:

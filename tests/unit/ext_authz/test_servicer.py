@@ -341,7 +341,8 @@ async def test_what_is_kept_is_told_of_with_its_provider_and_costs_nothing() -> 
     assert gate.purse.held == {}
 
 
-UPLOAD = {"endpoint": "file_upload", "model": "", "files": 1, "file_bytes": 100, "provider": PROVIDER}
+def an_upload() -> CheckRequest:
+    return from_client(endpoint="file_upload", model="", files=1, file_bytes=100, provider=PROVIDER)
 
 
 def keeper(balance: int) -> Gate:
@@ -352,10 +353,10 @@ def keeper(balance: int) -> Gate:
 
 async def test_an_upload_needs_a_balance_and_ends_with_nothing_held() -> None:
     gate = keeper(balance=1)
-    assert (await gate.ask(from_client(**UPLOAD))).WhichOneof("http_response") == "ok_response"
+    assert (await gate.ask(an_upload())).WhichOneof("http_response") == "ok_response"
     assert gate.purse.held == {REQUEST_ID: 0}
     gate = keeper(balance=-1)
-    refused = await gate.ask(from_client(**UPLOAD))
+    refused = await gate.ask(an_upload())
     assert refused.denied_response.status.code == 402
     assert json.loads(refused.denied_response.body)["error"]["code"] == "insufficient_quota"
 
@@ -364,7 +365,7 @@ async def test_an_upload_needs_a_balance_and_ends_with_nothing_held() -> None:
 async def test_files_are_bounded_in_number_and_in_bytes(kept: Files, *, is_refused: bool) -> None:
     gate = keeper(balance=1)
     gate.registry.kept_files = kept
-    response = await gate.ask(from_client(**UPLOAD))
+    response = await gate.ask(an_upload())
     assert (response.denied_response.status.code == 403) == is_refused
     if is_refused:
         error = json.loads(response.denied_response.body)["error"]
