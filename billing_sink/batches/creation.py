@@ -149,22 +149,23 @@ class Creation:
         content: list[bytes] = []
         read_bytes = 0
         try:
-            async for raw in self._keepers.lines(batch.provider, batch.input_file_id):
-                number = len(admitted) + 1
-                read_bytes += len(raw)
-                if number > LINES_MAX or read_bytes > BYTES_MAX:
-                    raise BatchRefusedError(
-                        invalid_batch(f"A batch has {LINES_MAX:,} lines and {BYTES_MAX:,} bytes at most.")
-                    )
-                try:
-                    line = admit(reader.read(raw), batch.endpoint, key, assortment, prices)
-                except (InvalidBatchLineError, RefusedLineError) as error:
-                    raise BatchRefusedError(invalid_batch_line(number, error.error)) from error
-                if line.line.custom_id in names:
-                    raise BatchRefusedError(invalid_batch(f"Line {number}: another line has the same 'custom_id'."))
-                names.add(line.line.custom_id)
-                admitted.append(line)
-                content.append(line.line.rewritten(line.sold.upstream_model))
+            async with self._keepers.lines(batch.provider, batch.input_file_id) as lines:
+                async for raw in lines:
+                    number = len(admitted) + 1
+                    read_bytes += len(raw)
+                    if number > LINES_MAX or read_bytes > BYTES_MAX:
+                        raise BatchRefusedError(
+                            invalid_batch(f"A batch has {LINES_MAX:,} lines and {BYTES_MAX:,} bytes at most.")
+                        )
+                    try:
+                        line = admit(reader.read(raw), batch.endpoint, key, assortment, prices)
+                    except (InvalidBatchLineError, RefusedLineError) as error:
+                        raise BatchRefusedError(invalid_batch_line(number, error.error)) from error
+                    if line.line.custom_id in names:
+                        raise BatchRefusedError(invalid_batch(f"Line {number}: another line has the same 'custom_id'."))
+                    names.add(line.line.custom_id)
+                    admitted.append(line)
+                    content.append(line.line.rewritten(line.sold.upstream_model))
         except KeeperError as error:
             raise BatchRefusedError(INPUT_UNREADABLE) from error
         if not admitted:
@@ -181,7 +182,9 @@ class Creation:
             said = await self._keepers.create(batch.provider, file_id, batch.endpoint, batch.batch_id)
         except KeeperError as error:
             if error.is_refusal:
-                raise BatchRefusedError(await self._give_up(batch, error)) from error
+                refusal = await self._give_up(batch, error)
+                await self._forget(batch, file_id)
+                raise BatchRefusedError(refusal) from error
             self._log.warning("batch_unknown", batch_id=batch.batch_id, status=error.status)
             raise BatchRefusedError(BATCH_UNKNOWN) from error
         upstream_id = id_in(said, "id")
@@ -196,6 +199,13 @@ class Creation:
         self._log.warning("batch_not_begun", batch_id=batch.batch_id, status=error.status)
         await self._batches.end(batch, end_of(batch), (), self._now())
         return BATCH_NOT_BEGUN
+
+    async def _forget(self, batch: Batch, file_id: ObjectId) -> None:
+        """What the provider was sent, and will not use."""
+        try:
+            await self._keepers.delete(batch.provider, file_id)
+        except KeeperError as error:
+            self._log.warning("batch_input_left", batch_id=batch.batch_id, status=error.status)
 
 
 def _not_held(error: NotHeldError) -> ApiError:

@@ -1,8 +1,8 @@
 """What billing_sink asks of providers: files and batches. By Envoy, which has their credentials and puts them in."""
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import aiohttp
@@ -47,23 +47,18 @@ class Keepers:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def lines(self, provider: ProviderName | None, file_id: ObjectId) -> AsyncIterator[bytes]:
-        """The lines of a file that are not empty, as they come.
+    @asynccontextmanager
+    async def lines(self, provider: ProviderName | None, file_id: ObjectId) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a file that are not empty, as they come, while the block runs.
 
         Raises:
             KeeperError: it cannot be had, or has a line that is longer than any that is read.
         """
-        pending = b""
-        async with self._asking("GET", _path(provider, Endpoint.FILE_CONTENT, file_id)) as response:
-            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                *whole, pending = (pending + chunk).split(b"\n")
-                if len(pending) > LINE_BYTES_MAX:
-                    raise KeeperError(None)
-                for line in whole:
-                    if line.strip():
-                        yield line
-        if pending.strip():
-            yield pending
+        async with (
+            self._asking("GET", _path(provider, Endpoint.FILE_CONTENT, file_id)) as response,
+            aclosing(_lines(response)) as found,
+        ):
+            yield found
 
     async def upload(self, provider: ProviderName | None, content: bytes) -> ObjectId:
         """Have a provider keep the input of a batch."""
@@ -160,6 +155,19 @@ async def connected_keepers(address: HostPort, context: ssl.SSLContext) -> Async
         f"https://{host}:{address.port}", connector=aiohttp.TCPConnector(ssl=context), timeout=_TIMEOUT
     ) as session:
         yield Keepers(session)
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    pending = b""
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        *whole, pending = (pending + chunk).split(b"\n")
+        if len(pending) > LINE_BYTES_MAX:
+            raise KeeperError(None)
+        for line in whole:
+            if line.strip():
+                yield line
+    if pending.strip():
+        yield pending
 
 
 def _path(provider: ProviderName | None, endpoint: Endpoint, object_id: ObjectId | None = None) -> str:

@@ -109,12 +109,13 @@ class Settling:
     async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int) -> int:
         """Post the lines of a file. Places go on from that of the last line of the file before."""
         waiting: list[tuple[int, bytes]] = []
-        async for raw in self._keepers.lines(batch.provider, file_id):
-            place += 1
-            waiting.append((place, raw))
-            if len(waiting) == LINES_AT_ONCE:
-                await self._post(batch, waiting)
-                waiting = []
+        async with self._keepers.lines(batch.provider, file_id) as lines:
+            async for raw in lines:
+                place += 1
+                waiting.append((place, raw))
+                if len(waiting) == LINES_AT_ONCE:
+                    await self._post(batch, waiting)
+                    waiting = []
         if waiting:
             await self._post(batch, waiting)
         return place
