@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
 from ext_authz.attempt_limiter import AttemptLimiter
+from ext_authz.kept import Files
 from ext_authz.keys import KeyCache
 from ext_authz.leases import LeaseId
 from ext_authz.lender import Lender
@@ -116,6 +117,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             lender=lender,
             holds=PostgresHolds(pool, utc_now),
             kept=PostgresKept(pool),
+            files_max=Files(settings.files_max, settings.file_bytes_max),
             limiter=limiter,
             notes=notes,
             uses=uses,

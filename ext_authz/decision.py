@@ -199,6 +199,8 @@ def decide(
         if facts.keeps and key.mode is Mode.LIVE and place.provider in offers.own_keys.by_org.get(key.org_id, NONE):
             return Refused(OWN_KEY_NOT_OFFERED, key)
         return Admitted(key, keeper=place.provider, limits=key.limits)
+    if facts.lists is not None:
+        return Admitted(key, limits=key.limits)
     if not facts.is_of_a_model or attempt.model is None:
         return Admitted(key)
     newest = offers

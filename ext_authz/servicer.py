@@ -6,7 +6,7 @@ Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers th
 import asyncio
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol, assert_never
 
 import grpc
@@ -17,7 +17,7 @@ from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
 from ext_authz.crowds import Crowds
 from ext_authz.decision import Admitted, Output, Refused, decide, expected
-from ext_authz.kept import Owned
+from ext_authz.kept import Files, Owned
 from ext_authz.keys import KeyCache
 from ext_authz.leases import Bounds, body_bound
 from ext_authz.lender import Lender
@@ -39,7 +39,7 @@ from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.clock import Monotonic, Now
 from gateway_core.contract import SESSION_S_MAX, SESSIONS_SERVICE, USE_METHOD, Peer
-from gateway_core.endpoints import FACTS
+from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.errors import (
     INSUFFICIENT_QUOTA,
     MODEL_CHANGING,
@@ -48,6 +48,7 @@ from gateway_core.errors import (
     budget_exceeded,
     budget_held,
     concurrency_exceeded,
+    files_exceeded,
     requests_per_minute_exceeded,
     tokens_per_minute_exceeded,
 )
@@ -69,6 +70,9 @@ SESSION_TTL: Final = timedelta(seconds=SESSION_S_MAX + 60)
 
 BEHIND_S_MAX: Final = 0.5
 """How long a request waits for the revision that its route is of."""
+
+NOTHING: Final = NanoUsd(0)
+"""Held where only a balance is asked for."""
 
 _SERVICE = "envoy.service.auth.v3.Authorization"
 
@@ -115,6 +119,13 @@ class Kept(Protocol):
             asyncpg.PostgresError, OSError: nobody knows; the request must not pass.
         """
 
+    async def files(self, org_id: OrgId, mode: Mode, now: datetime) -> Files:
+        """The files that are kept for an organisation.
+
+        Raises:
+            asyncpg.PostgresError, OSError: as above.
+        """
+
 
 class Authorization:
     """The gRPC service's one method, and what it asks."""
@@ -128,6 +139,7 @@ class Authorization:
         lender: Lender,
         holds: Holds,
         kept: Kept,
+        files_max: Files,
         limiter: Limiter,
         notes: ReservationNotes,
         uses: KeyUses,
@@ -146,6 +158,7 @@ class Authorization:
         self._lender = lender
         self._holds = holds
         self._kept = kept
+        self._files_max = files_max
         self._limiter = limiter
         self._notes = notes
         self._turns = Turns()
@@ -215,8 +228,12 @@ class Authorization:
         if isinstance(decision, Refused):
             return decision
         self._uses.note(decision.key.key_id, self._now())
-        if decision.output is None and not FACTS[attempt.endpoint].is_of_what_is_kept:
+        if decision.output is None and not decision.limits and not FACTS[attempt.endpoint].needs_balance:
             return decision
+        if attempt.endpoint is Endpoint.FILE_UPLOAD:
+            kept = await self._kept.files(decision.key.org_id, decision.key.mode, self._now())
+            if self._files_max.refuses(kept, attempt.file_bytes):
+                return Refused(files_exceeded(self._files_max.count, self._files_max.total_bytes), decision.key)
         if not decision.limits:
             return await self._pay(attempt, decision)
         return await self._pay_within(attempt, decision)
@@ -310,12 +327,13 @@ class Authorization:
     async def _pay(self, attempt: Attempt, decision: Admitted) -> Admitted | Refused:
         """Set aside what it may cost."""
         output = decision.output
-        if output is None:
+        if output is None and not FACTS[attempt.endpoint].needs_balance:
             return decision
-        amount = output.nano_usd
+        amount = NOTHING if output is None else output.nano_usd
+        least = NOTHING if output is None else output.least_nano_usd
         # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
         # A session has money of its own, which Envoy counts down.
-        if decision.key.budgets is None and decision.session is None:
+        if output is not None and decision.key.budgets is None and decision.session is None:
             taken = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
             if taken is not None:
                 return replace(decision, slice_id=taken.slice.slice_id)
@@ -326,7 +344,7 @@ class Authorization:
                 attempt.request_id,
                 decision.key,
                 amount=amount,
-                least=output.least_nano_usd,
+                least=least,
                 ttl=self._hold_ttl if decision.session is None else max(self._hold_ttl, SESSION_TTL),
             )
         match held:
@@ -337,7 +355,7 @@ class Authorization:
             case AllHeld():
                 return Refused(budget_held(held), decision.key)
             case _:
-                return decision.holding(held)
+                return decision if output is None else decision.holding(held)
 
     async def _decide_but_for_limits_and_money(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""

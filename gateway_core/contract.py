@@ -32,6 +32,9 @@ KEEP_PATH: Final = "/kept"
 """Where Envoy has billing_sink write down what a provider keeps from now on, or no longer, for whom: a spool line comes; 204, once it is
 written."""
 
+KEEPERS_TEST_PATH: Final = "/test"
+"""What the path of a request begins with that billing_sink sends to the simulator, by Envoy's listener for that."""
+
 SESSIONS_SERVICE: Final = "tollgate.Sessions"
 USE_METHOD: Final = "Use"
 """Where Envoy has ext_authz count tokens that a session has used (gRPC), and asks whether any are left: a JSON object with the fields of `UseField`
@@ -73,6 +76,10 @@ class Header:
     """From the front filter to the cache's, `true` on requests whose answer may be one that was kept."""
     KEPT_AT: Final = "x-tg-kept-at"
     """On the answer of a provider that may keep something, for the front filter alone: the cluster that answered."""
+    PROJECT_ID: Final = "x-tg-project-id"
+    KEY_ID: Final = "x-tg-key-id"
+    MODE: Final = "x-tg-mode"
+    """Like the two before, and `ORG`, on the way to billing_sink: what ext_authz has decided about a request that is about batches."""
     PROVIDER: Final = "x-tollgate-provider"
     """Of a request that has something kept and names no model: at which provider."""
     PROVIDER_CLUSTER: Final = "x-tg-provider-cluster"
@@ -88,7 +95,7 @@ class Header:
     """There, too: which Envoy it is."""
     ORG: Final = "x-tg-org"
     """There, too: whose request it is. And on a provider's answer, for the log of attempts alone: the router's log sees answers and none of
-    the request's metadata."""
+    the request's metadata. Of a request that goes to billing_sink: whose that is."""
     EXPECTED_TOKENS: Final = "x-tg-expected-tokens"
     """There, too: `GrantField.EXPECTED_TOKENS`; absent where the grant has none."""
     OWN_REPLY: Final = "x-tg-own-reply"
@@ -505,6 +512,8 @@ class Cluster:
     BILLING_SINK: Final = "billing_sink"
     BILLING_SINK_KEPT: Final = "billing_sink_kept"
     """The same for what providers keep: who asks what a request costs is not in the way of it."""
+    BILLING_SINK_BATCHES: Final = "billing_sink_batches"
+    """The same for what clients do with batches, which may take minutes and fail with their providers."""
     TRANSLATOR: Final = "translator"
     RESPONSE_CACHE: Final = "response_cache"
     SIMULATOR: Final = "simulator"
@@ -599,6 +608,15 @@ def is_own_key_cluster(cluster: str) -> bool:
 def route_key(endpoint: str, model: str) -> str:
     """The value of `Header.ROUTE` for a model on an endpoint; also the name of that route. Endpoints hold no colon."""
     return f"{endpoint}:{model}"
+
+
+def keepers_path(provider: str | None) -> str:
+    """What the path of a request begins with that billing_sink sends to a provider, or the simulator, by Envoy's listener for that."""
+    return KEEPERS_TEST_PATH if provider is None else f"/live/{provider}"
+
+
+BATCHES_ROUTE_KEY: Final = "batches:"
+"""The value of `Header.ROUTE` for whatever is done with batches. The list of models has `models:`, and files have it, too."""
 
 
 def kept_route_key(provider: str) -> str:

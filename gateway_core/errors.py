@@ -434,6 +434,56 @@ def no_such(name: KeptName) -> ApiError:
     return ApiError(404, "not_found", f"There is no {name.kind} '{name.object_id}'.")
 
 
+def files_exceeded(count: int, total_bytes: int) -> ApiError:
+    """An organisation keeps as much at providers as it may."""
+    return ApiError(
+        403,
+        "file_quota_exceeded",
+        f"Your organisation may keep {count:,} files, and {total_bytes:,} bytes in them together. Delete some that it needs no longer.",
+    )
+
+
+BATCHES_BUSY: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "Other batches are being read at this moment. Try again shortly.",
+    type=ErrorType.REQUESTS,
+    retry_after_s=5,
+)
+BATCHES_MAX_OPEN: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "Your organisation has as many batches under way as it may. Wait until one is over, or cancel one.",
+    type=ErrorType.REQUESTS,
+)
+INPUT_UNREADABLE: Final = ApiError(
+    503, "provider_unavailable", "The provider that keeps the file could not be asked for it.", type=ErrorType.SERVER
+)
+BATCH_NOT_BEGUN: Final = ApiError(
+    502, "batch_not_begun", "The provider has not begun the batch. Nothing is held for it.", type=ErrorType.SERVER
+)
+BATCH_UNKNOWN: Final = ApiError(
+    503,
+    "batch_unknown",
+    "Whether the provider has begun the batch is not known yet. Look for it in the list before you try again.",
+    type=ErrorType.SERVER,
+)
+NOT_TO_BE_CANCELLED: Final = ApiError(
+    409, "batch_not_cancelled", "The batch is over, or has not been begun yet: there is nothing to cancel."
+)
+
+
+def invalid_batch(message: str) -> ApiError:
+    """An input that is none."""
+    return ApiError(400, "invalid_batch", message, param="input_file_id")
+
+
+def invalid_batch_line(number: int, error: ApiError) -> ApiError:
+    """What is wrong with one line, counted from 1."""
+    field = f" ({error.param})" if error.param else ""
+    return ApiError(400, error.code, f"Line {number}{field}: {error.message}"[:500], param="input_file_id")
+
+
 def kept_elsewhere(model: str) -> ApiError:
     """The one provider that it could be asked at does not serve the model."""
     message = f"What the request names is kept at a provider that does not serve the model '{model}'."

@@ -16,7 +16,10 @@ from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, upstream_filte
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
 from gateway_core.contract import (
+    BATCHES_ROUTE_KEY,
+    CREDENTIAL_HEADERS,
     Cluster,
+    GrantField,
     Header,
     Metadata,
     RouteField,
@@ -64,6 +67,8 @@ _HIDDEN_RESPONSE_HEADERS: Final = (
 )
 """What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
 
+
+_AT_KEEPERS: Final = tuple(each for each in OF_WHAT_IS_KEPT if not FACTS[each].is_answered_here)
 
 _KEPT_AT: Final[JsonObject] = {
     "response_headers_to_add": [
@@ -202,7 +207,7 @@ def _pinned(route: ProviderRoute) -> Iterable[ProviderRoute]:
 
 def _kept_routes(catalog: Catalog) -> Iterable[KeptRoute]:
     for provider in catalog.providers.values():
-        paths = tuple((each, path) for each in OF_WHAT_IS_KEPT if (path := provider.path(each)) is not None)
+        paths = tuple((each, path) for each in _AT_KEEPERS if (path := provider.path(each)) is not None)
         if paths:
             yield KeptRoute(provider.name, paths)
 
@@ -223,6 +228,7 @@ def route_configuration(
             },
         }
     )
+    actions[BATCHES_ROUTE_KEY] = _action(_batches_route(settings))
     if settings.simulator_url is not None:
         for endpoint in SOLD:
             actions[simulator_route_key(endpoint)] = _action(_test_route(endpoint, settings.simulator_url, settings))
@@ -231,7 +237,7 @@ def route_configuration(
             _kept_route(
                 simulator_kept_route_key(),
                 Cluster.SIMULATOR,
-                [(endpoint, base + FACTS[endpoint].path) for endpoint in OF_WHAT_IS_KEPT],
+                [(endpoint, base + FACTS[endpoint].path) for endpoint in _AT_KEEPERS],
                 settings,
             )
         )
@@ -413,6 +419,35 @@ def _kept_route(name: str, cluster: str, paths: Iterable[tuple[Endpoint, str]], 
             },
         },
         **_KEPT_AT,
+    }
+
+
+def _batches_route(settings: Settings) -> JsonObject:
+    """To billing_sink, which is told whose request it is. One that a sink may have begun with is not asked of another."""
+    grant = {
+        Header.ORG: GrantField.ORG_ID,
+        Header.PROJECT_ID: GrantField.PROJECT_ID,
+        Header.KEY_ID: GrantField.KEY_ID,
+        Header.MODE: GrantField.MODE,
+    }
+    return {
+        "name": BATCHES_ROUTE_KEY,
+        "match": {"prefix": "/"},
+        "request_headers_to_add": [
+            {
+                "header": {"key": header, "value": f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE}:{field})%"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for header, field in grant.items()
+        ],
+        # The client's key is none of its business.
+        "request_headers_to_remove": list(CREDENTIAL_HEADERS),
+        "route": {
+            "cluster": Cluster.BILLING_SINK_BATCHES,
+            # The input is read at the provider, and sent there anew.
+            "timeout": f"{settings.provider_timeout_s}s",
+            "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
+        },
     }
 
 
