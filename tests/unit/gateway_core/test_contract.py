@@ -171,7 +171,7 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
     } | set(re.findall(r'\bsay\("(\w+)"', code(FRONT)))
-    elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS}
+    elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS, Metadata.ATTEMPT_NAMESPACE}
     assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED} - elsewhere
     namespace, key = f'"{Metadata.ORDER_NAMESPACE}"', f'"{Metadata.PRIORITY_GROUPS}"'
     assert f"ORDER_NAMESPACE, PRIORITY_GROUPS = {namespace}, {key}" in code(FRONT)
@@ -282,12 +282,11 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
 
 def test_envoy_tells_ext_authz_of_requests_that_have_a_reservation_and_of_no_others() -> None:
     [log] = [log for log in access_logs() if log["name"] == "limits"]
-    told = log["filter"]["metadata_filter"]
-    assert told["match_if_key_not_found"] is False
-    assert (told["matcher"]["filter"], told["matcher"]["path"]) == (
-        Metadata.GRANT_NAMESPACE,
-        [{"key": GrantField.RESERVED_AT}],
-    )
+    told = [each["metadata_filter"] for each in log["filter"]["or_filter"]["filters"]]
+    assert not any(each["match_if_key_not_found"] for each in told)
+    assert [(each["matcher"]["filter"], each["matcher"]["path"]) for each in told] == [
+        (Metadata.GRANT_NAMESPACE, [{"key": key}]) for key in (GrantField.RESERVED_AT, GrantField.EXPECTED_TOKENS)
+    ]
     common = log["typed_config"]["common_config"]
     assert common["grpc_service"] == {"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}}
 
