@@ -15,6 +15,7 @@ from billing_sink.batches.api import BatchesApi
 from billing_sink.batches.creation import Creation
 from billing_sink.batches.keepers import connected_keepers
 from billing_sink.batches.postgres_batches import PostgresBatches
+from billing_sink.batches.sent_inputs import SentInputs
 from billing_sink.batches.settling import Settling
 from billing_sink.drift import DriftMetrics
 from billing_sink.exporter import TABLES, Exporter
@@ -71,7 +72,8 @@ async def serve(settings: Settings, log: Logger) -> None:
         creation = Creation(pool, batches, keepers, now=utc_now, random_bytes=secrets.token_bytes, log=log)
         app = for_envoy(Quotes(PostgresPrices(pool), registry, log), Keeping(pool, registry, log))
         app.router.add_routes(BatchesApi(batches, creation, keepers, log).routes())
-        settling = Settling(batches, keepers, PostgresPrices(pool), now=utc_now, registry=registry, log=log)
+        inputs = SentInputs(batches, keepers, now=utc_now, log=log)
+        settling = Settling(batches, keepers, inputs, PostgresPrices(pool), now=utc_now, registry=registry, log=log)
         books = PostgresBooks(pool)
         inspection = Inspection(
             books,

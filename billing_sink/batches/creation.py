@@ -175,16 +175,16 @@ class Creation:
     async def _send(self, batch: Batch, content: bytes) -> Batch:
         """Have the provider begin. What is not known to have failed is looked for later, by our id in it."""
         try:
-            file_id = await self._keepers.upload(batch.provider, content)
+            file_id = await self._keepers.upload(batch.provider, content, batch.batch_id)
         except KeeperError as error:
             raise BatchRefusedError(await self._give_up(batch, error)) from error
+        if not await self._batches.sent(batch.batch_id, file_id):
+            raise BatchRefusedError(BATCH_NOT_BEGUN)
         try:
             said = await self._keepers.create(batch.provider, file_id, batch.endpoint, batch.batch_id)
         except KeeperError as error:
             if error.is_refusal:
-                refusal = await self._give_up(batch, error)
-                await self._forget(batch, file_id)
-                raise BatchRefusedError(refusal) from error
+                raise BatchRefusedError(await self._give_up(batch, error)) from error
             self._log.warning("batch_unknown", batch_id=batch.batch_id, status=error.status)
             raise BatchRefusedError(BATCH_UNKNOWN) from error
         upstream_id = id_in(said, "id")
@@ -199,13 +199,6 @@ class Creation:
         self._log.warning("batch_not_begun", batch_id=batch.batch_id, status=error.status)
         await self._batches.end(batch, end_of(batch), (), self._now())
         return BATCH_NOT_BEGUN
-
-    async def _forget(self, batch: Batch, file_id: ObjectId) -> None:
-        """What the provider was sent, and will not use."""
-        try:
-            await self._keepers.delete(batch.provider, file_id)
-        except KeeperError as error:
-            self._log.warning("batch_input_left", batch_id=batch.batch_id, status=error.status)
 
 
 def _not_held(error: NotHeldError) -> ApiError:

@@ -18,6 +18,9 @@ COMPLETION_WINDOW: Final = "24h"
 HOLD_TTL: Final = timedelta(hours=48)
 """For the window, and a day for the provider to come to an end and for us to hear of it."""
 
+LOST_AFTER: Final = timedelta(minutes=15)
+"""What a provider has been asked to do about a batch, and has not done by then, it never will: nobody waits so long for its answer."""
+
 OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 """What a provider says of a batch of which nothing more will come."""
 
@@ -31,6 +34,7 @@ class Batch:
 
     Attributes:
         provider: None for the simulator.
+        sent_file_id: what the provider was sent in the place of the client's input; None while nobody knows whether it has it.
         upstream_id: the provider's id; None while nobody knows whether there is one.
         said: what the provider said last of it.
         ended_at: since when it is settled.
@@ -46,6 +50,7 @@ class Batch:
     input_file_id: ObjectId
     metadata: Mapping[str, str]
     created_at: datetime
+    sent_file_id: ObjectId | None = None
     upstream_id: str | None = None
     said: JsonObject | None = None
     ended_at: datetime | None = None

@@ -6,15 +6,15 @@ A line has an id of its own, so that one which is posted already is not posted a
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink.batches.keepers import KeeperError, Keepers
-from billing_sink.batches.model import Batch, id_in
+from billing_sink.batches.model import LOST_AFTER, Batch, id_in
 from billing_sink.batches.outcomes import end_of, parse_answer, rate_answers
 from billing_sink.batches.postgres_batches import PostgresBatches
+from billing_sink.batches.sent_inputs import SentInputs
 from billing_sink.kept import Kept, length_of, moment_of
 from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
@@ -24,8 +24,6 @@ from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
 
-LOST_AFTER: Final = timedelta(minutes=15)
-"""A provider that has been asked to begin a batch and has none by then never will: nobody waits so long for its answer."""
 LINES_AT_ONCE: Final = 1000
 
 
@@ -36,6 +34,7 @@ class Settling:
         self,
         batches: PostgresBatches,
         keepers: Keepers,
+        inputs: SentInputs,
         published: PostgresPrices,
         *,
         now: Now,
@@ -44,6 +43,7 @@ class Settling:
     ) -> None:
         self._batches = batches
         self._keepers = keepers
+        self._inputs = inputs
         self._published = published
         self._prices = PriceBook.of(PriceVersion(0), ())
         self._now = now
@@ -73,6 +73,8 @@ class Settling:
                     self._log.warning(
                         "batch_unsettled", batch_id=batch.batch_id, error=f"{type(error).__name__}: {error}"
                     )
+            if has_turn:
+                await self._inputs.remove()
 
     async def _look_at(self, batch: Batch) -> None:
         if batch.upstream_id is None:
@@ -104,7 +106,6 @@ class Settling:
             place = await self._settle_file(batch, file_id, place)
             files.append(await self._kept(batch, file_id))
         await self._end(batch, files)
-        await self._delete_input(batch)
 
     async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int) -> int:
         """Post the lines of a file. Places go on from that of the last line of the file before."""
@@ -155,16 +156,6 @@ class Settling:
         status = (batch.said or {}).get("status", "lost")
         self._ended.labels(status).inc()
         self._log.info("batch_ended", batch_id=batch.batch_id, status=status)
-
-    async def _delete_input(self, batch: Batch) -> None:
-        """What the provider was sent. It is nobody's, so one that it goes on keeping can be asked for by nobody."""
-        file_id = id_in(batch.said or {}, "input_file_id")
-        if file_id is None:
-            return
-        try:
-            await self._keepers.delete(batch.provider, file_id)
-        except KeeperError as error:
-            self._log.warning("batch_input_left", batch_id=batch.batch_id, status=error.status)
 
 
 def _files_of(batch: Batch) -> Sequence[ObjectId]:
