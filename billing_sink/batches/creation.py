@@ -10,7 +10,7 @@ import asyncpg
 from billing_sink.batches.admission import AdmittedLine, RefusedLineError, admit, total
 from billing_sink.batches.keepers import KeeperError, Keepers
 from billing_sink.batches.line_reader import InvalidBatchLineError, LineReader
-from billing_sink.batches.model import HOLD_TTL, Batch, id_in
+from billing_sink.batches.model import HOLD_TTL, Batch, BatchRefusedError, id_in
 from billing_sink.batches.outcomes import end_of, remembered
 from billing_sink.batches.postgres_assortment import read_assortment
 from billing_sink.batches.postgres_batches import NotHeldError, PostgresBatches
@@ -45,14 +45,6 @@ OPEN_MAX: Final = 100
 LINES_MAX: Final = 50_000
 BYTES_MAX: Final = 200_000_000
 """OpenAI's own bounds."""
-
-
-class BatchRefusedError(Exception):
-    """No batch was begun, or nobody knows; the error says it."""
-
-    def __init__(self, error: ApiError) -> None:
-        super().__init__(error.code)
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)

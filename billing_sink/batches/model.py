@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from gateway_core.endpoints import FACTS, Endpoint
+from gateway_core.errors import ApiError
 from gateway_core.ids import KeyId, OrgId, ProjectId, ProviderName, RequestId
 from gateway_core.kept import InvalidKeptNameError, ObjectId, checked_id
 from gateway_core.mode import Mode
@@ -26,6 +27,14 @@ OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 
 MARK: Final = "tollgate_batch"
 """The one member of what a provider is told as the metadata of a batch: our id of it."""
+
+
+class BatchRefusedError(Exception):
+    """What a client asks for is not done, or nobody knows; the error says it."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.code)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
