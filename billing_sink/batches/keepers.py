@@ -18,7 +18,10 @@ SAID_BYTES_MAX: Final = 256 * 1024
 """Of what is said of one file or batch; a page of a list has a hundred."""
 PAGE: Final = 100
 PAGES_MAX: Final = 20
-LINE_BYTES_MAX: Final = 32 * 1024 * 1024
+ASKED_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of one line of an input: more than any body has."""
+ANSWERED_BYTES_MAX: Final = 192 * 1024 * 1024
+"""Of one line of answers: 2,048 vectors of 3,072 numbers have 130 MB."""
 _PURPOSE: Final = "batch"
 _NOT_FOUND: Final = 404
 _CHUNK_BYTES: Final = 64 * 1024
@@ -50,15 +53,17 @@ class Keepers:
         self._session = session
 
     @asynccontextmanager
-    async def lines(self, provider: ProviderName | None, file_id: ObjectId) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines of a file that are not empty, as they come, while the block runs.
+    async def lines(
+        self, provider: ProviderName | None, file_id: ObjectId, *, line_bytes_max: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a file that are not empty, as they come, while the block runs. Of a longer one there is only the beginning.
 
         Raises:
-            KeeperError: it cannot be had, or has a line that is longer than any that is read.
+            KeeperError: it cannot be had.
         """
         async with (
             self._asking("GET", _path(provider, Endpoint.FILE_CONTENT, file_id)) as response,
-            aclosing(_lines(response)) as found,
+            aclosing(split_lines(response.content.iter_chunked(_CHUNK_BYTES), line_bytes_max)) as found,
         ):
             yield found
 
@@ -171,17 +176,22 @@ async def connected_keepers(address: HostPort, context: ssl.SSLContext) -> Async
         yield Keepers(session)
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    pending = b""
-    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        *whole, pending = (pending + chunk).split(b"\n")
-        if len(pending) > LINE_BYTES_MAX:
-            raise KeeperError(None)
-        for line in whole:
+async def split_lines(chunks: AsyncIterator[bytes], line_bytes_max: int) -> AsyncGenerator[bytes, None]:
+    """The lines in what comes in chunks, each looked at once; those that are empty are left out, and longer ones cut."""
+    pieces: list[bytes] = []
+    held = 0
+    async for chunk in chunks:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line = b"".join([*pieces, end[: line_bytes_max - held]])
+            pieces, held = [], 0
             if line.strip():
                 yield line
-    if pending.strip():
-        yield pending
+        if rest and held < line_bytes_max:
+            pieces.append(rest[: line_bytes_max - held])
+            held += len(pieces[-1])
+    if (line := b"".join(pieces)).strip():
+        yield line
 
 
 def _input_name(mark: ObjectId) -> str:

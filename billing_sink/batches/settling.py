@@ -10,7 +10,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from billing_sink.batches.keepers import KeeperError, Keepers
+from billing_sink.batches.keepers import ANSWERED_BYTES_MAX, KeeperError, Keepers
 from billing_sink.batches.model import LOST_AFTER, Batch, id_in
 from billing_sink.batches.outcomes import end_of, parse_answer, rate_answers
 from billing_sink.batches.postgres_batches import PostgresBatches
@@ -25,6 +25,8 @@ from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
 
 LINES_AT_ONCE: Final = 1000
+BYTES_AT_ONCE: Final = 16 * 1024 * 1024
+"""And no further line once they have so many bytes."""
 
 
 class Settling:
@@ -110,13 +112,15 @@ class Settling:
     async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int) -> int:
         """Post the lines of a file. Places go on from that of the last line of the file before."""
         waiting: list[tuple[int, bytes]] = []
-        async with self._keepers.lines(batch.provider, file_id) as lines:
+        waiting_bytes = 0
+        async with self._keepers.lines(batch.provider, file_id, line_bytes_max=ANSWERED_BYTES_MAX) as lines:
             async for raw in lines:
                 place += 1
                 waiting.append((place, raw))
-                if len(waiting) == LINES_AT_ONCE:
+                waiting_bytes += len(raw)
+                if len(waiting) == LINES_AT_ONCE or waiting_bytes > BYTES_AT_ONCE:
                     await self._post(batch, waiting)
-                    waiting = []
+                    waiting, waiting_bytes = [], 0
         if waiting:
             await self._post(batch, waiting)
         return place
