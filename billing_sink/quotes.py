@@ -12,11 +12,9 @@ from billing_sink.access_log import InvalidLineError, SpoolLine, parse_line
 from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, Rated, UsageSource, rate
-from gateway_core.contract import Peer
 from gateway_core.ids import PriceVersion
 from gateway_core.logs import Logger
 from gateway_core.money import format_usd
-from gateway_core.mutual_tls import is_from
 from gateway_core.postgres import Trouble
 
 
@@ -36,9 +34,7 @@ class Quotes:
         )
 
     async def answer(self, request: web.Request) -> web.Response:
-        """What a request costs, to Envoy and to nobody else."""
-        if not is_from(Peer.ENVOY, request):
-            raise web.HTTPForbidden(text=f"only for {Peer.ENVOY}\n")
+        """What a request costs."""
         try:
             rated = await self._rated(parse_line(await request.read()))
         except (InvalidLineError, *UNRATEABLE) as error:

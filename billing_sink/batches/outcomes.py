@@ -54,7 +54,7 @@ def parse_answer(line: bytes) -> AnsweredLine | None:
         custom_id,
         status,
         json.dumps(usage) if isinstance(usage, dict) else None,
-        len(json.dumps(body)) if body is not None else 0,
+        len(line) if body is not None else 0,
         code[:_ERROR_CODE_LENGTH_MAX] if isinstance(code, str) and code else None,
     )
 
@@ -134,7 +134,8 @@ def posting_of(
             **told,
             SpoolField.STATUS: answer.status,
             SpoolField.CLUSTER: Cluster.SIMULATOR if batch.provider is None else provider_cluster(batch.provider),
-            SpoolField.ATTEMPTS: 1,
+            # None of Envoy's: what a batch is answered says nothing of who answers requests.
+            SpoolField.ATTEMPTS: 0,
             SpoolField.BYTES_SENT: answer.body_bytes,
             SpoolField.USAGE_FIRST: answer.usage,
             SpoolField.SERVICE_TIER: BATCH,

@@ -91,6 +91,17 @@ class PostgresBatches:
             )
             await write_down(connection, [kept], ())
 
+    async def sent(self, batch_id: ObjectId, file_id: ObjectId) -> bool:
+        """Remember what the provider was sent; whether the batch is still to be begun. One that took too long may have been ended meanwhile."""
+        is_open: bool = await self._pool.fetchval(
+            """
+            UPDATE billing.batches SET sent_file_id = $2, input_removed_at = NULL WHERE batch_id = $1
+            RETURNING ended_at IS NULL
+            """,
+            *(batch_id, file_id),
+        )
+        return is_open
+
     async def heard(self, batch_id: ObjectId, upstream_id: str, said: Mapping[str, object]) -> None:
         """Remember what the provider calls it, and says of it."""
         await self._pool.execute(
@@ -139,6 +150,20 @@ class PostgresBatches:
         """Those that are not settled, the oldest first."""
         rows = await self._pool.fetch("SELECT * FROM billing.batches WHERE ended_at IS NULL ORDER BY created_at")
         return [_batch(row) for row in rows]
+
+    async def with_input(self, ended_after: datetime, *, limit: int) -> Sequence[Batch]:
+        """Those that have ended since, and whose providers may still have what they were sent; the last that has ended first."""
+        rows = await self._pool.fetch(
+            """
+            SELECT * FROM billing.batches WHERE ended_at > $1 AND input_removed_at IS NULL ORDER BY ended_at DESC LIMIT $2
+            """,
+            *(ended_after, limit),
+        )
+        return [_batch(row) for row in rows]
+
+    async def input_removed(self, batch_id: ObjectId, at: datetime) -> None:
+        """Remember that the provider has nothing of ours any more."""
+        await self._pool.execute("UPDATE billing.batches SET input_removed_at = $2 WHERE batch_id = $1", batch_id, at)
 
     async def lines(self, batch_id: ObjectId, custom_ids: Sequence[str]) -> Mapping[str, RememberedLine]:
         """What is remembered of some lines, by the client's names."""
@@ -240,6 +265,7 @@ def _batch(row: asyncpg.Record) -> Batch:
         ObjectId(row["input_file_id"]),
         json.loads(row["metadata"]),
         row["created_at"],
+        None if row["sent_file_id"] is None else ObjectId(row["sent_file_id"]),
         row["upstream_id"],
         None if row["said"] is None else parse_said(row["said"]),
         row["ended_at"],

@@ -6,15 +6,15 @@ A line has an id of its own, so that one which is posted already is not posted a
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from billing_sink.batches.keepers import KeeperError, Keepers
-from billing_sink.batches.model import Batch, id_in
+from billing_sink.batches.keepers import ANSWERED_BYTES_MAX, KeeperError, Keepers
+from billing_sink.batches.model import LOST_AFTER, Batch, id_in
 from billing_sink.batches.outcomes import end_of, parse_answer, rate_answers
 from billing_sink.batches.postgres_batches import PostgresBatches
+from billing_sink.batches.sent_inputs import SentInputs
 from billing_sink.kept import Kept, length_of, moment_of
 from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
@@ -24,9 +24,9 @@ from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
 
-LOST_AFTER: Final = timedelta(minutes=15)
-"""A provider that has been asked to begin a batch and has none by then never will: nobody waits so long for its answer."""
 LINES_AT_ONCE: Final = 1000
+BYTES_AT_ONCE: Final = 16 * 1024 * 1024
+"""And no further line once they have so many bytes."""
 
 
 class Settling:
@@ -36,6 +36,7 @@ class Settling:
         self,
         batches: PostgresBatches,
         keepers: Keepers,
+        inputs: SentInputs,
         published: PostgresPrices,
         *,
         now: Now,
@@ -44,6 +45,7 @@ class Settling:
     ) -> None:
         self._batches = batches
         self._keepers = keepers
+        self._inputs = inputs
         self._published = published
         self._prices = PriceBook.of(PriceVersion(0), ())
         self._now = now
@@ -73,6 +75,8 @@ class Settling:
                     self._log.warning(
                         "batch_unsettled", batch_id=batch.batch_id, error=f"{type(error).__name__}: {error}"
                     )
+            if has_turn:
+                await self._inputs.remove()
 
     async def _look_at(self, batch: Batch) -> None:
         if batch.upstream_id is None:
@@ -104,18 +108,19 @@ class Settling:
             place = await self._settle_file(batch, file_id, place)
             files.append(await self._kept(batch, file_id))
         await self._end(batch, files)
-        await self._delete_input(batch)
 
     async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int) -> int:
         """Post the lines of a file. Places go on from that of the last line of the file before."""
         waiting: list[tuple[int, bytes]] = []
-        async with self._keepers.lines(batch.provider, file_id) as lines:
+        waiting_bytes = 0
+        async with self._keepers.lines(batch.provider, file_id, line_bytes_max=ANSWERED_BYTES_MAX) as lines:
             async for raw in lines:
                 place += 1
                 waiting.append((place, raw))
-                if len(waiting) == LINES_AT_ONCE:
+                waiting_bytes += len(raw)
+                if len(waiting) == LINES_AT_ONCE or waiting_bytes > BYTES_AT_ONCE:
                     await self._post(batch, waiting)
-                    waiting = []
+                    waiting, waiting_bytes = [], 0
         if waiting:
             await self._post(batch, waiting)
         return place
@@ -155,16 +160,6 @@ class Settling:
         status = (batch.said or {}).get("status", "lost")
         self._ended.labels(status).inc()
         self._log.info("batch_ended", batch_id=batch.batch_id, status=status)
-
-    async def _delete_input(self, batch: Batch) -> None:
-        """What the provider was sent. It is nobody's, so one that it goes on keeping can be asked for by nobody."""
-        file_id = id_in(batch.said or {}, "input_file_id")
-        if file_id is None:
-            return
-        try:
-            await self._keepers.delete(batch.provider, file_id)
-        except KeeperError as error:
-            self._log.warning("batch_input_left", batch_id=batch.batch_id, status=error.status)
 
 
 def _files_of(batch: Batch) -> Sequence[ObjectId]:
