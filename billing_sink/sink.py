@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from billing_sink.postgres_claim import SpoolClaim, Turn
 from billing_sink.postgres_ledger import PostgresLedger, Unacceptable, encode
 from billing_sink.postgres_prices import PostgresPrices
-from billing_sink.postings import Batch, ParsedLines, make_batch, parse_lines, refuse_line
+from billing_sink.postings import ParsedLines, SpoolBatch, make_batch, parse_lines, refuse_line
 from billing_sink.prices import PriceBook
 from billing_sink.spool import SpoolId, read_lines, spool_id
 from gateway_core.ids import PriceVersion
@@ -32,7 +32,7 @@ class Prepared:
 
     spool: SpoolId
     parsed: ParsedLines
-    batch: Batch
+    batch: SpoolBatch
     rows: str
 
 
@@ -203,7 +203,7 @@ class Sink:
             for half in parsed.halves():
                 await self._post(_rated(spool, half, self._prices))
 
-    async def _commit(self, batch: Batch, rows: str) -> None:
+    async def _commit(self, batch: SpoolBatch, rows: str) -> None:
         quarantined, beyond_hold = await self._ledger.post(batch, rows)
         self._offset = batch.end
         for outcome, count in Counts(posting.rated.outcome for posting in batch.postings).items():
@@ -218,7 +218,7 @@ class Sink:
         self._quarantined.inc(len(quarantined))
         if quarantined:
             self._log.error("quarantined", reasons=sorted({item.reason for item in quarantined})[:10])
-        self._log.info("batch_posted", postings=len(batch.postings), offset=batch.end)
+        self._log.info("spool_posted", postings=len(batch.postings), offset=batch.end)
 
     def _unread_bytes(self) -> float:
         if not self._claim.is_held:
