@@ -14,9 +14,11 @@ from billing_sink.batches.api import BatchesApi
 from billing_sink.batches.cancellation import Cancellation
 from billing_sink.batches.creation import Creation
 from billing_sink.batches.keepers import connected_keepers
+from billing_sink.batches.postgres_assortment import PostgresAssortment
 from billing_sink.batches.postgres_batches import PostgresBatches
 from billing_sink.batches.sent_inputs import SentInputs
 from billing_sink.batches.settling import Settling
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.drift import DriftMetrics
 from billing_sink.envoy_api import for_envoy
 from billing_sink.exporter import TABLES, Exporter
@@ -58,7 +60,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         Path(settings.spool_dir) / SPOOL_FILE,
         claim,
         ledger,
-        PostgresPrices(claim),
+        CurrentPrices(PostgresPrices(claim)),
         batch_lines=settings.spool_batch_lines,
         registry=registry,
         log=log,
@@ -68,15 +70,24 @@ async def serve(settings: Settings, log: Logger) -> None:
         connected_keepers(settings.keepers, client_context(settings.tls)) as keepers,
     ):
         batches = PostgresBatches(pool)
-        creation = Creation(pool, batches, keepers, now=utc_now, random_bytes=secrets.token_bytes, log=log)
+        prices = CurrentPrices(PostgresPrices(pool))
+        creation = Creation(
+            batches,
+            keepers,
+            PostgresAssortment(pool),
+            prices,
+            now=utc_now,
+            random_bytes=secrets.token_bytes,
+            log=log,
+        )
         app = for_envoy(
-            Quotes(PostgresPrices(pool), registry, log),
+            Quotes(prices, registry, log),
             Keeping(pool, registry, log),
             BatchesApi(batches, creation, Cancellation(batches, keepers)),
             log,
         )
         inputs = SentInputs(batches, keepers, now=utc_now, log=log)
-        settling = Settling(batches, keepers, inputs, PostgresPrices(pool), now=utc_now, registry=registry, log=log)
+        settling = Settling(batches, keepers, inputs, prices, now=utc_now, registry=registry, log=log)
         books = PostgresBooks(pool)
         inspection = Inspection(
             books,

@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-import asyncpg
-
-from billing_sink.batches.admission import AdmittedLine, RefusedLineError, admit, total
+from billing_sink.batches.admission import AdmittedLine, Assortment, RefusedLineError, admit, total
 from billing_sink.batches.keepers import ASKED_BYTES_MAX, KeeperError, Keepers
 from billing_sink.batches.line_reader import InvalidBatchLineError, LineReader
 from billing_sink.batches.model import HOLD_TTL, Batch, BatchRefusedError, id_in
 from billing_sink.batches.outcomes import end_of, remembered
-from billing_sink.batches.postgres_assortment import read_assortment
 from billing_sink.batches.postgres_batches import NotHeldError, PostgresBatches
-from billing_sink.postgres_prices import PostgresPrices
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.prices import PriceBook
 from gateway_core.api_keys import ApiKey
 from gateway_core.budgets import AllHeld
@@ -34,7 +31,7 @@ from gateway_core.errors import (
     invalid_batch_line,
     no_such,
 )
-from gateway_core.ids import OrgId, PriceVersion, RandomBytes, new_id
+from gateway_core.ids import OrgId, ProviderName, RandomBytes, new_id
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.logs import Logger
 
@@ -66,24 +63,35 @@ class Input:
     content: bytes
 
 
+class Assortments(Protocol):
+    """Where it stands what can be had."""
+
+    async def read(self, provider: ProviderName | None) -> Assortment:
+        """At one provider; at all of them for the simulator.
+
+        Raises:
+            asyncpg.PostgresError, OSError: it cannot be read now.
+        """
+
+
 class Creation:
     """Begins batches."""
 
     def __init__(
         self,
-        pool: asyncpg.Pool,
         batches: PostgresBatches,
         keepers: Keepers,
+        assortments: Assortments,
+        prices: CurrentPrices,
         *,
         now: Now,
         random_bytes: RandomBytes,
         log: Logger,
     ) -> None:
-        self._pool = pool
         self._batches = batches
         self._keepers = keepers
-        self._published = PostgresPrices(pool)
-        self._prices = PriceBook.of(PriceVersion(0), ())
+        self._assortments = assortments
+        self._prices = prices
         self._now = now
         self._random_bytes = random_bytes
         self._log = log
@@ -122,7 +130,7 @@ class Creation:
             wish.metadata,
             self._now(),
         )
-        self._prices = prices = await self._published.read(self._prices)
+        prices = await self._prices.newest()
         read = await self._read(batch, key, prices)
         # In a thread: what an answer costs is asked of this process while the answer waits.
         lines = await asyncio.to_thread(
@@ -136,7 +144,7 @@ class Creation:
         return await self._send(batch, read.content)
 
     async def _read(self, batch: Batch, key: ApiKey, prices: PriceBook) -> Input:
-        assortment = await read_assortment(self._pool, batch.provider)
+        assortment = await self._assortments.read(batch.provider)
         reader = LineReader(batch.endpoint)
 
         def read(raw: bytes) -> AdmittedLine:

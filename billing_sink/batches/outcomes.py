@@ -1,6 +1,5 @@
 """What the lines of a batch have come to: each answered one is a line as the spool would have had it, and is rated like any other. Pure."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Final
 from billing_sink.access_log import FINISHED, InvalidLineError, parse_line
 from billing_sink.batches.admission import AdmittedLine
 from billing_sink.batches.model import Batch, JsonObject, RememberedLine, parse_said
-from billing_sink.postings import Posting, Quarantined, conflict
+from billing_sink.postings import Posting, Quarantined, conflict, hash_of
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, rate
 from billing_sink.spool import RawLine
@@ -184,4 +183,4 @@ def _rated(place: int, request_id: RequestId, fields: dict[str, object], prices:
         rated = rate(line, prices)
     except UNRATEABLE as error:
         return Quarantined(raw, f"{type(error).__name__}: {error}", request_id, line)
-    return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)
+    return Posting(request_id, hash_of(raw), raw, rated)

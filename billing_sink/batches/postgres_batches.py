@@ -16,12 +16,13 @@ from billing_sink.postgres_ledger import encode, quarantine
 from billing_sink.postings import Posting, Quarantined, conflict
 from billing_sink.spool import SpoolId
 from gateway_core.api_keys import ApiKey
-from gateway_core.budgets import AllHeld, Budget, Exhausted
+from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, OrgId, ProjectId, ProviderName, RequestId
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
+from gateway_core.postgres_holds import place_hold
 from gateway_core.postgres_keys import api_key
 
 
@@ -71,7 +72,11 @@ class PostgresBatches:
             NotHeldError: nothing was written.
         """
         async with self._pool.acquire() as connection, connection.transaction():
-            await _hold(connection, batch, key, amount, expires_at)
+            held = await place_hold(
+                connection, batch.request_id, key, amount=amount, least=amount, expires_at=expires_at
+            )
+            if held is None or isinstance(held, Exhausted | AllHeld):
+                raise NotHeldError(held)
             await connection.execute(
                 """
                 INSERT INTO billing.batches (
@@ -216,41 +221,6 @@ async def _end_turn(connection: PoolConnectionProxy) -> None:
     except BaseException:
         connection.terminate()
         raise
-
-
-async def _hold(
-    connection: PoolConnectionProxy, batch: Batch, key: ApiKey, amount: NanoUsd, expires_at: datetime
-) -> None:
-    """All of it or nothing."""
-    budgets = key.budgets
-    payer = (batch.request_id, batch.org_id, batch.project_id, batch.key_id, batch.mode, amount, expires_at)
-    if budgets is None:
-        held = await connection.fetchval(
-            """
-            SELECT billing.place_hold(
-                p_request_id => $1, p_org_id => $2, p_project_id => $3, p_key_id => $4, p_mode => $5,
-                p_amount_nano_usd => $6, p_expires_at => $7)
-            """,
-            *payer,
-        )
-        if held is None:
-            raise NotHeldError(None)
-        return
-    [row] = await connection.fetch(
-        """
-        SELECT * FROM billing.place_hold_within_budgets(
-            p_request_id => $1, p_org_id => $2, p_project_id => $3, p_key_id => $4, p_mode => $5,
-            p_amount_nano_usd => $6, p_expires_at => $7, p_least_nano_usd => $6, p_time_zone => $8,
-            p_key_per_day => $9, p_key_per_month => $10, p_project_per_day => $11, p_project_per_month => $12)
-        """,
-        *(*payer, budgets.time_zone, budgets.key_per_day_nano_usd, budgets.key_per_month_nano_usd),
-        *(budgets.project_per_day_nano_usd, budgets.project_per_month_nano_usd),
-    )
-    if row["budget"] is not None:
-        budget = Budget(row["budget"])
-        raise NotHeldError(AllHeld(budget) if row["renews_at"] is None else Exhausted(budget, row["renews_at"]))
-    if row["held_nano_usd"] is None:
-        raise NotHeldError(None)
 
 
 def _batch(row: asyncpg.Record) -> Batch:

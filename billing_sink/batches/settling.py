@@ -15,11 +15,10 @@ from billing_sink.batches.model import LOST_AFTER, Batch, id_in
 from billing_sink.batches.outcomes import end_of, parse_answer, rate_answers
 from billing_sink.batches.postgres_batches import PostgresBatches
 from billing_sink.batches.sent_inputs import SentInputs
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.kept import Kept, length_of, moment_of
-from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
 from gateway_core.clock import Now
-from gateway_core.ids import PriceVersion
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
@@ -37,7 +36,7 @@ class Settling:
         batches: PostgresBatches,
         keepers: Keepers,
         inputs: SentInputs,
-        published: PostgresPrices,
+        prices: CurrentPrices,
         *,
         now: Now,
         registry: CollectorRegistry,
@@ -46,8 +45,7 @@ class Settling:
         self._batches = batches
         self._keepers = keepers
         self._inputs = inputs
-        self._published = published
-        self._prices = PriceBook.of(PriceVersion(0), ())
+        self._prices = prices
         self._now = now
         self._log = log
         self._open = Gauge("tollgate_billing_sink_batches_open", "Batches that are not settled", registry=registry)
@@ -101,15 +99,15 @@ class Settling:
             await self._batches.heard(batch.batch_id, upstream_id, said)
 
     async def _settle(self, batch: Batch) -> None:
-        self._prices = await self._published.read(self._prices)
+        prices = await self._prices.newest()
         place = 0
         files = []
         for file_id in _files_of(batch):
-            place = await self._settle_file(batch, file_id, place)
+            place = await self._settle_file(batch, file_id, place, prices)
             files.append(await self._kept(batch, file_id))
         await self._end(batch, files)
 
-    async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int) -> int:
+    async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int, prices: PriceBook) -> int:
         """Post the lines of a file. Places go on from that of the last line of the file before."""
         waiting: list[tuple[int, bytes]] = []
         waiting_bytes = 0
@@ -119,18 +117,18 @@ class Settling:
                 waiting.append((place, raw))
                 waiting_bytes += len(raw)
                 if len(waiting) == LINES_AT_ONCE or waiting_bytes > BYTES_AT_ONCE:
-                    await self._post(batch, waiting)
+                    await self._post(batch, waiting, prices)
                     waiting, waiting_bytes = [], 0
         if waiting:
-            await self._post(batch, waiting)
+            await self._post(batch, waiting, prices)
         return place
 
-    async def _post(self, batch: Batch, raw: Sequence[tuple[int, bytes]]) -> None:
+    async def _post(self, batch: Batch, raw: Sequence[tuple[int, bytes]], prices: PriceBook) -> None:
         # In threads: what an answer costs is asked of this process while the answer waits.
         answers = await asyncio.to_thread(lambda: [(place, content, parse_answer(content)) for place, content in raw])
         named = [answer.custom_id for _, _, answer in answers if answer is not None]
         remembered = await self._batches.lines(batch.batch_id, named)
-        postings, quarantined = await asyncio.to_thread(rate_answers, batch, answers, remembered, self._prices)
+        postings, quarantined = await asyncio.to_thread(rate_answers, batch, answers, remembered, prices)
         aside = await self._batches.settle(batch, list(remembered.values()), postings, quarantined)
         self._quarantined.inc(len(aside))
         if aside:

@@ -11,7 +11,9 @@ from billing_sink.batches.api import BatchesApi
 from billing_sink.batches.cancellation import Cancellation
 from billing_sink.batches.creation import Creation
 from billing_sink.batches.keepers import connected_keepers
+from billing_sink.batches.postgres_assortment import PostgresAssortment
 from billing_sink.batches.postgres_batches import PostgresBatches
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.envoy_api import for_envoy
 from billing_sink.keeping import Keeping
 from billing_sink.postgres_prices import PostgresPrices
@@ -32,9 +34,18 @@ async def serving_envoy_api(pool: asyncpg.Pool, certificates: Certificates) -> A
     batches = PostgresBatches(pool)
     files = certificates.of(Peer.BILLING_SINK)
     async with connected_keepers(HostPort("127.0.0.1", 1), client_context(files)) as keepers:
-        creation = Creation(pool, batches, keepers, now=utc_now, random_bytes=secrets.token_bytes, log=QUIET)
+        prices = CurrentPrices(PostgresPrices(pool))
+        creation = Creation(
+            batches,
+            keepers,
+            PostgresAssortment(pool),
+            prices,
+            now=utc_now,
+            random_bytes=secrets.token_bytes,
+            log=QUIET,
+        )
         app = for_envoy(
-            Quotes(PostgresPrices(pool), registry, QUIET),
+            Quotes(prices, registry, QUIET),
             Keeping(pool, registry, QUIET),
             BatchesApi(batches, creation, Cancellation(batches, keepers)),
             QUIET,
