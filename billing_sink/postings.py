@@ -1,4 +1,4 @@
-"""From raw lines to what the ledger is told: each line becomes a posting, a quarantine row, or a running request. Pure."""
+"""From raw lines to what the ledger is told: each line becomes a posting, an attempt or a quarantine row. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -192,6 +192,7 @@ def _read(raw: RawLine) -> Read:
 
 
 def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -> Posting | Quarantined | None:
+    # An Envoy with a configuration from before writes of what still runs, too.
     if line.type == PERIODIC:
         return None
     if line.type != FINISHED:

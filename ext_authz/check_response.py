@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from google.protobuf.struct_pb2 import Struct
 
-from ext_authz.check_request import Attempt
+from ext_authz.asked import Asked
 from ext_authz.decision import Admitted, Refused, Session
 from ext_authz.leases import Lease
 from ext_authz.reservations import Reservation, Room, tightest
@@ -19,7 +19,7 @@ _OK = 0
 _PERMISSION_DENIED = 7
 
 
-def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResponse:
+def render_decision(decision: Admitted | Refused, asked: Asked) -> CheckResponse:
     """The answer, with the grant as dynamic metadata, which the access log writes down."""
     response = CheckResponse()
     if decision.key is not None:
@@ -68,7 +68,7 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
         case Refused(error=error):
             response.status.CopyFrom(RpcStatus(code=_PERMISSION_DENIED))
             response.denied_response.status.code = error.status
-            response.denied_response.body = error.body(FACTS[attempt.endpoint].error_form, attempt.request_id)
+            response.denied_response.body = error.body(FACTS[asked.endpoint].error_form, asked.request_id)
             _add_header(response, "content-type", "application/json")
             for name, value in error_headers(error).items():
                 _add_header(response, name, value)
