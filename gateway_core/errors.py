@@ -510,6 +510,6 @@ NO_KEEPER: Final = ApiError(400, "provider_not_offered", "No provider that you m
 
 
 def endpoint_not_supported(model: str, paths: Iterable[str]) -> ApiError:
-    """The model is served on other paths than the one asked."""
-    message = f"The model '{model}' is not served here; it is served on {', '.join(paths)}."
+    """The model is served on other paths than the one asked. Endpoints that share a path are one of them."""
+    message = f"The model '{model}' is not served here; it is served on {', '.join(dict.fromkeys(paths))}."
     return ApiError(400, "endpoint_not_supported", message, param="model")

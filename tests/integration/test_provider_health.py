@@ -64,7 +64,15 @@ async def fail(
     )
 
 
-async def served(pool: asyncpg.Pool, org_id: str, *, request_id: str | None = None, provider: str = "one") -> None:
+async def served(
+    pool: asyncpg.Pool,
+    org_id: str,
+    *,
+    request_id: str | None = None,
+    provider: str = "one",
+    status: int = 200,
+    flags: str = "-",
+) -> None:
     """A request that a provider has answered well half a minute ago."""
     await pool.execute(
         """
@@ -72,11 +80,22 @@ async def served(pool: asyncpg.Pool, org_id: str, *, request_id: str | None = No
             request_id, input_hash, mode, outcome, usage_source, org_id, project_id, key_id, provider, upstream_model, stream, status,
             attempts, response_flags, started_at, duration_ms, bytes_received, bytes_sent, sse_events, meters, cost_nano_usd,
             price_nano_usd, absorbed_nano_usd, recorded_at)
-        VALUES (coalesce($1, gen_random_uuid()::text), '', 'live', 'free', 'none', $2, 'prj', 'key_' || $2, $3, 'up', false, 200, 1,
-            '-', now() - interval '30 s', 1, 1, 1, 0, '{}', 0, 0, 0, now() - interval '29 s')
+        VALUES (coalesce($1, gen_random_uuid()::text), '', 'live', 'free', 'none', $2, 'prj', 'key_' || $2, $3, 'up', false, $4, 1,
+            $5, now() - interval '30 s', 1, 1, 1, 0, '{}', 0, 0, 0, now() - interval '29 s')
         """,
-        *(request_id, org_id, provider),
+        *(request_id, org_id, provider, status, flags),
     )
+
+
+async def test_sessions_that_were_begun_count_as_answered_whoever_ended_them(api: Api) -> None:
+    await serve(api, "m")
+    for number, flags in enumerate(["-", "UC", "DC", "UC,DC"]):
+        await served(api.pool, f"org_{number}", status=101, flags=flags)
+    await fail(api.pool, count=20, status=101, flags="UC")
+    assert await watch(api.pool).look() == {}
+    health = await api.get("/providers/one/health")
+    assert (health["state"], health["answered"], health["failed"]) == ("healthy", 4, 0)
+    assert health["duration_ms"] is None, "how long they were open is no latency"
 
 
 async def test_failures_in_the_books_take_a_provider_out_once_whoever_looks(api: Api) -> None:
@@ -91,7 +110,7 @@ async def test_failures_in_the_books_take_a_provider_out_once_whoever_looks(api:
     assert len(health["history"]) == 1
 
 
-@pytest.mark.parametrize(("status", "flags"), [(429, "-"), (0, "DC"), (503, "UO"), (0, "LR"), (400, "-")])
+@pytest.mark.parametrize(("status", "flags"), [(429, "-"), (0, "DC"), (503, "UO"), (0, "LR"), (400, "-"), (101, "UC")])
 async def test_what_is_not_the_providers_fault_is_not_held_against_it(api: Api, status: int, flags: str) -> None:
     await serve(api, "m")
     await fail(api.pool, count=20, status=status, flags=flags)

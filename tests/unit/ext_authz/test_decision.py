@@ -112,6 +112,13 @@ def test_an_endpoint_the_model_is_not_served_on_names_those_it_is() -> None:
     assert "/v1/chat/completions" in decision.error.message
 
 
+def test_endpoints_that_share_a_path_are_named_once() -> None:
+    both = offers(responses=(price(input_=1, output=1),) * 2, stored_responses=(price(input_=1, output=1),))
+    decision = decide(ATTEMPT, KEY, both, now=NOW)
+    assert isinstance(decision, Refused)
+    assert decision.error.message.endswith("it is served on /v1/responses.")
+
+
 def test_the_hold_counts_every_byte_as_a_token_and_all_the_output_there_can_be() -> None:
     assert held() == 100 * 1 + 1000 * 4
 

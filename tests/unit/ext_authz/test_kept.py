@@ -14,7 +14,9 @@ from gateway_core.ids import OrgId, ProviderName
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.mode import Mode
 from gateway_core.offering import Offering
+from gateway_core.pricing import PriceRow, Rates
 from gateway_core.providers import ProviderKind
+from gateway_core.usage import BATCH
 from tests.support.admission import KEY, MODEL, REQUEST_ID, offers, price
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,6 +95,44 @@ def test_a_file_goes_to_the_only_provider_that_could_keep_it_or_to_the_one_that_
     decision = decided(asking(Endpoint.FILE_UPLOAD, provider="p2"))
     assert isinstance(decision, Admitted)
     assert decision.keeper == "p2"
+
+
+def sold_at(*, p0: PriceRow, p2: PriceRow, stored_at_p2: bool) -> Offers:
+    """The model for chats at p0 and p2, both of which could keep files."""
+    found = offers(chat=(p0, p2), **({"stored_responses": (p2,)} if stored_at_p2 else {}))
+    offer = found.by_model[MODEL]
+    at_p2 = {
+        endpoint: tuple(each if each.price is p0 else replace(each, provider=P2) for each in deployments)
+        for endpoint, deployments in offer.prices.items()
+    }
+    return replace(found, by_model={MODEL: replace(offer, prices=at_p2)}, kinds=KINDS)
+
+
+@pytest.mark.parametrize(
+    ("at_p2", "stored_at_p2"),
+    [
+        (price(input_=1), True),
+        (replace(price(input_=1), service_tiers={BATCH: Rates({})}), False),
+        (replace(price(), is_free=True), False),
+    ],
+    ids=["stored responses", "a price of batches", "free of charge"],
+)
+def test_a_provider_where_no_file_can_be_used_is_chosen_only_by_its_name(
+    at_p2: PriceRow, *, stored_at_p2: bool
+) -> None:
+    found = sold_at(p0=price(input_=1), p2=at_p2, stored_at_p2=stored_at_p2)
+    for asked, keeper in ((None, "p2"), ("p0", "p0")):
+        decision = decided(attempt(Endpoint.FILE_UPLOAD, provider=asked), found)
+        assert isinstance(decision, Admitted)
+        assert decision.keeper == keeper
+
+
+def test_where_files_can_be_used_nowhere_all_that_could_keep_them_are_named() -> None:
+    found = sold_at(p0=price(input_=1), p2=price(input_=2), stored_at_p2=False)
+    decision = decided(attempt(Endpoint.FILE_UPLOAD), found)
+    assert error(decision) == (400, "provider_not_offered")
+    assert isinstance(decision, Refused)
+    assert "p0, p2" in decision.error.message
 
 
 @pytest.mark.parametrize("provider", [None, "p1", "p3"])
