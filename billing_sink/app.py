@@ -1,6 +1,7 @@
 """The wiring of the billing sink: spool to ledger to ClickHouse, holds nobody came back for, looks at the books, and what Envoy asks."""
 
 import asyncio
+import secrets
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink import clickhouse
+from billing_sink.batches.api import BatchesApi
+from billing_sink.batches.creation import Creation
+from billing_sink.batches.keepers import connected_keepers
+from billing_sink.batches.postgres_batches import PostgresBatches
+from billing_sink.batches.settling import Settling
 from billing_sink.drift import DriftMetrics
 from billing_sink.exporter import TABLES, Exporter
 from billing_sink.inspection import Inspection, NotComparedError
@@ -26,11 +32,12 @@ from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import COST_PATH, KEEP_PATH, SPOOL_FILE, Service
 from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
-from gateway_core.mutual_tls import server_context
+from gateway_core.mutual_tls import client_context, server_context
 from gateway_core.postgres import Trouble, connect_pool
 
-POOL_SIZE_MAX = 8
-"""Two for the exporter, two each for looking after the books and for looking through them, and for reading prices."""
+POOL_SIZE_MAX = 12
+"""Two for the exporter, two each for looking after the books and for looking through them, for reading prices, and for settling batches and for
+beginning them."""
 RETRY_S = 1.0
 LINE_BYTES_MAX = 128 * 1024
 """Two texts of usage of 16 KiB each, escaped, and what else is in a line."""
@@ -56,7 +63,15 @@ async def serve(settings: Settings, log: Logger) -> None:
         registry=registry,
         log=log,
     )
-    async with await connect_pool(settings.postgres_dsn, service=Service.BILLING_SINK, size_max=POOL_SIZE_MAX) as pool:
+    async with (
+        await connect_pool(settings.postgres_dsn, service=Service.BILLING_SINK, size_max=POOL_SIZE_MAX) as pool,
+        connected_keepers(settings.keepers, client_context(settings.tls)) as keepers,
+    ):
+        batches = PostgresBatches(pool)
+        creation = Creation(pool, batches, keepers, now=utc_now, random_bytes=secrets.token_bytes, log=log)
+        app = for_envoy(Quotes(PostgresPrices(pool), registry, log), Keeping(pool, registry, log))
+        app.router.add_routes(BatchesApi(batches, creation, keepers, log).routes())
+        settling = Settling(batches, keepers, PostgresPrices(pool), now=utc_now, registry=registry, log=log)
         books = PostgresBooks(pool)
         inspection = Inspection(
             books,
@@ -77,7 +92,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                     role=lambda: "active" if claim.is_held else "standing by",
                 ),
                 serving(
-                    for_envoy(Quotes(PostgresPrices(pool), registry, log), Keeping(pool, registry, log)),
+                    app,
                     settings.billing_sink_host,
                     settings.billing_sink_port,
                     tls=server_context(settings.tls),
@@ -89,6 +104,7 @@ async def serve(settings: Settings, log: Logger) -> None:
                 group.create_task(_look_after_books(claim, books, inspection, registry, log), name="books")
                 group.create_task(_answer(inspection, log), name="inspections_asked_for")
                 group.create_task(_export(claim, pool, settings, registry, log), name="exporter")
+                group.create_task(_settle_batches(settling, settings.batches_poll_ms / 1000, log), name="batches")
         finally:
             try:
                 async with asyncio.timeout(DRAIN_S):
@@ -137,6 +153,16 @@ async def _expire(
         except Trouble as error:
             log.warning("expiry_unavailable", error=type(error).__name__)
         await asyncio.sleep(settings.hold_sweep_ms / 1000)
+
+
+async def _settle_batches(settling: Settling, poll_s: float, log: Logger) -> None:
+    """In every sink; Postgres gives the turn to one of them."""
+    while True:
+        await asyncio.sleep(poll_s)
+        try:
+            await settling.look()
+        except Trouble as error:
+            log.warning("batches_unavailable", error=type(error).__name__)
 
 
 async def _look_after_books(

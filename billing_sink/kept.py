@@ -1,8 +1,10 @@
 """What a finished request has had a provider keep, or keep no longer, and whose that is: by its line. Pure."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from billing_sink.access_log import FINISHED, SpoolLine
 from gateway_core.contract import Cluster, provider_of_cluster
@@ -12,6 +14,9 @@ from gateway_core.kept import InvalidKeptNameError, KeptKind, KeptName, checked_
 from gateway_core.mode import Mode
 from gateway_core.usage import HTTP_OK
 
+FILE_BYTES_MAX: Final = 2**50
+"""Nobody keeps a longer file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -20,6 +25,7 @@ class Kept:
     Attributes:
         provider: None for the simulator.
         about: what the provider said of it, as JSON text; None where that is the id alone.
+        file_bytes: how long a file is; 0 where the provider has not said.
     """
 
     name: KeptName
@@ -31,6 +37,7 @@ class Kept:
     created_at: datetime
     expires_at: datetime | None = None
     about: str | None = None
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +91,19 @@ def kept_by(line: SpoolLine) -> Kept | Forgotten | None:
         grant.key_id,
         ProviderName(provider) if provider else None,
         line.start_time,
-        _moment(said.get("expires_at")),
+        moment_of(said.get("expires_at")),
         None if facts.keeps is KeptKind.RESPONSE else line.kept,
+        length_of(said),
     )
 
 
-def _moment(seconds: object) -> datetime | None:
+def length_of(said: Mapping[str, object]) -> int:
+    """How long a file is, by what its provider says of it; 0 if that is nothing."""
+    length = said.get("bytes")
+    return length if type(length) is int and 0 <= length <= FILE_BYTES_MAX else 0
+
+
+def moment_of(seconds: object) -> datetime | None:
     """A time as providers write it: seconds since 1970."""
     if not isinstance(seconds, int):
         return None

@@ -45,7 +45,8 @@ def told_limits(line: AttemptLine) -> ToldLimits | None:
         return None
     told_at = line.ended_at if line.has_failed else line.start_time
     limits = parse_limits(line.limits, told_at)
-    if limits == NONE and line.status != _TOO_MANY_REQUESTS:
+    # Who is full by our own limits was not asked, so that says nothing.
+    if limits == NONE and line.answered != _TOO_MANY_REQUESTS:
         return None
     name = ProviderName(provider)
     upstream_model = line.offering.deployments.get(name, "") if line.offering else ""

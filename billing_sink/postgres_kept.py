@@ -25,7 +25,7 @@ async def write_down(
     return [row["object_id"] for row in conflicts]
 
 
-def _kept_row(kept: Kept) -> dict[str, str | None]:
+def _kept_row(kept: Kept) -> dict[str, str | int | None]:
     return {
         "mode": kept.mode,
         "object_id": kept.name.object_id,
@@ -37,6 +37,7 @@ def _kept_row(kept: Kept) -> dict[str, str | None]:
         "created_at": kept.created_at.isoformat(),
         "expires_at": None if kept.expires_at is None else kept.expires_at.isoformat(),
         "about": kept.about,
+        "file_bytes": kept.file_bytes,
     }
 
 

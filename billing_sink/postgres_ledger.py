@@ -1,7 +1,7 @@
 """The ledger in Postgres (schema `billing`): batches go in, the spool's offset moves with them or not at all."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from datetime import datetime
@@ -131,14 +131,7 @@ class PostgresLedger:
             await write_down(connection, batch.kept, batch.forgotten)
             if batch.limits:
                 await connection.execute("SELECT billing.record_limits($1::jsonb)", _encode_limits(batch.limits))
-            await connection.executemany(
-                """
-                INSERT INTO billing.quarantine
-                    (spool_id, byte_offset, request_id, reason, line, slice_id, share_nano_usd, request)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING
-                """,
-                [_quarantine_row(batch.spool_id, item) for item in quarantined],
-            )
+            await quarantine(connection, batch.spool_id, quarantined)
             beyond_hold = await connection.fetch(_BEYOND_HOLD)
         return Posted(
             quarantined,
@@ -162,6 +155,20 @@ class PostgresLedger:
         async with self._connections.acquire() as connection:
             [row] = await connection.fetch("SELECT * FROM billing.close_slices($1, $2)", now, EXPIRE_AT_ONCE)
         return ClosedSlices(row["closed"], NanoUsd(row["unknown_nano_usd"]))
+
+
+async def quarantine(
+    connection: PoolConnectionProxy | asyncpg.Connection, spool_id: SpoolId, items: Iterable[Quarantined]
+) -> None:
+    """Set lines aside for a person, in the transaction of what was posted; what is there already stays as it is."""
+    await connection.executemany(
+        """
+        INSERT INTO billing.quarantine
+            (spool_id, byte_offset, request_id, reason, line, slice_id, share_nano_usd, request)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING
+        """,
+        [_quarantine_row(spool_id, item) for item in items],
+    )
 
 
 def encode(postings: Sequence[Posting]) -> str:

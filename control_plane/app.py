@@ -18,7 +18,6 @@ from control_plane.accounts.postgres_identities import forget_old_log_ins
 from control_plane.accounts.postgres_propagation import forget_old_uptakes
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
-from control_plane.accounts.redis_kept_answers import RedisKeptAnswers
 from control_plane.accounts.smtp_mail import SmtpMailSender
 from control_plane.accounts.throttle import LocalCounters, Throttle
 from control_plane.api.app import make_app
@@ -39,6 +38,7 @@ from control_plane.payments.low_balance import LowBalance
 from control_plane.payments.stripe_payments import StripePayments
 from control_plane.price_schedule import PriceSchedule
 from control_plane.publisher import Publisher
+from control_plane.redis_cached_answers import RedisCachedAnswers
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.speed_watch import SpeedWatch
@@ -110,7 +110,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         public_url = settings.public_url or f"http://{settings.control_plane_host}:{settings.control_plane_port}"
         public_url = public_url.rstrip("/")
         counters = None if settings.redis_url is None else RedisCounters(settings.redis_url)
-        kept_answers = RedisKeptAnswers(settings.redis_url)
+        cached_answers = RedisCachedAnswers(settings.redis_url)
         access_tokens = AccessTokens(
             pool, seal, utc_now, secrets.token_bytes, log, rotate_after=timedelta(days=settings.signing_key_days)
         )
@@ -121,7 +121,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             access_tokens=access_tokens,
             passwords=Passwords(PasswordHasher(), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), log),
-            kept_answers=kept_answers,
+            cached_answers=cached_answers,
             mail=mail,
             issuers={
                 issuer.name: IssuerClient(issuer, http, utc_now, log, loopback_http=settings.oidc_loopback_http)
@@ -197,7 +197,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         finally:
             if counters is not None:
                 await counters.close()
-            await kept_answers.close()
+            await cached_answers.close()
             await discovery.stop(grace=0.5)
 
 

@@ -184,7 +184,7 @@ class IssuerUnavailableError(RefusedError):
         )
 
 
-class KeptAnswersUnavailableError(RefusedError):
+class CachedAnswersUnavailableError(RefusedError):
     """Redis does not answer, or there is none: whether answers are kept cannot be said."""
 
     def __init__(self) -> None:

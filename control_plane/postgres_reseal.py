@@ -14,7 +14,7 @@ from control_plane.sealing import (
     Purpose,
     Seal,
     UnreadableSealError,
-    kept_answer,
+    idempotent_answer,
     own_key,
     provider_credential,
     signing_key,
@@ -83,7 +83,7 @@ COLUMNS: Final = (
         UPDATE accounts.idempotency_keys SET sealed_answer = $4
         WHERE caller = $1 AND idempotency_key = $2 AND sealed_answer = $3
         """,
-        kept_answer,
+        idempotent_answer,
     ),
     SealedColumn(
         "payments.webhooks.sealed_secret",

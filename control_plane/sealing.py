@@ -50,7 +50,7 @@ def webhook_secret(webhook_id: str) -> Purpose:
     return Purpose(f"webhook-secret/{webhook_id}")
 
 
-def kept_answer(caller: str, idempotency_key: str) -> Purpose:
+def idempotent_answer(caller: str, idempotency_key: str) -> Purpose:
     """An answer that may be asked for again. A caller is `kind/id`, and no id has a slash in it."""
     return Purpose(f"idempotency/{caller}/{idempotency_key}")
 

@@ -79,6 +79,9 @@ class Settings(SealingSettings):
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
+    # Where billing_sink reaches providers.
+    keepers_host: str = "127.0.0.1"
+    keepers_port: int = 8082
     ext_authz_endpoints: HostPorts = (HostPort("127.0.0.1", 9002),)
     control_plane_endpoints: HostPorts = (HostPort("127.0.0.1", 8081),)
     billing_sink_endpoints: HostPorts = (HostPort("127.0.0.1", 9003),)

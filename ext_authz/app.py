@@ -10,23 +10,30 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, Counter
+from pydantic import SecretStr
 
 from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_announcement
+from ext_authz.attempt_limiter import AttemptLimiter
+from ext_authz.kept import Files
 from ext_authz.keys import KeyCache
 from ext_authz.leases import LeaseId
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
+from ext_authz.own_attempts import OwnAttempts
 from ext_authz.own_limits import OwnLimits
 from ext_authz.postgres_authorizers import PostgresAuthorizers
 from ext_authz.postgres_holds import PostgresHolds, PostgresSlices
 from ext_authz.postgres_kept import PostgresKept
 from ext_authz.postgres_offers import PostgresOffers
+from ext_authz.provider_limits import ProviderLimits
+from ext_authz.redis_attempts import RedisAttempts
 from ext_authz.redis_limits import RedisLimits
 from ext_authz.reservation_notes import WORKERS, ReservationNotes
 from ext_authz.running_requests import RunningRequests
 from ext_authz.servicer import Authorization, start_server
 from ext_authz.session_uses import SessionUses
 from ext_authz.settings import Settings
+from ext_authz.shared_counts import SharedCounts
 from ext_authz.slices import Slices
 from ext_authz.uptake import TakenUp, Uptake
 from ext_authz.uses import KeyUses
@@ -98,9 +105,11 @@ async def serve(settings: Settings, log: Logger) -> None:
             monotonic=monotonic,
             log=log,
         )
-        shared = None if settings.redis_url is None else RedisLimits(settings.redis_url)
-        limiter = Limiter(shared, OwnLimits(monotonic), monotonic=monotonic, registry=registry, log=log)
-        notes = ReservationNotes(limiter, monotonic=monotonic, registry=registry)
+        shared, shared_attempts = _shared(settings.redis_url)
+        counts = SharedCounts(is_there=shared is not None, monotonic=monotonic, registry=registry, log=log)
+        limiter = Limiter(shared, OwnLimits(monotonic), counts, registry=registry)
+        attempts = AttemptLimiter(shared_attempts, OwnAttempts(monotonic), counts, registry=registry)
+        notes = ReservationNotes(limiter, attempts, monotonic=monotonic, registry=registry)
         service = Authorization(
             keys=keys,
             offers=offers,
@@ -108,12 +117,14 @@ async def serve(settings: Settings, log: Logger) -> None:
             lender=lender,
             holds=PostgresHolds(pool, utc_now),
             kept=PostgresKept(pool),
+            files_max=Files(settings.files_max, settings.file_bytes_max),
             limiter=limiter,
             notes=notes,
             uses=uses,
             pepper=settings.api_key_pepper,
             hold_ttl=hold_ttl,
             session_responses=settings.session_responses_held,
+            checks_max=settings.checks_max,
             now=utc_now,
             monotonic=monotonic,
             registry=registry,
@@ -121,8 +132,9 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         running = RunningRequests(notes)
         address = f"{settings.ext_authz_host}:{settings.ext_authz_port}"
+        providers = ProviderLimits(attempts, lambda: offers.offers.provider_limits)
         server = await start_server(
-            service, running, SessionUses(limiter), address, settings.tls, checks_max=settings.checks_max
+            service, providers, running, SessionUses(limiter), address, settings.tls, checks_max=settings.checks_max
         )
         stale = asyncio.Event()
         try:
@@ -134,7 +146,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             ):
                 group.create_task(_follow_changes(listener, keys, uptake, stale, foreign), name="follow_changes")
                 group.create_task(_refresh_offers(offers, uptake, stale, log), name="refresh_offers")
-                group.create_task(_report(keys, uptake, authorizers, limiter, foreign, log), name="report")
+                group.create_task(_report(keys, uptake, authorizers, limiter, attempts, foreign, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
                 group.create_task(slices.give_back(), name="give_back")
                 for _ in range(WORKERS):
@@ -143,8 +155,16 @@ async def serve(settings: Settings, log: Logger) -> None:
         finally:
             await server.stop(grace=1.0)
             await _close(slices, log)
-            if shared is not None:
-                await shared.close()
+            for each in (shared, shared_attempts):
+                if each is not None:
+                    await each.close()
+
+
+def _shared(url: SecretStr | None) -> tuple[RedisLimits, RedisAttempts] | tuple[None, None]:
+    """Where all processes count together, if anywhere."""
+    if url is None:
+        return None, None
+    return RedisLimits(url), RedisAttempts(url, new_id=lambda: new_id("attempt", secrets.token_bytes))
 
 
 async def _follow_changes(
@@ -181,6 +201,7 @@ async def _report(
     uptake: Uptake,
     authorizers: PostgresAuthorizers,
     limiter: Limiter,
+    attempts: AttemptLimiter,
     foreign: Counter,
     log: Logger,
 ) -> None:
@@ -200,7 +221,9 @@ async def _report(
                 else:
                     foreign.inc()
                     uptake.distrust()
-            limiter.share_among(await authorizers.count())
+            processes = await authorizers.count()
+            limiter.share_among(processes)
+            attempts.share_among(processes)
         except Trouble as error:
             log.warning("report_failed", error=type(error).__name__)
         # Many changes at once are one report.

@@ -51,6 +51,8 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
                 response.dynamic_metadata[GrantField.PROVIDER] = decision.keeper
             if decision.rated_as is not None:
                 response.dynamic_metadata[GrantField.RATED_AS] = decision.rated_as
+            if decision.expected_tokens is not None:
+                response.dynamic_metadata[GrantField.EXPECTED_TOKENS] = str(decision.expected_tokens)
             if decision.own_keys:
                 names = (f"{name}{'+' if falls_back else ''}" for name, falls_back in sorted(decision.own_keys.items()))
                 response.dynamic_metadata[GrantField.OWN_KEYS] = " ".join(names)

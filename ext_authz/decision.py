@@ -1,6 +1,6 @@
 """May this request pass, and what has to be held for it. Pure: everything it depends on is an argument."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Self
@@ -10,7 +10,7 @@ from ext_authz.kept import Owned, place_of, place_of_all
 from ext_authz.leases import Lease
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.own_keys import NONE, OwnKeys
-from ext_authz.reservations import Reservation, Room
+from ext_authz.reservations import OUTPUT_TOKENS, Expected, Reservation, Room
 from gateway_core.api_keys import ApiKey
 from gateway_core.contract import SessionField
 from gateway_core.endpoints import FACTS, Facts
@@ -136,6 +136,7 @@ class Admitted:
         lease: what else may pass as this does; None if nothing may.
         own_keys: with which it is sent, of those that its organisation has.
         session: by what it is told to end, if it is one.
+        expected_tokens: what it will use, if a provider that may serve it has a limit of tokens; None if none has.
     """
 
     key: ApiKey
@@ -154,6 +155,7 @@ class Admitted:
     own_keys: OwnKeys = field(default_factory=lambda: NONE)
     keeper: ProviderName | None = None
     session: Session | None = None
+    expected_tokens: int | None = None
 
     def holding(self, held: NanoUsd) -> Self:
         """The same once an amount is held for it, which may be less than was asked for, but not less than the least."""
@@ -197,6 +199,8 @@ def decide(
         if facts.keeps and key.mode is Mode.LIVE and place.provider in offers.own_keys.by_org.get(key.org_id, NONE):
             return Refused(OWN_KEY_NOT_OFFERED, key)
         return Admitted(key, keeper=place.provider, limits=key.limits)
+    if facts.lists is not None:
+        return Admitted(key, limits=key.limits)
     if not facts.is_of_a_model or attempt.model is None:
         return Admitted(key)
     newest = offers
@@ -277,7 +281,23 @@ def decide(
         # Those of a model are about what its providers can take, and a test request asks none of them.
         limits=(*key.limits, *(() if key.mode is Mode.TEST else offer.limits)),
         session=_session(prices, terms, output) if facts.is_session else None,
+        expected_tokens=expected((), attempt, output).tokens
+        if key.mode is Mode.LIVE and any(newest.counts_tokens(each.provider) for each in prices)
+        else None,
         own_keys=OwnKeys({each.provider: own_keys[each.provider] for each in prices if each.provider in own_keys}),
+    )
+
+
+def expected(limits: Iterable[ScopedLimits], attempt: Attempt, output: Output | None) -> Expected:
+    """What a request counts as against limits. What is no model's counts as a request and as no token."""
+    if output is None:
+        return Expected(0, 0)
+    per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
+    return Expected.of(
+        limits,
+        body_bytes=attempt.text_bytes,
+        output_tokens=per_choice * output.choices,
+        output_tokens_max=output.tokens * output.choices,
     )
 
 

@@ -32,6 +32,18 @@ Owned = Mapping[KeptName, Place]
 """Of what a request names, that which is the organisation's, in the ledger of the key."""
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """How many files are kept for an organisation, or may be, and how long they are together."""
+
+    count: int
+    total_bytes: int
+
+    def refuses(self, kept: "Files", more_bytes: int) -> bool:
+        """Whether these are the most there may be, and one more file beside what is kept is too much."""
+        return kept.count >= self.count or kept.total_bytes + more_bytes > self.total_bytes
+
+
 def place_of(attempt: Attempt, key: ApiKey, offers: Offers, owned: Owned) -> Place | ApiError:
     """Where a request goes that names no model."""
     if attempt.named:

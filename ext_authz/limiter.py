@@ -2,20 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 
 from ext_authz.own_limits import OwnLimits
-from ext_authz.redis_limits import CONNECTIONS_MAX, LimitsTrouble
 from ext_authz.reservations import Exceeded, Expected, Limit, Reservation, Told
-from gateway_core.clock import Monotonic
+from ext_authz.shared_counts import NotSharedError, SharedCounts
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import ScopedLimits
-from gateway_core.logs import Logger
-
-ASK_AGAIN_S: Final = 1.0
-"""How long the shared counts are left alone after they could not be had."""
 
 SLOT_WAITS_S: Final = (0.005, 0.02, 0.05)
 """A client that sends its next request when the last one is over is a little faster than the word that it is."""
@@ -45,27 +41,16 @@ class Limiter:
         self,
         shared: SharedLimits | None,
         own: OwnLimits,
+        counts: SharedCounts,
         *,
-        monotonic: Monotonic,
         registry: CollectorRegistry,
-        log: Logger,
     ) -> None:
         self._shared = shared
         self._own = own
-        self._monotonic = monotonic
-        self._log = log
-        self._left_alone_until_s = float("-inf")
-        # Who waits here sees, when it is its turn, whether those before it have found anybody.
-        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._counts = counts
         self._refused = Counter(
             "tollgate_ext_authz_limited_total", "Requests refused by a limit", ["limit", "scope"], registry=registry
         )
-        self._is_shared = Gauge(
-            "tollgate_ext_authz_limits_shared",
-            "1 while limits are counted for all processes together, 0 while each has its share",
-            registry=registry,
-        )
-        self._is_shared.set(shared is not None)
 
     def share_among(self, processes: int) -> None:
         """So many processes share the limits while each counts alone."""
@@ -89,15 +74,11 @@ class Limiter:
         self, org_id: OrgId, limits: Sequence[ScopedLimits], *, tokens: int, reserved: int
     ) -> Exceeded | None:
         """Count tokens that a session has used; which limit has none left for it then, beside those that are reserved for it."""
-        async with self._turns:
-            if (shared := self._reachable()) is not None:
-                try:
-                    found = await shared.use(org_id, limits, tokens=tokens, reserved=reserved)
-                except LimitsTrouble as error:
-                    self._leave_alone(error)
-                else:
-                    self._is_shared.set(1)
-                    return self._noted(found)
+        if (shared := self._shared) is not None:
+            with suppress(NotSharedError):
+                return self._noted(
+                    await self._counts.ask(lambda: shared.use(org_id, limits, tokens=tokens, reserved=reserved))
+                )
         return self._noted(self._own.use(limits, tokens=tokens, reserved=reserved))
 
     def _noted(self, found: Exceeded | None) -> Exceeded | None:
@@ -107,36 +88,16 @@ class Limiter:
 
     async def tell(self, org_id: OrgId, told: Told) -> bool:
         """What became of requests that count. False if nobody can be told now."""
-        if self._shared is None:
+        if (shared := self._shared) is None:
             return True
-        async with self._turns:
-            if (shared := self._reachable()) is None:
-                return False
-            try:
-                await shared.tell(org_id, told)
-            except LimitsTrouble as error:
-                self._leave_alone(error)
-                return False
-        return True
+        return await self._counts.tell(lambda: shared.tell(org_id, told))
 
     async def _reserve(
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], expected: Expected, uses: int
     ) -> Reservation | Exceeded:
-        async with self._turns:
-            if (shared := self._reachable()) is not None:
-                try:
-                    found = await shared.reserve(org_id, request_id, limits, tokens=expected.tokens, uses=uses)
-                except LimitsTrouble as error:
-                    self._leave_alone(error)
-                else:
-                    self._is_shared.set(1)
-                    return found
+        if (shared := self._shared) is not None:
+            with suppress(NotSharedError):
+                return await self._counts.ask(
+                    lambda: shared.reserve(org_id, request_id, limits, tokens=expected.tokens, uses=uses)
+                )
         return self._own.reserve(limits, expected.at_most)
-
-    def _reachable(self) -> SharedLimits | None:
-        return self._shared if self._monotonic() >= self._left_alone_until_s else None
-
-    def _leave_alone(self, error: BaseException) -> None:
-        self._left_alone_until_s = self._monotonic() + ASK_AGAIN_S
-        self._is_shared.set(0)
-        self._log.warning("limits_not_shared", error=type(error).__name__)

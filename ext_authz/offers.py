@@ -11,7 +11,7 @@ from typing import Final
 from ext_authz.own_keys import OwnKeyBook, OwnKeys
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
-from gateway_core.limits import ScopedLimits
+from gateway_core.limits import Limits, ScopedLimits
 from gateway_core.offering import Offering
 from gateway_core.pricing import LIST_TERMS, OrgTerms, PriceRow, Terms, own_key_terms
 from gateway_core.providers import ProviderKind
@@ -78,6 +78,7 @@ class Offers:
 
     Attributes:
         kinds: of every provider there is.
+        provider_limits: of those that may be full; requests at once are of each Envoy.
         own_key_fees_ppm: of requests with their organisation's own key; nothing where a provider is not named.
         own_keys: asked of the newest reading, which remembers on its own.
         former: what was offered before, the latest first: those names only that have been moved since.
@@ -88,10 +89,16 @@ class Offers:
     by_model: Mapping[ModelName, Offer]
     org_terms: Mapping[OrgId, OrgTerms]
     kinds: Mapping[ProviderName, ProviderKind] = field(default_factory=dict)
+    provider_limits: Mapping[ProviderName, Limits] = field(default_factory=dict)
     own_key_fees_ppm: Mapping[ProviderName, int] = field(default_factory=dict)
     own_keys: OwnKeyBook = field(default_factory=OwnKeyBook)
     former: tuple["Offers", ...] = field(default=())
     until: datetime | None = None
+
+    def counts_tokens(self, provider: ProviderName) -> bool:
+        """Whether a provider has a limit of tokens."""
+        limits = self.provider_limits.get(provider)
+        return limits is not None and limits.tokens_per_minute is not None
 
     def terms(self, org_id: OrgId, model: ModelName, provider: ProviderName) -> Terms:
         """What an organisation pays for a deployment."""

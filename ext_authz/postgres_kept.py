@@ -1,10 +1,11 @@
 """Whose it is what providers keep (schema `billing`), which billing_sink writes."""
 
 from collections.abc import Collection
+from datetime import datetime
 
 import asyncpg
 
-from ext_authz.kept import Owned, Place
+from ext_authz.kept import Files, Owned, Place
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.mode import Mode
@@ -31,3 +32,8 @@ class PostgresKept:
             )
             for row in rows
         }
+
+    async def files(self, org_id: OrgId, mode: Mode, now: datetime) -> Files:
+        """Those that are kept for an organisation."""
+        [row] = await self._pool.fetch("SELECT * FROM billing.kept_files($1, $2, $3)", org_id, mode, now)
+        return Files(row["files"], row["bytes"])

@@ -13,7 +13,7 @@ from ext_authz.own_keys import OwnKeyBook, OwnKeys
 from gateway_core.clock import Now
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
-from gateway_core.limits import Limits, Scope, scoped
+from gateway_core.limits import NO_LIMITS, Limits, Scope, scoped
 from gateway_core.logs import Logger
 from gateway_core.postgres_prices import org_terms, price_row
 from gateway_core.providers import ProviderKind, served
@@ -82,7 +82,9 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
             ORDER BY s.priority, s.provider
             """
         )
-        kinds = await connection.fetch("SELECT name, kind FROM catalog.providers")
+        providers = await connection.fetch(
+            "SELECT name, kind, requests_per_minute_max, tokens_per_minute_max, requests_max FROM catalog.providers"
+        )
         terms = await connection.fetch(
             """
             SELECT t.org_id, t.revision, t.markup_ppm, array_agg(p.model) AS models, array_agg(p.provider) AS providers,
@@ -112,7 +114,13 @@ async def _read(pool: asyncpg.Pool, log: Logger, *, translated: bool) -> Offers:
         offers,
         {OrgId(row["org_id"]): org_terms(row) for row in terms},
         # One of a kind that a newer version has written keeps nothing that could be asked for here.
-        {ProviderName(row["name"]): ProviderKind(row["kind"]) for row in kinds if row["kind"] in _KINDS},
+        {ProviderName(row["name"]): ProviderKind(row["kind"]) for row in providers if row["kind"] in _KINDS},
+        provider_limits={
+            ProviderName(row["name"]): limits
+            for row in providers
+            if (limits := Limits(row["requests_per_minute_max"], row["tokens_per_minute_max"], row["requests_max"]))
+            != NO_LIMITS
+        },
         own_key_fees_ppm={ProviderName(row["provider"]): row["fee_ppm"] for row in fees},
         own_keys=OwnKeyBook(
             own_keys_as_of,

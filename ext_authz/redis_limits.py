@@ -1,35 +1,22 @@
 """Limits, counted in Redis (or Valkey) for all processes together, in one atomic script per question."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Final, TypeVar, assert_never
 
 from pydantic import SecretStr
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
+from ext_authz.redis_counts import OPEN_S, connect, reconnecting, script
 from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import WINDOW_S, Scope, ScopedLimits, Tally
 
 T = TypeVar("T")
 
-TIMEOUT_S: Final = 0.25
-CONNECTIONS_MAX: Final = 16
-"""Whoever asks waits for one (`limiter.py`): that many ask at once is no trouble of Redis's."""
-OPEN_S: Final = 30
-"""After so long without a word of it an open request is given up: its Envoy has died, which would have spoken of it every ten seconds."""
 LEASE_PART: Final = 64
 """A lease takes no more than this part of what is left of a limit, and none where less is left than this: so little of it lies about
 unspent when it nears its end."""
 
-LimitsTrouble = (RedisError, OSError, TimeoutError)
-"""What a Redis that is down or slow raises."""
-
-_SCRIPTS: Final = Path(__file__).parent / "scripts"
 _LIMIT_BY_CODE: Final = {1: Limit.REQUESTS, 2: Limit.TOKENS, 3: Limit.CONCURRENCY}
 _NUMBERS: Final = 3
 """For each tally in the answer of reserve.lua."""
@@ -39,27 +26,18 @@ class RedisLimits:
     """Asks Redis. Every method raises one of `LimitsTrouble` if it does not answer in time."""
 
     def __init__(self, url: SecretStr, *, window_s: int = WINDOW_S, open_s: int = OPEN_S) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url.get_secret_value(),
-            max_connections=CONNECTIONS_MAX,
-            timeout=TIMEOUT_S,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            decode_responses=True,
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = connect(url)
         self._window_s = window_s
         self._open_s = open_s
         self._reserve, self._use, self._keep, self._amend = (
-            self._redis.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("reserve", "use", "keep", "amend")
+            script(self._redis, name) for name in ("reserve", "use", "keep", "amend")
         )
 
     async def reserve(
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
     ) -> Reservation | Exceeded:
         """Count requests, the first of them as open, and each as so many tokens, if all limits admit one. Asked again, they count once."""
-        async with self._reconnecting():
+        async with reconnecting(self._redis):
             return await self._reserve_in_all(org_id, request_id, limits, tokens=tokens, uses=uses)
 
     async def _reserve_in_all(
@@ -127,7 +105,7 @@ class RedisLimits:
     ) -> Exceeded | None:
         """Count tokens that were used now, against all tallies; the first limit that is used up then, beside what is only reserved."""
         exceeded: Exceeded | None = None
-        async with self._reconnecting():
+        async with reconnecting(self._redis):
             for slot, together in _by_slot(org_id, limits, lambda each: each.tally):
                 most = [each.limits.tokens_per_minute for each in together]
                 which, wait_s, *numbers = await self._use(
@@ -141,7 +119,7 @@ class RedisLimits:
 
     async def tell(self, org_id: OrgId, told: Told) -> None:
         """What became of requests that count. Of one that is over it changes nothing to tell it again."""
-        async with self._reconnecting():
+        async with reconnecting(self._redis):
             await self._tell_all(org_id, told)
 
     async def _tell_all(self, org_id: OrgId, told: Told) -> None:
@@ -162,15 +140,6 @@ class RedisLimits:
                     )
                 case _:
                     assert_never(told)
-
-    @asynccontextmanager
-    async def _reconnecting(self) -> AsyncIterator[None]:
-        """Where one connection has broken, the idle ones have too: left there, each would fail once more when Redis is long back."""
-        try:
-            yield
-        except RedisConnectionError:
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
-            raise
 
     async def close(self) -> None:
         """Give the connections back."""

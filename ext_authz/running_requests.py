@@ -1,23 +1,24 @@
 """What Envoy tells of admitted requests that count against a limit: that they still run, and that they are over.
 
-Only of those: the access logs that lead here pass over every request without a reservation. Of requests that came by a lease nobody
+And of attempts at providers that may be full. Only of those: the access logs that lead here pass over all others. Of requests that came by a lease nobody
 waits for a place, so Envoy tells of many at once, and what they used is added up before it is counted.
 """
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import grpc
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Value
 
+from ext_authz.attempts import TokensUsed
 from ext_authz.reservation_notes import ReservationNotes
 from ext_authz.reservations import Amended, Ended, Running
-from gateway_core.contract import CacheOutcome, GrantField, Metadata, RequestField
-from gateway_core.endpoints import FACTS, Endpoint
-from gateway_core.ids import OrgId, RequestId
+from ext_authz.running_attempts import parse_attempt_entry, parse_use
+from ext_authz.used_tokens import text, used_tokens
+from gateway_core.contract import GrantField, Metadata
+from gateway_core.ids import OrgId, ProviderName, RequestId
 from gateway_core.limits import Tally, parse_tallies
-from gateway_core.provider_usage import is_last_word, parse_usage
 from wire.access_log_pb2 import (
     AccessLogType,
     HTTPAccessLogEntry,
@@ -27,7 +28,6 @@ from wire.access_log_pb2 import (
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
-_NOTHING_UNFINISHED: Final = ("", "{}")
 
 
 class Counted(NamedTuple):
@@ -61,16 +61,16 @@ def parse_entry(entry: HTTPAccessLogEntry) -> Heard | None:
     grant: Mapping[str, Value] = (
         told.fields[Metadata.LEASE].struct_value.fields if is_leased else metadata[Metadata.GRANT_NAMESPACE].fields
     )
-    org_id, at = _text(grant, GrantField.ORG_ID), _text(grant, GrantField.RESERVED_AT)
-    expected = _text(grant, GrantField.RESERVED_TOKENS)
+    org_id, at = text(grant, GrantField.ORG_ID), text(grant, GrantField.RESERVED_AT)
+    expected = text(grant, GrantField.RESERVED_TOKENS)
     try:
-        tallies = parse_tallies(_text(grant, GrantField.RESERVED_FOR))
+        tallies = parse_tallies(text(grant, GrantField.RESERVED_FOR))
     except ValueError:
         return None
     if not (tallies and org_id and at.isdecimal() and expected.isdecimal()):
         return None
     counted = int(told.fields[Metadata.COUNTED_TOKENS].number_value) or int(expected)
-    used = _used(told, entry.response.response_code.value, counted)
+    used = used_tokens(told, entry.response.response_code.value, counted) or 0
     return Heard(
         Counted(OrgId(org_id), tallies, int(at)),
         RequestId(entry.request.request_id),
@@ -78,34 +78,6 @@ def parse_entry(entry: HTTPAccessLogEntry) -> Heard | None:
         is_leased=is_leased,
         more_tokens=used - counted,
     )
-
-
-def _text(fields: Mapping[str, Value], name: str) -> str:
-    return fields[name].string_value if name in fields else ""
-
-
-def _used(told: Struct, status: int, expected: int) -> int:
-    """All tokens that the provider counts; none if it did not answer or was not asked, and what was expected if it does not say, not clearly, or not all."""
-    asked = told.fields[Metadata.REQUEST].struct_value.fields
-    try:
-        facts = FACTS[Endpoint(asked[RequestField.ENDPOINT].string_value)]
-    except ValueError:
-        # A front filter from another version; it counts as what was expected.
-        return expected
-    if not facts.is_answered(status) or _text(told.fields, Metadata.CACHE) == CacheOutcome.HIT:
-        return 0
-    first, last = told.fields[Metadata.USAGE_FIRST].string_value, told.fields[Metadata.USAGE_LAST].string_value or None
-    if not first:
-        return expected
-    try:
-        used = parse_usage(facts.dialect, first, last).total_tokens
-    except ValueError:
-        # A usage that nobody can read is billing_sink's to set aside.
-        return expected
-    is_all = is_last_word(facts.dialect, stream=asked[RequestField.STREAM].bool_value, last=last)
-    # A session that was left in the middle of a response used more than it says.
-    is_all = is_all and _text(told.fields, Metadata.UNFINISHED) in _NOTHING_UNFINISHED
-    return used if is_all else max(used, expected)
 
 
 class RunningRequests:
@@ -122,7 +94,13 @@ class RunningRequests:
         """Take what one Envoy tells."""
         async for message in messages:
             more_tokens: Counter[Counted] = Counter()
+            more_at_provider: Counter[ProviderName] = Counter()
             for entry in message.http_logs.log_entry:
+                if (attempt := parse_attempt_entry(entry)) is not None:
+                    self._notes.put_attempt(attempt)
+                    continue
+                if (use := parse_use(entry)) is not None:
+                    more_at_provider[use.provider] += use.more_tokens
                 if (heard := parse_entry(entry)) is None:
                     continue
                 counted = heard.counted
@@ -136,4 +114,7 @@ class RunningRequests:
             for counted, more in more_tokens.items():
                 if more:
                     self._notes.put(counted.org_id, Amended(counted.tallies, counted.at, 0, more))
+            for provider, more in more_at_provider.items():
+                if more:
+                    self._notes.put_attempt(TokensUsed(provider, more))
         return StreamAccessLogsResponse()

@@ -4,9 +4,9 @@ Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers th
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol, assert_never
 
 import grpc
@@ -15,15 +15,19 @@ from pydantic import SecretStr
 
 from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
-from ext_authz.decision import Admitted, Output, Refused, decide
-from ext_authz.kept import Owned
+from ext_authz.crowds import Crowds
+from ext_authz.decision import Admitted, Output, Refused, decide, expected
+from ext_authz.kept import Files, Owned
 from ext_authz.keys import KeyCache
 from ext_authz.leases import Bounds, body_bound
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
+from ext_authz.provider_limits import METHOD as ASK_WHETHER_FULL
+from ext_authz.provider_limits import SERVICE as RATE_LIMIT_SERVICE
+from ext_authz.provider_limits import ProviderLimits
 from ext_authz.reservation_notes import ReservationNotes
-from ext_authz.reservations import OUTPUT_TOKENS, Amended, Ended, Exceeded, Expected, Limit, Reservation, tightest
+from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, tightest
 from ext_authz.running_requests import METHOD as FOLLOW
 from ext_authz.running_requests import SERVICE as ACCESS_LOG_SERVICE
 from ext_authz.running_requests import RunningRequests
@@ -35,7 +39,7 @@ from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.clock import Monotonic, Now
 from gateway_core.contract import SESSION_S_MAX, SESSIONS_SERVICE, USE_METHOD, Peer
-from gateway_core.endpoints import FACTS
+from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.errors import (
     INSUFFICIENT_QUOTA,
     MODEL_CHANGING,
@@ -44,12 +48,13 @@ from gateway_core.errors import (
     budget_exceeded,
     budget_held,
     concurrency_exceeded,
+    files_exceeded,
     requests_per_minute_exceeded,
     tokens_per_minute_exceeded,
 )
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.kept import KeptName
-from gateway_core.limits import Scope, ScopedLimits
+from gateway_core.limits import Scope
 from gateway_core.logs import Logger
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
@@ -58,12 +63,16 @@ from gateway_core.postgres import Trouble
 from gateway_core.settings import TlsFiles
 from wire.access_log_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from wire.ext_authz_pb2 import CheckRequest, CheckResponse
+from wire.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 
 SESSION_TTL: Final = timedelta(seconds=SESSION_S_MAX + 60)
 """A hold lives at least as long as its session, and its line takes a moment."""
 
 BEHIND_S_MAX: Final = 0.5
 """How long a request waits for the revision that its route is of."""
+
+NOTHING: Final = NanoUsd(0)
+"""Held where only a balance is asked for."""
 
 _SERVICE = "envoy.service.auth.v3.Authorization"
 
@@ -110,6 +119,13 @@ class Kept(Protocol):
             asyncpg.PostgresError, OSError: nobody knows; the request must not pass.
         """
 
+    async def files(self, org_id: OrgId, mode: Mode, now: datetime) -> Files:
+        """The files that are kept for an organisation.
+
+        Raises:
+            asyncpg.PostgresError, OSError: as above.
+        """
+
 
 class Authorization:
     """The gRPC service's one method, and what it asks."""
@@ -123,12 +139,14 @@ class Authorization:
         lender: Lender,
         holds: Holds,
         kept: Kept,
+        files_max: Files,
         limiter: Limiter,
         notes: ReservationNotes,
         uses: KeyUses,
         pepper: SecretStr,
         hold_ttl: timedelta,
         session_responses: int,
+        checks_max: int,
         now: Now,
         monotonic: Monotonic,
         registry: CollectorRegistry,
@@ -140,9 +158,11 @@ class Authorization:
         self._lender = lender
         self._holds = holds
         self._kept = kept
+        self._files_max = files_max
         self._limiter = limiter
         self._notes = notes
         self._turns = Turns()
+        self._crowds = Crowds(checks_max)
         self._uses = uses
         self._pepper = pepper
         self._hold_ttl = hold_ttl
@@ -194,6 +214,12 @@ class Authorization:
                     Amended(counted.tallies, counted.at, -back.uses, -back.uses * counted.tokens),
                 )
         key = await self._find_key(attempt)
+        if key is None:
+            return await self._decide_of_key(attempt, None)
+        with self._crowds.of(key.org_id) as has_place:
+            return await self._decide_of_key(attempt, key) if has_place else Refused(TOO_MANY_WAITING, key)
+
+    async def _decide_of_key(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         if key is not None and attempt.is_lease_wanted and self._may_lease(key):
             leased = await self._lease(attempt, key)
             if leased is not None:
@@ -202,8 +228,12 @@ class Authorization:
         if isinstance(decision, Refused):
             return decision
         self._uses.note(decision.key.key_id, self._now())
-        if decision.output is None and not FACTS[attempt.endpoint].is_of_what_is_kept:
+        if decision.output is None and not decision.limits and not FACTS[attempt.endpoint].needs_balance:
             return decision
+        if attempt.endpoint is Endpoint.FILE_UPLOAD:
+            kept = await self._kept.files(decision.key.org_id, decision.key.mode, self._now())
+            if self._files_max.refuses(kept, attempt.file_bytes):
+                return Refused(files_exceeded(self._files_max.count, self._files_max.total_bytes), decision.key)
         if not decision.limits:
             return await self._pay(attempt, decision)
         return await self._pay_within(attempt, decision)
@@ -285,7 +315,7 @@ class Authorization:
                 decision.key.org_id,
                 attempt.request_id,
                 decision.limits,
-                _expected(decision.limits, attempt, output),
+                expected(decision.limits, attempt, output),
                 uses=uses,
             )
         except asyncio.CancelledError:
@@ -297,12 +327,13 @@ class Authorization:
     async def _pay(self, attempt: Attempt, decision: Admitted) -> Admitted | Refused:
         """Set aside what it may cost."""
         output = decision.output
-        if output is None:
+        if output is None and not FACTS[attempt.endpoint].needs_balance:
             return decision
-        amount = output.nano_usd
+        amount = NOTHING if output is None else output.nano_usd
+        least = NOTHING if output is None else output.least_nano_usd
         # A slice is anybody's in the organisation: nobody knows what a key has spent of it before it is charged.
         # A session has money of its own, which Envoy counts down.
-        if decision.key.budgets is None and decision.session is None:
+        if output is not None and decision.key.budgets is None and decision.session is None:
             taken = await self._slices.take(Payer(decision.key.org_id, decision.key.mode), amount)
             if taken is not None:
                 return replace(decision, slice_id=taken.slice.slice_id)
@@ -313,7 +344,7 @@ class Authorization:
                 attempt.request_id,
                 decision.key,
                 amount=amount,
-                least=output.least_nano_usd,
+                least=least,
                 ttl=self._hold_ttl if decision.session is None else max(self._hold_ttl, SESSION_TTL),
             )
         match held:
@@ -324,7 +355,7 @@ class Authorization:
             case AllHeld():
                 return Refused(budget_held(held), decision.key)
             case _:
-                return decision.holding(held)
+                return decision if output is None else decision.holding(held)
 
     async def _decide_but_for_limits_and_money(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
         """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""
@@ -345,19 +376,6 @@ class Authorization:
         return await self._keys.find(hash_key(attempt.credential, self._pepper))
 
 
-def _expected(limits: Sequence[ScopedLimits], attempt: Attempt, output: Output | None) -> Expected:
-    """What it counts as against limits. What is no model's counts as a request and as no token."""
-    if output is None:
-        return Expected(0, 0)
-    per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
-    return Expected.of(
-        limits,
-        body_bytes=attempt.text_bytes,
-        output_tokens=per_choice * output.choices,
-        output_tokens_max=output.tokens * output.choices,
-    )
-
-
 def limit_exceeded(found: Exceeded) -> ApiError:
     """What the client is told of the limit that is in the way."""
     limits = found.room.limits
@@ -374,6 +392,7 @@ def limit_exceeded(found: Exceeded) -> ApiError:
 
 async def start_server(
     service: Authorization,
+    providers: ProviderLimits,
     running: RunningRequests,
     uses: SessionUses,
     address: str,
@@ -393,6 +412,11 @@ async def start_server(
         request_deserializer=CheckRequest.FromString,
         response_serializer=CheckResponse.SerializeToString,
     )
+    asked = grpc.unary_unary_rpc_method_handler(
+        only_for(Peer.ENVOY, providers.ask),
+        request_deserializer=RateLimitRequest.FromString,
+        response_serializer=RateLimitResponse.SerializeToString,
+    )
     follower = grpc.stream_unary_rpc_method_handler(
         only_for(Peer.ENVOY, running.follow),
         request_deserializer=StreamAccessLogsMessage.FromString,
@@ -403,6 +427,7 @@ async def start_server(
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(_SERVICE, {"Check": handler}),
+            grpc.method_handlers_generic_handler(RATE_LIMIT_SERVICE, {ASK_WHETHER_FULL: asked}),
             grpc.method_handlers_generic_handler(ACCESS_LOG_SERVICE, {FOLLOW: follower}),
             grpc.method_handlers_generic_handler(SESSIONS_SERVICE, {USE_METHOD: counter}),
         )

@@ -26,6 +26,9 @@ class Settings(ServiceSettings):
     key_cache_stale_ms: int = Field(default=120_000, ge=0, le=3_600_000)
     key_cache_entries: int = Field(default=100_000, ge=1, le=10_000_000)
     hold_ttl_ms: int = Field(default=3_600_000, ge=(REQUEST_S_MAX + 60) * 1000, le=86_400_000)
+    # Of one organisation, with providers together; those of test keys beside them.
+    files_max: int = Field(default=1000, ge=0, le=1_000_000)
+    file_bytes_max: int = Field(default=10 * 2**30, ge=0, le=2**50)
     # Of what is free in a balance, in millionths; 0: every request has a hold of its own.
     slice_share_ppm: int = Field(default=20_000, ge=0, le=500_000)
     # 0: Envoy asks about every request.

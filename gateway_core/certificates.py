@@ -24,13 +24,16 @@ RENEWED_BEFORE: Final = timedelta(days=90)
 AUTHORITY_FILE: Final = "ca.crt"
 
 _CLOCKS_APART: Final = timedelta(hours=1)
+_SERVER: Final = (ExtendedKeyUsageOID.SERVER_AUTH,)
+_BOTH: Final = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 _USAGE: Final = {
-    Peer.ENVOY: ExtendedKeyUsageOID.CLIENT_AUTH,
-    Peer.CONTROL_PLANE: ExtendedKeyUsageOID.SERVER_AUTH,
-    Peer.EXT_AUTHZ: ExtendedKeyUsageOID.SERVER_AUTH,
-    Peer.BILLING_SINK: ExtendedKeyUsageOID.SERVER_AUTH,
-    Peer.TRANSLATOR: ExtendedKeyUsageOID.SERVER_AUTH,
-    Peer.RESPONSE_CACHE: ExtendedKeyUsageOID.SERVER_AUTH,
+    # Each dials the other: Envoy to have something written down, billing_sink to reach providers.
+    Peer.ENVOY: _BOTH,
+    Peer.BILLING_SINK: _BOTH,
+    Peer.CONTROL_PLANE: _SERVER,
+    Peer.EXT_AUTHZ: _SERVER,
+    Peer.TRANSLATOR: _SERVER,
+    Peer.RESPONSE_CACHE: _SERVER,
 }
 
 
@@ -60,19 +63,22 @@ def issue(now: datetime) -> Mapping[str, str]:
 
 
 def are_good(files: Mapping[str, str], now: datetime) -> bool:
-    """Whether files are complete, of one authority, and not to be renewed yet."""
+    """Whether files are complete, of one authority, good for their sides of connections, and not to be renewed yet."""
     try:
         authority = x509.load_pem_x509_certificate(files[AUTHORITY_FILE].encode())
         leaves = [x509.load_pem_x509_certificate(files[certificate_file(peer)].encode()) for peer in Peer]
         keys = [load_pem_private_key(files[key_file(peer)].encode(), password=None) for peer in Peer]
         for leaf in leaves:
             leaf.verify_directly_issued_by(authority)
-    except (KeyError, ValueError, TypeError, InvalidSignature):
+        usages = [set(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) for leaf in leaves]
+    except (KeyError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         # Incomplete, not what the names say, or a mixture of two renewals.
         return False
     ends = min(certificate.not_valid_after_utc for certificate in (authority, *leaves))
-    return now + RENEWED_BEFORE <= ends and all(
-        leaf.public_key() == key.public_key() for leaf, key in zip(leaves, keys, strict=True)
+    return (
+        now + RENEWED_BEFORE <= ends
+        and all(leaf.public_key() == key.public_key() for leaf, key in zip(leaves, keys, strict=True))
+        and usages == [set(_USAGE[peer]) for peer in Peer]
     )
 
 
@@ -93,7 +99,7 @@ def _leaf(peer: Peer, key: ec.EllipticCurvePrivateKey, authority: x509.Certifica
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([_USAGE[peer]]), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(_USAGE[peer]), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(peer)]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known_by), critical=False)
     )

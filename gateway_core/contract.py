@@ -32,6 +32,9 @@ KEEP_PATH: Final = "/kept"
 """Where Envoy has billing_sink write down what a provider keeps from now on, or no longer, for whom: a spool line comes; 204, once it is
 written."""
 
+KEEPERS_TEST_PATH: Final = "/test"
+"""What the path of a request begins with that billing_sink sends to the simulator, by Envoy's listener for that."""
+
 SESSIONS_SERVICE: Final = "tollgate.Sessions"
 USE_METHOD: Final = "Use"
 """Where Envoy has ext_authz count tokens that a session has used (gRPC), and asks whether any are left: a JSON object with the fields of `UseField`
@@ -73,6 +76,10 @@ class Header:
     """From the front filter to the cache's, `true` on requests whose answer may be one that was kept."""
     KEPT_AT: Final = "x-tg-kept-at"
     """On the answer of a provider that may keep something, for the front filter alone: the cluster that answered."""
+    PROJECT_ID: Final = "x-tg-project-id"
+    KEY_ID: Final = "x-tg-key-id"
+    MODE: Final = "x-tg-mode"
+    """Like the two before, and `ORG`, on the way to billing_sink: what ext_authz has decided about a request that is about batches."""
     PROVIDER: Final = "x-tollgate-provider"
     """Of a request that has something kept and names no model: at which provider."""
     PROVIDER_CLUSTER: Final = "x-tg-provider-cluster"
@@ -81,6 +88,16 @@ class Header:
     """There, too: the dialects of client and provider, with a slash between."""
     CHAT_FIELDS: Final = "x-tg-chat-fields"
     """There, too: the provider's names for fields of a chat, as `seed=random_seed,user=`; no name where it refuses the field."""
+    LIMITED: Final = "x-tg-limited"
+    """Between the two passes of an attempt with our own credential: the provider, if it may be full; ext_authz is asked whether it is, and
+    told the next three."""
+    ENVOY: Final = "x-tg-envoy"
+    """There, too: which Envoy it is."""
+    ORG: Final = "x-tg-org"
+    """There, too: whose request it is. And on a provider's answer, for the log of attempts alone: the router's log sees answers and none of
+    the request's metadata. Of a request that goes to billing_sink: whose that is."""
+    EXPECTED_TOKENS: Final = "x-tg-expected-tokens"
+    """There, too: `GrantField.EXPECTED_TOKENS`; absent where the grant has none."""
     OWN_REPLY: Final = "x-tg-own-reply"
     """On what Envoy itself answers behind a listener inside it: with which response flags. It is in the client's form already."""
     OWN_KEY: Final = "x-tg-own-key"
@@ -89,8 +106,6 @@ class Header:
     """On an answer of the translator: the request cannot be put to this provider; another one may be asked."""
     LIMITS: Final = "x-tg-limits"
     """On a provider's answer, for the log of attempts alone: what it says of its limits, as `gateway_core.provider_limits` packs it."""
-    ORG: Final = "x-tg-org"
-    """There, too, and for that log alone: whose request it answers. The router's log sees answers and none of the request's metadata."""
     DROPPED: Final = "x-tollgate-dropped"
     """Tells the client which fields of its request the provider was not told, with commas between."""
     TOLLGATE_PREFIX: Final = "x-tollgate-"
@@ -154,6 +169,8 @@ class Metadata:
     """The order in that namespace; Envoy's own name for it, as are the names inside."""
     GRANT_NAMESPACE: Final = "envoy.filters.http.ext_authz"
     """Written by ext_authz, with the fields of `GrantField`; the namespace is the filter's own."""
+    ATTEMPT_NAMESPACE: Final = "envoy.filters.http.ratelimit"
+    """Written by ext_authz between the two passes of an attempt, with the fields of `AttemptCount`; the namespace is the filter's own."""
 
 
 class RequestField:
@@ -300,6 +317,9 @@ class GrantField:
     limited. Absent where none is."""
     RESERVED_AT: Final = "reserved_at"
     """The second in which it counts, by the clock of who counts; decimal text. Its presence has Envoy tell ext_authz of the end."""
+    EXPECTED_TOKENS: Final = "expected_tokens"
+    """What it will use, before anybody knows, where a provider that may serve it has a limit of tokens; decimal text. Its presence has
+    Envoy tell ext_authz what it did use."""
     OWN_KEYS: Final = "own_keys"
     """The providers where the request is sent with its organisation's own key, with spaces between; a `+` behind one where ours is tried
     when that is refused. Absent where there are none."""
@@ -317,6 +337,18 @@ class GrantField:
     """What they have to be bounded by themselves; absent where they need not be."""
     ERROR_CODE: Final = "error_code"
     """The `code` of the refusal; absent when admitted."""
+
+
+class AttemptCount:
+    """As what an attempt counts at a provider that may be full: keys of the struct under `Metadata.ATTEMPT_NAMESPACE`."""
+
+    PROVIDER: Final = "provider"
+    ENVOY: Final = "envoy"
+    """Which one makes it: each may have so many at once."""
+    ATTEMPT_ID: Final = "attempt_id"
+    """Its presence has Envoy tell ext_authz that the attempt is over."""
+    TOKENS: Final = "tokens"
+    """Decimal text."""
 
 
 class SessionField:
@@ -480,6 +512,8 @@ class Cluster:
     BILLING_SINK: Final = "billing_sink"
     BILLING_SINK_KEPT: Final = "billing_sink_kept"
     """The same for what providers keep: who asks what a request costs is not in the way of it."""
+    BILLING_SINK_BATCHES: Final = "billing_sink_batches"
+    """The same for what clients do with batches, which may take minutes and fail with their providers."""
     TRANSLATOR: Final = "translator"
     RESPONSE_CACHE: Final = "response_cache"
     SIMULATOR: Final = "simulator"
@@ -574,6 +608,15 @@ def is_own_key_cluster(cluster: str) -> bool:
 def route_key(endpoint: str, model: str) -> str:
     """The value of `Header.ROUTE` for a model on an endpoint; also the name of that route. Endpoints hold no colon."""
     return f"{endpoint}:{model}"
+
+
+def keepers_path(provider: str | None) -> str:
+    """What the path of a request begins with that billing_sink sends to a provider, or the simulator, by Envoy's listener for that."""
+    return KEEPERS_TEST_PATH if provider is None else f"/live/{provider}"
+
+
+BATCHES_ROUTE_KEY: Final = "batches:"
+"""The value of `Header.ROUTE` for whatever is done with batches. The list of models has `models:`, and files have it, too."""
 
 
 def kept_route_key(provider: str) -> str:

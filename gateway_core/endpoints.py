@@ -47,6 +47,10 @@ class Endpoint(StrEnum):
     FILE = "file"
     FILE_CONTENT = "file_content"
     FILE_DELETE = "file_delete"
+    BATCH_CREATE = "batch_create"
+    BATCHES = "batches"
+    BATCH = "batch"
+    BATCH_CANCEL = "batch_cancel"
 
 
 class Dialect(StrEnum):
@@ -98,8 +102,10 @@ class Facts:
         is_session: whether it is a connection that stays open, on which the model answers many times.
         query: what is behind the path at every provider.
         keeps: what the provider may keep from then on, under an id that its answer says.
-        names: what the id in the path is of, which a provider keeps.
+        names: what the request names that a provider keeps: in its path, where that has an id.
         forgets: whether the provider keeps that no longer once it has answered.
+        lists: of what that the organisation has it is a list.
+        is_answered_here: whether a service of ours answers, in the place of a provider.
     """
 
     method: str
@@ -118,6 +124,8 @@ class Facts:
     keeps: KeptKind | None = None
     names: KeptKind | None = None
     forgets: bool = False
+    lists: KeptKind | None = None
+    is_answered_here: bool = False
 
     @property
     def error_form(self) -> ErrorForm:
@@ -135,6 +143,11 @@ class Facts:
     def is_of_what_is_kept(self) -> bool:
         """Whether a request is no model's, and for the one provider that keeps something, or shall."""
         return not self.is_of_a_model and (self.keeps or self.names) is not None
+
+    @property
+    def needs_balance(self) -> bool:
+        """Whether it costs our account something although it is free: it is for who has something to spend."""
+        return not self.is_of_a_model and self.keeps is not None
 
     def is_answered(self, status: int) -> bool:
         """Whether a provider that answers so has done, or begun, what it was asked for. Only then anything was used."""
@@ -282,8 +295,8 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
         is_session=True,
         query="?model={model}",
     ),
-    Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING),
-    Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.MODELS: Facts("GET", "/v1/models", Dialect.OPENAI, CountedBy.NOTHING, is_answered_here=True),
+    Endpoint.MODEL: Facts("GET", "/v1/models/{model}", Dialect.OPENAI, CountedBy.NOTHING, is_answered_here=True),
     Endpoint.RESPONSE: Facts(
         "GET", "/v1/responses/{id}", Dialect.RESPONSES, CountedBy.NOTHING, names=KeptKind.RESPONSE
     ),
@@ -299,7 +312,9 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
     Endpoint.FILE_UPLOAD: Facts(
         "POST", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING, is_form=True, keeps=KeptKind.FILE
     ),
-    Endpoint.FILES: Facts("GET", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING),
+    Endpoint.FILES: Facts(
+        "GET", "/v1/files", Dialect.OPENAI, CountedBy.NOTHING, lists=KeptKind.FILE, is_answered_here=True
+    ),
     Endpoint.FILE: Facts("GET", "/v1/files/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE),
     Endpoint.FILE_CONTENT: Facts(
         "GET", "/v1/files/{id}/content", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE
@@ -307,13 +322,40 @@ FACTS: Final[Mapping[Endpoint, Facts]] = {
     Endpoint.FILE_DELETE: Facts(
         "DELETE", "/v1/files/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.FILE, forgets=True
     ),
+    # Its input. What its lines cost is held for by billing_sink, which reads them.
+    Endpoint.BATCH_CREATE: Facts(
+        "POST",
+        "/v1/batches",
+        Dialect.OPENAI,
+        CountedBy.NOTHING,
+        keeps=KeptKind.BATCH,
+        names=KeptKind.FILE,
+        is_answered_here=True,
+    ),
+    Endpoint.BATCHES: Facts(
+        "GET", "/v1/batches", Dialect.OPENAI, CountedBy.NOTHING, lists=KeptKind.BATCH, is_answered_here=True
+    ),
+    Endpoint.BATCH: Facts(
+        "GET", "/v1/batches/{id}", Dialect.OPENAI, CountedBy.NOTHING, names=KeptKind.BATCH, is_answered_here=True
+    ),
+    Endpoint.BATCH_CANCEL: Facts(
+        "POST",
+        "/v1/batches/{id}/cancel",
+        Dialect.OPENAI,
+        CountedBy.NOTHING,
+        names=KeptKind.BATCH,
+        is_answered_here=True,
+    ),
 }
 
 SOLD: Final = tuple(endpoint for endpoint in Endpoint if FACTS[endpoint].is_of_a_model)
 """Those on which a model can be bought."""
 
 OF_WHAT_IS_KEPT: Final = tuple(endpoint for endpoint in Endpoint if FACTS[endpoint].is_of_what_is_kept)
-"""Those of no model that lead to the provider which keeps something."""
+"""Those of no model that are about what one provider keeps, or shall."""
+
+IN_BATCHES: Final = (Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS)
+"""Those that the lines of a batch may be for: all of JSON, and counted by the usage in each answer."""
 
 SOLD_UNLESS_TOLD: Final = (Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 """Those of a model of which nobody says more."""

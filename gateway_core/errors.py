@@ -145,8 +145,9 @@ INSUFFICIENT_QUOTA: Final = ApiError(
 TOO_MANY_WAITING: Final = ApiError(
     429,
     "rate_limit_exceeded",
-    "Too many requests of your organisation wait for its balance or a budget at once. Try again shortly.",
+    "Too many requests of your organisation are being decided about at once. Try again shortly.",
     type=ErrorType.REQUESTS,
+    retry_after_s=1,
 )
 ADDRESS_NOT_ALLOWED: Final = ApiError(
     403, "address_not_allowed", "This API key may not be used from your network address."
@@ -249,6 +250,7 @@ AUTHORIZATION_UNAVAILABLE: Final = ApiError(
     "authorization_unavailable",
     "The gateway cannot check this request right now. Try again shortly.",
     type=ErrorType.SERVER,
+    retry_after_s=1,
 )
 GATEWAY_ERROR: Final = ApiError(503, "gateway_error", "The gateway could not read this request.", type=ErrorType.SERVER)
 MODEL_CHANGING: Final = ApiError(
@@ -311,6 +313,13 @@ PROVIDER_FULL: Final = ApiError(
     type=ErrorType.SERVER,
     retry_after_s=1,
 )
+PROVIDER_LIMITED: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "The providers of this model are asked as much as they may be, or as much of it as is your organisation's share. Try again shortly.",
+    type=ErrorType.REQUESTS,
+)
+"""When to come back, ext_authz says."""
 PROVIDER_PAUSED: Final = ApiError(
     503, "provider_paused", "Every provider of this model is paused by the operator.", type=ErrorType.SERVER
 )
@@ -423,6 +432,56 @@ def nothing_kept(model: str) -> ApiError:
 def no_such(name: KeptName) -> ApiError:
     """Not this organisation's, whether it is somebody's or not."""
     return ApiError(404, "not_found", f"There is no {name.kind} '{name.object_id}'.")
+
+
+def files_exceeded(count: int, total_bytes: int) -> ApiError:
+    """An organisation keeps as much at providers as it may."""
+    return ApiError(
+        403,
+        "file_quota_exceeded",
+        f"Your organisation may keep {count:,} files, and {total_bytes:,} bytes in them together. Delete some that it needs no longer.",
+    )
+
+
+BATCHES_BUSY: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "Other batches are being read at this moment. Try again shortly.",
+    type=ErrorType.REQUESTS,
+    retry_after_s=5,
+)
+BATCHES_MAX_OPEN: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "Your organisation has as many batches under way as it may. Wait until one is over, or cancel one.",
+    type=ErrorType.REQUESTS,
+)
+INPUT_UNREADABLE: Final = ApiError(
+    503, "provider_unavailable", "The provider that keeps the file could not be asked for it.", type=ErrorType.SERVER
+)
+BATCH_NOT_BEGUN: Final = ApiError(
+    502, "batch_not_begun", "The provider has not begun the batch. Nothing is held for it.", type=ErrorType.SERVER
+)
+BATCH_UNKNOWN: Final = ApiError(
+    503,
+    "batch_unknown",
+    "Whether the provider has begun the batch is not known yet. Look for it in the list before you try again.",
+    type=ErrorType.SERVER,
+)
+NOT_TO_BE_CANCELLED: Final = ApiError(
+    409, "batch_not_cancelled", "The batch is over, or has not been begun yet: there is nothing to cancel."
+)
+
+
+def invalid_batch(message: str) -> ApiError:
+    """An input that is none."""
+    return ApiError(400, "invalid_batch", message, param="input_file_id")
+
+
+def invalid_batch_line(number: int, error: ApiError) -> ApiError:
+    """What is wrong with one line, counted from 1."""
+    field = f" ({error.param})" if error.param else ""
+    return ApiError(400, error.code, f"Line {number}{field}: {error.message}"[:500], param="input_file_id")
 
 
 def kept_elsewhere(model: str) -> ApiError:

@@ -19,6 +19,8 @@ class KeptKind(StrEnum):
 
     RESPONSE = "response"
     FILE = "file"
+    BATCH = "batch"
+    """Requests that a provider answers within a day. Its id is ours."""
 
 
 class InvalidKeptNameError(ValueError):

@@ -1,4 +1,4 @@
-"""Serving one peer and nobody else, by gRPC or HTTP: both ends show certificates of our authority, and the caller's name is looked at.
+"""Serving one peer and nobody else, by gRPC or HTTP: both ends show certificates of our authority, and the other one's name is looked at.
 
 There is no way to serve without. The files are read once, when the server starts.
 """
@@ -67,6 +67,19 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.load_cert_chain(files.certificate, files.key)
     context.load_verify_locations(files.ca)
     context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """The same for whoever dials; whom it wants to reach it says as the name of the server.
+
+    Raises:
+        OSError: as above.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(files.certificate, files.key)
+    context.load_verify_locations(files.ca)
     return context
 
 

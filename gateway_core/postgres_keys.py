@@ -24,20 +24,23 @@ class PostgresKeys:
             asyncpg.PostgresError, OSError: unknown right now.
         """
         row = await self._pool.fetchrow("SELECT * FROM accounts.find_key($1)", key_hash)
-        if row is None:
-            return None
-        return ApiKey(
-            key_id=KeyId(row["key_id"]),
-            org_id=OrgId(row["org_id"]),
-            project_id=ProjectId(row["project_id"]),
-            models_allowed=tuple(row["models_allowed"]),
-            is_disabled=row["is_disabled"],
-            expires_at=row["expires_at"],
-            ip_allowed=tuple(ip_network(text) for text in row["ip_allowed"]),
-            mode=Mode(row["mode"]),
-            budgets=_budgets(row),
-            limits=_limits(row),
-        )
+        return None if row is None else api_key(row)
+
+
+def api_key(row: asyncpg.Record) -> ApiKey:
+    """A key from the columns of `accounts.find_key`."""
+    return ApiKey(
+        key_id=KeyId(row["key_id"]),
+        org_id=OrgId(row["org_id"]),
+        project_id=ProjectId(row["project_id"]),
+        models_allowed=tuple(row["models_allowed"]),
+        is_disabled=row["is_disabled"],
+        expires_at=row["expires_at"],
+        ip_allowed=tuple(ip_network(text) for text in row["ip_allowed"]),
+        mode=Mode(row["mode"]),
+        budgets=_budgets(row),
+        limits=_limits(row),
+    )
 
 
 def _budgets(row: asyncpg.Record) -> Budgets | None:

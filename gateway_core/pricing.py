@@ -5,7 +5,7 @@ Rating and admission both price through `Terms.price`, so what is held is always
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
 
@@ -184,6 +184,16 @@ class PriceRow:
     def counts(self, asked: Meter | None) -> bool:
         """Whether a request is charged by what it asks for; if so, then by nothing that the provider counts."""
         return asked is not None and asked in self.rates
+
+    def served_at(self, tier: ServiceTier) -> "PriceRow":
+        """The row of a request that is served at a tier for certain, which then is its standard one.
+
+        Raises:
+            UnpricedTierError: the tier has no price.
+            UnusablePriceError: nobody knows.
+        """
+        rates = self._at(tier)
+        return replace(self, rates=rates.always, tiers=rates.tiers, service_tiers={})
 
     def _at(self, tier: ServiceTier) -> Rates:
         if not self.is_usable:

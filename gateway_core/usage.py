@@ -79,6 +79,9 @@ ServiceTier = NewType("ServiceTier", str)
 STANDARD: Final = ServiceTier("standard")
 """The tier of prices that name none."""
 
+BATCH: Final = ServiceTier("batch")
+"""That of all lines of a batch, whatever the answers say."""
+
 _AS_STANDARD: Final = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand", "unspecified"})
 _ALIASES: Final[Mapping[str, str]] = {"fast": "priority"}
 """Asked for by one word, served and priced under the other."""

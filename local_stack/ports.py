@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, int | None] = {
     "valkey": None,
     "clickhouse": None,
     "simulator": None,
+    "keepers": None,
     "control_plane_metrics": None,
     "xds": None,
     "ext_authz": None,

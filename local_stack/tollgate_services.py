@@ -155,6 +155,8 @@ def service_environment(directory: DataDirectory, ports: Mapping[str, int], numb
         "TOLLGATE_SPOOL_DIR": str(directory.spool),
         "TOLLGATE_GATEWAY_HOST": HOST,
         "TOLLGATE_GATEWAY_PORT": str(ports["gateway"]),
+        "TOLLGATE_KEEPERS_HOST": HOST,
+        "TOLLGATE_KEEPERS_PORT": str(ports["keepers"]),
         "TOLLGATE_CONTROL_PLANE_HOST": HOST,
         "TOLLGATE_CONTROL_PLANE_PORT": own("control_plane"),
         "TOLLGATE_CONTROL_PLANE_METRICS_HOST": HOST,
@@ -246,7 +248,7 @@ def services(
         ).service(
             # Not before: an Envoy that finds nobody to ask waits before it asks again.
             needs=(*(service.name for service in control_planes), "simulator"),
-            ports={"gateway": ports["gateway"]},
+            ports={"gateway": ports["gateway"], "keepers": ports["keepers"]},
             serves=lambda _: probes.http_get(ports["gateway"], GATEWAY_HEALTH_PATH),
         ),
     ]

@@ -8,7 +8,7 @@ from gateway_core.clock import monotonic
 from gateway_core.external_processor import HEADROOM_BYTES, start_processor
 from gateway_core.health import always_ready, serving_health
 from gateway_core.logs import Logger
-from response_cache.kept_answers import KeptAnswers
+from response_cache.cached_answers import CachedAnswers
 from response_cache.redis_answers import RedisAnswers
 from response_cache.sealing import Seal
 from response_cache.servicer import Lookups
@@ -27,7 +27,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         bytes_max=settings.response_cache_bytes_max,
         org_bytes_max=settings.response_cache_org_bytes_max,
     )
-    kept = KeptAnswers(
+    kept = CachedAnswers(
         answers,
         Seal(settings.response_cache_key, secrets.token_bytes),
         ttl_s=settings.response_cache_ttl_s,

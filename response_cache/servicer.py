@@ -1,4 +1,4 @@
-"""Envoy's external processing stream: protobuf here, `kept_answers` behind it. One stream is one request that wants a kept answer.
+"""Envoy's external processing stream: protobuf here, `cached_answers` behind it. One stream is one request that wants a kept answer.
 
 Whatever goes wrong here ends the stream, and Envoy goes on as if there were no cache. So does whatever has nothing more to do.
 """
@@ -15,7 +15,7 @@ from gateway_core.contract import CACHE_HIT, CacheOutcome, Header, Metadata
 from gateway_core.external_processor import Context, header_lines, read_headers, set_headers
 from response_cache.answer import Answer, may_be_kept
 from response_cache.asked import Fields, UnreadableRequestError, read_asked
-from response_cache.kept_answers import KeptAnswers, Trouble, Turn
+from response_cache.cached_answers import CachedAnswers, Trouble, Turn
 from response_cache.question import Question, question_of
 from wire.ext_proc_pb2 import (
     BodyResponse,
@@ -46,7 +46,7 @@ class Lookups:
     """The gRPC service's one method."""
 
     def __init__(
-        self, kept: KeptAnswers, *, answer_bytes_max: int, monotonic: Monotonic, registry: CollectorRegistry
+        self, kept: CachedAnswers, *, answer_bytes_max: int, monotonic: Monotonic, registry: CollectorRegistry
     ) -> None:
         self._kept = kept
         self._answer_bytes_max = answer_bytes_max

@@ -17,6 +17,7 @@ from simulator import plain
 from simulator.anthropic_messages import AnthropicMessages
 from simulator.exchange import BODY_BYTES_MAX, Exchange
 from simulator.gemini_generate import Framing, GeminiGenerate
+from simulator.openai_batches import OpenAiBatches
 from simulator.openai_chat import OpenAiChat
 from simulator.openai_completions import OpenAiCompletions
 from simulator.openai_kept import OpenAiKept
@@ -61,7 +62,8 @@ def build_app(settings: SimulatorSettings, log: Logger, now: Now = utc_now) -> w
         app.router.add_delete("/simulator/requests", delete_requests)
     app[EXCHANGE] = Exchange(knobs=settings.knobs, recorder=recorder, now=now, log=log)
     app[SHELVES] = Shelves(secrets.token_bytes)
-    app.router.add_routes(OpenAiKept(app[SHELVES], recorder, now).routes())
+    kept = OpenAiKept(app[SHELVES], recorder, now)
+    app.router.add_routes([*kept.routes(), *OpenAiBatches(kept, settings.knobs, now).routes()])
     app.router.add_post("/v1/chat/completions", post_chat)
     app.router.add_post("/v1beta/openai/chat/completions", post_chat)
     app.router.add_post("/v1/messages", post_message)

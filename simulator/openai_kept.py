@@ -37,18 +37,20 @@ class OpenAiKept:
     def routes(self) -> list[web.RouteDef]:
         """Where it answers."""
         return [
-            web.get(RESPONSES, self._to(self._response)),
-            web.get(RESPONSES + "/input_items", self._to(self._input_items)),
-            web.post(RESPONSES + "/cancel", self._to(self._cancel)),
-            web.delete(RESPONSES, self._to(self._delete_response)),
-            web.post(FILES, self._to(self._upload)),
-            web.get(FILES, self._to(self._files)),
-            web.get(FILES + "/{id}", self._to(self._file)),
-            web.get(FILES + "/{id}/content", self._to(self._content)),
-            web.delete(FILES + "/{id}", self._to(self._delete_file)),
+            web.get(RESPONSES, self.to(self._response)),
+            web.get(RESPONSES + "/input_items", self.to(self._input_items)),
+            web.post(RESPONSES + "/cancel", self.to(self._cancel)),
+            web.delete(RESPONSES, self.to(self._delete_response)),
+            web.post(FILES, self.to(self._upload)),
+            web.get(FILES, self.to(self._files)),
+            web.get(FILES + "/{id}", self.to(self._file)),
+            web.get(FILES + "/{id}/content", self.to(self._content)),
+            web.delete(FILES + "/{id}", self.to(self._delete_file)),
         ]
 
-    def _to(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def to(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """A handler that records, demands a credential, and answers from the shelf of that."""
+
         async def handle(request: web.Request) -> web.Response:
             if self._recorder is not None:
                 self._recorder.record(request, await request.read())
@@ -94,19 +96,24 @@ class OpenAiKept:
         if "file" not in form.files or not form.texts.get("purpose"):
             raise RefusalError(400, "'file' and 'purpose' are required", param="purpose")
         file_id = self._shelves.new_id("file").replace("_", "-")
-        said: JsonObject = {
+        content = form.files["file"]
+        said = self.describe(file_id, form.filenames["file"], form.texts["purpose"], content)
+        shelf.put(file_id, KeptFile(said, content))
+        return _json(said)
+
+    def describe(self, file_id: str, filename: str, purpose: str, content: bytes) -> JsonObject:
+        """What is said of a file that is made now."""
+        return {
             "id": file_id,
             "object": "file",
-            "bytes": len(form.files["file"]),
+            "bytes": len(content),
             "created_at": int(self._now().timestamp()),
             "expires_at": None,
-            "filename": form.filenames["file"],
-            "purpose": form.texts["purpose"],
+            "filename": filename,
+            "purpose": purpose,
             "status": "processed",
             "status_details": None,
         }
-        shelf.put(file_id, KeptFile(said, form.files["file"]))
-        return _json(said)
 
     async def _files(self, _request: web.Request, shelf: Shelf) -> web.Response:
         found = [file.said for file in self._shelves.files(shelf.credential)]

@@ -1,7 +1,8 @@
-"""What the simulator keeps for its clients: responses and files, in memory, each good for the credential it was made with alone."""
+"""What the simulator keeps for its clients: responses, files and batches, in memory, each good for the credential it was made with alone."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from gateway_core.ids import RandomBytes, new_id
@@ -30,7 +31,35 @@ class KeptFile:
     content: bytes
 
 
-Kept = KeptResponse | KeptFile
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """A line of a batch and its answer, which nobody is told before its time.
+
+    Attributes:
+        takes: None: it is never answered.
+    """
+
+    custom_id: str
+    answer: JsonObject
+    takes: timedelta | None
+    is_good: bool
+
+    def is_done(self, began_at: datetime, now: datetime) -> bool:
+        """Whether its time has come."""
+        return self.takes is not None and began_at + self.takes <= now
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBatch:
+    """A batch, and what is said of it however far it is."""
+
+    said: JsonObject
+    lines: tuple[BatchLine, ...]
+    created_at: datetime
+    cancelled_at: datetime | None = None
+
+
+Kept = KeptResponse | KeptFile | KeptBatch
 
 
 class Shelves:
@@ -54,7 +83,9 @@ class Shelves:
         return self._kept.get((credential, object_id))
 
     def put(self, credential: str, object_id: str, kept: Kept) -> None:
-        """Keep something."""
+        """Keep something, in the place of what had the id before."""
+        if (before := self._kept.get((credential, object_id))) is not None:
+            self._bytes -= _size(before)
         self._kept[credential, object_id] = kept
         self._bytes += _size(kept)
         while len(self._kept) > OBJECTS_MAX or self._bytes > BYTES_MAX:
@@ -71,6 +102,14 @@ class Shelves:
             kept
             for (owner, _), kept in reversed(self._kept.items())
             if owner == credential and isinstance(kept, KeptFile)
+        ]
+
+    def batches(self, credential: str) -> list[KeptBatch]:
+        """The same of batches."""
+        return [
+            kept
+            for (owner, _), kept in reversed(self._kept.items())
+            if owner == credential and isinstance(kept, KeptBatch)
         ]
 
 
@@ -102,6 +141,17 @@ class Shelf:
         kept = self.shelves.find(self.credential, file_id)
         if not isinstance(kept, KeptFile):
             raise RefusalError(404, f"No such File object: {file_id}", param="id")
+        return kept
+
+    def batch(self, batch_id: str) -> KeptBatch:
+        """One batch.
+
+        Raises:
+            RefusalError: there is none of that id.
+        """
+        kept = self.shelves.find(self.credential, batch_id)
+        if not isinstance(kept, KeptBatch):
+            raise RefusalError(404, f"No batch found with id '{batch_id}'.", param="id")
         return kept
 
     def put(self, object_id: str, kept: Kept) -> None:

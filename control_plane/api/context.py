@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import MailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
-from control_plane.accounts.redis_kept_answers import RedisKeptAnswers
 from control_plane.accounts.throttle import Throttle
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
@@ -21,6 +20,7 @@ from control_plane.catalog.model import Catalog
 from control_plane.circumstances import Circumstances
 from control_plane.oidc.issuer_client import IssuerClient
 from control_plane.payments.stripe_payments import StripePayments
+from control_plane.redis_cached_answers import RedisCachedAnswers
 from control_plane.sealing import Seal
 from control_plane.workbench import Workbench
 from control_plane.xds.configuration_check import ConfigurationCheck
@@ -60,7 +60,7 @@ class Services:
     access_tokens: AccessTokens
     passwords: Passwords
     throttle: Throttle
-    kept_answers: RedisKeptAnswers
+    cached_answers: RedisCachedAnswers
     mail: MailSender
     issuers: Mapping[str, IssuerClient]
     seal: Seal

@@ -20,7 +20,7 @@ from control_plane.api.context import SERVICES, Services
 from control_plane.api.download import Download
 from control_plane.api.errors import REQUEST_ID
 from control_plane.api.operation import DRY_RUN_HEADER, Answer, Audit, Call, Operation, Redirect
-from control_plane.api.postgres_idempotency import Claim, KeptAnswer
+from control_plane.api.postgres_idempotency import Claim, IdempotentAnswer
 from control_plane.api.reading import (
     Aside,
     idempotency_key,
@@ -156,7 +156,7 @@ async def standing_in(org_id: OrgId, actor: Actor, db: Database, *, hold: Hold =
     return standing
 
 
-async def _perform(caller: Caller, call: Call, aside: Aside) -> KeptAnswer:
+async def _perform(caller: Caller, call: Call, aside: Aside) -> IdempotentAnswer:
     """From the query and the body to the answer; `aside` is where a large body is parsed."""
     operation = caller.operation
     if operation.body is not None:
@@ -174,7 +174,7 @@ async def _perform(caller: Caller, call: Call, aside: Aside) -> KeptAnswer:
     return await _handle(operation, call, arguments)
 
 
-async def _change(caller: Caller, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
+async def _change(caller: Caller, call: Call, arguments: dict[str, BaseModel]) -> IdempotentAnswer:
     operation = caller.operation
     is_rehearsal = is_dry_run(call.request)
     key = idempotency_key(call.request) if operation.method == "POST" and not is_rehearsal else None
@@ -198,7 +198,7 @@ async def _change(caller: Caller, call: Call, arguments: dict[str, BaseModel]) -
     return answer
 
 
-async def _once(operation: Operation, call: Call, arguments: dict[str, BaseModel], key: str | None) -> KeptAnswer:
+async def _once(operation: Operation, call: Call, arguments: dict[str, BaseModel], key: str | None) -> IdempotentAnswer:
     claim = None
     if key is not None:
         caller = f"{call.actor.kind}/{call.actor.actor_id}"
@@ -220,23 +220,25 @@ async def _once(operation: Operation, call: Call, arguments: dict[str, BaseModel
     return answer
 
 
-async def _handle(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> KeptAnswer:
+async def _handle(operation: Operation, call: Call, arguments: dict[str, BaseModel]) -> IdempotentAnswer:
     answer = await operation.handler(call, **arguments)
     if operation.audit is not Audit.NONE and not call.audited:
         raise RuntimeError(f"{operation.name} has changed something and left no audit entry")
     return _render(operation, answer)
 
 
-def _render(operation: Operation, answer: Answer) -> KeptAnswer:
+def _render(operation: Operation, answer: Answer) -> IdempotentAnswer:
     if answer is None:
-        return KeptAnswer(operation.status, {}, b"")
+        return IdempotentAnswer(operation.status, {}, b"")
     if isinstance(answer, Download):
         disposition = f'attachment; filename="{answer.filename}"'
         headers = {"Content-Type": answer.media_type, "Content-Disposition": disposition}
-        return KeptAnswer(operation.status, headers, answer.content)
+        return IdempotentAnswer(operation.status, headers, answer.content)
     headers = {"Content-Type": "application/json; charset=utf-8"}
     if isinstance(answer, Revised):
         headers["ETag"] = f'"{answer.revision}"'
     if isinstance(answer, Redirect):
         headers["Location"] = answer.location
-    return KeptAnswer(operation.status, headers, answer.model_dump_json(exclude_defaults=operation.is_brief).encode())
+    return IdempotentAnswer(
+        operation.status, headers, answer.model_dump_json(exclude_defaults=operation.is_brief).encode()
+    )

@@ -19,7 +19,7 @@ KEPT: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
-class KeptAnswer:
+class IdempotentAnswer:
     """An answer as it was given."""
 
     status: int
@@ -50,7 +50,7 @@ class Claim:
             digest.update(part)
         return cls(caller, key, digest.digest())
 
-    async def take(self, db: Database, seal: Seal) -> KeptAnswer | None:
+    async def take(self, db: Database, seal: Seal) -> IdempotentAnswer | None:
         """The answer given before, or None: then this call is the one to give it.
 
         Raises:
@@ -87,9 +87,9 @@ class Claim:
         if row is None or row["request_hash"] != self.request_hash:
             raise IdempotencyMismatchError
         kept = json.loads(seal.open(self._purpose, row["sealed_answer"]))
-        return KeptAnswer(kept["status"], kept["headers"], kept["text"].encode())
+        return IdempotentAnswer(kept["status"], kept["headers"], kept["text"].encode())
 
-    async def keep(self, db: Database, seal: Seal, answer: KeptAnswer) -> None:
+    async def keep(self, db: Database, seal: Seal, answer: IdempotentAnswer) -> None:
         """Keep the answer, with what the call has done."""
         content = json.dumps(
             {"status": answer.status, "headers": answer.headers, "text": answer.body.decode()}
@@ -103,7 +103,7 @@ class Claim:
 
     @property
     def _purpose(self) -> Purpose:
-        return sealing.kept_answer(self.caller, self.key)
+        return sealing.idempotent_answer(self.caller, self.key)
 
 
 async def forget_old_answers(db: Database) -> None:

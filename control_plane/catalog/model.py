@@ -57,6 +57,7 @@ class Provider:
         headers: sent with every request, whatever the client sent under these names.
         connect_timeout_ms: None for Envoy's default here, 5 s.
         connections_max, requests_max: how many it may have at once from each Envoy; None for no bound of its own.
+        is_limited_by_minute: whether ext_authz counts what it is asked in a minute.
         own_keys_allowed: whether organisations may have keys of their own there.
         probed: whether it is asked for its models now and then, to see whether it is there.
     """
@@ -70,6 +71,7 @@ class Provider:
     connect_timeout_ms: int | None = None
     connections_max: int | None = None
     requests_max: int | None = None
+    is_limited_by_minute: bool = False
     own_keys_allowed: bool = False
     probed: bool = True
 
@@ -99,6 +101,11 @@ class Provider:
             raise MissingCredentialError("a provider of this kind needs a credential")
         if self.aws_key is not None and self.region is None:
             raise MissingCredentialError("a provider of this kind needs a region")
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether it may be full, so that an attempt has to be able to go elsewhere before it has begun."""
+        return self.requests_max is not None or self.is_limited_by_minute
 
     @property
     def tls(self) -> bool:

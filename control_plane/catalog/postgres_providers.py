@@ -12,7 +12,7 @@ from control_plane.catalog.specs import ProviderSpec
 from control_plane.database import Database, written
 
 _COLUMNS: Final = """name, kind, base_url, region, credential IS NOT NULL AS has_credential, headers, connect_timeout_ms,
-    connections_max, requests_max, probed, own_keys, own_key_fee_ppm, revision"""
+    connections_max, requests_max, requests_per_minute_max, tokens_per_minute_max, probed, own_keys, own_key_fee_ppm, revision"""
 
 
 async def find_provider(db: Database, name: str) -> Provider | None:
@@ -51,6 +51,8 @@ async def put_providers(db: Database, specs: Mapping[str, ProviderSpec], *, seal
             "connect_timeout_ms": spec.connect_timeout_ms,
             "connections_max": spec.connections_max,
             "requests_max": spec.requests_max,
+            "requests_per_minute_max": spec.requests_per_minute_max,
+            "tokens_per_minute_max": spec.tokens_per_minute_max,
             "own_keys": spec.own_keys,
             "own_key_fee_ppm": ppm_of(spec.own_key_fee_percent),
             "probed": spec.probed,
@@ -60,16 +62,17 @@ async def put_providers(db: Database, specs: Mapping[str, ProviderSpec], *, seal
     await db.execute(
         """
         INSERT INTO catalog.providers
-            (name, kind, base_url, region, credential, headers, connect_timeout_ms, connections_max, requests_max, probed, own_keys,
-             own_key_fee_ppm)
+            (name, kind, base_url, region, credential, headers, connect_timeout_ms, connections_max, requests_max,
+             requests_per_minute_max, tokens_per_minute_max, probed, own_keys, own_key_fee_ppm)
         SELECT * FROM jsonb_to_recordset($1) AS r (
             name text, kind text, base_url text, region text, credential bytea, headers jsonb, connect_timeout_ms integer,
-            connections_max integer, requests_max integer, probed boolean, own_keys text, own_key_fee_ppm integer)
+            connections_max integer, requests_max integer, requests_per_minute_max integer, tokens_per_minute_max integer, probed boolean, own_keys text, own_key_fee_ppm integer)
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url, region = excluded.region,
             headers = excluded.headers,
             credential = CASE WHEN excluded.name = ANY($2) THEN providers.credential ELSE excluded.credential END,
             connect_timeout_ms = excluded.connect_timeout_ms, connections_max = excluded.connections_max,
-            requests_max = excluded.requests_max, probed = excluded.probed, own_keys = excluded.own_keys,
+            requests_max = excluded.requests_max, requests_per_minute_max = excluded.requests_per_minute_max,
+            tokens_per_minute_max = excluded.tokens_per_minute_max, probed = excluded.probed, own_keys = excluded.own_keys,
             own_key_fee_ppm = excluded.own_key_fee_ppm, managed_by = 'operator'
         """,
         json.dumps(rows),

@@ -159,6 +159,7 @@ def _provider(row: asyncpg.Record, seal: Seal) -> Provider:
         connect_timeout_ms=row["connect_timeout_ms"],
         connections_max=row["connections_max"],
         requests_max=row["requests_max"],
+        is_limited_by_minute=row["requests_per_minute_max"] is not None or row["tokens_per_minute_max"] is not None,
         own_keys_allowed=row["own_keys"] == OwnKeys.ALLOWED,
         probed=row["probed"],
     )

@@ -55,6 +55,8 @@ class Provider(Revised):
     connect_timeout_ms: int | None
     connections_max: int | None
     requests_max: int | None
+    requests_per_minute_max: int | None
+    tokens_per_minute_max: int | None
     probed: bool
     own_keys: OwnKeys
     own_key_fee_percent: str

@@ -159,6 +159,11 @@ class ProviderSpec(Body):
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
     connections_max: Many | None = Field(default=None, description="At once, from each Envoy.")
     requests_max: Many | None = Field(default=None, description="At once, from each Envoy.")
+    requests_per_minute_max: Count | None = Field(
+        default=None,
+        description="With our own credential, from all Envoys together. One more goes to the next provider of its route.",
+    )
+    tokens_per_minute_max: Count | None = Field(default=None, description="The same of tokens, read and written.")
     probed: bool = Field(
         default=True,
         description="Whether it is asked for the list of its models now and then, while nobody else asks it for anything or it is down.",

@@ -31,8 +31,14 @@ GRANT SELECT ON
     accounts.key_changes, accounts.live_authorizers, catalog.revisions, catalog.models, catalog.model_aliases, catalog.routes, catalog.served, catalog.prices,
     catalog.terms, catalog.term_prices, catalog.own_key_changes, catalog.own_key_fees
     TO tollgate_ext_authz;
-GRANT SELECT (name, kind) ON catalog.providers TO tollgate_ext_authz;
+GRANT SELECT (name, kind, requests_max, requests_per_minute_max, tokens_per_minute_max) ON catalog.providers TO tollgate_ext_authz;
 GRANT SELECT (org_id, provider, fallback) ON catalog.own_keys TO tollgate_ext_authz;
 
-GRANT USAGE ON SCHEMA catalog TO tollgate_billing_sink;
-GRANT SELECT ON catalog.revisions, catalog.prices, catalog.terms, catalog.term_prices, catalog.own_key_fees TO tollgate_billing_sink;
+ALTER FUNCTION accounts.find_key_by_id SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+GRANT USAGE ON SCHEMA accounts, catalog TO tollgate_billing_sink;
+GRANT EXECUTE ON FUNCTION accounts.find_key_by_id TO tollgate_billing_sink;
+GRANT SELECT ON
+    catalog.revisions, catalog.models, catalog.model_aliases, catalog.routes, catalog.served, catalog.prices, catalog.terms, catalog.term_prices,
+    catalog.own_key_fees
+    TO tollgate_billing_sink;
+GRANT SELECT (name, kind) ON catalog.providers TO tollgate_billing_sink;

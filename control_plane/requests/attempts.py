@@ -23,7 +23,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "NC": "no such provider",
     "NR": "no route",
     "OM": "the gateway was short of memory",
-    "RL": "over a rate limit",
+    "RL": "as much as the provider may be asked, or the share of its organisation",
     "RLSE": "the rate limit could not be asked",
     "SI": "nothing came for too long",
     "UAEX": "refused by admission",
@@ -39,7 +39,7 @@ _WORDS: Final[Mapping[str, str]] = {
 }
 """Envoy's response flags."""
 
-_NEVER_SENT: Final = frozenset({"UF", "UH", "UO"})
+_NEVER_SENT: Final = frozenset({"RL", "UF", "UH", "UO"})
 """Flags of an attempt that reached nobody."""
 
 _STATUSES: Final[Mapping[int, str]] = {

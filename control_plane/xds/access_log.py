@@ -4,6 +4,7 @@ Before that, one for each attempt at an upstream that failed. Beside them, whom 
 it counts against a limit.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from control_plane.xds.lua import FRONT_FILTER
@@ -11,6 +12,7 @@ from control_plane.xds.protobuf import Json, JsonObject, typed
 from gateway_core.contract import (
     SPOOL_FILE,
     SPOOL_VERSION,
+    AttemptCount,
     AttemptField,
     Cluster,
     GrantField,
@@ -21,8 +23,13 @@ from gateway_core.contract import (
 )
 from gateway_core.provider_limits import NOTHING_LEFT
 
+STILL_RUNNING_INTERVAL: Final = "10s"
+"""How often it is told of what runs that it does."""
+
 _FAILED_FROM: Final = 400
-_LEASED_BUFFER_BYTES: Final = 65_536
+_COUNTS: Final = (GrantField.RESERVED_AT, GrantField.EXPECTED_TOKENS)
+"""By which of its grant a request counts against a limit: one of its own, or one of tokens that a provider has."""
+_BUFFER_BYTES: Final = 65_536
 _LEASED_FLUSH_INTERVAL: Final = "0.2s"
 _NO_PROBE: Final[JsonObject] = {"not_health_check_filter": {}}
 _NO_OPTIONS: Final[JsonObject] = {
@@ -128,34 +135,38 @@ def _appended_to(spool_dir: str, line: JsonObject) -> JsonObject:
 
 
 def limits_log() -> JsonObject:
-    """Tells ext_authz of requests that it has reserved a place for, and of no others: that they still run, and that they are over."""
+    """Tells ext_authz of requests that count against a limit, and of no others: that they still run, and that they are over."""
     # At once: the next request may wait for it.
-    return _told_to_ext_authz("limits", (Metadata.GRANT_NAMESPACE, GrantField.RESERVED_AT), {"buffer_size_bytes": 0})
+    return _told_to_ext_authz(
+        "limits", [(Metadata.GRANT_NAMESPACE, each) for each in _COUNTS], {"buffer_size_bytes": 0}
+    )
+
+
+def attempts_count_log() -> JsonObject:
+    """Tells ext_authz the same of attempts at providers that may be full. It is the log of a listener inside Envoy."""
+    # Shares need not be known to the millisecond, so some are told of together.
+    return _told_to_ext_authz(
+        "attempts_count",
+        [(Metadata.ATTEMPT_NAMESPACE, AttemptCount.ATTEMPT_ID)],
+        {"buffer_size_bytes": _BUFFER_BYTES, "buffer_flush_interval": "0.05s"},
+    )
 
 
 def leased_limits_log() -> JsonObject:
     """The same of requests that came by a lease. Nobody waits for their places, only what they used counts: many at once."""
     return _told_to_ext_authz(
         "leased_limits",
-        (Metadata.NAMESPACE, Metadata.LEASE, GrantField.RESERVED_AT),
-        {"buffer_size_bytes": _LEASED_BUFFER_BYTES, "buffer_flush_interval": _LEASED_FLUSH_INTERVAL},
+        [(Metadata.NAMESPACE, Metadata.LEASE, each) for each in _COUNTS],
+        {"buffer_size_bytes": _BUFFER_BYTES, "buffer_flush_interval": _LEASED_FLUSH_INTERVAL},
     )
 
 
-def _told_to_ext_authz(name: str, where: tuple[str, ...], buffer: JsonObject) -> JsonObject:
-    namespace, *path = where
+def _told_to_ext_authz(name: str, where: Sequence[tuple[str, ...]], buffer: JsonObject) -> JsonObject:
+    """Of requests that have one of the places in metadata."""
+    filters: list[Json] = [_has(*path) for path in where]
     return {
         "name": name,
-        "filter": {
-            "metadata_filter": {
-                "matcher": {
-                    "filter": namespace,
-                    "path": [{"key": key} for key in path],
-                    "value": {"present_match": True},
-                },
-                "match_if_key_not_found": False,
-            }
-        },
+        "filter": {"or_filter": {"filters": filters}} if len(filters) > 1 else filters[0],
         "typed_config": typed(
             "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
             common_config={
@@ -165,4 +176,17 @@ def _told_to_ext_authz(name: str, where: tuple[str, ...], buffer: JsonObject) ->
                 **buffer,
             },
         ),
+    }
+
+
+def _has(namespace: str, *path: str) -> JsonObject:
+    return {
+        "metadata_filter": {
+            "matcher": {
+                "filter": namespace,
+                "path": [{"key": key} for key in path],
+                "value": {"present_match": True},
+            },
+            "match_if_key_not_found": False,
+        }
     }

@@ -1,21 +1,19 @@
-"""The listener inside Envoy that an attempt passes whose provider may have only so many requests at once.
+"""The listener inside Envoy that an attempt passes whose provider may be full: it may have only so many requests at once, or in a minute.
 
-To the router of a route a full cluster is the end: it never retries that. Behind this listener another router finds the cluster full, and
-to the one in front that is an answer like any other, which is retried at the next group. Providers without such a bound are
-reached directly.
+To the router of a route a full cluster is the end: it never retries that. Behind this listener another router finds the cluster full, or
+ext_authz says so, and to the one in front that is an answer like any other, which is retried at the next group. Providers without such
+a bound are reached directly.
 """
 
 from typing import Final
 
 from control_plane.settings import Settings
-from control_plane.xds.http_filters import capped_filters
+from control_plane.xds.access_log import STILL_RUNNING_INTERVAL, attempts_count_log
+from control_plane.xds.http_filters import CAPPED, capped_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import JsonObject, typed
 from gateway_core.contract import Header
 from gateway_core.errors import ErrorForm
-
-CAPPED: Final = "capped"
-"""Name of the listener."""
 
 _FORMS: Final = {
     ErrorForm.ANTHROPIC: "request.url_path.endsWith('/messages') || request.url_path.endsWith('/messages/count_tokens')",
@@ -52,6 +50,8 @@ def listener(settings: Settings) -> JsonObject:
             ],
         },
         http_filters=capped_filters(),
+        access_log=[attempts_count_log()],
+        access_log_options={"access_log_flush_interval": STILL_RUNNING_INTERVAL},
         generate_request_id=False,
         preserve_external_request_id=True,
         # Bounds are those of the route in front and of its attempts.

@@ -6,8 +6,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.capped import CAPPED
 from control_plane.xds.http_filters import (
+    CAPPED,
     TRANSLATION,
     capping_filters,
     provider_filters,
@@ -38,6 +38,9 @@ COSTS_AT_ONCE_MAX: Final = 256
 KEPT_TIMEOUT_MS: Final = 1000
 """In which billing_sink has to have written down what a provider keeps; `envoy/lua/kept.lua` has it too."""
 KEPT_AT_ONCE_MAX: Final = 1024
+BATCHES_TIMEOUT_MS: Final = 1000
+"""To be connected in."""
+BATCHES_AT_ONCE_MAX: Final = 256
 CONTROL_PLANE_CONNECTIONS_MAX: Final = 32
 """Of one Envoy to all control planes. Each takes no more than some from one address, of all that is there."""
 
@@ -151,13 +154,15 @@ def _grpc_replicas(name: str, endpoints: Sequence[HostPort], peer: Peer) -> Json
 
 
 def billing_sink(endpoints: Sequence[HostPort]) -> Iterable[JsonObject]:
-    """The clusters that tell what a request costs and that write down what is kept.
+    """The clusters that tell what a request costs, that write down what is kept, and that answer about batches.
 
-    Few wait for the first at once, since nobody may wait for it long. Without the second an answer is not given.
+    Few wait for the first at once, since nobody may wait for it long. Without the second an answer is not given. What fails with a provider
+    of batches says nothing of the sink to the other two.
     """
     for name, timeout_ms, requests_max in (
         (Cluster.BILLING_SINK, COST_TIMEOUT_MS, COSTS_AT_ONCE_MAX),
         (Cluster.BILLING_SINK_KEPT, KEPT_TIMEOUT_MS, KEPT_AT_ONCE_MAX),
+        (Cluster.BILLING_SINK_BATCHES, BATCHES_TIMEOUT_MS, BATCHES_AT_ONCE_MAX),
     ):
         yield {
             **_cluster(name, endpoints, connect_timeout_ms=timeout_ms, requests_max=requests_max),

@@ -22,6 +22,7 @@ from gateway_core.contract import (
     CACHE_WAIT_S_MAX,
     CREDENTIAL_HEADERS,
     GATEWAY_HEALTH_PATH,
+    AttemptCount,
     Cluster,
     GrantField,
     Header,
@@ -50,6 +51,12 @@ _TOLD_TO_THE_TRANSLATOR: Final = (
     *(":path", ":status", "content-type"),
     *(Header.TRANSLATE, Header.CHAT_FIELDS, Header.OWN_REPLY),
 )
+
+CAPPED: Final = "capped"
+"""Name of the listener inside Envoy that an attempt passes whose provider may be full."""
+
+ATTEMPT_TIMEOUT: Final = "0.25s"
+"""Longer nobody waits to be told that a provider is not full."""
 
 RESPONSE_CACHE_TIMEOUT: Final = "0.25s"
 """For one message: what a request may lose to a cache that keeps silent."""
@@ -284,20 +291,44 @@ def translated_filters(provider: Provider, translation: Translation, *, own_key:
         _preparation(translated_cluster(provider.name, translation.client)),
         _filter("scrub", _scrub_on_the_way()),
         *_headers("translation", told, "OVERWRITE_IF_EXISTS_OR_ADD"),
-        *([_filter("own_key", _header_mutation([_own_key_cluster(provider)]))] if own_key else []),
+        *(_own_key(provider) if own_key else _counted(provider) if provider.is_capped else []),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
 
 
-def _own_key_cluster(provider: Provider) -> JsonObject:
-    """Whose key it is, the front filter has written down."""
+def _own_key(provider: Provider) -> list[Json]:
+    """Whose key it is, the front filter has written down. It is not our account that is used, so nobody counts it."""
     org_id = f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.OWN_KEY_ORG})%"
-    return {
-        "append": {
-            "header": {"key": Header.PROVIDER_CLUSTER, "value": own_key_cluster(provider.name, org_id)},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }
+    return [_filter("own_key", _overwritten({Header.PROVIDER_CLUSTER: own_key_cluster(provider.name, org_id)}))]
+
+
+def _counted(provider: Provider) -> list[Json]:
+    """What ext_authz is told, by `_asking_whether_full`, of an attempt at a provider that may be full."""
+    told = {
+        Header.LIMITED: provider.name,
+        # Of several on one machine the operator's name for each tells them apart.
+        Header.ENVOY: "%HOSTNAME%/%CEL(xds.node.id)%",
+        Header.ORG: _granted(GrantField.ORG_ID),
+        Header.EXPECTED_TOKENS: _granted(GrantField.EXPECTED_TOKENS),
     }
+    return [_filter("counted", _overwritten(told))]
+
+
+def _granted(field: str) -> str:
+    """What a grant says, whether the request was asked about or passed by a lease: one of both is empty."""
+    return (
+        f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE}:{field})%"
+        f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.LEASE}:{field})%"
+    )
+
+
+def _overwritten(headers: Mapping[str, str]) -> JsonObject:
+    return _header_mutation(
+        [
+            {"append": {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+            for key, value in headers.items()
+        ]
+    )
 
 
 def capping_filters(provider: Provider, *, own_key: bool = False) -> list[Json]:
@@ -306,7 +337,7 @@ def capping_filters(provider: Provider, *, own_key: bool = False) -> list[Json]:
         _preparation(capped_cluster(provider.name)),
         _filter("scrub", _scrub_on_the_way()),
         *_headers("capped", {Header.PROVIDER_CLUSTER: provider_cluster(provider.name)}, "OVERWRITE_IF_EXISTS_OR_ADD"),
-        *([_filter("own_key", _header_mutation([_own_key_cluster(provider)]))] if own_key else []),
+        *(_own_key(provider) if own_key else _counted(provider)),
         _filter("upstream_codec", typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")),
     ]
 
@@ -314,9 +345,53 @@ def capping_filters(provider: Provider, *, own_key: bool = False) -> list[Json]:
 def capped_filters() -> list[Json]:
     """The filters between the two passes of such an attempt."""
     return [
+        _asking_whether_full(),
         _nothing_left_to_prepare(),
         _filter("router", typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)),
     ]
+
+
+def _asking_whether_full() -> JsonObject:
+    """Asks ext_authz about attempts at providers that may be full, and about no others. Limits are in nobody's way when it does not answer."""
+    told = {
+        AttemptCount.PROVIDER: Header.LIMITED,
+        AttemptCount.ENVOY: Header.ENVOY,
+        GrantField.ORG_ID: Header.ORG,
+        GrantField.EXPECTED_TOKENS: Header.EXPECTED_TOKENS,
+    }
+    return _filter(
+        Metadata.ATTEMPT_NAMESPACE,
+        typed(
+            "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+            domain=CAPPED,
+            timeout=ATTEMPT_TIMEOUT,
+            failure_mode_deny=False,
+            # With it an answer is never retried, and the next provider is to be asked.
+            disable_x_envoy_ratelimited_header=True,
+            rate_limit_service={
+                "grpc_service": {
+                    "envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ},
+                    "retry_policy": grpc_retries(attempt_timeout=ATTEMPT_TIMEOUT),
+                },
+                "transport_api_version": "V3",
+            },
+            rate_limits=[
+                {
+                    "actions": [
+                        {
+                            "request_headers": {
+                                "header_name": header,
+                                "descriptor_key": key,
+                                # Without a limit of tokens none are expected; without a provider nobody is asked.
+                                "skip_if_absent": header == Header.EXPECTED_TOKENS,
+                            }
+                        }
+                        for key, header in told.items()
+                    ]
+                }
+            ],
+        ),
+    )
 
 
 def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
@@ -333,6 +408,7 @@ def _peculiarities(template: KindTemplate) -> Mapping[str, str]:
 def translation_filters() -> list[Json]:
     """The filters between the two passes of a translated attempt."""
     return [
+        _asking_whether_full(),
         _nothing_left_to_prepare(),
         _filter(
             "translator",

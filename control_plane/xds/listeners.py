@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from control_plane.settings import Settings
-from control_plane.xds.access_log import attempts_log, leased_limits_log, limits_log, spool_log
+from control_plane.xds.access_log import STILL_RUNNING_INTERVAL, attempts_log, leased_limits_log, limits_log, spool_log
 from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters, session_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import Json, JsonObject, typed
@@ -53,7 +53,7 @@ def listener(settings: Settings) -> JsonObject:
             leased_limits_log(),
         ],
         # Long streams are seen while they run, so that a killed Envoy does not take them with it unseen.
-        access_log_options={"access_log_flush_interval": "10s"},
+        access_log_options={"access_log_flush_interval": STILL_RUNNING_INTERVAL},
         early_header_mutation_extensions=[
             {
                 "name": "hygiene",

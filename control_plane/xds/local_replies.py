@@ -15,6 +15,9 @@ _OUR_OWN = ("lua_response", "ext_authz_denied", "direct_response", "health_check
 
 _TRANSLATOR = "translator"
 
+LIMITED_FLAG: Final = "RL"
+"""Envoy's response flag of an attempt at a provider of which ext_authz says that it is full."""
+
 _OWN_REPLY: JsonObject = {
     "header": {"key": Header.OWN_REPLY, "value": "%RESPONSE_FLAGS%"},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
@@ -89,6 +92,11 @@ def local_reply_config(
                 sets_status=True,
             ),
             *mappers({"response_flag_filter": {"flags": ["UO"]}}, errors.PROVIDER_FULL),
+            *(
+                mappers({"response_flag_filter": {"flags": [LIMITED_FLAG]}}, errors.PROVIDER_LIMITED)
+                if is_within
+                else ()
+            ),
             *(
                 mapper
                 for error in (

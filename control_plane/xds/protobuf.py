@@ -25,6 +25,7 @@ import envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3
 import envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3
 import envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3
 import envoy_data_plane.envoy.extensions.filters.http.health_check.v3
+import envoy_data_plane.envoy.extensions.filters.http.ratelimit.v3
 import envoy_data_plane.envoy.extensions.filters.http.rbac.v3
 import envoy_data_plane.envoy.extensions.filters.http.router.v3
 import envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3

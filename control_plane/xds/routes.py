@@ -11,11 +11,15 @@ from control_plane.catalog.model import Catalog, Deployment, Policy, Provider
 from control_plane.catalog.strategies import ATTEMPTS_MAX
 from control_plane.settings import Settings
 from control_plane.xds.browsers import CORS_FILTER, cors_policy
+from control_plane.xds.local_replies import LIMITED_FLAG
 from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
 from gateway_core.contract import (
+    BATCHES_ROUTE_KEY,
+    CREDENTIAL_HEADERS,
     Cluster,
+    GrantField,
     Header,
     Metadata,
     RouteField,
@@ -64,6 +68,8 @@ _HIDDEN_RESPONSE_HEADERS: Final = (
 """What a provider tells about our account with it or lets pages of other origins read, and what only we tell."""
 
 
+_AT_KEEPERS: Final = tuple(each for each in OF_WHAT_IS_KEPT if not FACTS[each].is_answered_here)
+
 _KEPT_AT: Final[JsonObject] = {
     "response_headers_to_add": [
         {
@@ -83,6 +89,7 @@ class Hop:
         peculiarities: what its kind takes in another way than others: more parameters of its cluster's script.
         headers: the names of those that its provider is configured with.
         own_keys_allowed: whether organisations may have keys of their own there.
+        is_capped: whether it may be full.
     """
 
     provider: ProviderName
@@ -94,6 +101,7 @@ class Hop:
     headers: frozenset[str] = frozenset()
     own_keys_allowed: bool = False
     is_translated: bool = False
+    is_capped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,11 @@ class ProviderRoute:
     def is_translated(self) -> bool:
         """Whether a hop needs the translator."""
         return any(hop.is_translated for group in self.groups for hop in group)
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether a hop may be full."""
+        return any(hop.is_capped for group in self.groups for hop in group)
 
     @property
     def configured_headers(self) -> Sequence[str]:
@@ -194,7 +207,7 @@ def _pinned(route: ProviderRoute) -> Iterable[ProviderRoute]:
 
 def _kept_routes(catalog: Catalog) -> Iterable[KeptRoute]:
     for provider in catalog.providers.values():
-        paths = tuple((each, path) for each in OF_WHAT_IS_KEPT if (path := provider.path(each)) is not None)
+        paths = tuple((each, path) for each in _AT_KEEPERS if (path := provider.path(each)) is not None)
         if paths:
             yield KeptRoute(provider.name, paths)
 
@@ -215,6 +228,7 @@ def route_configuration(
             },
         }
     )
+    actions[BATCHES_ROUTE_KEY] = _action(_batches_route(settings))
     if settings.simulator_url is not None:
         for endpoint in SOLD:
             actions[simulator_route_key(endpoint)] = _action(_test_route(endpoint, settings.simulator_url, settings))
@@ -223,7 +237,7 @@ def route_configuration(
             _kept_route(
                 simulator_kept_route_key(),
                 Cluster.SIMULATOR,
-                [(endpoint, base + FACTS[endpoint].path) for endpoint in OF_WHAT_IS_KEPT],
+                [(endpoint, base + FACTS[endpoint].path) for endpoint in _AT_KEEPERS],
                 settings,
             )
         )
@@ -297,6 +311,7 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
             peculiarities,
             headers,
             own_keys_allowed=provider.own_keys_allowed,
+            is_capped=provider.is_capped,
         )
     translation = provider.translation(endpoint)
     assert translation is not None  # noqa: S101 - a chain has only providers that serve its endpoint
@@ -312,6 +327,7 @@ def _hop(catalog: Catalog, endpoint: Endpoint, deployment: Deployment) -> Hop:
         headers=headers,
         is_translated=True,
         own_keys_allowed=provider.own_keys_allowed,
+        is_capped=provider.is_capped,
     )
 
 
@@ -319,7 +335,7 @@ def _cluster_of(provider: Provider, endpoint: Endpoint) -> str:
     """The cluster that leads to a provider untranslated. A session is one connection, which goes straight there."""
     if FACTS[endpoint].is_session:
         return (session_cluster if has_own_cluster_for_sessions(provider) else provider_cluster)(provider.name)
-    return (provider_cluster if provider.requests_max is None else capped_cluster)(provider.name)
+    return (capped_cluster if provider.is_capped else provider_cluster)(provider.name)
 
 
 def _peculiarities(template: KindTemplate) -> tuple[tuple[str, str], ...]:
@@ -371,7 +387,12 @@ def _provider_route(route: ProviderRoute, settings: Settings) -> JsonObject:
             # An answer may stream as long as the listener lets any request run; an attempt has bounds of its own.
             "timeout": "0s",
             "retry_policy": _retry_policy(
-                route.endpoint, len(route.tries), route.policy, settings, translated=route.is_translated
+                route.endpoint,
+                len(route.tries),
+                route.policy,
+                settings,
+                translated=route.is_translated,
+                capped=route.is_capped,
             ),
             **_life(route.endpoint, settings),
         },
@@ -398,6 +419,35 @@ def _kept_route(name: str, cluster: str, paths: Iterable[tuple[Endpoint, str]], 
             },
         },
         **_KEPT_AT,
+    }
+
+
+def _batches_route(settings: Settings) -> JsonObject:
+    """To billing_sink, which is told whose request it is. One that a sink may have begun with is not asked of another."""
+    grant = {
+        Header.ORG: GrantField.ORG_ID,
+        Header.PROJECT_ID: GrantField.PROJECT_ID,
+        Header.KEY_ID: GrantField.KEY_ID,
+        Header.MODE: GrantField.MODE,
+    }
+    return {
+        "name": BATCHES_ROUTE_KEY,
+        "match": {"prefix": "/"},
+        "request_headers_to_add": [
+            {
+                "header": {"key": header, "value": f"%DYNAMIC_METADATA({Metadata.GRANT_NAMESPACE}:{field})%"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for header, field in grant.items()
+        ],
+        # The client's key is none of its business.
+        "request_headers_to_remove": list(CREDENTIAL_HEADERS),
+        "route": {
+            "cluster": Cluster.BILLING_SINK_BATCHES,
+            # The input is read at the provider, and sent there anew.
+            "timeout": f"{settings.provider_timeout_s}s",
+            "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
+        },
     }
 
 
@@ -467,7 +517,7 @@ def _life(endpoint: Endpoint, settings: Settings) -> Mapping[str, Json]:
 
 
 def _retry_policy(
-    endpoint: Endpoint, tries: int, policy: Policy, settings: Settings, *, translated: bool = False
+    endpoint: Endpoint, tries: int, policy: Policy, settings: Settings, *, translated: bool, capped: bool
 ) -> JsonObject:
     attempts = min(tries, policy.attempts_max or ATTEMPTS_MAX)
     bounds = _bounds(endpoint, policy, settings)
@@ -489,9 +539,16 @@ def _retry_policy(
         bounds["retriable_headers"] = [
             {"name": ":status", "string_match": {"exact": str(SWITCHED)}, "invert_match": True}
         ]
-    elif translated:
-        # What cannot be put to one provider in its dialect, the next one may take as it is.
-        bounds["retriable_headers"] = [{"name": Header.UNTRANSLATABLE, "present_match": True}]
+    else:
+        headers: list[Json] = []
+        if translated:
+            # What cannot be put to one provider in its dialect, the next one may take as it is.
+            headers.append({"name": Header.UNTRANSLATABLE, "present_match": True})
+        if capped:
+            # Who is full by our own limits was not asked, whichever answers of its own the client is to have.
+            headers.append({"name": Header.OWN_REPLY, "string_match": {"exact": LIMITED_FLAG}})
+        if headers:
+            bounds["retriable_headers"] = headers
     return bounds | {
         "retry_on": RETRY_ON + (",retriable-headers" if "retriable_headers" in bounds else ""),
         "retriable_status_codes": list(RETRIABLE_STATUS if policy.retry_statuses is None else policy.retry_statuses),

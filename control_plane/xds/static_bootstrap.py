@@ -15,7 +15,7 @@ def static_bootstrap(resources: Iterable[tuple[str, JsonObject]], base: JsonObje
     by_type: dict[str, list[JsonObject]] = {}
     for type_url, resource in resources:
         by_type.setdefault(type_url, []).append(resource)
-    [routes] = by_type[ROUTE_TYPE]
+    routes = {str(each["name"]): each for each in by_type[ROUTE_TYPE]}
     return {
         **{name: value for name, value in base.items() if name != "dynamic_resources"},
         "static_resources": {
@@ -40,13 +40,17 @@ def _static_resources(base: JsonObject, kind: str) -> Sequence[Json]:
             return ()
 
 
-def _static(value: Json, routes: JsonObject) -> Json:
+def _static(value: Json, routes: Mapping[str, JsonObject]) -> Json:
     match value:
         case str():
             return value
         case Mapping():
             copy = {key: _static(item, routes) for key, item in value.items() if key not in {"rds", "sds_config"}}
-            return copy | {"route_config": _static(routes, routes)} if "rds" in value else copy
+            match value.get("rds"):
+                case {"route_config_name": str(name)}:
+                    return copy | {"route_config": _static(routes[name], routes)}
+                case _:
+                    return copy
         case Sequence():
             return [_static(item, routes) for item in value]
         case _:

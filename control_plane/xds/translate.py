@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
-from control_plane.xds import capped, clusters, listeners, routes, secrets, translation
+from control_plane.xds import capped, clusters, keepers, listeners, routes, secrets, translation
 from control_plane.xds.own_key_clusters import OwnKeyClusters
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, JsonObject, encode
 from control_plane.xds.route_table import RouteTable
@@ -30,7 +30,7 @@ def resources(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonO
 
 
 def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str, JsonObject]]:
-    """And but for the clusters of own keys."""
+    """And but for the clusters of own keys. The routes are those of clients."""
     providers = sorted(catalog.providers.values(), key=lambda provider: provider.name)
     sold_as_sessions = {
         deployment.provider
@@ -39,7 +39,7 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
     }
     for provider in providers:
         yield CLUSTER_TYPE, clusters.provider(provider, private_allowed=settings.private_providers_allowed)
-        if provider.requests_max is not None:
+        if provider.is_capped:
             yield from ((CLUSTER_TYPE, cluster) for cluster in clusters.capped(provider))
         if routes.has_own_cluster_for_sessions(provider) and provider.name in sold_as_sessions:
             yield CLUSTER_TYPE, clusters.session(provider, private_allowed=settings.private_providers_allowed)
@@ -63,6 +63,8 @@ def _all_but_routes(catalog: Catalog, settings: Settings) -> Iterable[tuple[str,
     yield LISTENER_TYPE, listeners.listener(settings)
     # Always: the first provider that has a bound is not to wait for it.
     yield LISTENER_TYPE, capped.listener(settings)
+    yield LISTENER_TYPE, keepers.listener(settings)
+    yield ROUTE_TYPE, keepers.route_configuration(catalog, settings)
     if settings.translates:
         yield LISTENER_TYPE, translation.listener(settings)
 

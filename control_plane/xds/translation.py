@@ -8,6 +8,7 @@ an upstream filter of the provider's cluster the translator's failure would be E
 from typing import Final
 
 from control_plane.settings import Settings
+from control_plane.xds.access_log import STILL_RUNNING_INTERVAL, attempts_count_log
 from control_plane.xds.http_filters import TRANSLATION, translation_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import JsonObject, typed
@@ -29,6 +30,8 @@ def listener(settings: Settings) -> JsonObject:
         stat_prefix=TRANSLATION,
         route_config=_routes(),
         http_filters=translation_filters(),
+        access_log=[attempts_count_log()],
+        access_log_options={"access_log_flush_interval": STILL_RUNNING_INTERVAL},
         generate_request_id=False,
         preserve_external_request_id=True,
         # Bounds are those of the route in front and of its attempts.

@@ -317,6 +317,12 @@ local function look_at_upload(_, _, _, first)
   if not first.file then return "invalid_input", "A file is required.", "file" end
 end
 
+local function look_at_batch(known, _, s, first, last)
+  local id = kept.text_at(s, first.input_file_id, last.input_file_id)
+  known.named = id and kept.name_of("file", id)
+  if not known.named then return "invalid_input", NOT_AN_ID, "input_file_id" end
+end
+
 local function look_at_edit(known, numbers, s, first)
   local code, message, param = names_what_is_elsewhere(first)
   if code then return code, message, param end
@@ -484,5 +490,7 @@ return {
     fields = { url = true, file_url = true, audio_url = true, image_url = true, file_id = true }, files = ONE_FILE, numbers = NONE,
     bounds = NONE, has_no_model = true, look = look_at_upload,
   },
+  -- All else of it is read by billing_sink.
+  batch_create = { fields = { input_file_id = true }, numbers = NONE, bounds = NONE, has_no_model = true, look = look_at_batch },
   speech = { fields = fields("input", "instructions", "stream_format"), numbers = NONE, bounds = NONE, look = look_at_speech },
 }

@@ -18,10 +18,15 @@ local ABOUT_BYTES_MAX = 16384     -- what a provider says of a file
 local TRIES, TIMEOUT_MS = 2, 1000 -- in which billing_sink has to have written it down
 local EVENTS_MAX = 4              -- of a stream, the first ones, in which it says its id
 local UNASKED = "0"               -- the number of a question that has nothing to do with leases
+-- Of what an organisation has, where a service of ours answers: by which route.
+local OURS = {
+  files = "models:", batch_create = "batches:", batches = "batches:", batch = "batches:", batch_cancel = "batches:",
+}
 local FORGETS = { response_delete = true, file_delete = true }
 -- What else a request may ask for behind the path, beside the endpoints that take nothing there.
 local QUERIES = {
   files = { limit = true, order = true, after = true, purpose = true },
+  batches = { limit = true, after = true },
   response_input_items = { limit = true, order = true, after = true, before = true },
 }
 local NOTHING = {}
@@ -85,7 +90,7 @@ local function keep_query(h, headers, known, query)
   return true
 end
 
--- Of a request that names something kept in its path, and has no body that anybody reads here.
+-- Of a request that names something kept in its path, or is for a list, and has no body that anybody reads here.
 local function on_request(h, headers, known, query)
   if keep_query(h, headers, known, query) then ask(h, known) end
 end
@@ -112,8 +117,10 @@ local function follow(h, request, grant)
     end
     return
   end
-  headers:replace("x-tg-route", request.mode == "test" and "test:kept" or "kept:" .. grant.provider)
+  local ours = OURS[request.endpoint]
+  headers:replace("x-tg-route", ours or request.mode == "test" and "test:kept" or "kept:" .. grant.provider)
   h:clearRouteCache()
+  if ours then return end
   local prepared = h:metadata()
   local path = prepared:get(request.endpoint)
   if not path then return errors.refuse(h, request, "404", "not_found", "Unknown path or method.") end
@@ -215,5 +222,5 @@ end
 
 return {
   name_of = name_of, add_files = add_files, text_at = text_at, ask = ask, keep_query = keep_query, on_request = on_request, on_upload = on_upload, follow = follow,
-  on_answer = on_answer, on_response = on_response, on_events = on_events, UNASKED = UNASKED,
+  on_answer = on_answer, on_response = on_response, on_events = on_events, OURS = OURS, UNASKED = UNASKED,
 }

@@ -37,10 +37,14 @@ local ENDPOINTS = {
   ["GET /v1/files/{id}"] = "file",
   ["GET /v1/files/{id}/content"] = "file_content",
   ["DELETE /v1/files/{id}"] = "file_delete",
+  ["POST /v1/batches"] = "batch_create",
+  ["GET /v1/batches"] = "batches",
+  ["GET /v1/batches/{id}"] = "batch",
+  ["POST /v1/batches/{id}/cancel"] = "batch_cancel",
 }
 local ONE_MODEL, OF_A_MODEL = "GET /v1/models/{model}", "/v1/models/"
 local OF_ONE_KEPT = "^/v1/(%l+)/([^/]+)(.*)$"
-local KEPT_IN = { responses = "response", files = "file" }
+local KEPT_IN = { responses = "response", files = "file", batches = "batch" }
 -- Google's clients ask at either of its versions, which differ in nothing that is sold here.
 local IN_PATH, FOR_A_MODEL = "^/v1beta/models/(.+):(%a+)$", "POST /v1beta/models/{model}:"
 

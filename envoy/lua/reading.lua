@@ -74,6 +74,7 @@ local function read_json(h, known, kind, s)
   if has_hidden_word(s) then
     return refuse(h, known, "400", "invalid_json", "Letters, digits and underscores must not be written as escapes.")
   end
+  if kind.has_no_model then return { first = first, last = last, numbers = {} } end
   if known.model then
     -- It stands in the path, and there only.
     if first.model then return refuse(h, known, "400", "invalid_model", "The model is named in the path.", "model") end

@@ -134,8 +134,7 @@ local function on_request(h)
     return refuse(h, known, "401", "invalid_api_key",
       "No valid API key was given. Send it as 'Authorization: Bearer ...' or 'x-api-key: ...'.")
   end
-  if known.endpoint == "models" or known.endpoint == "model" or known.endpoint == "files" then
-    if known.endpoint == "files" and not kept.keep_query(h, headers, known, query) then return end
+  if known.endpoint == "models" or known.endpoint == "model" then
     headers:replace("x-tg-route", "models:")
     h:clearRouteCache()
     h:streamInfo():dynamicMetadata():set(NAMESPACE, "request", known)
@@ -143,7 +142,7 @@ local function on_request(h)
   end
   if is_session then return on_session(h, headers, known, query) end
 
-  if known.named then return kept.on_request(h, headers, known, query) end
+  if known.named or (kept.OURS[known.endpoint] and not bodies[known.endpoint]) then return kept.on_request(h, headers, known, query) end
   local kind = bodies[known.endpoint]
   if kind.is_anthropic then known.request_id = headers:get("x-request-id") end
   local body, s = body_of(h, known, kind, headers, query)
@@ -160,6 +159,7 @@ local function on_request(h)
     local code, message, param = kind.look(known, numbers, s, first, last)
     if code then return refuse(h, known, "400", code, message, param) end
   end
+  if known.endpoint == "batch_create" then return kept.ask(h, known) end
   if not known.model then return kept.on_upload(h, known) end
   local edit, hide_usage, is_ours = nil, false, false
   if known.stream and kind.tells_usage_if_asked then

@@ -335,8 +335,8 @@ local function on_response(h)
   if is_own then headers:remove("x-tg-own-key") end
   local request = told and told.request
   if not request or not request.endpoint then return end
-  -- A list is ours: no provider has answered.
-  if request.endpoint == "models" or request.endpoint == "model" or request.endpoint == "files" then return end
+  -- No provider has answered.
+  if request.endpoint == "models" or request.endpoint == "model" or kept.OURS[request.endpoint] then return end
   local is_cached = request.cache and cache.told(headers, metadata)
   if is_cached and cluster then
     headers:replace("x-tollgate-cost", "0.00")

@@ -42,20 +42,6 @@ async def models(stack: Stack) -> None:
     await wait_until_routed(stack, "counted", "count_tokens")
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def client(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=stack.endpoints["openai_base_url"], api_key=stack.endpoints["api_key"], max_retries=0
-    ) as created:
-        yield created
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def session(stack: Stack) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(stack.url, headers=stack.headers) as created:
-        yield created
-
-
 async def charged(stack: Stack, request_id: str) -> tuple[str, str, dict[str, int], int]:
     """Outcome, whose figures, meters and price in nano-USD; and that the ledger's entries are worth that."""
     row: asyncpg.Record = await stack.request_row(request_id)

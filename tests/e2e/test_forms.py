@@ -57,20 +57,6 @@ async def upstreams(stack: Stack) -> AsyncIterator[Upstreams]:
         yield Upstreams(first, second)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def client(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=stack.endpoints["openai_base_url"], api_key=stack.endpoints["api_key"], max_retries=0
-    ) as created:
-        yield created
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def session(stack: Stack) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(stack.url, headers=stack.headers) as created:
-        yield created
-
-
 def part(name: str, content: bytes, *, file: str | None = None, more: bytes = b"") -> bytes:
     disposition = f'Content-Disposition: form-data; name="{name}"' + (f'; filename="{file}"' if file else "")
     return b"--XX\r\n" + disposition.encode() + b"\r\n" + more + b"\r\n" + content + b"\r\n"

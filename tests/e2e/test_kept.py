@@ -213,8 +213,10 @@ async def test_the_id_of_one_kind_is_none_of_the_other(client: openai.AsyncOpenA
         ("GET", "/v1/files/file-1/cancel"),
         ("PUT", "/v1/files/file-1"),
         ("POST", "/v1/files/file-1"),
-        ("GET", "/v1/batches"),
-        ("POST", "/v1/batches"),
+        ("POST", "/v1/batches/batch_1"),
+        ("DELETE", "/v1/batches/batch_1"),
+        ("GET", "/v1/batches/batch_1/cancel"),
+        ("GET", "/v1/batches/%2e%2e"),
     ],
 )
 async def test_a_path_that_is_none_leads_nowhere(stack: Stack, method: str, path: str) -> None:
@@ -231,6 +233,34 @@ async def test_a_path_that_is_none_leads_nowhere(stack: Stack, method: str, path
     finally:
         writer.close()
     assert answer.split(b" ")[1] in {b"400", b"404"}, answer
+
+
+async def test_an_upload_needs_a_balance_and_lists_count_against_the_limits_of_a_key(stack: Stack) -> None:
+    name = f"quota-{secrets.token_hex(4)}"
+    async with sdk(stack, await stack.make_key(name, balance="1.00")) as client:
+        async with stack.database() as database:
+            await database.execute(
+                "SELECT billing.move_money($1, -1000000000, 'funding', 'refund', 'gone', NULL, NULL, NULL)",
+                f"org_{name}",
+            )
+        await stack.forget_provider_requests()
+        with pytest.raises(openai.APIStatusError) as refused:
+            await client.files.create(file=("a.txt", io.BytesIO(b"a")), purpose="user_data")
+        assert (refused.value.status_code, refused.value.code) == (402, "insufficient_quota")
+        assert await stack.provider_requests() == []
+        async with stack.database() as database:
+            await database.execute(
+                "UPDATE accounts.api_keys SET requests_per_minute_max = 3 WHERE key_id = $1", f"key_{name}"
+            )
+
+        async def is_limited() -> bool:
+            try:
+                await client.files.list()
+            except openai.RateLimitError as error:
+                return 0 < int(error.response.headers["retry-after"]) <= 60
+            return False
+
+        assert await eventually(is_limited)
 
 
 async def test_case_is_part_of_an_id(client: openai.AsyncOpenAI) -> None:

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from ext_authz.limiter import ASK_AGAIN_S
+from ext_authz.shared_counts import ASK_AGAIN_S
 from gateway_core.endpoints import FACTS, Endpoint
 from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
 

@@ -31,7 +31,7 @@ FILE_BY_TYPE = {
 }
 CASES = sorted(path.name for path in FOLDER.iterdir())
 EXPECTED_CASES = {
-    *("browsers", "failover_chain", "kept_answers", "kinds", "no_credential", "own_keys", "sessions"),
+    *("browsers", "failover_chain", "cached_answers", "kinds", "no_credential", "own_keys", "sessions"),
     *("single_provider", "strategies", "tls_provider", "translated", "weighted_group"),
 }
 SCRIPTS = ("front", "upstream")
@@ -55,7 +55,7 @@ def translators(case: str) -> tuple[HostPort, ...]:
 
 def caches(case: str) -> tuple[HostPort, ...]:
     """One case keeps answers."""
-    return (HostPort("127.0.0.1", 9006),) if case == "kept_answers" else ()
+    return (HostPort("127.0.0.1", 9006),) if case == "cached_answers" else ()
 
 
 def origins(case: str) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ async def test_a_change_answers_with_an_operation_whose_revision_is_the_etag_of_
         "connect_timeout_ms": None,
         "connections_max": None,
         "requests_max": None,
+        "requests_per_minute_max": None,
+        "tokens_per_minute_max": None,
         "probed": True,
         "own_keys": "refused",
         "own_key_fee_percent": "0",

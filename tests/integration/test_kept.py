@@ -1,8 +1,10 @@
 """What providers keep, in Postgres: one owner, whoever says it and however often, and gone for good."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +19,7 @@ from billing_sink.kept import Forgotten, Kept, kept_by
 from billing_sink.postgres_kept import write_down
 from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.quotes import Quotes
-from ext_authz.kept import Place
+from ext_authz.kept import Files, Place
 from ext_authz.postgres_kept import PostgresKept
 from gateway_core.contract import KEEP_PATH, Peer
 from gateway_core.health import serving
@@ -29,6 +31,7 @@ from tests.support.logs import QUIET
 from tests.support.planes import Certificates
 from tests.support.spool_lines import GRANT, Json, line, render
 
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 FILE = KeptName(KeptKind.FILE, ObjectId("file-1"))
 
 
@@ -79,6 +82,24 @@ async def test_what_is_gone_is_not_brought_back_by_a_line_that_comes_late(pool: 
     assert await owner(pool) is None
     # Nor is it anybody else's then.
     assert await written(pool, upload("org_2")) == ["file-1"]
+
+
+async def test_files_are_counted_for_their_owner_while_they_are_kept(pool: asyncpg.Pool) -> None:
+    async def files(org_id: str = "org_1", mode: Mode = Mode.LIVE) -> Files:
+        return await PostgresKept(pool).files(OrgId(org_id), mode, NOW)
+
+    def sized(name: str, said: object, org_id: str = "org_1", **about: object) -> Json:
+        request = {"endpoint": "file_upload", "mode": "live"}
+        kept = json.dumps({"id": name, "bytes": said, **about})
+        return line(name, request=request, grant={**GRANT, "org_id": org_id}, kept=kept)
+
+    await written(pool, sized("file-1", 100), sized("file-2", 2**60), sized("file-3", "7"), sized("other", 5, "org_2"))
+    await written(pool, sized("over", 50, expires_at=int(NOW.timestamp()) - 1))
+    assert await files() == Files(3, 100)
+    assert await files("org_2") == Files(1, 5)
+    assert await files(mode=Mode.TEST) == Files(0, 0)
+    await written(pool, deletion())
+    assert await files() == Files(2, 0)
 
 
 async def test_one_id_may_be_kept_live_and_by_the_simulator(pool: asyncpg.Pool) -> None:

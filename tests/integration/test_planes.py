@@ -91,7 +91,7 @@ async def test_envoy_is_answered_and_nobody_else_sees_a_byte(
 ) -> None:
     [other] = {Peer.CONTROL_PLANE, Peer.EXT_AUTHZ} - {server.peer}
     # Its purpose alone would have it refused; this is about its name.
-    monkeypatch.setitem(certificates._USAGE, other, ExtendedKeyUsageOID.CLIENT_AUTH)
+    monkeypatch.setitem(certificates._USAGE, other, (ExtendedKeyUsageOID.CLIENT_AUTH,))
     ours, others = Certificates.issued(tmp_path / "ours"), Certificates.issued(tmp_path / "others")
     async with serving(server, database, ours) as port:
         channels: Mapping[str, grpc.aio.Channel] = {

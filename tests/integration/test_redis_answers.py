@@ -8,8 +8,8 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from control_plane.accounts.redis_kept_answers import RedisKeptAnswers
-from control_plane.errors import ConflictError, KeptAnswersUnavailableError
+from control_plane.errors import CachedAnswersUnavailableError, ConflictError
+from control_plane.redis_cached_answers import RedisCachedAnswers
 from gateway_core.contract import CACHE_KEYS
 from gateway_core.ids import OrgId
 from local_stack.ports import free_port
@@ -160,9 +160,9 @@ async def test_an_organisation_forgets_all_its_answers_and_nobody_elses(answers:
     await keep(answers, "q")
     other, _ = await answers.look(OrgId("org_2"), "other", "me")
     await answers.keep(other, b"theirs", 60)
-    kept_answers = RedisKeptAnswers(url)
-    await kept_answers.forget(ORG)
-    await kept_answers.close()
+    cached_answers = RedisCachedAnswers(url)
+    await cached_answers.forget(ORG)
+    await cached_answers.close()
     place, found = await answers.look(ORG, "q", "me")
     assert (place.generation, found) == ("1", Missing.MY_TURN)
     assert (await answers.look(OrgId("org_2"), "other", "me"))[1] == b"theirs"
@@ -172,9 +172,9 @@ async def test_an_answer_that_was_on_the_way_when_all_were_forgotten_is_told_to_
     answers: RedisAnswers, url: SecretStr
 ) -> None:
     place, _ = await answers.look(ORG, "q", "me")
-    kept_answers = RedisKeptAnswers(url)
-    await kept_answers.forget(ORG)
-    await kept_answers.close()
+    cached_answers = RedisCachedAnswers(url)
+    await cached_answers.forget(ORG)
+    await cached_answers.close()
     await answers.keep(place, b"old", 60)
     assert (await answers.look(ORG, "q", "me"))[1] is Missing.MY_TURN
 
@@ -185,8 +185,8 @@ async def test_a_redis_that_is_gone_is_said_to_be() -> None:
     with pytest.raises(AnswersTrouble):
         await answers.look(ORG, "q", "me")
     await answers.close()
-    for url, trouble in ((None, ConflictError), (nowhere, KeptAnswersUnavailableError)):
-        kept_answers = RedisKeptAnswers(url)
+    for url, trouble in ((None, ConflictError), (nowhere, CachedAnswersUnavailableError)):
+        cached_answers = RedisCachedAnswers(url)
         with pytest.raises(trouble):
-            await kept_answers.forget(ORG)
-        await kept_answers.close()
+            await cached_answers.forget(ORG)
+        await cached_answers.close()

@@ -9,7 +9,8 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from ext_authz.redis_limits import LEASE_PART, LimitsTrouble, RedisLimits
+from ext_authz.redis_counts import LimitsTrouble
+from ext_authz.redis_limits import LEASE_PART, RedisLimits
 from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Running
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import Limits, Scope, ScopedLimits, scoped

@@ -18,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from control_plane.accounts.postgres_signing import AccessTokens, Claims
-from control_plane.api.postgres_idempotency import Claim, KeptAnswer
+from control_plane.api.postgres_idempotency import Claim, IdempotentAnswer
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.postgres_reseal import COLUMNS, Pass, reseal
 from control_plane.sealing import Seal, UnreadableSealError, provider_credential, webhook_secret
@@ -32,7 +32,7 @@ OPENAI, GEMINI = ProviderName("openai"), ProviderName("gemini")
 OLD, NEW, LOST = (SecretStr(urlsafe_b64encode(bytes([byte]) * 32).decode()) for byte in (1, 2, 3))
 OLD_SEAL, NEW_SEAL, LOST_SEAL = (Seal(key, secrets.token_bytes) for key in (OLD, NEW, LOST))
 BOTH = Seal(NEW, secrets.token_bytes, before=OLD)
-ANSWER = KeptAnswer(201, {"ETag": '"1"'}, b'{"key": "sk-tg-live-secret"}')
+ANSWER = IdempotentAnswer(201, {"ETag": '"1"'}, b'{"key": "sk-tg-live-secret"}')
 
 
 def claim(key: str) -> Claim:

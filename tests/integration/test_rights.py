@@ -26,6 +26,9 @@ BESIDE_THE_BOOKS = {
     ("inspections", "INSERT"): Service.BILLING_SINK,
     ("export_cursors", "INSERT"): Service.BILLING_SINK,
     ("export_cursors", "UPDATE"): Service.BILLING_SINK,
+    ("batches", "INSERT"): Service.BILLING_SINK,
+    ("batch_lines", "INSERT"): Service.BILLING_SINK,
+    ("batch_lines", "DELETE"): Service.BILLING_SINK,
 }
 """Who writes where without a function."""
 
@@ -126,6 +129,15 @@ async def test_no_service_changes_a_table_of_the_books_past_the_functions(
     assert allowed == {each for each, who in BESIDE_THE_BOOKS.items() if who is service}
 
 
+async def test_the_sink_changes_of_a_batch_what_its_provider_says_and_that_it_is_over(database: str) -> None:
+    async with connected(database, Service.BILLING_SINK) as connection:
+        assert not await refused(
+            connection, "UPDATE billing.batches SET upstream_id = 'b', said = '{}', ended_at = now()"
+        )
+        for column in ("batch_id", "org_id", "mode", "provider"):
+            assert await refused(connection, f"UPDATE billing.batches SET {column} = {column}")
+
+
 async def test_the_sink_writes_a_quarantined_line_but_not_when_it_came_nor_anything_about_it_later(
     database: str,
 ) -> None:
@@ -175,6 +187,7 @@ async def test_the_sink_reads_the_books_and_what_they_are_priced_by(database: st
         }
     assert readable == {
         *("catalog.prices", "catalog.revisions", "catalog.terms", "catalog.term_prices", "catalog.own_key_fees"),
+        *("catalog.models", "catalog.model_aliases", "catalog.routes", "catalog.served"),
     }
 
 

@@ -372,3 +372,47 @@ async def post_until_closed(session: aiohttp.ClientSession, content: str) -> Any
             return await response.read()
     except aiohttp.ClientError as error:
         return error
+
+
+async def test_a_batch_is_over_when_its_slowest_line_is_and_says_what_each_has_come_to() -> None:
+    with simulator() as (_, url):
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client:
+
+            def line(name: str, said: str) -> bytes:
+                return (
+                    json.dumps({"custom_id": name, "method": "POST", "url": CHAT, "body": chat(said)}).encode() + b"\n"
+                )
+
+            async def begin(*lines: bytes) -> openai.types.Batch:
+                file = await client.files.create(file=("in.jsonl", io.BytesIO(b"".join(lines))), purpose="batch")
+                return await client.batches.create(
+                    input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+                )
+
+            async def answers(file_id: str | None) -> dict[str, Any]:
+                assert file_id is not None
+                content = (await client.files.content(file_id)).text
+                return {each["custom_id"]: each for each in map(json.loads, content.splitlines())}
+
+            batch = await begin(
+                line("good", "Hi [[sim output_tokens=3 latency_ms=300]]"),
+                line("bad", "Hi [[sim error=429]]"),
+                line("silent", "Hi [[sim error=no_usage]]"),
+            )
+            assert (batch.status, batch.output_file_id) == ("in_progress", None)
+            await asyncio.sleep(0.35)
+            ended = await client.batches.retrieve(batch.id)
+            assert ended.status == "completed"
+            good, bad = await answers(ended.output_file_id), await answers(ended.error_file_id)
+            assert good["good"]["response"]["body"]["usage"]["completion_tokens"] == 3
+            assert "usage" not in good["silent"]["response"]["body"]
+            assert bad["bad"]["response"]["status_code"] == 429
+            with pytest.raises(openai.BadRequestError):
+                await client.batches.cancel(batch.id)
+            stopped = await begin(line("done", "Hi"), line("never", "Hi [[sim error=timeout]]"))
+            ended = await client.batches.cancel(stopped.id)
+            assert ended.status == "cancelled"
+            assert set(await answers(ended.output_file_id)) == {"done"}
+            assert (await answers(ended.error_file_id))["never"]["error"]["code"] == "batch_cancelled"
+            assert [each.id for each in (await client.batches.list(limit=1)).data] == [stopped.id]
+            assert [each.id async for each in await client.batches.list(limit=1)] == [stopped.id, batch.id]

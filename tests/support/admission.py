@@ -1,11 +1,11 @@
 """Shorthand for admission: keys, prices, questions as Envoy asks them, and stores that are dictionaries."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.struct_pb2 import Struct
 
-from ext_authz.kept import Owned
+from ext_authz.kept import Files, Owned
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
 from ext_authz.slices import Payer
@@ -197,6 +197,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.owned: dict[tuple[OrgId, Mode], Owned] = {}
+        self.kept_files = Files(0, 0)
         self.trouble: Exception | None = None
 
     async def find(self, org_id: OrgId, mode: Mode, names: Collection[KeptName]) -> Owned:
@@ -204,6 +205,11 @@ class Registry:
         if self.trouble is not None:
             raise self.trouble
         return {name: place for name, place in self.owned.get((org_id, mode), {}).items() if name in names}
+
+    async def files(self, org_id: OrgId, mode: Mode, now: datetime) -> Files:
+        """Those of everybody."""
+        assert (org_id, mode, now.tzinfo) == (KEY.org_id, KEY.mode, UTC)
+        return self.kept_files
 
 
 class Purse:

@@ -19,7 +19,6 @@ from pydantic import SecretStr
 from control_plane.accounts.mail import Mail
 from control_plane.accounts.passwords import AT_ONCE_MAX, Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
-from control_plane.accounts.redis_kept_answers import RedisKeptAnswers
 from control_plane.accounts.throttle import Counters, LocalCounters, Throttle
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
@@ -29,6 +28,7 @@ from control_plane.catalog.addresses import Address
 from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
 from control_plane.oidc.issuers import IssuerSettings
 from control_plane.payments.stripe_payments import StripePayments
+from control_plane.redis_cached_answers import RedisCachedAnswers
 from control_plane.sealing import Seal
 from control_plane.settings import Settings
 from control_plane.threads import threads
@@ -223,7 +223,7 @@ async def running_api(
     has_simulator: bool = True,
     issuers: Sequence[IssuerSettings] = (),
     clock: Clock | None = None,
-    kept_answers: RedisKeptAnswers | None = None,
+    cached_answers: RedisCachedAnswers | None = None,
     stripe_api_base: str | None = None,
     stripe_webhook_secret: SecretStr | None = None,
     port: int = 0,
@@ -257,7 +257,7 @@ async def running_api(
             access_tokens=access_tokens,
             passwords=Passwords(PasswordHasher(time_cost=hash_rounds, memory_cost=8, parallelism=1), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
-            kept_answers=kept_answers or RedisKeptAnswers(None),
+            cached_answers=cached_answers or RedisCachedAnswers(None),
             mail=mailbox,
             issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
             seal=seal,

@@ -27,6 +27,7 @@ from gateway_core.money import parse_usd
 from gateway_core.usage import Meter
 from local_stack import running
 from local_stack.data_directory import DataDirectory
+from local_stack.envoy import running_envoy
 
 SETTLE_DEADLINE_S = 15
 CONTEXT_TOKENS = 10_000_000
@@ -338,6 +339,27 @@ async def wait_until_routed(stack: Stack, model: str, endpoint: str = "chat") ->
             return f'"{endpoint}:{model}"' in await got.text()
 
     await eventually(is_routed)
+
+
+@asynccontextmanager
+async def second_envoy(stack: Stack) -> AsyncIterator[str]:
+    """Another Envoy for the same gateway until the block ends: the URL of its admin interface.
+
+    Both listen on one port, and the kernel gives each new connection to one of them.
+    """
+    bootstrap = json.loads((stack.data_dir / "run" / "envoy.json").read_text())
+    bootstrap["node"] = {**bootstrap["node"], "id": "local-2"}
+    async with running_envoy(stack.data_dir.parent / "second-envoy", bootstrap) as admin_url:
+
+        async def listens() -> bool:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{admin_url}/config_dump?resource=dynamic_listeners") as got,
+            ):
+                return '"active_state"' in await got.text()
+
+        await eventually(listens)
+        yield admin_url
 
 
 @asynccontextmanager

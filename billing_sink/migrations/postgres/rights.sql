@@ -32,16 +32,18 @@ GRANT INSERT (spool_id, byte_offset, request_id, reason, line, slice_id, share_n
     ON billing.quarantine TO tollgate_billing_sink;
 GRANT INSERT ON billing.inspections TO tollgate_billing_sink;
 GRANT INSERT, UPDATE ON billing.export_cursors TO tollgate_billing_sink;
+GRANT INSERT, UPDATE (upstream_id, said, ended_at) ON billing.batches TO tollgate_billing_sink;
+GRANT INSERT, DELETE ON billing.batch_lines TO tollgate_billing_sink;
 
 GRANT EXECUTE ON FUNCTION
     billing.settle, billing.record_attempts, billing.record_limits, billing.keep_objects, billing.forget_objects, billing.move_offset, billing.expire_holds, billing.end_stray_holds, billing.mend_held, billing.close_slices, billing.last_of_all, billing.seal,
     billing.add_up_for_providers, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest,
-    billing.begin_inspection, billing.finish_inspection
+    billing.begin_inspection, billing.finish_inspection, billing.place_hold, billing.place_hold_within_budgets, billing.divide_hold
     TO tollgate_billing_sink;
--- Whose it is what a provider keeps.
-GRANT SELECT (mode, object_id, kind, org_id, provider, forgotten_at) ON billing.kept_objects TO tollgate_ext_authz;
+-- Whose it is what a provider keeps, and how much that is.
+GRANT SELECT (mode, object_id, kind, org_id, provider, forgotten_at, expires_at, file_bytes) ON billing.kept_objects TO tollgate_ext_authz;
 GRANT EXECUTE ON FUNCTION
-    billing.place_hold, billing.place_hold_within_budgets, billing.open_slice, billing.return_slice
+    billing.kept_files, billing.place_hold, billing.place_hold_within_budgets, billing.open_slice, billing.return_slice
     TO tollgate_ext_authz;
 GRANT EXECUTE ON FUNCTION
     billing.open_balance, billing.refill_test_balance, billing.credit, billing.move_money, billing.decide_quarantine,

@@ -87,6 +87,19 @@ LANGUAGE sql STABLE AS $$
     WHERE key.key_hash = p_key_hash OR key.previous_key_hash = p_key_hash;
 $$;
 
+-- The same of a key by its id, for billing_sink, which is told of what ext_authz has admitted with it.
+CREATE OR REPLACE FUNCTION accounts.find_key_by_id(p_key_id text)
+RETURNS TABLE (key_id text, org_id text, project_id text, models_allowed text[], is_disabled boolean,
+               expires_at timestamptz, ip_allowed text[], mode text, time_zone text,
+               key_per_day_nano_usd bigint, key_per_month_nano_usd bigint,
+               project_per_day_nano_usd bigint, project_per_month_nano_usd bigint,
+               requests_per_minute_max integer, tokens_per_minute_max integer, concurrency_max integer,
+               project_requests_per_minute_max integer, project_tokens_per_minute_max integer, project_concurrency_max integer,
+               org_requests_per_minute_max integer, org_tokens_per_minute_max integer, org_concurrency_max integer)
+LANGUAGE sql STABLE AS $$
+    SELECT found.* FROM accounts.api_keys key CROSS JOIN LATERAL accounts.find_key(key.key_hash) found WHERE key.key_id = p_key_id;
+$$;
+
 -- Writes down when keys were used. Called by ext_authz with many at once. A key that was written down less than a minute ago
 -- by another process, or that somebody is changing right now, waits for its next use.
 CREATE OR REPLACE FUNCTION accounts.touch_keys(p_key_ids text[], p_used_at timestamptz[]) RETURNS void LANGUAGE sql AS $$

@@ -16,6 +16,7 @@ from control_plane.catalog.strategies import Strategy
 from control_plane.settings import Settings
 from control_plane.xds.protobuf import ROUTE_TYPE, encode
 from control_plane.xds.route_table import RouteTable
+from control_plane.xds.routes import ROUTE_CONFIG
 from control_plane.xds.translate import resources
 from gateway_core.contract import Cluster, simulator_route_key
 from gateway_core.endpoints import SOLD
@@ -33,7 +34,11 @@ def of(models: int) -> Catalog:
 
 
 def whole(given_catalog: Catalog, given_settings: Settings) -> RouteConfiguration:
-    [resource] = [each for name, each in resources(given_catalog, given_settings) if name == ROUTE_TYPE]
+    [resource] = [
+        each
+        for name, each in resources(given_catalog, given_settings)
+        if name == ROUTE_TYPE and each["name"] == ROUTE_CONFIG
+    ]
     return RouteConfiguration.parse(encode(ROUTE_TYPE, resource))
 
 

@@ -12,7 +12,7 @@ from control_plane.sealing import (
     MalformedKeyError,
     Seal,
     UnreadableSealError,
-    kept_answer,
+    idempotent_answer,
     provider_credential,
     signing_key,
 )
@@ -60,7 +60,7 @@ def test_a_value_says_which_key_opens_it_and_nothing_of_the_key() -> None:
     assert bytes([7]) * 4 not in seal(7).header
 
 
-@pytest.mark.parametrize("purpose", [ANTHROPIC, signing_key("openai"), kept_answer("provider", "openai")])
+@pytest.mark.parametrize("purpose", [ANTHROPIC, signing_key("openai"), idempotent_answer("provider", "openai")])
 def test_what_was_sealed_for_another_purpose_does_not_open(purpose: str) -> None:
     with pytest.raises(UnreadableSealError):
         seal().open(type(OPENAI)(purpose), seal().seal(OPENAI, b"content"))

@@ -15,17 +15,20 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from ext_authz.attempt_limiter import AttemptLimiter
 from ext_authz.decision import FLOOR_TOKENS
-from ext_authz.kept import Place
+from ext_authz.kept import Files, Place
 from ext_authz.keys import KeyCache
 from ext_authz.leases import LeaseId
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
+from ext_authz.own_attempts import OwnAttempts
 from ext_authz.own_limits import OwnLimits
 from ext_authz.reservation_notes import ReservationNotes
 from ext_authz.reservations import OUTPUT_TOKENS, Limit
 from ext_authz.servicer import Authorization
+from ext_authz.shared_counts import SharedCounts
 from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
@@ -110,14 +113,10 @@ class Gate:
             monotonic=lambda: 0.0,
             log=structlog.get_logger(),
         )
-        limiter = Limiter(
-            self.counts,
-            OwnLimits(lambda: 0.0),
-            monotonic=lambda: 0.0,
-            registry=self.metrics,
-            log=structlog.get_logger(),
-        )
-        self.notes = ReservationNotes(limiter, monotonic=lambda: 0.0, registry=self.metrics)
+        counts = SharedCounts(is_there=True, monotonic=lambda: 0.0, registry=self.metrics, log=structlog.get_logger())
+        limiter = Limiter(self.counts, OwnLimits(lambda: 0.0), counts, registry=self.metrics)
+        attempts = AttemptLimiter(None, OwnAttempts(lambda: 0.0), counts, registry=self.metrics)
+        self.notes = ReservationNotes(limiter, attempts, monotonic=lambda: 0.0, registry=self.metrics)
         self.service = Authorization(
             keys=KeyCache(
                 self.keys,
@@ -133,12 +132,14 @@ class Gate:
             lender=Lender(ttl_ms=lease_ttl_ms, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
             holds=self.purse,
             kept=self.registry,
+            files_max=Files(10, 1000),
             limiter=limiter,
             notes=self.notes,
             uses=self.uses,
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
             session_responses=4,
+            checks_max=1000,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
             monotonic=lambda: 0.0,
             registry=self.metrics,
@@ -337,6 +338,48 @@ async def test_what_is_kept_is_told_of_with_its_provider_and_costs_nothing() -> 
     response = await gate.ask(about_a_file())
     assert response.WhichOneof("http_response") == "ok_response"
     assert response.dynamic_metadata[GrantField.PROVIDER] == PROVIDER
+    assert gate.purse.held == {}
+
+
+def an_upload() -> CheckRequest:
+    return from_client(endpoint="file_upload", model="", files=1, file_bytes=100, provider=PROVIDER)
+
+
+def keeper(balance: int) -> Gate:
+    gate = Gate(balance)
+    gate.offers.offers = replace(gate.offers.offers, kinds={PROVIDER: ProviderKind.OPENAI})
+    return gate
+
+
+async def test_an_upload_needs_a_balance_and_ends_with_nothing_held() -> None:
+    gate = keeper(balance=1)
+    assert (await gate.ask(an_upload())).WhichOneof("http_response") == "ok_response"
+    assert gate.purse.held == {REQUEST_ID: 0}
+    gate = keeper(balance=-1)
+    refused = await gate.ask(an_upload())
+    assert refused.denied_response.status.code == 402
+    assert json.loads(refused.denied_response.body)["error"]["code"] == "insufficient_quota"
+
+
+@pytest.mark.parametrize(("kept", "is_refused"), [(Files(9, 900), False), (Files(10, 0), True), (Files(1, 901), True)])
+async def test_files_are_bounded_in_number_and_in_bytes(kept: Files, *, is_refused: bool) -> None:
+    gate = keeper(balance=1)
+    gate.registry.kept_files = kept
+    response = await gate.ask(an_upload())
+    assert (response.denied_response.status.code == 403) == is_refused
+    if is_refused:
+        error = json.loads(response.denied_response.body)["error"]
+        assert error["code"] == "file_quota_exceeded"
+        assert "10 files, and 1,000 bytes" in error["message"]
+        assert gate.purse.held == {}
+
+
+async def test_a_list_of_files_counts_as_a_request_against_the_limits_of_its_key(gate: Gate) -> None:
+    limited = replace(KEY, limits=scoped(Scope.KEY, KEY.key_id, Limits(requests_per_minute=5)))
+    gate.keys.keys[hash_key(SECRET, PEPPER)] = limited
+    response = await gate.ask(from_client(endpoint="files", model=""))
+    assert response.WhichOneof("http_response") == "ok_response"
+    assert GrantField.RESERVED_FOR in response.dynamic_metadata
     assert gate.purse.held == {}
 
 

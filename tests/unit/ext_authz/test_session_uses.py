@@ -11,6 +11,7 @@ from ext_authz.limiter import Limiter
 from ext_authz.own_limits import OwnLimits
 from ext_authz.reservations import Limit
 from ext_authz.session_uses import SessionUses, Use, parse_use
+from ext_authz.shared_counts import SharedCounts
 from gateway_core.contract import UseField
 from gateway_core.ids import OrgId
 from gateway_core.limits import Limits, Scope, ScopedLimits, Tally, tallies_as_text, tokens_per_minute_as_text
@@ -63,13 +64,9 @@ class Context:
 async def test_who_has_nothing_left_is_told_in_the_words_of_a_refusal_and_everybody_else_nothing(is_away: bool) -> None:
     counts = Counts()
     counts.trouble = TimeoutError() if is_away else None
-    limiter = Limiter(
-        counts,
-        OwnLimits(lambda: 0.0),
-        monotonic=lambda: 0.0,
-        registry=CollectorRegistry(),
-        log=structlog.get_logger(),
-    )
+    metrics = CollectorRegistry()
+    shared = SharedCounts(is_there=True, monotonic=lambda: 0.0, registry=metrics, log=structlog.get_logger())
+    limiter = Limiter(counts, OwnLimits(lambda: 0.0), shared, registry=metrics)
     uses = SessionUses(limiter)
     limits = (ScopedLimits(Tally(Scope.KEY, "key_1"), Limits(tokens_per_minute=6000)),)
     told = TOLD | {

@@ -7,6 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from gateway_core import certificates
 from gateway_core.certificates import (
     AUTHORITY_FILE,
     FILES,
@@ -30,14 +31,15 @@ def certificate(name: str) -> x509.Certificate:
 
 def test_each_peer_has_a_certificate_in_its_name_for_its_side_of_a_connection_and_no_other() -> None:
     authority = certificate(AUTHORITY_FILE)
-    sides = {Peer.ENVOY: ExtendedKeyUsageOID.CLIENT_AUTH}
+    both = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    sides = {Peer.ENVOY: both, Peer.BILLING_SINK: both}
     for peer in Peer:
         leaf = certificate(certificate_file(peer))
         leaf.verify_directly_issued_by(authority)
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.DNSName) == [peer]
-        [side] = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        assert side == sides.get(peer, ExtendedKeyUsageOID.SERVER_AUTH)
+        usage = list(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+        assert usage == sides.get(peer, [ExtendedKeyUsageOID.SERVER_AUTH])
         assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         public = leaf.public_key()
         assert isinstance(public, ec.EllipticCurvePublicKey)
@@ -55,6 +57,15 @@ def test_they_are_good_until_they_end_soon() -> None:
     assert are_good(ISSUED, NOW)
     assert are_good(ISSUED, due)
     assert not are_good(ISSUED, due + timedelta(seconds=1))
+
+
+def test_one_that_is_not_for_its_sides_of_connections_makes_all_of_them_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = {**certificates._USAGE, Peer.BILLING_SINK: (ExtendedKeyUsageOID.SERVER_AUTH,)}
+    monkeypatch.setattr(certificates, "_USAGE", usage)
+    before = issue(NOW)
+    assert are_good(before, NOW)
+    monkeypatch.undo()
+    assert not are_good(before, NOW)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,11 +16,12 @@ from control_plane.xds.clusters import COST_TIMEOUT_MS, KEPT_TIMEOUT_MS
 from control_plane.xds.listeners import LISTENER
 from control_plane.xds.lua import script
 from control_plane.xds.protobuf import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
-from control_plane.xds.routes import RETRIABLE_STATUS, RETRY_ON
+from control_plane.xds.routes import RETRIABLE_STATUS, RETRY_ON, ROUTE_CONFIG
 from control_plane.xds.translate import resources
 from gateway_core import errors
 from gateway_core.api_keys import PREFIX_BY_MODE, new_key
 from gateway_core.contract import (
+    BATCHES_ROUTE_KEY,
     COST_PATH,
     KEEP_PATH,
     SESSIONS_SERVICE,
@@ -149,7 +150,7 @@ def test_the_scripts_read_exactly_the_route_fields_and_every_route_has_them() ->
         RouteField.MODEL,
         *of_a_cluster,
     }
-    [route] = [r for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
+    [route] = [r for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE and r["name"] == ROUTE_CONFIG]
     for name in names(RouteField):
         assert f'"{name}": ' in json.dumps(route)
 
@@ -170,7 +171,7 @@ def test_front_lua_writes_exactly_the_metadata_keys_under_its_namespace() -> Non
         for arguments in re.findall(r":set\(NAMESPACE,([^,]*),", code(FRONT))
         for key in re.findall(r'"(\w+)"', arguments)
     } | set(re.findall(r'\bsay\("(\w+)"', code(FRONT)))
-    elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS}
+    elsewhere = {Metadata.ORDER_NAMESPACE, Metadata.PRIORITY_GROUPS, Metadata.ATTEMPT_NAMESPACE}
     assert written == names(Metadata) - {Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE, Metadata.TRANSLATED} - elsewhere
     namespace, key = f'"{Metadata.ORDER_NAMESPACE}"', f'"{Metadata.PRIORITY_GROUPS}"'
     assert f"ORDER_NAMESPACE, PRIORITY_GROUPS = {namespace}, {key}" in code(FRONT)
@@ -281,12 +282,11 @@ def test_the_access_log_reads_only_metadata_that_somebody_writes() -> None:
 
 def test_envoy_tells_ext_authz_of_requests_that_have_a_reservation_and_of_no_others() -> None:
     [log] = [log for log in access_logs() if log["name"] == "limits"]
-    told = log["filter"]["metadata_filter"]
-    assert told["match_if_key_not_found"] is False
-    assert (told["matcher"]["filter"], told["matcher"]["path"]) == (
-        Metadata.GRANT_NAMESPACE,
-        [{"key": GrantField.RESERVED_AT}],
-    )
+    told = [each["metadata_filter"] for each in log["filter"]["or_filter"]["filters"]]
+    assert not any(each["match_if_key_not_found"] for each in told)
+    assert [(each["matcher"]["filter"], each["matcher"]["path"]) for each in told] == [
+        (Metadata.GRANT_NAMESPACE, [{"key": key}]) for key in (GrantField.RESERVED_AT, GrantField.EXPECTED_TOKENS)
+    ]
     common = log["typed_config"]["common_config"]
     assert common["grpc_service"] == {"envoy_grpc": {"cluster_name": Cluster.EXT_AUTHZ}}
 
@@ -307,7 +307,7 @@ def test_every_cluster_of_the_contract_is_configured() -> None:
     configured = {resource["name"] for name, resource in resources(CATALOG, told) if name == CLUSTER_TYPE}
     ours = {
         *(Cluster.EXT_AUTHZ, Cluster.CONTROL_PLANE, Cluster.BILLING_SINK, Cluster.SIMULATOR, Cluster.TRANSLATOR),
-        *(Cluster.RESPONSE_CACHE, Cluster.BILLING_SINK_KEPT),
+        *(Cluster.RESPONSE_CACHE, Cluster.BILLING_SINK_KEPT, Cluster.BILLING_SINK_BATCHES),
     }
     foreign = {
         "a": (Dialect.ANTHROPIC, Dialect.GEMINI),
@@ -336,6 +336,7 @@ def test_the_bootstrap_holds_the_secrets_that_clusters_name_and_both_know_whom_t
         (Cluster.EXT_AUTHZ, Peer.EXT_AUTHZ),
         (Cluster.BILLING_SINK, Peer.BILLING_SINK),
         (Cluster.BILLING_SINK_KEPT, Peer.BILLING_SINK),
+        (Cluster.BILLING_SINK_BATCHES, Peer.BILLING_SINK),
         (Cluster.TRANSLATOR, Peer.TRANSLATOR),
         (Cluster.RESPONSE_CACHE, Peer.RESPONSE_CACHE),
     ):
@@ -368,7 +369,7 @@ def test_lua_knows_the_body_of_every_endpoint_that_is_sold_and_where_its_output_
             FACTS[endpoint].error_form is errors.ErrorForm.ANTHROPIC,
             FACTS[endpoint].is_form,
         )
-        for endpoint in {*SOLD, Endpoint.FILE_UPLOAD} - TOLD_BY_THE_BODY
+        for endpoint in {*SOLD, Endpoint.FILE_UPLOAD, Endpoint.BATCH_CREATE} - TOLD_BY_THE_BODY
         if not FACTS[endpoint].is_session
     }
 
@@ -434,7 +435,9 @@ def test_lua_tells_the_modes_apart_by_the_beginnings_of_keys() -> None:
 
 def test_lua_asks_for_the_test_route_of_an_endpoint_by_its_name() -> None:
     assert 'is_test and "test:" .. known.endpoint' in FRONT
-    [route] = [json.dumps(r) for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE]
+    [route] = [
+        json.dumps(r) for name, r in resources(CATALOG, settings()) if name == ROUTE_TYPE and r["name"] == ROUTE_CONFIG
+    ]
     assert set(re.findall(r'"(test:\w+)": ', route)) == {
         *map(simulator_route_key, SOLD),
         simulator_kept_route_key(),
@@ -456,7 +459,13 @@ def test_lua_goes_to_what_is_kept_by_the_routes_there_are_and_tells_the_sink_whe
     assert set(re.findall(r"(\w+) = true", forgets)) == {name for name in Endpoint if FACTS[name].forgets}
     [folders] = re.findall(r"local KEPT_IN = \{([^}]*)\}", FRONT)
     assert {kind: folder for folder, kind in re.findall(r'(\w+) = "(\w+)"', folders)} == {
-        str(facts.names): facts.path.split("/")[2] for facts in FACTS.values() if facts.names
+        str(facts.names): facts.path.split("/")[2] for facts in FACTS.values() if facts.names and "{id}" in facts.path
+    }
+    [ours] = re.findall(r"local OURS = \{([^}]*)\}", lua)
+    assert dict(re.findall(r'(\w+) = "([^"]+)"', ours)) == {
+        str(name): route_key(Endpoint.MODELS, "") if name is Endpoint.FILES else BATCHES_ROUTE_KEY
+        for name, facts in FACTS.items()
+        if facts.is_answered_here and name not in {Endpoint.MODELS, Endpoint.MODEL}
     }
 
 

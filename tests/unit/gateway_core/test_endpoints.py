@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway_core.endpoints import FACTS, OF_WHAT_IS_KEPT, SOLD, SOLD_UNLESS_TOLD, CountedBy, Endpoint
+from gateway_core.endpoints import FACTS, IN_BATCHES, OF_WHAT_IS_KEPT, SOLD, SOLD_UNLESS_TOLD, CountedBy, Endpoint
+from gateway_core.kept import KeptKind
 from gateway_core.providers import PATHS_BY_KIND, ProviderKind, served
 from gateway_core.usage import ASKED_METERS, OUTPUT_METERS, Meter
 
@@ -44,16 +45,28 @@ def test_what_is_not_sold_leads_to_no_provider_or_to_the_one_that_keeps_somethin
 @pytest.mark.parametrize("endpoint", Endpoint)
 def test_what_names_something_kept_has_its_id_in_the_path_and_what_forgets_it_names_it(endpoint: Endpoint) -> None:
     facts = FACTS[endpoint]
-    assert (facts.names is not None) == ("{id}" in facts.path)
+    # The input of a batch is named in the body.
+    assert (facts.names is not None) == ("{id}" in facts.path or endpoint is Endpoint.BATCH_CREATE)
     assert facts.names is not None or not facts.forgets
-    assert facts.keeps is None or facts.names is None
+    assert facts.keeps is None or facts.names is None or endpoint is Endpoint.BATCH_CREATE
+    assert facts.lists is None or (facts.is_answered_here and not facts.is_of_what_is_kept)
+
+
+def test_lines_of_batches_are_json_and_counted_by_their_usage() -> None:
+    for endpoint in IN_BATCHES:
+        facts = FACTS[endpoint]
+        assert facts.counted_by is CountedBy.USAGE
+        assert facts.keeps is None
+        assert not any((facts.is_form, facts.is_session, facts.asked, facts.is_usage_in_stream_only))
+        assert endpoint in PATHS_BY_KIND[ProviderKind.OPENAI]
 
 
 @pytest.mark.parametrize("kind", ProviderKind)
 def test_who_keeps_something_can_be_asked_for_it_and_told_to_forget_it(kind: ProviderKind) -> None:
     paths = PATHS_BY_KIND[kind]
     for endpoint in paths:
-        if (kept := FACTS[endpoint].keeps) is not None:
+        # A batch is over by itself.
+        if (kept := FACTS[endpoint].keeps) is not None and kept is not KeptKind.BATCH:
             about = [FACTS[each] for each in paths if FACTS[each].names is kept]
             assert {(facts.method, facts.forgets) for facts in about} >= {("GET", False), ("DELETE", True)}
 

@@ -134,3 +134,26 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.mend_held IS
     'Sets the held nano-USD of each balance to what its open holds and slices hold. Returns the balances that were changed.';
+
+-- Makes holds of their own out of parts of an open hold, for the requests that it was placed for together: what is held altogether stays as it
+-- is. A request that has a hold, or is recorded, gets none; and none does once the hold is not open any more, since then its money went back.
+--
+-- p_parts: an array of objects (request_id, amount_nano_usd), together no more than what is held. check_violation otherwise.
+CREATE OR REPLACE FUNCTION billing.divide_hold(p_request_id text, p_parts jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- Nobody ends the hold meanwhile.
+    PERFORM pg_advisory_xact_lock(hashtext('billing.settle'));
+    WITH parted AS (
+        INSERT INTO billing.holds (request_id, account_id, project_id, key_id, amount_nano_usd, expires_at)
+        SELECT p.request_id, h.account_id, h.project_id, h.key_id, p.amount_nano_usd, h.expires_at
+        FROM jsonb_to_recordset(p_parts) AS p (request_id text, amount_nano_usd bigint)
+        JOIN billing.holds h ON h.request_id = p_request_id AND h.state = 'held'
+        WHERE NOT EXISTS (SELECT FROM billing.requests r WHERE r.request_id = p.request_id)
+        ON CONFLICT (request_id) DO NOTHING
+        RETURNING amount_nano_usd
+    )
+    UPDATE billing.holds SET amount_nano_usd = amount_nano_usd - (SELECT sum(amount_nano_usd) FROM parted)
+    WHERE request_id = p_request_id AND EXISTS (SELECT FROM parted);
+END $$;
+COMMENT ON FUNCTION billing.divide_hold IS
+    'Makes holds of their own out of parts of the open hold p_request_id, for those requests in p_parts that have none and are not recorded.';

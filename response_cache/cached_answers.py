@@ -43,7 +43,7 @@ class Turn:
 Found = Answer | Turn | Trouble
 
 
-class KeptAnswers:
+class CachedAnswers:
     """What the edge asks."""
 
     def __init__(
@@ -159,7 +159,7 @@ class KeptAnswers:
             return self._seal.open(place.key, kept)
         except UnreadableAnswerError:
             self._unreadable.inc()
-            self._log.warning("kept_answer_unreadable", name=place.name)
+            self._log.warning("cached_answer_unreadable", name=place.name)
         try:
             await self._answers.discard(place)
         except AnswersTrouble as error:

@@ -6,7 +6,7 @@ from control_plane.api.orgs import TAG
 
 
 @operation("DELETE", "/orgs/{org_id}/cache", tag=TAG, access=Permission.ORG_WRITE)
-async def forget_kept_answers(call: Call) -> None:
+async def clear_cache(call: Call) -> None:
     """Forget every answer that is kept for an organisation: from now on providers are asked again."""
-    await call.audit("org.forget_kept_answers", call.org_id)
-    await call.services.kept_answers.forget(call.org_id)
+    await call.audit("org.clear_cache", call.org_id)
+    await call.services.cached_answers.forget(call.org_id)

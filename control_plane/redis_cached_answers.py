@@ -6,13 +6,13 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from control_plane.errors import ConflictError, KeptAnswersUnavailableError
+from control_plane.errors import CachedAnswersUnavailableError, ConflictError
 from gateway_core.contract import cache_generation
 
 TIMEOUT_S: Final = 0.5
 
 
-class RedisKeptAnswers:
+class RedisCachedAnswers:
     """Those of all organisations."""
 
     def __init__(self, url: SecretStr | None) -> None:
@@ -27,14 +27,14 @@ class RedisKeptAnswers:
 
         Raises:
             ConflictError: this installation keeps none, as far as is known here.
-            KeptAnswersUnavailableError: Redis does not answer.
+            CachedAnswersUnavailableError: Redis does not answer.
         """
         if self._redis is None:
             raise ConflictError("No answers are kept here: the control plane has no TOLLGATE_REDIS_URL.")
         try:
             await self._redis.incr(cache_generation(org_id))
         except (RedisError, OSError, TimeoutError) as error:
-            raise KeptAnswersUnavailableError from error
+            raise CachedAnswersUnavailableError from error
 
     async def close(self) -> None:
         """Give the connections back."""
