@@ -121,7 +121,7 @@ class SpoolLine:
 
     @property
     def is_cached(self) -> bool:
-        """Whether its answer is one that was kept: no provider was asked."""
+        """Whether its answer is a cached one: no provider was asked."""
         return self.cache is CacheOutcome.HIT
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ext_authz.check_request import Attempt
+from ext_authz.asked import Asked
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
@@ -44,19 +44,19 @@ class Files:
         return kept.count >= self.count or kept.total_bytes + more_bytes > self.total_bytes
 
 
-def place_of(attempt: Attempt, key: ApiKey, offers: Offers, owned: Owned) -> Place | ApiError:
+def place_of(asked: Asked, key: ApiKey, offers: Offers, owned: Owned) -> Place | ApiError:
     """Where a request goes that names no model."""
-    if attempt.named:
-        place = place_of_all(attempt.named, owned)
-        if isinstance(place, Place) and place.provider and not _has(offers, place.provider, attempt.endpoint):
+    if asked.named:
+        place = place_of_all(asked.named, owned)
+        if isinstance(place, Place) and place.provider and not _has(offers, place.provider, asked.endpoint):
             return NOT_AT_ITS_PROVIDER
         return place
     if key.mode is Mode.TEST:
         return Place(None)
-    able = sorted(each for each in _reached(key, offers) if _has(offers, each, attempt.endpoint))
-    if attempt.provider in able:
-        return Place(attempt.provider)
-    if attempt.provider is None and len(able) == 1:
+    able = sorted(each for each in _reached(key, offers) if _has(offers, each, asked.endpoint))
+    if asked.provider in able:
+        return Place(asked.provider)
+    if asked.provider is None and len(able) == 1:
         return Place(able[0])
     return provider_not_offered(able) if able else NO_KEEPER
 

@@ -215,7 +215,7 @@ def listener_filters(
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
-        # Behind admission, since an answer that was kept is for those who would have got it; and only for requests that want it.
+        # Behind admission, since a cached answer is for those who would have got it; and only for requests that want it.
         *([_filter("response_cache", _response_cache())] if has_cache else []),
         _router(attempts_log),
     ]
@@ -540,7 +540,7 @@ def _answered_by() -> JsonObject:
 
 
 def _response_cache() -> JsonObject:
-    """Answers with what was kept, or sees what is to be kept. Without it every request goes on as if there were none."""
+    """Answers with a cached answer, or sees one that is to be cached. Without it every request goes on as if there were none."""
     config = typed(
         "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from billing_sink.access_log import AttemptLine, parse_any_line
 from billing_sink.limits import ToldLimits
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Attempt, Batch, hash_of
+from billing_sink.postings import Attempt, SpoolBatch, hash_of
 from billing_sink.spool import RawLine, SpoolId
 from control_plane.catalog.model import Catalog
 from control_plane.catalog.postgres_states import KEPT, forget_old_states, lock_states, read_states
@@ -172,7 +172,7 @@ async def post(pool: asyncpg.Pool, content: bytes) -> None:
     line = parse_any_line(content)
     assert isinstance(line, AttemptLine)
     attempt = Attempt(hash_of(raw), raw, line)
-    await PostgresLedger(pool).post(Batch(SpoolId(line.request_id), 0, 1, (), (), (attempt,)))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId(line.request_id), 0, 1, (), (), (attempt,)))
 
 
 async def test_while_another_control_plane_looks_nobody_else_does(api: Api) -> None:
@@ -200,7 +200,7 @@ async def test_what_a_provider_says_of_its_limits_is_kept_until_something_newer_
     await serve(api, "m")
     newer, older = told(timedelta(seconds=20)), told(timedelta(seconds=90), ago=timedelta(seconds=1))
     for number, limits in enumerate((newer, older, newer)):
-        await ledger.post(Batch(spool, number, number + 1, (), (), limits=(limits,)))
+        await ledger.post(SpoolBatch(spool, number, number + 1, (), (), limits=(limits,)))
     health = await api.get("/providers/one/health")
     assert [each["upstream_model"] for each in health["limits"]] == ["up"]
     [(subject, state)] = (await watch(api.pool).look()).items()
@@ -236,7 +236,7 @@ async def test_an_operator_pauses_with_a_reason_and_it_is_in_the_audit_log(api: 
 
 async def test_who_is_resumed_begins_anew_with_all_of_its_models(api: Api) -> None:
     await serve(api, "m")
-    await PostgresLedger(api.pool).post(Batch(SpoolId("s"), 0, 1, (), (), limits=(told(timedelta(seconds=50)),)))
+    await PostgresLedger(api.pool).post(SpoolBatch(SpoolId("s"), 0, 1, (), (), limits=(told(timedelta(seconds=50)),)))
     assert await watch(api.pool).look() != {}
     assert (await api.call("POST", "/providers/one/resume", {"reason": "They gave us more."})).status == 202
     assert not any(state.is_out for state in (await read_states(api.pool)).values())
