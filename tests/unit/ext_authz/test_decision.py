@@ -114,7 +114,7 @@ def test_an_endpoint_the_model_is_not_served_on_names_those_it_is() -> None:
 
 def test_endpoints_that_share_a_path_are_named_once() -> None:
     both = offers(responses=(price(input_=1, output=1),) * 2, stored_responses=(price(input_=1, output=1),))
-    decision = decide(ATTEMPT, KEY, both, now=NOW)
+    decision = decide(ASKED, KEY, both, now=NOW)
     assert isinstance(decision, Refused)
     assert decision.error.message.endswith("it is served on /v1/responses.")
 
