@@ -247,7 +247,25 @@ def _deciding(*, behind_proxies: bool) -> list[Json]:
         *([_filter("client_address", _header_mutation([_CLIENT_ADDRESS]))] if behind_proxies else []),
         # Not there for what a lease lets pass, and for everything else.
         _filter(Metadata.GRANT_NAMESPACE, _made_unless(_LEASED, Metadata.GRANT_NAMESPACE, decision)),
+        # A filter that could not be made is left out by Envoy; what nobody has decided about ends here.
+        _filter("admitted", _admitted()),
     ]
+
+
+def _admitted() -> JsonObject:
+    """Lets pass what has a grant or a lease, and nothing else."""
+    named: list[Json] = [
+        {
+            "sourced_metadata": {
+                "metadata_matcher": {"filter": namespace, "path": [{"key": key}], "value": {"present_match": True}}
+            }
+        }
+        for namespace, key in ((Metadata.GRANT_NAMESPACE, GrantField.KEY_ID), (Metadata.NAMESPACE, Metadata.LEASE))
+    ]
+    policy: JsonObject = {"permissions": [{"any": True}], "principals": named}
+    return typed(
+        "envoy.extensions.filters.http.rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"admitted": policy}}
+    )
 
 
 def _router(attempts_log: JsonObject) -> JsonObject:

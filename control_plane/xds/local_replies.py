@@ -86,6 +86,12 @@ def local_reply_config(
             ),
             *mappers(_details("ext_authz_error"), errors.AUTHORIZATION_UNAVAILABLE),
             *mappers(_details("failed_to_inject_credential"), errors.PROVIDER_CREDENTIAL_UNAVAILABLE, sets_status=True),
+            # No policy lets pass what nobody has decided about.
+            *mappers(
+                _cel("response.code_details == 'rbac_access_denied_matched_policy[none]'"),
+                errors.AUTHORIZATION_UNAVAILABLE,
+                sets_status=True,
+            ),
             *mappers(
                 _cel("response.code_details.startsWith('rbac_access_denied')"),
                 errors.PROVIDER_ADDRESS_REFUSED,

@@ -122,14 +122,14 @@ def test_a_provider_where_no_file_can_be_used_is_chosen_only_by_its_name(
 ) -> None:
     found = sold_at(p0=price(input_=1), p2=at_p2, stored_at_p2=stored_at_p2)
     for asked, keeper in ((None, "p2"), ("p0", "p0")):
-        decision = decided(asked(Endpoint.FILE_UPLOAD, provider=asked), found)
+        decision = decided(asking(Endpoint.FILE_UPLOAD, provider=asked), found)
         assert isinstance(decision, Admitted)
         assert decision.keeper == keeper
 
 
 def test_where_files_can_be_used_nowhere_all_that_could_keep_them_are_named() -> None:
     found = sold_at(p0=price(input_=1), p2=price(input_=2), stored_at_p2=False)
-    decision = decided(asked(Endpoint.FILE_UPLOAD), found)
+    decision = decided(asking(Endpoint.FILE_UPLOAD), found)
     assert error(decision) == (400, "provider_not_offered")
     assert isinstance(decision, Refused)
     assert "p0, p2" in decision.error.message
