@@ -227,7 +227,7 @@ SESSION_CROWDED: Final = ApiError(
 INVALID_EVENT: Final = ApiError(
     400,
     "invalid_event",
-    "An event of the client could not be read: it is no JSON object, repeats or escapes a key, or is longer than 16 MiB.",
+    "An event of the client could not be read: it is no JSON object, repeats or escapes a key, is longer than 16 MiB or in too many frames.",
 )
 
 # The caller's, worded by Envoy.
