@@ -323,6 +323,12 @@ PROVIDER_LIMITED: Final = ApiError(
 PROVIDER_PAUSED: Final = ApiError(
     503, "provider_paused", "Every provider of this model is paused by the operator.", type=ErrorType.SERVER
 )
+KEEPER_PAUSED: Final = ApiError(
+    503,
+    PROVIDER_PAUSED.code,
+    "The provider that keeps this, or was to keep it, is paused by the operator.",
+    type=ErrorType.SERVER,
+)
 PROVIDER_TIMEOUT: Final = ApiError(
     504, "provider_timeout", "The model provider did not answer in time.", type=ErrorType.TIMEOUT
 )

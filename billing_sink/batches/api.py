@@ -19,6 +19,7 @@ from gateway_core.errors import (
     BATCHES_MAX_OPEN,
     DATABASE_UNAVAILABLE,
     INVALID_INPUT,
+    KEEPER_PAUSED,
     NOT_TO_BE_CANCELLED,
     PROVIDER_UNAVAILABLE,
     ApiError,
@@ -97,7 +98,7 @@ class BatchesApi:
                 return _refusal(refused.error)
             except KeeperError as error:
                 self._log.warning("keeper_unavailable", status=error.status)
-                return _refusal(PROVIDER_UNAVAILABLE)
+                return _refusal(KEEPER_PAUSED if error.is_paused else PROVIDER_UNAVAILABLE)
             except Trouble as error:
                 self._log.warning("batches_unavailable", error=type(error).__name__)
                 return _refusal(DATABASE_UNAVAILABLE)

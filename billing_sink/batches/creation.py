@@ -27,6 +27,7 @@ from gateway_core.errors import (
     BATCHES_MAX_OPEN,
     INPUT_UNREADABLE,
     INSUFFICIENT_QUOTA,
+    KEEPER_PAUSED,
     ApiError,
     budget_exceeded,
     budget_held,
@@ -167,7 +168,7 @@ class Creation:
                     admitted.append(line)
                     content.append(line.line.rewritten(line.sold.upstream_model))
         except KeeperError as error:
-            raise BatchRefusedError(INPUT_UNREADABLE) from error
+            raise BatchRefusedError(KEEPER_PAUSED if error.is_paused else INPUT_UNREADABLE) from error
         if not admitted:
             raise BatchRefusedError(invalid_batch("The file has no lines."))
         return Input(tuple(admitted), b"".join(content))
@@ -181,7 +182,7 @@ class Creation:
         try:
             said = await self._keepers.create(batch.provider, file_id, batch.endpoint, batch.batch_id)
         except KeeperError as error:
-            if error.is_refusal:
+            if error.is_refusal or error.is_paused:
                 refusal = await self._give_up(batch, error)
                 await self._forget(batch, file_id)
                 raise BatchRefusedError(refusal) from error
@@ -198,7 +199,7 @@ class Creation:
     async def _give_up(self, batch: Batch, error: KeeperError) -> ApiError:
         self._log.warning("batch_not_begun", batch_id=batch.batch_id, status=error.status)
         await self._batches.end(batch, end_of(batch), (), self._now())
-        return BATCH_NOT_BEGUN
+        return KEEPER_PAUSED if error.is_paused else BATCH_NOT_BEGUN
 
     async def _forget(self, batch: Batch, file_id: ObjectId) -> None:
         """What the provider was sent, and will not use."""
