@@ -133,7 +133,7 @@ async def tollgate_candidates(stack: Stack, *, cold_keys: int) -> Sequence[Candi
             says=f"each request another one of {cold_keys:,} keys",
         ),
         Candidate(
-            "Tollgate, data path, answer was kept",
+            "Tollgate, data path, answer was cached",
             port,
             [key],
             data_path_and_cache(pids),
@@ -162,7 +162,7 @@ async def tollgate_candidates(stack: Stack, *, cold_keys: int) -> Sequence[Candi
 
 
 async def _ask_to_keep(port: int, headers: Mapping[str, str]) -> None:
-    """Have the answer kept that all rounds ask for."""
+    """Have the answer cached that all rounds ask for."""
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{port}", raise_for_status=True) as session,
         session.post(PATH, data=UNARY.body(UNARY.model), headers=headers) as response,

@@ -17,7 +17,7 @@ def data_path(pids: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def data_path_and_cache(pids: Mapping[str, int]) -> tuple[int, ...]:
-    """What a request passes that wants an answer that was kept."""
+    """What a request passes that wants a cached answer."""
     return (*data_path(pids), *(pids[name] for name in _CACHE))
 
 

@@ -14,6 +14,7 @@ from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, P
 from gateway_core.kept import KeptName
 from gateway_core.mode import Mode
 from gateway_core.offering import Offering
+from gateway_core.usage import SWITCHED
 
 
 def _storable(text: str) -> str:
@@ -121,7 +122,7 @@ class SpoolLine:
 
     @property
     def is_cached(self) -> bool:
-        """Whether its answer is one that was kept: no provider was asked."""
+        """Whether its answer is a cached one: no provider was asked."""
         return self.cache is CacheOutcome.HIT
 
     @property
@@ -170,8 +171,8 @@ class AttemptLine:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it is about more than limits."""
-        return not 0 < self.status < _ERROR_FROM or self.flags not in {None, "", "-"}
+        """Whether it is about more than limits. A session that was begun has not failed, whoever ended it."""
+        return self.status != SWITCHED and (not 0 < self.status < _ERROR_FROM or self.flags not in {None, "", "-"})
 
     @property
     def ended_at(self) -> datetime:

@@ -6,17 +6,21 @@ from functools import partial
 from pathlib import Path
 
 import asyncpg
-from aiohttp import web
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from billing_sink import clickhouse
 from billing_sink.batches.api import BatchesApi
+from billing_sink.batches.cancellation import Cancellation
 from billing_sink.batches.creation import Creation
 from billing_sink.batches.keepers import connected_keepers
+from billing_sink.batches.postgres_assortment import PostgresAssortment
 from billing_sink.batches.postgres_batches import PostgresBatches
+from billing_sink.batches.sent_inputs import SentInputs
 from billing_sink.batches.settling import Settling
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.drift import DriftMetrics
+from billing_sink.envoy_api import for_envoy
 from billing_sink.exporter import TABLES, Exporter
 from billing_sink.inspection import Inspection, NotComparedError
 from billing_sink.keeping import Keeping
@@ -29,7 +33,7 @@ from billing_sink.quotes import Quotes
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
-from gateway_core.contract import COST_PATH, KEEP_PATH, SPOOL_FILE, Service
+from gateway_core.contract import SPOOL_FILE, Service
 from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
 from gateway_core.mutual_tls import client_context, server_context
@@ -39,8 +43,6 @@ POOL_SIZE_MAX = 12
 """Two for the exporter, two each for looking after the books and for looking through them, for reading prices, and for settling batches and for
 beginning them."""
 RETRY_S = 1.0
-LINE_BYTES_MAX = 128 * 1024
-"""Two texts of usage of 16 KiB each, escaped, and what else is in a line."""
 BOOKS_S = 60.0
 """How often what is posted is sealed and added up by provider, and asked whether the nightly inspection is due."""
 ASKED_S = 2.0
@@ -58,7 +60,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         Path(settings.spool_dir) / SPOOL_FILE,
         claim,
         ledger,
-        PostgresPrices(claim),
+        CurrentPrices(PostgresPrices(claim)),
         batch_lines=settings.spool_batch_lines,
         registry=registry,
         log=log,
@@ -68,10 +70,24 @@ async def serve(settings: Settings, log: Logger) -> None:
         connected_keepers(settings.keepers, client_context(settings.tls)) as keepers,
     ):
         batches = PostgresBatches(pool)
-        creation = Creation(pool, batches, keepers, now=utc_now, random_bytes=secrets.token_bytes, log=log)
-        app = for_envoy(Quotes(PostgresPrices(pool), registry, log), Keeping(pool, registry, log))
-        app.router.add_routes(BatchesApi(batches, creation, keepers, log).routes())
-        settling = Settling(batches, keepers, PostgresPrices(pool), now=utc_now, registry=registry, log=log)
+        prices = CurrentPrices(PostgresPrices(pool))
+        creation = Creation(
+            batches,
+            keepers,
+            PostgresAssortment(pool),
+            prices,
+            now=utc_now,
+            random_bytes=secrets.token_bytes,
+            log=log,
+        )
+        app = for_envoy(
+            Quotes(prices, registry, log),
+            Keeping(pool, registry, log),
+            BatchesApi(batches, creation, Cancellation(batches, keepers)),
+            log,
+        )
+        inputs = SentInputs(batches, keepers, now=utc_now, log=log)
+        settling = Settling(batches, keepers, inputs, prices, now=utc_now, registry=registry, log=log)
         books = PostgresBooks(pool)
         inspection = Inspection(
             books,
@@ -112,14 +128,6 @@ async def serve(settings: Settings, log: Logger) -> None:
                     await claim.close()
             except (*Trouble, TimeoutError) as error:
                 log.warning("drain_unfinished", error=type(error).__name__)
-
-
-def for_envoy(quotes: Quotes, keeping: Keeping) -> web.Application:
-    """What Envoy asks while an answer waits."""
-    app = web.Application(client_max_size=LINE_BYTES_MAX)
-    app.router.add_post(COST_PATH, quotes.answer)
-    app.router.add_post(KEEP_PATH, keeping.answer)
-    return app
 
 
 async def _expire(

@@ -10,14 +10,12 @@ from prometheus_client import CollectorRegistry, Counter
 from billing_sink.access_log import InvalidLineError, parse_line
 from billing_sink.kept import Forgotten, Kept, kept_by
 from billing_sink.postgres_kept import write_down
-from gateway_core.contract import Peer
 from gateway_core.logs import Logger
-from gateway_core.mutual_tls import is_from
 from gateway_core.postgres import Trouble
 
 
 class Keeping:
-    """Answers Envoy, and nobody else: 204 once it is written down, 409 if it is another organisation's."""
+    """Answers Envoy: 204 once it is written down, 409 if it is another organisation's."""
 
     def __init__(self, pool: asyncpg.Pool, registry: CollectorRegistry, log: Logger) -> None:
         self._pool = pool
@@ -31,8 +29,6 @@ class Keeping:
 
     async def answer(self, request: web.Request) -> web.Response:
         """Write down what a line says."""
-        if not is_from(Peer.ENVOY, request):
-            raise web.HTTPForbidden(text=f"only for {Peer.ENVOY}\n")
         try:
             found = kept_by(parse_line(await request.read()))
             if found is None:

@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 from billing_sink.access_log import SpoolLine
 from billing_sink.limits import ToldLimits
 from billing_sink.postgres_kept import write_down
-from billing_sink.postings import Attempt, Batch, Posting, Quarantined, attempt_conflict, conflict, hash_of
+from billing_sink.postings import Attempt, Posting, Quarantined, SpoolBatch, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
 from gateway_core.contract import Choice, is_own_key_cluster, provider_of_cluster
@@ -99,7 +99,7 @@ class PostgresLedger:
             )
         return found or 0
 
-    async def post(self, batch: Batch, rows: str | None = None) -> Posted:
+    async def post(self, batch: SpoolBatch, rows: str | None = None) -> Posted:
         """Write a batch and move the offset from its begin to its end.
 
         Args:

@@ -1,4 +1,4 @@
-"""From raw lines to what the ledger is told: each line becomes a posting, a quarantine row, or a running request. Pure."""
+"""From raw lines to what the ledger is told: each line becomes a posting, an attempt or a quarantine row. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -71,7 +71,7 @@ Read = tuple[RawLine, SpoolLine] | Attempt | Quarantined
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SpoolBatch:
     """Everything that follows from a stretch of the spool, to be written in one transaction with the offset."""
 
     spool_id: SpoolId
@@ -107,11 +107,11 @@ class ParsedLines:
         return max((line.granted.price_version or _NO_VERSION for line in lines if line.granted), default=_NO_VERSION)
 
 
-def refuse_line(spool_id: SpoolId, parsed: ParsedLines, reason: str) -> Batch:
+def refuse_line(spool_id: SpoolId, parsed: ParsedLines, reason: str) -> SpoolBatch:
     """The batch that quarantines the one line of a stretch, whatever it was."""
     (item,) = parsed.lines
     raw = _raw(item)
-    return Batch(spool_id, parsed.begin, parsed.end, (), (Quarantined(raw, reason, request_id_of(raw.content)),))
+    return SpoolBatch(spool_id, parsed.begin, parsed.end, (), (Quarantined(raw, reason, request_id_of(raw.content)),))
 
 
 def _raw(item: Read) -> RawLine:
@@ -123,7 +123,7 @@ def parse_lines(raw: RawBatch) -> ParsedLines:
     return ParsedLines(raw.begin, raw.end, tuple(part for line in raw.lines for part in _parse(line)))
 
 
-def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Batch:
+def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> SpoolBatch:
     """Rate every finished request. A request id occurs once among the postings, and an identity among the attempts."""
     postings: dict[RequestId, Posting] = {}
     attempts: dict[tuple[RequestId, datetime], Attempt] = {}
@@ -143,7 +143,7 @@ def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Bat
             if first.input_hash != result.input_hash:
                 quarantined.append(conflict(result))
     about_kept = [kept_by(item[1]) for item in parsed.lines if isinstance(item, tuple)]
-    return Batch(
+    return SpoolBatch(
         spool_id,
         parsed.begin,
         parsed.end,
@@ -192,6 +192,7 @@ def _read(raw: RawLine) -> Read:
 
 
 def _rate(spool_id: SpoolId, raw: RawLine, line: SpoolLine, prices: PriceBook) -> Posting | Quarantined | None:
+    # An Envoy with a configuration from before writes of what still runs, too.
     if line.type == PERIODIC:
         return None
     if line.type != FINISHED:

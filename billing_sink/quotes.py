@@ -3,31 +3,23 @@
 Nothing is written. Whoever asks goes on without an answer after a quarter of a second, so nothing here is retried.
 """
 
-import asyncio
-
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from billing_sink.access_log import InvalidLineError, SpoolLine, parse_line
-from billing_sink.postgres_prices import PostgresPrices
-from billing_sink.prices import PriceBook
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.rating import UNRATEABLE, Rated, UsageSource, rate
-from gateway_core.contract import Peer
-from gateway_core.ids import PriceVersion
 from gateway_core.logs import Logger
 from gateway_core.money import format_usd
-from gateway_core.mutual_tls import is_from
 from gateway_core.postgres import Trouble
 
 
 class Quotes:
-    """Rates finished requests that have no line yet, with a price book of its own."""
+    """Rates finished requests that have no line yet."""
 
-    def __init__(self, published: PostgresPrices, registry: CollectorRegistry, log: Logger) -> None:
-        self._published = published
+    def __init__(self, prices: CurrentPrices, registry: CollectorRegistry, log: Logger) -> None:
+        self._prices = prices
         self._log = log
-        self._prices = PriceBook.of(PriceVersion(0), ())
-        self._reading = asyncio.Lock()
         self._quotes = Counter(
             "tollgate_billing_sink_quotes_total",
             "Requests of which Envoy asked what they cost",
@@ -36,9 +28,7 @@ class Quotes:
         )
 
     async def answer(self, request: web.Request) -> web.Response:
-        """What a request costs, to Envoy and to nobody else."""
-        if not is_from(Peer.ENVOY, request):
-            raise web.HTTPForbidden(text=f"only for {Peer.ENVOY}\n")
+        """What a request costs."""
         try:
             rated = await self._rated(parse_line(await request.read()))
         except (InvalidLineError, *UNRATEABLE) as error:
@@ -55,11 +45,7 @@ class Quotes:
 
     async def _rated(self, line: SpoolLine) -> Rated:
         version = line.granted.price_version if line.granted else None
-        if version is not None and self._prices.as_of < version:
-            async with self._reading:
-                if self._prices.as_of < version:
-                    self._prices = await self._published.read(self._prices)
-        return rate(line, self._prices)
+        return rate(line, self._prices.book if version is None else await self._prices.at(version))
 
     def _without(self, outcome: str) -> web.Response:
         self._quotes.labels(outcome).inc()

@@ -1,7 +1,7 @@
 """What a finished request was, and what it costs. Pure.
 
 The rules, in order:
-1. Not admitted: `refused`. Admitted without a price (a list of models), or answered with what was kept: `free`.
+1. Not admitted: `refused`. Admitted without a price (a list of models), or answered from the cache: `free`.
 2. Answered with 2xx, something delivered, and charged by what was asked, since that has a price (pictures, characters) or
    nothing else is counted (the request itself): `settled`, by what was asked.
 3. Answered with 2xx and the provider's usage complete: `settled`, by that usage.

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.postgres_claim import SpoolClaim, Turn
 from billing_sink.postgres_ledger import PostgresLedger, Unacceptable, encode
-from billing_sink.postgres_prices import PostgresPrices
-from billing_sink.postings import Batch, ParsedLines, make_batch, parse_lines, refuse_line
+from billing_sink.postings import ParsedLines, SpoolBatch, make_batch, parse_lines, refuse_line
 from billing_sink.prices import PriceBook
 from billing_sink.spool import SpoolId, read_lines, spool_id
-from gateway_core.ids import PriceVersion
 from gateway_core.logs import Logger
 from gateway_core.mode import Mode
 from gateway_core.postgres import Trouble
@@ -32,7 +31,7 @@ class Prepared:
 
     spool: SpoolId
     parsed: ParsedLines
-    batch: Batch
+    batch: SpoolBatch
     rows: str
 
 
@@ -62,7 +61,7 @@ class Sink:
         path: Path,
         claim: SpoolClaim,
         ledger: PostgresLedger,
-        published: PostgresPrices,
+        prices: CurrentPrices,
         *,
         batch_lines: int,
         registry: CollectorRegistry,
@@ -71,13 +70,12 @@ class Sink:
         self._path = path
         self._claim = claim
         self._ledger = ledger
-        self._published = published
+        self._prices = prices
         self._batch_lines = batch_lines
         self._log = log
         self._turn: Turn | None = None
         self._offset = 0
         self._ahead: Prepared | None = None
-        self._prices = PriceBook.of(PriceVersion(0), ())
         self.is_caught_up = False
         """Whether this sink has the claim and had read the spool to its end at the last look."""
         self._requests = Counter(
@@ -178,16 +176,14 @@ class Sink:
         return True
 
     def _prepare(self, spool: SpoolId, begin: int) -> Prepared | None:
-        return prepare(self._path, spool, begin, lines_max=self._batch_lines, prices=self._prices)
+        return prepare(self._path, spool, begin, lines_max=self._batch_lines, prices=self._prices.book)
 
     async def _prepare_now(self, spool: SpoolId) -> Prepared | None:
         raw = read_lines(self._path, self._offset, lines_max=self._batch_lines)
         if not raw.lines:
             return None
         parsed = parse_lines(raw)
-        if self._prices.as_of < parsed.newest_price_version:
-            self._prices = await self._published.read(self._prices)
-        return _rated(spool, parsed, self._prices)
+        return _rated(spool, parsed, await self._prices.at(parsed.newest_price_version))
 
     async def _post(self, prepared: Prepared) -> None:
         """Post lines; those the ledger cannot take are found by halving and quarantined, so that they stop no other."""
@@ -201,9 +197,9 @@ class Sink:
                 )
                 return
             for half in parsed.halves():
-                await self._post(_rated(spool, half, self._prices))
+                await self._post(_rated(spool, half, self._prices.book))
 
-    async def _commit(self, batch: Batch, rows: str) -> None:
+    async def _commit(self, batch: SpoolBatch, rows: str) -> None:
         quarantined, beyond_hold = await self._ledger.post(batch, rows)
         self._offset = batch.end
         for outcome, count in Counts(posting.rated.outcome for posting in batch.postings).items():
@@ -218,7 +214,7 @@ class Sink:
         self._quarantined.inc(len(quarantined))
         if quarantined:
             self._log.error("quarantined", reasons=sorted({item.reason for item in quarantined})[:10])
-        self._log.info("batch_posted", postings=len(batch.postings), offset=batch.end)
+        self._log.info("spool_posted", postings=len(batch.postings), offset=batch.end)
 
     def _unread_bytes(self) -> float:
         if not self._claim.is_held:

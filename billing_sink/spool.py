@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NewType
 
 SpoolId = NewType("SpoolId", str)
+"""Which spool a line is of. A client's batch stands as one too, by its own id: what is made of its answers are lines like a spool's."""
 
 READ_BYTES: Final = 4 * 1024 * 1024
 """How much is read at once; also the longest line. A longer one is cut there, and its pieces are quarantined."""
@@ -22,7 +23,7 @@ class SpoolTruncatedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class RawLine:
-    """One line without its newline, and where it begins."""
+    """One line without its newline, and where it begins; of a client's batch the line's place in the files of answers, counted from 1."""
 
     byte_offset: int
     content: bytes

@@ -185,7 +185,7 @@ class IssuerUnavailableError(RefusedError):
 
 
 class CachedAnswersUnavailableError(RefusedError):
-    """Redis does not answer, or there is none: whether answers are kept cannot be said."""
+    """Redis does not answer, or there is none: whether answers are cached cannot be said."""
 
     def __init__(self) -> None:
         super().__init__("Kept answers cannot be reached now. Try again later.")

@@ -30,7 +30,7 @@ class RedisCachedAnswers:
             CachedAnswersUnavailableError: Redis does not answer.
         """
         if self._redis is None:
-            raise ConflictError("No answers are kept here: the control plane has no TOLLGATE_REDIS_URL.")
+            raise ConflictError("No answers are cached here: the control plane has no TOLLGATE_REDIS_URL.")
         try:
             await self._redis.incr(cache_generation(org_id))
         except (RedisError, OSError, TimeoutError) as error:

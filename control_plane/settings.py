@@ -87,7 +87,7 @@ class Settings(SealingSettings):
     billing_sink_endpoints: HostPorts = (HostPort("127.0.0.1", 9003),)
     # Without any, providers serve only what they have in the dialect of the client; ext_authz has to be told the same.
     translator_endpoints: HostPorts = ()
-    # Without any, no answer is kept.
+    # Without any, no answer is cached.
     response_cache_endpoints: HostPorts = ()
     # Where requests with test keys go; without it there are none.
     simulator_url: str | None = None

@@ -14,7 +14,7 @@ from gateway_core.limits import Limits
 
 
 class SharedAttempts(Protocol):
-    """Where all processes count. Every method raises one of `LimitsTrouble` if it cannot now."""
+    """Where all processes count. Every method raises `CountsUnavailableError` if it cannot now."""
 
     async def count(self, attempt: Attempt, limits: Limits) -> Counted | Full:
         """Count an attempt, if the limits let it be made."""

@@ -4,22 +4,22 @@ from collections.abc import Iterator
 
 from google.protobuf.struct_pb2 import Struct
 
-from ext_authz.check_request import Attempt
+from ext_authz.asked import Asked
 from ext_authz.decision import Admitted, Refused, Session
 from ext_authz.leases import Lease
 from ext_authz.reservations import Reservation, Room, tightest
 from gateway_core.api_keys import ApiKey
 from gateway_core.contract import GrantField, Header, SessionField
 from gateway_core.endpoints import FACTS
+from gateway_core.error_headers import error_headers
 from gateway_core.limits import tallies_as_text, tokens_per_minute_as_text
 from wire.ext_authz_pb2 import CheckResponse, HeaderValueOption, RpcStatus
 
 _OK = 0
 _PERMISSION_DENIED = 7
-_PAYMENT_REQUIRED = 402
 
 
-def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResponse:
+def render_decision(decision: Admitted | Refused, asked: Asked) -> CheckResponse:
     """The answer, with the grant as dynamic metadata, which the access log writes down."""
     response = CheckResponse()
     if decision.key is not None:
@@ -68,12 +68,10 @@ def render_decision(decision: Admitted | Refused, attempt: Attempt) -> CheckResp
         case Refused(error=error):
             response.status.CopyFrom(RpcStatus(code=_PERMISSION_DENIED))
             response.denied_response.status.code = error.status
-            response.denied_response.body = error.body(FACTS[attempt.endpoint].error_form, attempt.request_id)
+            response.denied_response.body = error.body(FACTS[asked.endpoint].error_form, asked.request_id)
             _add_header(response, "content-type", "application/json")
-            if error.status == _PAYMENT_REQUIRED:
-                _add_header(response, Header.SHOULD_RETRY, "false")
-            if error.retry_after_s is not None:
-                _add_header(response, "retry-after", str(error.retry_after_s))
+            for name, value in error_headers(error).items():
+                _add_header(response, name, value)
             if decision.reservation is not None:
                 _write_reservation(response.dynamic_metadata, decision.reservation)
             if decision.room is not None:

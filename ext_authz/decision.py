@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Self
 
-from ext_authz.check_request import Attempt
+from ext_authz.asked import Asked
 from ext_authz.kept import Owned, place_of, place_of_all
 from ext_authz.leases import Lease
 from ext_authz.offers import Offer, Offers, PricedDeployment
@@ -166,7 +166,7 @@ class Admitted:
 
 
 def decide(
-    attempt: Attempt, key: ApiKey | None, offers: Offers, owned: Owned = NOTHING_OWNED, *, now: datetime
+    asked: Asked, key: ApiKey | None, offers: Offers, owned: Owned = NOTHING_OWNED, *, now: datetime
 ) -> Admitted | Refused:
     """Everything but the balance: key, model, endpoint, and the worst case that has to be held.
 
@@ -187,13 +187,13 @@ def decide(
     if not key.is_valid(now):
         return Refused(API_KEY_ENDED, key)
     # The route was chosen by what the key looks like. If it is another one, neither ledger may pay for it.
-    if key.mode is not attempt.mode:
+    if key.mode is not asked.mode:
         return Refused(INVALID_API_KEY, key)
-    if not key.may_come_from(attempt.address):
+    if not key.may_come_from(asked.address):
         return Refused(ADDRESS_NOT_ALLOWED, key)
-    facts = FACTS[attempt.endpoint]
+    facts = FACTS[asked.endpoint]
     if facts.is_of_what_is_kept:
-        place = place_of(attempt, key, offers, owned)
+        place = place_of(asked, key, offers, owned)
         if isinstance(place, ApiError):
             return Refused(place, key)
         if facts.keeps and key.mode is Mode.LIVE and place.provider in offers.own_keys.by_org.get(key.org_id, NONE):
@@ -201,71 +201,71 @@ def decide(
         return Admitted(key, keeper=place.provider, limits=key.limits)
     if facts.lists is not None:
         return Admitted(key, limits=key.limits)
-    if not facts.is_of_a_model or attempt.model is None:
+    if not facts.is_of_a_model or asked.model is None:
         return Admitted(key)
     newest = offers
-    offer = offers.by_model.get(attempt.model)
+    offer = offers.by_model.get(asked.model)
     if offer is None or not offer.is_visible_to(key.org_id):
-        return Refused(model_not_found(attempt.model), key)
-    if attempt.offering is not None:
+        return Refused(model_not_found(asked.model), key)
+    if asked.offering is not None:
         # Envoy may be at another revision than this process. What is bought is what its route will serve.
-        standing = offers.standing_for(attempt.model, attempt.endpoint, attempt.offering, now)
+        standing = offers.standing_for(asked.model, asked.endpoint, asked.offering, now)
         if standing is None:
             return Refused(MODEL_CHANGING, key)
-        offer = standing.by_model[attempt.model]
+        offer = standing.by_model[asked.model]
         if not offers.by_model.get(offer.model, offer).is_visible_to(key.org_id):
-            return Refused(model_not_found(attempt.model), key)
+            return Refused(model_not_found(asked.model), key)
         offers = standing
-    if not (key.may_use(attempt.model) or key.may_use(offer.model)):
-        return Refused(model_not_allowed(attempt.model), key)
+    if not (key.may_use(asked.model) or key.may_use(offer.model)):
+        return Refused(model_not_allowed(asked.model), key)
     own_keys = NONE
     if key.mode is Mode.LIVE:
-        found = newest.own_keys.find(key.org_id, attempt.own_keys_as_of, now)
+        found = newest.own_keys.find(key.org_id, asked.own_keys_as_of, now)
         if found is None:
             return Refused(MODEL_CHANGING, key)
         own_keys = found
-    prices = offer.prices.get(attempt.endpoint)
+    prices = offer.prices.get(asked.endpoint)
     if not prices and facts.keeps is not None:
-        return Refused(nothing_kept(attempt.model), key)
+        return Refused(nothing_kept(asked.model), key)
     if not prices:
-        return Refused(endpoint_not_supported(attempt.model, (FACTS[each].path for each in offer.prices)), key)
-    if any(each.provider in own_keys for each in prices) and (facts.is_session or facts.keeps or attempt.named):
+        return Refused(endpoint_not_supported(asked.model, (FACTS[each].path for each in offer.prices)), key)
+    if any(each.provider in own_keys for each in prices) and (facts.is_session or facts.keeps or asked.named):
         return Refused(OWN_KEY_NOT_OFFERED, key)
     keeper = None
-    if attempt.named:
-        place = place_of_all(attempt.named, owned)
+    if asked.named:
+        place = place_of_all(asked.named, owned)
         if isinstance(place, ApiError):
             return Refused(place, key)
         keeper = place.provider
         if keeper is not None:
             prices = tuple(each for each in prices if each.provider == keeper)
         if not prices:
-            return Refused(kept_elsewhere(attempt.model), key)
+            return Refused(kept_elsewhere(asked.model), key)
     if not all(each.price.is_free or facts.is_priced(each.price.rates.keys()) for each in prices):
-        return Refused(endpoint_not_priced(attempt.model), key)
+        return Refused(endpoint_not_priced(asked.model), key)
     if (
         facts.is_usage_in_stream_only
-        and not attempt.is_stream
+        and not asked.is_stream
         and not all(is_asked(each.price, facts) for each in prices)
     ):
-        return Refused(stream_required(attempt.model), key)
-    output_max = output_tokens(attempt, facts, offer.max_output_tokens)
+        return Refused(stream_required(asked.model), key)
+    output_max = output_tokens(asked, facts, offer.max_output_tokens)
     terms = {each.provider: offers.possible_terms(key.org_id, offer.model, each.provider, own_keys) for each in prices}
     try:
-        for meter in sorted(attempt.meters):
-            if not all(each.price.covers(meter, attempt.service_tier) for each in prices):
-                return Refused(feature_not_offered(attempt.model, FEATURES[meter]), key)
-        worst = _worst(attempt, facts, offer, prices, terms)
+        for meter in sorted(asked.meters):
+            if not all(each.price.covers(meter, asked.service_tier) for each in prices):
+                return Refused(feature_not_offered(asked.model, FEATURES[meter]), key)
+        worst = _worst(asked, facts, offer, prices, terms)
         # Of a session there has to be the money for one response, and is held for as many as there is.
-        one = _worst(replace(attempt, choices=1), facts, offer, prices, terms) if facts.is_session else None
+        one = _worst(replace(asked, choices=1), facts, offer, prices, terms) if facts.is_session else None
     except UnpricedTierError:
-        return Refused(service_tier_not_offered(attempt.model), key)
+        return Refused(service_tier_not_offered(asked.model), key)
     least_tokens = output_max
     if facts.output_bound is not None:
-        least_tokens = min(output_max, max(FLOOR_TOKENS, attempt.least_output_tokens))
-    output = Output(worst, answers(attempt, facts), output_max, least_tokens, one)
+        least_tokens = min(output_max, max(FLOOR_TOKENS, asked.least_output_tokens))
+    output = Output(worst, answers(asked, facts), output_max, least_tokens, one)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
-    input_max = input_tokens(attempt, facts, offer.context_tokens)
+    input_max = input_tokens(asked, facts, offer.context_tokens)
     return Admitted(
         key,
         offer.model,
@@ -275,34 +275,34 @@ def decide(
         tokens_max=offer.context_tokens + offer.max_output_tokens
         if facts.is_session
         else max(offer.context_tokens, input_max) + offer.max_output_tokens * output.choices,
-        input_tokens_max=input_max if attempt.has_references else None,
+        input_tokens_max=input_max if asked.has_references else None,
         output=output,
         keeper=keeper,
         # Those of a model are about what its providers can take, and a test request asks none of them.
         limits=(*key.limits, *(() if key.mode is Mode.TEST else offer.limits)),
         session=_session(prices, terms, output) if facts.is_session else None,
-        expected_tokens=expected((), attempt, output).tokens
+        expected_tokens=expected((), asked, output).tokens
         if key.mode is Mode.LIVE and any(newest.counts_tokens(each.provider) for each in prices)
         else None,
         own_keys=OwnKeys({each.provider: own_keys[each.provider] for each in prices if each.provider in own_keys}),
     )
 
 
-def expected(limits: Iterable[ScopedLimits], attempt: Attempt, output: Output | None) -> Expected:
+def expected(limits: Iterable[ScopedLimits], asked: Asked, output: Output | None) -> Expected:
     """What a request counts as against limits. What is no model's counts as a request and as no token."""
     if output is None:
         return Expected(0, 0)
-    per_choice = output.tokens if attempt.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
+    per_choice = output.tokens if asked.max_output_tokens is not None else min(OUTPUT_TOKENS, output.tokens)
     return Expected.of(
         limits,
-        body_bytes=attempt.text_bytes,
+        body_bytes=asked.text_bytes,
         output_tokens=per_choice * output.choices,
         output_tokens_max=output.tokens * output.choices,
     )
 
 
 def _worst(
-    attempt: Attempt,
+    asked: Asked,
     facts: Facts,
     offer: Offer,
     prices: Sequence[PricedDeployment],
@@ -310,12 +310,12 @@ def _worst(
 ) -> WorstCase:
     return WorstCase.of_any(
         dearest(
-            attempt,
+            asked,
             facts,
             each.price,
             possible,
             context_tokens=offer.context_tokens,
-            asked_tier=attempt.service_tier,
+            asked_tier=asked.service_tier,
         )
         for each in prices
         for possible in terms[each.provider]

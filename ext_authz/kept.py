@@ -1,12 +1,12 @@
 """Which provider a request goes to that is about something kept, and whether it may. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ext_authz.check_request import Attempt
-from ext_authz.offers import Offers
+from ext_authz.asked import Asked
+from ext_authz.offers import Offers, PricedDeployment
 from gateway_core.api_keys import ApiKey
-from gateway_core.endpoints import Endpoint
+from gateway_core.endpoints import IN_BATCHES, Endpoint
 from gateway_core.errors import (
     KEPT_APART,
     NO_KEEPER,
@@ -19,6 +19,7 @@ from gateway_core.ids import ProviderName
 from gateway_core.kept import KeptName
 from gateway_core.mode import Mode
 from gateway_core.providers import PATHS_BY_KIND
+from gateway_core.usage import BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +45,24 @@ class Files:
         return kept.count >= self.count or kept.total_bytes + more_bytes > self.total_bytes
 
 
-def place_of(attempt: Attempt, key: ApiKey, offers: Offers, owned: Owned) -> Place | ApiError:
+def place_of(asked: Asked, key: ApiKey, offers: Offers, owned: Owned) -> Place | ApiError:
     """Where a request goes that names no model."""
-    if attempt.named:
-        place = place_of_all(attempt.named, owned)
-        if isinstance(place, Place) and place.provider and not _has(offers, place.provider, attempt.endpoint):
+    if asked.named:
+        place = place_of_all(asked.named, owned)
+        if isinstance(place, Place) and place.provider and not _has(offers, place.provider, asked.endpoint):
             return NOT_AT_ITS_PROVIDER
         return place
     if key.mode is Mode.TEST:
         return Place(None)
-    able = sorted(each for each in _reached(key, offers) if _has(offers, each, attempt.endpoint))
-    if attempt.provider in able:
-        return Place(attempt.provider)
-    if attempt.provider is None and len(able) == 1:
-        return Place(able[0])
+    reached = list(_reached(key, offers))
+    able = sorted({each.provider for _, each in reached if _has(offers, each.provider, asked.endpoint)})
+    if asked.provider in able:
+        return Place(asked.provider)
+    # Where nothing that is kept can be used, the client need not have meant.
+    using = {each.provider for endpoint, each in reached if _uses_what_is_kept(endpoint, each)}
+    likely = [each for each in able if each in using] or able
+    if asked.provider is None and len(likely) == 1:
+        return Place(likely[0])
     return provider_not_offered(able) if able else NO_KEEPER
 
 
@@ -72,15 +77,21 @@ def place_of_all(names: Iterable[KeptName], owned: Owned) -> Place | ApiError:
     return places.pop() if len(places) == 1 else KEPT_APART
 
 
-def _reached(key: ApiKey, offers: Offers) -> set[ProviderName]:
-    """Every provider of a model that the key may use."""
-    return {
-        deployment.provider
-        for name, offer in offers.by_model.items()
-        if offer.is_visible_to(key.org_id) and key.may_use(name)
-        for deployments in offer.prices.values()
-        for deployment in deployments
-    }
+def _reached(key: ApiKey, offers: Offers) -> Iterator[tuple[Endpoint, PricedDeployment]]:
+    """Every deployment of a model that the key may use, with each endpoint that it serves."""
+    for name, offer in offers.by_model.items():
+        if offer.is_visible_to(key.org_id) and key.may_use(name):
+            for endpoint, deployments in offer.prices.items():
+                for deployment in deployments:
+                    yield endpoint, deployment
+
+
+def _uses_what_is_kept(endpoint: Endpoint, deployment: PricedDeployment) -> bool:
+    """Whether files are read there: by responses that name them, or as the input of batches."""
+    price = deployment.price
+    return endpoint is Endpoint.STORED_RESPONSES or (
+        endpoint in IN_BATCHES and (price.is_free or BATCH in price.service_tiers)
+    )
 
 
 def _has(offers: Offers, provider: ProviderName, endpoint: Endpoint) -> bool:

@@ -18,7 +18,7 @@ SLOT_WAITS_S: Final = (0.005, 0.02, 0.05)
 
 
 class SharedLimits(Protocol):
-    """Where all processes count. Every method raises one of `LimitsTrouble` if it cannot now."""
+    """Where all processes count. Every method raises `CountsUnavailableError` if it cannot now."""
 
     async def reserve(
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int

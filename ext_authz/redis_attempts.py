@@ -15,13 +15,14 @@ from ext_authz.attempts import (
     Full,
     TokensUsed,
 )
-from ext_authz.redis_counts import OPEN_S, connect, reconnecting, script
+from ext_authz.redis_counts import connect, reconnecting, script
+from ext_authz.reservations import OPEN_S
 from gateway_core.ids import ProviderName
 from gateway_core.limits import Limits
 
 
 class RedisAttempts:
-    """Asks Redis. Every method raises one of `LimitsTrouble` if it does not answer in time."""
+    """Asks Redis. Every method raises `CountsUnavailableError` if it does not answer in time."""
 
     def __init__(self, url: SecretStr, *, new_id: Callable[[], str], open_s: int = OPEN_S) -> None:
         self._redis = connect(url)

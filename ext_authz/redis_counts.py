@@ -11,14 +11,9 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-TIMEOUT_S: Final = 0.25
-CONNECTIONS_MAX: Final = 16
-"""Whoever asks waits for one (`shared_counts.py`): that many ask at once is no trouble of Redis's."""
-OPEN_S: Final = 30
-"""After so long without a word of it what is open is given up: its Envoy has died, which would have spoken of it every ten seconds."""
+from ext_authz.shared_counts import AT_ONCE_MAX, CountsUnavailableError
 
-LimitsTrouble = (RedisError, OSError, TimeoutError)
-"""What a Redis that is down or slow raises."""
+TIMEOUT_S: Final = 0.25
 
 _SCRIPTS: Final = Path(__file__).parent / "scripts"
 
@@ -28,7 +23,7 @@ def connect(url: SecretStr) -> Redis:
     return Redis.from_pool(
         BlockingConnectionPool.from_url(
             url.get_secret_value(),
-            max_connections=CONNECTIONS_MAX,
+            max_connections=AT_ONCE_MAX,
             timeout=TIMEOUT_S,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
@@ -44,9 +39,14 @@ def script(redis: Redis, name: str) -> AsyncScript:
 
 @asynccontextmanager
 async def reconnecting(redis: Redis) -> AsyncIterator[None]:
-    """Where one connection has broken, the idle ones have too: left there, each would fail once more when Redis is long back."""
+    """Where one connection has broken, the idle ones have too: left there, each would fail once more when Redis is long back.
+
+    Raises:
+        CountsUnavailableError: it is down or slow.
+    """
     try:
         yield
-    except RedisConnectionError:
-        await redis.connection_pool.disconnect(inuse_connections=False)
-        raise
+    except (RedisError, OSError, TimeoutError) as error:
+        if isinstance(error, RedisConnectionError):
+            await redis.connection_pool.disconnect(inuse_connections=False)
+        raise CountsUnavailableError(type(error).__name__) from error

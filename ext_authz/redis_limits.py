@@ -6,8 +6,8 @@ from typing import Final, TypeVar, assert_never
 
 from pydantic import SecretStr
 
-from ext_authz.redis_counts import OPEN_S, connect, reconnecting, script
-from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
+from ext_authz.redis_counts import connect, reconnecting, script
+from ext_authz.reservations import OPEN_S, Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import WINDOW_S, Scope, ScopedLimits, Tally
 
@@ -23,7 +23,7 @@ _NUMBERS: Final = 3
 
 
 class RedisLimits:
-    """Asks Redis. Every method raises one of `LimitsTrouble` if it does not answer in time."""
+    """Asks Redis. Every method raises `CountsUnavailableError` if it does not answer in time."""
 
     def __init__(self, url: SecretStr, *, window_s: int = WINDOW_S, open_s: int = OPEN_S) -> None:
         self._redis = connect(url)

@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 from ext_authz.attempt_limiter import AttemptLimiter
 from ext_authz.attempts import AttemptTold
 from ext_authz.limiter import Limiter
-from ext_authz.redis_counts import OPEN_S
-from ext_authz.reservations import Told
+from ext_authz.reservations import OPEN_S, Told
 from ext_authz.shared_counts import ASK_AGAIN_S
 from gateway_core.clock import Monotonic
 from gateway_core.ids import OrgId

@@ -11,6 +11,8 @@ from gateway_core.usage import BYTES_PER_TOKEN
 
 OUTPUT_TOKENS: Final = 1024
 """What an answer is expected to have if the client names no bound."""
+OPEN_S: Final = 30
+"""After so long without a word of it what is open is given up: its Envoy has died, which would have spoken of it every ten seconds."""
 
 
 class Limit(StrEnum):

@@ -13,7 +13,8 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from pydantic import SecretStr
 
-from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
+from ext_authz.asked import Asked
+from ext_authz.check_request import MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
 from ext_authz.crowds import Crowds
 from ext_authz.decision import Admitted, Output, Refused, decide, expected
@@ -190,22 +191,22 @@ class Authorization:
         """Decide about one request."""
         began = self._monotonic()
         try:
-            attempt = self._bounded(parse_check(request))
-            decision = await self._decide(attempt)
+            asked = self._bounded(parse_check(request))
+            decision = await self._decide(asked)
         except (MalformedCheckError, *Trouble) as error:
             self._decisions.labels("error").inc()
             self._log.warning("check_failed", error=type(error).__name__)
             await context.abort(grpc.StatusCode.UNAVAILABLE, "cannot decide")
         self._decisions.labels("admitted" if isinstance(decision, Admitted) else decision.error.code).inc()
         self._seconds.observe(self._monotonic() - began)
-        return render_decision(decision, attempt)
+        return render_decision(decision, asked)
 
-    def _bounded(self, attempt: Attempt) -> Attempt:
+    def _bounded(self, asked: Asked) -> Asked:
         """What a session asks for is not said, so it is ours to say."""
-        return replace(attempt, choices=self._session_responses) if FACTS[attempt.endpoint].is_session else attempt
+        return replace(asked, choices=self._session_responses) if FACTS[asked.endpoint].is_session else asked
 
-    async def _decide(self, attempt: Attempt) -> Admitted | Refused:
-        for back in self._lender.take_back(attempt.unspent):
+    async def _decide(self, asked: Asked) -> Admitted | Refused:
+        for back in self._lender.take_back(asked.unspent):
             self._slices.put_in(back.slice, back.amount)
             self._leased.labels("given_back").inc(back.uses)
             if (counted := back.reservation) is not None:
@@ -213,30 +214,30 @@ class Authorization:
                     back.slice.payer.org_id,
                     Amended(counted.tallies, counted.at, -back.uses, -back.uses * counted.tokens),
                 )
-        key = await self._find_key(attempt)
+        key = await self._find_key(asked)
         if key is None:
-            return await self._decide_of_key(attempt, None)
+            return await self._decide_of_key(asked, None)
         with self._crowds.of(key.org_id) as has_place:
-            return await self._decide_of_key(attempt, key) if has_place else Refused(TOO_MANY_WAITING, key)
+            return await self._decide_of_key(asked, key) if has_place else Refused(TOO_MANY_WAITING, key)
 
-    async def _decide_of_key(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
-        if key is not None and attempt.is_lease_wanted and self._may_lease(key):
-            leased = await self._lease(attempt, key)
+    async def _decide_of_key(self, asked: Asked, key: ApiKey | None) -> Admitted | Refused:
+        if key is not None and asked.is_lease_wanted and self._may_lease(key):
+            leased = await self._lease(asked, key)
             if leased is not None:
                 return leased
-        decision = await self._decide_but_for_limits_and_money(attempt, key)
+        decision = await self._decide_but_for_limits_and_money(asked, key)
         if isinstance(decision, Refused):
             return decision
         self._uses.note(decision.key.key_id, self._now())
-        if decision.output is None and not decision.limits and not FACTS[attempt.endpoint].needs_balance:
+        if decision.output is None and not decision.limits and not FACTS[asked.endpoint].needs_balance:
             return decision
-        if attempt.endpoint is Endpoint.FILE_UPLOAD:
+        if asked.endpoint is Endpoint.FILE_UPLOAD:
             kept = await self._kept.files(decision.key.org_id, decision.key.mode, self._now())
-            if self._files_max.refuses(kept, attempt.file_bytes):
+            if self._files_max.refuses(kept, asked.file_bytes):
                 return Refused(files_exceeded(self._files_max.count, self._files_max.total_bytes), decision.key)
         if not decision.limits:
-            return await self._pay(attempt, decision)
-        return await self._pay_within(attempt, decision)
+            return await self._pay(asked, decision)
+        return await self._pay_within(asked, decision)
 
     def _may_lease(self, key: ApiKey) -> bool:
         """Whether what is decided about a request of a key holds for others of it for a moment."""
@@ -249,14 +250,14 @@ class Authorization:
             and key.is_valid(ends_at)
         )
 
-    async def _lease(self, attempt: Attempt, key: ApiKey) -> Admitted | Refused | None:
+    async def _lease(self, asked: Asked, key: ApiKey) -> Admitted | Refused | None:
         """Decide about a request and others like it; None if none are expected, or if they need more money than a slice is good for."""
-        shape = (key.key_id, attempt.shape)
+        shape = (key.key_id, asked.shape)
         uses = self._lender.wanted(shape)
         if uses == 1:
             return None
-        bounds = Bounds(body_bound(attempt.body_bytes), attempt.max_output_tokens)
-        widest = replace(attempt, body_bytes=bounds.body_bytes)
+        bounds = Bounds(body_bound(asked.body_bytes), asked.max_output_tokens)
+        widest = replace(asked, body_bytes=bounds.body_bytes)
         decision = await self._decide_but_for_limits_and_money(widest, key)
         if isinstance(decision, Refused):
             return decision
@@ -269,7 +270,7 @@ class Authorization:
             return None
         reservation: Reservation | None = None
         if decision.limits:
-            found = await self._reserve(attempt, decision, decision.output, uses=taken.uses)
+            found = await self._reserve(asked, decision, decision.output, uses=taken.uses)
             admitted = found.uses if isinstance(found, Reservation) else 0
             self._slices.put_in(taken.slice, NanoUsd((taken.uses - admitted) * amount))
             if isinstance(found, Exceeded):
@@ -281,53 +282,53 @@ class Authorization:
             self._leased.labels("lent").inc(lease.uses)
         return replace(decision, slice_id=taken.slice.slice_id, reservation=reservation, lease=lease)
 
-    async def _pay_within(self, attempt: Attempt, decision: Admitted) -> Admitted | Refused:
+    async def _pay_within(self, asked: Asked, decision: Admitted) -> Admitted | Refused:
         """Count it against its limits, and then hold the money for it."""
-        found = await self._reserve(attempt, decision, decision.output)
+        found = await self._reserve(asked, decision, decision.output)
         if isinstance(found, Exceeded):
             return Refused(limit_exceeded(found), decision.key, room=found.room)
         try:
-            paid = await self._pay(attempt, decision)
+            paid = await self._pay(asked, decision)
         except BaseException:
             # Envoy gets no grant, so it will not say that the request is over; it may be that which has given up.
-            self._notes.put(decision.key.org_id, Ended(found.tallies, attempt.request_id, found.at, -found.tokens))
+            self._notes.put(decision.key.org_id, Ended(found.tallies, asked.request_id, found.at, -found.tokens))
             raise
         if isinstance(paid, Refused):
             return replace(
-                paid, reservation=self._given_back_of_model(attempt, decision, found), room=tightest(found.rooms)
+                paid, reservation=self._given_back_of_model(asked, decision, found), room=tightest(found.rooms)
             )
         return replace(paid, reservation=found)
 
-    def _given_back_of_model(self, attempt: Attempt, decision: Admitted, found: Reservation) -> Reservation:
+    def _given_back_of_model(self, asked: Asked, decision: Admitted, found: Reservation) -> Reservation:
         """A request that money refuses takes nothing of what all organisations share; what is left counts until Envoy says that it is over."""
         shared = tuple(tally for tally in found.tallies if tally.scope is Scope.MODEL)
         if shared:
-            self._notes.put(decision.key.org_id, Ended(shared, attempt.request_id, found.at, -found.tokens))
+            self._notes.put(decision.key.org_id, Ended(shared, asked.request_id, found.at, -found.tokens))
             self._notes.put(decision.key.org_id, Amended(shared, found.at, -1, 0))
         return replace(found, tallies=tuple(tally for tally in found.tallies if tally not in shared))
 
     async def _reserve(
-        self, attempt: Attempt, decision: Admitted, output: Output | None, *, uses: int = 1
+        self, asked: Asked, decision: Admitted, output: Output | None, *, uses: int = 1
     ) -> Reservation | Exceeded:
         """Count a request, or several like it, against its limits."""
         try:
             return await self._limiter.reserve(
                 decision.key.org_id,
-                attempt.request_id,
+                asked.request_id,
                 decision.limits,
-                expected(decision.limits, attempt, output),
+                expected(decision.limits, asked, output),
                 uses=uses,
             )
         except asyncio.CancelledError:
             # It may be open already, and when it began to count nobody here knows.
             tallies = tuple(each.tally for each in decision.limits)
-            self._notes.put(decision.key.org_id, Ended(tallies, attempt.request_id, at=0, more_tokens=0))
+            self._notes.put(decision.key.org_id, Ended(tallies, asked.request_id, at=0, more_tokens=0))
             raise
 
-    async def _pay(self, attempt: Attempt, decision: Admitted) -> Admitted | Refused:
+    async def _pay(self, asked: Asked, decision: Admitted) -> Admitted | Refused:
         """Set aside what it may cost."""
         output = decision.output
-        if output is None and not FACTS[attempt.endpoint].needs_balance:
+        if output is None and not FACTS[asked.endpoint].needs_balance:
             return decision
         amount = NOTHING if output is None else output.nano_usd
         least = NOTHING if output is None else output.least_nano_usd
@@ -341,7 +342,7 @@ class Authorization:
             if not has_turn:
                 return Refused(TOO_MANY_WAITING, decision.key)
             held = await self._holds.place(
-                attempt.request_id,
+                asked.request_id,
                 decision.key,
                 amount=amount,
                 least=least,
@@ -357,23 +358,23 @@ class Authorization:
             case _:
                 return decision if output is None else decision.holding(held)
 
-    async def _decide_but_for_limits_and_money(self, attempt: Attempt, key: ApiKey | None) -> Admitted | Refused:
+    async def _decide_but_for_limits_and_money(self, asked: Asked, key: ApiKey | None) -> Admitted | Refused:
         """Decide; if Envoy has come to a revision that was not read here yet, wait a moment for it."""
         deadline_s = self._monotonic() + BEHIND_S_MAX
         owned: Owned = {}
-        if key is not None and attempt.named:
-            owned = await self._kept.find(key.org_id, key.mode, attempt.named)
+        if key is not None and asked.named:
+            owned = await self._kept.find(key.org_id, key.mode, asked.named)
         while True:
-            decision = decide(attempt, key, self._offers.offers, owned, now=self._now())
+            decision = decide(asked, key, self._offers.offers, owned, now=self._now())
             if isinstance(decision, Admitted) or decision.error is not MODEL_CHANGING:
                 return decision
             if not await self._offers.wait_for_next(deadline_s - self._monotonic()):
                 return decision
 
-    async def _find_key(self, attempt: Attempt) -> ApiKey | None:
-        if attempt.credential is None or not is_well_formed(attempt.credential):
+    async def _find_key(self, asked: Asked) -> ApiKey | None:
+        if asked.credential is None or not is_well_formed(asked.credential):
             return None
-        return await self._keys.find(hash_key(attempt.credential, self._pepper))
+        return await self._keys.find(hash_key(asked.credential, self._pepper))
 
 
 def limit_exceeded(found: Exceeded) -> ApiError:

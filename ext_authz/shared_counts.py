@@ -6,7 +6,6 @@ from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from ext_authz.redis_counts import CONNECTIONS_MAX, LimitsTrouble
 from gateway_core.clock import Monotonic
 from gateway_core.logs import Logger
 
@@ -14,6 +13,12 @@ T = TypeVar("T")
 
 ASK_AGAIN_S: Final = 1.0
 """How long the shared counts are left alone after they could not be had."""
+AT_ONCE_MAX: Final = 16
+"""More wait for their turn here: that many ask at once is no trouble of theirs."""
+
+
+class CountsUnavailableError(Exception):
+    """What counts for all is down or slow; the message is the kind of trouble."""
 
 
 class NotSharedError(Exception):
@@ -28,7 +33,7 @@ class SharedCounts:
         self._log = log
         self._left_alone_until_s = float("-inf") if is_there else float("inf")
         # Who waits here sees, when it is its turn, whether those before it have found anybody.
-        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._turns = asyncio.Semaphore(AT_ONCE_MAX)
         self._is_shared = Gauge(
             "tollgate_ext_authz_limits_shared",
             "1 while limits are counted for all processes together, 0 while each has its share",
@@ -37,7 +42,7 @@ class SharedCounts:
         self._is_shared.set(is_there)
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """The answer to a question that may raise one of `LimitsTrouble`.
+        """The answer to a question that may raise `CountsUnavailableError`.
 
         Raises:
             NotSharedError: nobody can be asked now.
@@ -47,10 +52,10 @@ class SharedCounts:
                 raise NotSharedError
             try:
                 answer = await question()
-            except LimitsTrouble as error:
+            except CountsUnavailableError as error:
                 self._left_alone_until_s = self._monotonic() + ASK_AGAIN_S
                 self._is_shared.set(0)
-                self._log.warning("limits_not_shared", error=type(error).__name__)
+                self._log.warning("limits_not_shared", error=str(error))
                 raise NotSharedError from error
             self._is_shared.set(1)
             return answer

@@ -71,9 +71,9 @@ class Header:
     CLUSTER: Final = "x-tg-cluster"
     """On the answer to a request that asks what it costs, for the front filter alone: the cluster that answered."""
     CACHE: Final = "x-tollgate-cache"
-    """Of a request, `on` or `off`: whether its answer may be one that was kept, whatever the route says. Of an answer: a value of `CacheOutcome`."""
+    """Of a request, `on` or `off`: whether its answer may be a cached one, whatever the route says. Of an answer: a value of `CacheOutcome`."""
     CACHE_ASKED: Final = "x-tg-cache-asked"
-    """From the front filter to the cache's, `true` on requests whose answer may be one that was kept."""
+    """From the front filter to the cache's, `true` on requests whose answer may be a cached one."""
     KEPT_AT: Final = "x-tg-kept-at"
     """On the answer of a provider that may keep something, for the front filter alone: the cluster that answered."""
     PROJECT_ID: Final = "x-tg-project-id"
@@ -203,7 +203,7 @@ class RequestField:
     REFERENCES: Final = "references"
     """Whether the body names images, files or documents that are not in it."""
     HIDE_USAGE: Final = "hide_usage"
-    """Whether the usage chunk of a stream was our idea and is kept from the client."""
+    """Whether the usage chunk of a stream was our idea and is hidden from the client."""
     CLIENT_REQUEST_ID: Final = "client_request_id"
     NAMED: Final = "named"
     """What the request names that a provider keeps, as `gateway_core.kept.KeptName`, with commas between; absent where nothing is."""
@@ -227,7 +227,7 @@ class RequestField:
     """Up to which change of organisations' own keys Envoy's configuration has come. Absent where the route leads to no provider that
     allows any."""
     CACHE: Final = "cache"
-    """Who wants its answer to be one that was kept, a value of `CacheWish`; absent where nobody does."""
+    """Who wants its answer to be a cached one, a value of `CacheWish`; absent where nobody does."""
     CACHE_TTL_S: Final = "cache_ttl_s"
     """For how long, as the route says; absent where it does not."""
     ERROR_CODE: Final = "error_code"
@@ -238,14 +238,14 @@ class RouteField:
     """What a route tells the scripts: keys of its metadata under the name of a filter."""
 
     OFFERING: Final = "offering"
-    """Only for the front filter, which hands it on as `RequestField.OFFERING`."""
+    """For the front filter, which hands it on as `RequestField.OFFERING`, and for the log of attempts."""
     CLUSTER: Final = "cluster"
     """Only for the front filter: the cluster it may prepare the body for."""
     PATH: Final = "path"
     MODEL: Final = "model"
     """Absent where the model keeps its name."""
     CACHE_TTL_S: Final = "cache_ttl_s"
-    """Only for the front filter: how long answers are kept, 0 for never. Absent where only the client's wish counts."""
+    """Only for the front filter: how long answers are cached, 0 for never. Absent where only the client's wish counts."""
     OUTPUT_BOUND: Final = "output_bound"
     """Only for a cluster's own script: the one field in which its provider takes a bound on the output of a chat, if it knows one only."""
     REFUSES_STREAM_OPTIONS: Final = "refuses_stream_options"
@@ -468,7 +468,7 @@ class AttemptField:
 
 
 class CacheWish(StrEnum):
-    """Who wants an answer to be one that was kept."""
+    """Who wants an answer to be a cached one."""
 
     CLIENT = "client"
     """By its header, whatever the request is."""
@@ -477,7 +477,7 @@ class CacheWish(StrEnum):
 
 
 class CacheOutcome(StrEnum):
-    """Where the answer to a request came from that might have been one that was kept."""
+    """Where the answer to a request came from that might have been a cached one."""
 
     HIT = "hit"
     MISS = "miss"
@@ -589,8 +589,8 @@ def own_capped_cluster(provider: str) -> str:
 
 
 def session_cluster(provider: str) -> str:
-    """Name of the cluster that carries sessions to `provider`, where requests may go by HTTP/2."""
-    return f"{provider_cluster(provider)}~realtime"
+    """Name of the cluster that carries sessions to `provider`, where requests may go by HTTP/2. No dialect is called so."""
+    return f"{provider_cluster(provider)}~session"
 
 
 def provider_of_cluster(cluster: str) -> str | None:
@@ -610,13 +610,9 @@ def route_key(endpoint: str, model: str) -> str:
     return f"{endpoint}:{model}"
 
 
-def keepers_path(provider: str | None) -> str:
-    """What the path of a request begins with that billing_sink sends to a provider, or the simulator, by Envoy's listener for that."""
-    return KEEPERS_TEST_PATH if provider is None else f"/live/{provider}"
-
-
-BATCHES_ROUTE_KEY: Final = "batches:"
-"""The value of `Header.ROUTE` for whatever is done with batches. The list of models has `models:`, and files have it, too."""
+def pinned_route_key(endpoint: str, provider: str, model: str) -> str:
+    """The same at one of the model's providers only. No endpoint and no provider holds an @."""
+    return f"{endpoint}@{provider}:{model}"
 
 
 def kept_route_key(provider: str) -> str:
@@ -624,9 +620,8 @@ def kept_route_key(provider: str) -> str:
     return f"kept:{provider}"
 
 
-def pinned_route_key(endpoint: str, provider: str, model: str) -> str:
-    """The same for a model on an endpoint, at one of its providers only. No endpoint and no provider holds an @."""
-    return f"{endpoint}@{provider}:{model}"
+BATCHES_ROUTE_KEY: Final = "batches:"
+"""The value of `Header.ROUTE` for whatever is done with batches. The list of models has `models:`, and files have it, too."""
 
 
 def simulator_route_key(endpoint: str) -> str:
@@ -634,8 +629,18 @@ def simulator_route_key(endpoint: str) -> str:
     return f"test:{endpoint}"
 
 
+def simulator_kept_route_key() -> str:
+    """The same for what the simulator keeps for a test key, whatever is done with it."""
+    return simulator_route_key("kept")
+
+
+def keepers_path(provider: str | None) -> str:
+    """What the path of a request begins with that billing_sink sends to a provider, or the simulator, by Envoy's listener for that."""
+    return KEEPERS_TEST_PATH if provider is None else f"/live/{provider}"
+
+
 CACHE_KEYS: Final = "tollgate:{cache}:"
-"""What the names of all that is kept of answers in Redis begin with; the part in braces keeps them together in a cluster."""
+"""What the names of all cached answers in Redis begin with, and of what belongs to them; the part in braces holds them together in a cluster."""
 
 
 ANSWER_HEADERS: Final = ("anthropic-", "groq-", "openai-", "x-openrouter-")
@@ -644,10 +649,5 @@ differ in them are two questions."""
 
 
 def cache_generation(org_id: str) -> str:
-    """The key in Redis whose number an organisation's kept answers bear: raised, there are none any more."""
+    """The key in Redis whose number an organisation's cached answers bear: raised, there are none any more."""
     return f"{CACHE_KEYS}generation:{org_id}"
-
-
-def simulator_kept_route_key() -> str:
-    """The same for what the simulator keeps for test keys."""
-    return simulator_route_key("kept")

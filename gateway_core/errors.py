@@ -86,6 +86,7 @@ class ApiError:
 
     Attributes:
         retry_after_s: after which the same request may pass, where that is known.
+        is_final: whether the official SDKs are told not to ask again by themselves: it would be no use, or do something twice.
     """
 
     status: int
@@ -94,6 +95,7 @@ class ApiError:
     type: ErrorType = ErrorType.INVALID_REQUEST
     param: str | None = None
     retry_after_s: int | None = None
+    is_final: bool = False
 
     def document(
         self, form: ErrorForm = ErrorForm.OPENAI, request_id: str | None = None
@@ -141,6 +143,7 @@ INSUFFICIENT_QUOTA: Final = ApiError(
     "What is left in the balance of your organisation does not cover even a short answer. "
     "Add credit, shorten the request, or lower max_tokens.",
     type=ErrorType.INSUFFICIENT_QUOTA,
+    is_final=True,
 )
 TOO_MANY_WAITING: Final = ApiError(
     429,
@@ -216,6 +219,7 @@ SESSION_SPENT: Final = ApiError(
     "session_limit_reached",
     "What was held for this session does not cover another response. Begin a new one.",
     type=ErrorType.INSUFFICIENT_QUOTA,
+    is_final=True,
 )
 """In an event, since the answer has begun, like the next two."""
 SESSION_CROWDED: Final = ApiError(
@@ -223,6 +227,7 @@ SESSION_CROWDED: Final = ApiError(
     "session_limit_reached",
     "What was held for this session does not cover so many responses at once. Begin a new one.",
     type=ErrorType.INSUFFICIENT_QUOTA,
+    is_final=True,
 )
 INVALID_EVENT: Final = ApiError(
     400,
@@ -277,6 +282,7 @@ PROVIDER_CREDENTIAL_REJECTED: Final = ApiError(
     "provider_credential_rejected",
     "The provider refused the credential of this gateway.",
     type=ErrorType.SERVER,
+    is_final=True,
 )
 OWN_KEY_NOT_OFFERED: Final = ApiError(
     403,
@@ -288,6 +294,7 @@ OWN_KEY_REJECTED: Final = ApiError(
     "own_key_rejected",
     "The provider refused your organisation's own key.",
     type=ErrorType.SERVER,
+    is_final=True,
 )
 PROVIDER_CREDENTIAL_UNAVAILABLE: Final = ApiError(
     503,
@@ -360,6 +367,7 @@ def budget_exceeded(exhausted: Exhausted) -> ApiError:
         f"What is left of {_BUDGETS[exhausted.budget]} does not cover even a short answer. "
         f"It renews at {exhausted.renewal}. Raise it, shorten the request, or lower max_tokens.",
         type=ErrorType.INSUFFICIENT_QUOTA,
+        is_final=True,
     )
 
 
@@ -461,6 +469,7 @@ BATCHES_MAX_OPEN: Final = ApiError(
     "rate_limit_exceeded",
     "Your organisation has as many batches under way as it may. Wait until one is over, or cancel one.",
     type=ErrorType.REQUESTS,
+    is_final=True,
 )
 INPUT_UNREADABLE: Final = ApiError(
     503, "provider_unavailable", "The provider that keeps the file could not be asked for it.", type=ErrorType.SERVER
@@ -473,6 +482,7 @@ BATCH_UNKNOWN: Final = ApiError(
     "batch_unknown",
     "Whether the provider has begun the batch is not known yet. Look for it in the list before you try again.",
     type=ErrorType.SERVER,
+    is_final=True,
 )
 NOT_TO_BE_CANCELLED: Final = ApiError(
     409, "batch_not_cancelled", "The batch is over, or has not been begun yet: there is nothing to cancel."
@@ -506,6 +516,6 @@ NO_KEEPER: Final = ApiError(400, "provider_not_offered", "No provider that you m
 
 
 def endpoint_not_supported(model: str, paths: Iterable[str]) -> ApiError:
-    """The model is served on other paths than the one asked."""
-    message = f"The model '{model}' is not served here; it is served on {', '.join(paths)}."
+    """The model is served on other paths than the one asked. Endpoints that share a path are one of them."""
+    message = f"The model '{model}' is not served here; it is served on {', '.join(dict.fromkeys(paths))}."
     return ApiError(400, "endpoint_not_supported", message, param="model")

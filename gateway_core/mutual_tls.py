@@ -9,6 +9,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 import grpc
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from gateway_core.contract import Peer
 from gateway_core.settings import TlsFiles
@@ -83,8 +84,19 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def is_from(peer: Peer, request: web.Request) -> bool:
-    """Whether a request over such a connection is one peer's."""
+def only_from(peer: Peer) -> Middleware:
+    """The same as `only_for` of all that an application serves over such connections."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not _is_from(peer, request):
+            raise web.HTTPForbidden(text=f"only for {peer}\n")
+        return await handler(request)
+
+    return middleware
+
+
+def _is_from(peer: Peer, request: web.Request) -> bool:
     if request.transport is None:
         return False
     certificate = request.transport.get_extra_info("peercert", {})

@@ -34,7 +34,7 @@ class Answer:
     body: bytes
 
 
-def may_be_kept(status: str, content_type: str) -> bool:
+def may_be_cached(status: str, content_type: str) -> bool:
     """Whether it is worth looking at the body."""
     return status == "200" and _kind(content_type) in {_STREAM, _JSON}
 

@@ -27,7 +27,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         bytes_max=settings.response_cache_bytes_max,
         org_bytes_max=settings.response_cache_org_bytes_max,
     )
-    kept = CachedAnswers(
+    cached = CachedAnswers(
         answers,
         Seal(settings.response_cache_key, secrets.token_bytes),
         ttl_s=settings.response_cache_ttl_s,
@@ -38,7 +38,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         log=log,
     )
     service = Lookups(
-        kept, answer_bytes_max=settings.response_cache_answer_bytes_max, monotonic=monotonic, registry=registry
+        cached, answer_bytes_max=settings.response_cache_answer_bytes_max, monotonic=monotonic, registry=registry
     )
     server = await start_processor(
         service.process,
@@ -53,7 +53,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             settings.response_cache_metrics_host, settings.response_cache_metrics_port, always_ready, registry
         ):
             # Runs for ever: ends with this, or ends this.
-            await kept.stay()
+            await cached.stay()
     finally:
         await server.stop(grace=DRAIN_S)
         await answers.close()

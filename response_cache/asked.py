@@ -1,4 +1,4 @@
-"""What Envoy tells of a request: whose it is, what it was read to be, and who wants its answer to be one that was kept. Pure."""
+"""What Envoy tells of a request: whose it is, what it was read to be, and who wants its answer to be one that was cached. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Asked:
 
     Attributes:
         served_by: what its route stands for, or for a test key the model: answers of one are no answers of another.
-        ttl_s: how long its answer may be kept; None where the route does not say.
+        ttl_s: how long its answer may be cached; None where the route does not say.
         is_cut_down: whether its answer will be shorter than it asked for.
         looks_elsewhere: whether what the answer is made of is not all in the body.
         headers: those by which the provider is asked for another answer, name and value, by name.

@@ -1,4 +1,4 @@
-"""Finding an answer that was kept, waiting for one that is on the way, and keeping one. Without Redis there is none, and nobody waits."""
+"""Finding an answer that was cached, waiting for one that is on the way, and keeping one. Without Redis there is none, and nobody waits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ class Trouble(Enum):
 
     UNAVAILABLE = "unavailable"
     WAITED_IN_VAIN = "waited_in_vain"
-    NOT_KEPT = "not_kept"
+    NOT_CACHED = "not_kept"
     UNREADABLE = "unreadable"
     """What was there was none of ours, and is there no longer."""
 
@@ -100,8 +100,8 @@ class CachedAnswers:
                 case Missing.MY_TURN:
                     self._turns.add(place)
                     return Turn(question, place)
-                case Missing.NOT_KEPT:
-                    return Trouble.NOT_KEPT
+                case Missing.NOT_CACHED:
+                    return Trouble.NOT_CACHED
                 case Missing.ANOTHERS_TURN:
                     now_s = self._monotonic()
                     if ends_s is None:
@@ -114,14 +114,14 @@ class CachedAnswers:
         return Trouble.UNAVAILABLE
 
     async def keep(self, turn: Turn, answer: Answer) -> None:
-        """End a turn with an answer, which is kept if it is whole."""
+        """End a turn with an answer, which is cached if it is whole."""
         if not is_whole(turn.question.endpoint, answer):
             await self.refuse(turn)
             return
-        kept = self._seal.close(turn.place.key, answer)
+        cached = self._seal.close(turn.place.key, answer)
         self._turns.discard(turn.place)
         try:
-            self._gone.inc(await self._answers.keep(turn.place, kept, turn.question.ttl_s or self._ttl_s))
+            self._gone.inc(await self._answers.keep(turn.place, cached, turn.question.ttl_s or self._ttl_s))
         except AnswersTrouble as error:
             self._rest(error)
             self._ends.labels("unavailable").inc()
@@ -129,8 +129,8 @@ class CachedAnswers:
             self._ends.labels("kept").inc()
 
     async def refuse(self, turn: Turn) -> None:
-        """End a turn with an answer that is not to be kept, so that nobody waits for it."""
-        await self._end(turn, "not_kept", self._answers.say_not_kept)
+        """End a turn with an answer that is not to be cached, so that nobody waits for it."""
+        await self._end(turn, "not_kept", self._answers.say_not_cached)
 
     async def give_up(self, turn: Turn) -> None:
         """End a turn without an answer: somebody else may have more luck. One that has ended is not ended again."""
@@ -154,9 +154,9 @@ class CachedAnswers:
         except AnswersTrouble as error:
             self._rest(error)
 
-    async def _opened(self, place: Place, kept: bytes) -> Answer | Trouble:
+    async def _opened(self, place: Place, cached: bytes) -> Answer | Trouble:
         try:
-            return self._seal.open(place.key, kept)
+            return self._seal.open(place.key, cached)
         except UnreadableAnswerError:
             self._unreadable.inc()
             self._log.warning("cached_answer_unreadable", name=place.name)

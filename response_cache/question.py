@@ -18,7 +18,7 @@ from response_cache.asked import Asked
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
 
 _VERSION: Final = 2
-"""Of what a question is. Answers that were kept under another one are not found any more."""
+"""Of what a question is. Answers that were cached under another one are not found any more."""
 
 _SAYS_WHO: Final = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
 _ECHOING: Final = frozenset({Endpoint.RESPONSES})
@@ -51,7 +51,7 @@ class Question:
 
 
 def question_of(asked: Asked, body: bytes) -> Question | None:
-    """The question that a request is; None if its answer is nothing to be kept or to be told again."""
+    """The question that a request is; None if its answer is nothing to be cached or to be told again."""
     if asked.is_cut_down:
         return None
     try:

@@ -21,7 +21,7 @@ TIMEOUT_S: Final = 0.2
 CONNECTIONS_MAX: Final = 32
 TURN_S: Final = 5.0
 """After so long without a word a turn is over: whoever had it has died."""
-NOT_KEPT_S: Final = 1.0
+NOT_CACHED_S: Final = 1.0
 """For so long whoever asks the same is not made to wait in vain."""
 ENTRY_BYTES: Final = 768
 """What an answer takes beside its own bytes."""
@@ -39,12 +39,12 @@ class Missing(Enum):
 
     MY_TURN = 1
     ANOTHERS_TURN = 2
-    NOT_KEPT = 3
+    NOT_CACHED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an answer is kept: under the question's name, in the organisation's generation; and whose turn it is."""
+    """Where an answer is cached: under the question's name, in the organisation's generation; and whose turn it is."""
 
     org_id: OrgId
     name: str
@@ -82,7 +82,7 @@ class RedisAnswers:
         )
 
     async def look(self, org_id: OrgId, name: str, token: str) -> tuple[Place, bytes | Missing]:
-        """An answer as it was kept, or what there is instead; if nobody has the turn, it is then the caller's."""
+        """An answer as it was cached, or what there is instead; if nobody has the turn, it is then the caller's."""
         generation, found = await self._look(
             keys=[cache_generation(org_id), _ORDER, _order_of(org_id)],
             args=[CACHE_KEYS, f"{org_id}:{name}", token, int(TURN_S * 1000)],
@@ -109,9 +109,9 @@ class RedisAnswers:
         """Nobody gets an answer: it is the next one's turn."""
         await self._turn(keys=[place.turn], args=[place.token, "end", 0])
 
-    async def say_not_kept(self, place: Place) -> None:
-        """There was an answer, and it is not to be kept."""
-        await self._turn(keys=[place.turn], args=[place.token, "-", int(NOT_KEPT_S * 1000)])
+    async def say_not_cached(self, place: Place) -> None:
+        """There was an answer, and it is not to be cached."""
+        await self._turn(keys=[place.turn], args=[place.token, "-", int(NOT_CACHED_S * 1000)])
 
     async def stay(self, places: Iterable[Place]) -> None:
         """These turns go on."""

@@ -30,7 +30,7 @@ class UnreadableAnswerError(RuntimeError):
 
 
 class Seal:
-    """The two uses of the installation's key for kept answers, each under a key of its own."""
+    """The two uses of the installation's key for cached answers, each under a key of its own."""
 
     def __init__(self, key: SecretStr, random_bytes: RandomBytes) -> None:
         try:
@@ -48,19 +48,19 @@ class Seal:
         return hmac.digest(self._names, text, hashlib.sha256).hex()
 
     def close(self, name: str, answer: Answer) -> bytes:
-        """The answer as it is kept."""
+        """The answer as it is cached."""
         nonce = self._random_bytes(_NONCE_BYTES)
         told = json.dumps([answer.content_type, answer.dropped]).encode() + b"\n" + answer.body
         return nonce + self._answers.encrypt(nonce, told, name.encode())
 
-    def open(self, name: str, kept: bytes) -> Answer:
+    def open(self, name: str, cached: bytes) -> Answer:
         """The answer again.
 
         Raises:
-            UnreadableAnswerError: it was not kept under this name by this installation.
+            UnreadableAnswerError: it was not cached under this name by this installation.
         """
         try:
-            told = self._answers.decrypt(kept[:_NONCE_BYTES], kept[_NONCE_BYTES:], name.encode())
+            told = self._answers.decrypt(cached[:_NONCE_BYTES], cached[_NONCE_BYTES:], name.encode())
         except (InvalidTag, ValueError):
             raise UnreadableAnswerError("not an answer of this name") from None
         head, _, body = told.partition(b"\n")

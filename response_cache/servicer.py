@@ -1,4 +1,4 @@
-"""Envoy's external processing stream: protobuf here, `cached_answers` behind it. One stream is one request that wants a kept answer.
+"""Envoy's external processing stream: protobuf here, `cached_answers` behind it. One stream is one request that wants a cached answer.
 
 Whatever goes wrong here ends the stream, and Envoy goes on as if there were no cache. So does whatever has nothing more to do.
 """
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from gateway_core.clock import Monotonic
 from gateway_core.contract import CACHE_HIT, CacheOutcome, Header, Metadata
 from gateway_core.external_processor import Context, header_lines, read_headers, set_headers
-from response_cache.answer import Answer, may_be_kept
+from response_cache.answer import Answer, may_be_cached
 from response_cache.asked import Fields, UnreadableRequestError, read_asked
 from response_cache.cached_answers import CachedAnswers, Trouble, Turn
 from response_cache.question import Question, question_of
@@ -46,14 +46,14 @@ class Lookups:
     """The gRPC service's one method."""
 
     def __init__(
-        self, kept: CachedAnswers, *, answer_bytes_max: int, monotonic: Monotonic, registry: CollectorRegistry
+        self, cached: CachedAnswers, *, answer_bytes_max: int, monotonic: Monotonic, registry: CollectorRegistry
     ) -> None:
-        self._kept = kept
+        self._cached = cached
         self._answer_bytes_max = answer_bytes_max
         self._monotonic = monotonic
         self._requests = Counter(
             "tollgate_response_cache_requests_total",
-            "Requests that wanted a kept answer",
+            "Requests that wanted a cached answer",
             ["outcome"],
             registry=registry,
         )
@@ -94,7 +94,7 @@ class Lookups:
             longer.override_message_timeout.FromMilliseconds(int((seconds + _LONGER_S) * 1000))
             await context.write(longer)
 
-        found = await self._kept.find(question, will_wait)
+        found = await self._cached.find(question, will_wait)
         match found:
             case Answer():
                 self._count(Ended.HIT, began_s)
@@ -116,8 +116,8 @@ class Lookups:
             if headers is None:
                 return
             content_type = headers.get("content-type", "")
-            if not may_be_kept(headers.get(":status", ""), content_type):
-                await self._kept.refuse(turn)
+            if not may_be_cached(headers.get(":status", ""), content_type):
+                await self._cached.refuse(turn)
                 await context.write(_miss())
                 return
             marked = _miss()
@@ -128,15 +128,15 @@ class Lookups:
             async for message in messages:
                 body += message.response_body.body
                 if len(body) > self._answer_bytes_max:
-                    await self._kept.refuse(turn)
+                    await self._cached.refuse(turn)
                     return
                 if message.response_body.end_of_stream:
                     # Before the client has its end, so that whoever asks after that finds it.
-                    await self._kept.keep(turn, Answer(content_type, headers.get(Header.DROPPED, ""), bytes(body)))
+                    await self._cached.keep(turn, Answer(content_type, headers.get(Header.DROPPED, ""), bytes(body)))
                     return
                 await context.write(ProcessingResponse(response_body=BodyResponse()))
         finally:
-            await self._kept.give_up(turn)
+            await self._cached.give_up(turn)
 
     async def _answered(self, messages: AsyncIterator[ProcessingRequest]) -> Mapping[str, str] | None:
         """The headers of the provider's answer; None if it never came."""

@@ -15,7 +15,7 @@ class Settings(ProcessSettings):
     """What `python -m response_cache` needs to know."""
 
     redis_url: SecretStr
-    # 32 bytes in URL-safe base64; without the same one nobody reads what was kept.
+    # 32 bytes in URL-safe base64; without the same one nobody reads what was cached.
     response_cache_key: SecretStr
     response_cache_host: str = "127.0.0.1"
     response_cache_port: int = 9006

@@ -91,7 +91,7 @@ def admit(line: BatchLine, endpoint: Endpoint, key: ApiKey, assortment: Assortme
         raise RefusedLineError(model_not_found(line.model))
     sold = next((each for each in found if endpoint in each.endpoints), None)
     if sold is None:
-        paths = sorted({FACTS[each].path for other in found for each in other.endpoints})
+        paths = sorted(FACTS[each].path for other in found for each in other.endpoints)
         raise RefusedLineError(endpoint_not_supported(line.model, paths))
     if not (key.may_use(line.model) or key.may_use(sold.model)):
         raise RefusedLineError(model_not_allowed(line.model))

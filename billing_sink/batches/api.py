@@ -1,42 +1,23 @@
 """`/v1/batches`, as Envoy hands it on: what is done with batches, for the organisation that ext_authz has named."""
 
-import functools
-from collections.abc import Awaitable, Callable
 from typing import Annotated, ClassVar, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from billing_sink.batches.creation import BatchRefusedError, Creation, Wish
-from billing_sink.batches.keepers import KeeperError, Keepers
-from billing_sink.batches.model import Batch
+from billing_sink.batches.cancellation import Cancellation
+from billing_sink.batches.creation import Creation, Wish
+from billing_sink.batches.model import Batch, BatchRefusedError
 from billing_sink.batches.postgres_batches import PostgresBatches
-from gateway_core.contract import Header, Peer
+from gateway_core.contract import Header
 from gateway_core.endpoints import FACTS, IN_BATCHES, Endpoint
-from gateway_core.errors import (
-    API_KEY_ENDED,
-    BATCH_UNKNOWN,
-    BATCHES_MAX_OPEN,
-    DATABASE_UNAVAILABLE,
-    INVALID_INPUT,
-    KEEPER_PAUSED,
-    NOT_TO_BE_CANCELLED,
-    PROVIDER_UNAVAILABLE,
-    ApiError,
-    no_such,
-)
+from gateway_core.errors import API_KEY_ENDED, INVALID_INPUT, ApiError, no_such
 from gateway_core.ids import KeyId, OrgId
 from gateway_core.kept import KeptKind, KeptName, ObjectId, checked_id
-from gateway_core.logs import Logger
 from gateway_core.mode import Mode
-from gateway_core.mutual_tls import is_from
-from gateway_core.postgres import Trouble
 
 PAGE_MAX: Final = 100
-_PAYMENT_REQUIRED: Final = 402
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class BatchBody(BaseModel):
@@ -66,13 +47,12 @@ class BatchQuery(BaseModel):
 
 
 class BatchesApi:
-    """The four operations. Only Envoy may call them, and says for whom."""
+    """The four operations, for whom Envoy says."""
 
-    def __init__(self, batches: PostgresBatches, creation: Creation, keepers: Keepers, log: Logger) -> None:
+    def __init__(self, batches: PostgresBatches, creation: Creation, cancellation: Cancellation) -> None:
         self._batches = batches
         self._creation = creation
-        self._keepers = keepers
-        self._log = log
+        self._cancellation = cancellation
 
     def routes(self) -> list[web.RouteDef]:
         """Where they are."""
@@ -83,33 +63,14 @@ class BatchesApi:
             Endpoint.BATCH_CANCEL: self._cancel,
         }
         return [
-            web.route(FACTS[endpoint].method, FACTS[endpoint].path, self._guarded(handler))
-            for endpoint, handler in handlers.items()
+            web.route(FACTS[endpoint].method, FACTS[endpoint].path, handler) for endpoint, handler in handlers.items()
         ]
-
-    def _guarded(self, handler: Handler) -> Handler:
-        @functools.wraps(handler)
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            if not is_from(Peer.ENVOY, request):
-                raise web.HTTPForbidden(text=f"only for {Peer.ENVOY}\n")
-            try:
-                return await handler(request)
-            except BatchRefusedError as refused:
-                return _refusal(refused.error)
-            except KeeperError as error:
-                self._log.warning("keeper_unavailable", status=error.status)
-                return _refusal(KEEPER_PAUSED if error.is_paused else PROVIDER_UNAVAILABLE)
-            except Trouble as error:
-                self._log.warning("batches_unavailable", error=type(error).__name__)
-                return _refusal(DATABASE_UNAVAILABLE)
-
-        return guarded
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         wish = _wish(await request.read())
         key = await self._batches.find_key(KeyId(request.headers[Header.KEY_ID]))
         if key is None or (key.org_id, key.mode) != _who(request):
-            return _refusal(API_KEY_ENDED)
+            raise BatchRefusedError(API_KEY_ENDED)
         return web.json_response((await self._creation.begin(wish, key)).document())
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
@@ -135,15 +96,7 @@ class BatchesApi:
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         batch = await self._found(request, request.match_info["id"])
-        if batch.is_over or batch.ended_at is not None or batch.upstream_id is None:
-            return _refusal(NOT_TO_BE_CANCELLED)
-        try:
-            said = await self._keepers.cancel(batch.provider, batch.upstream_id)
-        except KeeperError as error:
-            if error.is_refusal:
-                raise BatchRefusedError(NOT_TO_BE_CANCELLED) from error
-            raise
-        await self._batches.heard(batch.batch_id, batch.upstream_id, said)
+        await self._cancellation.cancel(batch)
         return web.json_response((await self._found(request, batch.batch_id)).document())
 
     async def _found(self, request: web.Request, batch_id: str) -> Batch:
@@ -183,11 +136,3 @@ def _invalid(error: ValidationError) -> BatchRefusedError:
         "The body is no JSON object." if name is None else f"The field '{name[:64]}' is not what is asked for here."
     )
     return BatchRefusedError(ApiError(400, INVALID_INPUT.code, message, param=name and name[:64]))
-
-
-def _refusal(error: ApiError) -> web.Response:
-    headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-    if error in {BATCH_UNKNOWN, BATCHES_MAX_OPEN} or error.status == _PAYMENT_REQUIRED:
-        # The official SDKs would begin it twice, or ask again at once for what takes hours.
-        headers[Header.SHOULD_RETRY] = "false"
-    return web.json_response(error.document(), status=error.status, headers=headers)

@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-import asyncpg
-
-from billing_sink.batches.admission import AdmittedLine, RefusedLineError, admit, total
-from billing_sink.batches.keepers import KeeperError, Keepers
+from billing_sink.batches.admission import AdmittedLine, Assortment, RefusedLineError, admit, total
+from billing_sink.batches.keepers import ASKED_BYTES_MAX, KeeperError, Keepers
 from billing_sink.batches.line_reader import InvalidBatchLineError, LineReader
-from billing_sink.batches.model import HOLD_TTL, Batch, id_in
+from billing_sink.batches.model import HOLD_TTL, Batch, BatchRefusedError, id_in
 from billing_sink.batches.outcomes import end_of, remembered
-from billing_sink.batches.postgres_assortment import read_assortment
 from billing_sink.batches.postgres_batches import NotHeldError, PostgresBatches
-from billing_sink.postgres_prices import PostgresPrices
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.prices import PriceBook
 from gateway_core.api_keys import ApiKey
 from gateway_core.budgets import AllHeld
@@ -35,25 +32,19 @@ from gateway_core.errors import (
     invalid_batch_line,
     no_such,
 )
-from gateway_core.ids import PriceVersion, RandomBytes, new_id
+from gateway_core.ids import OrgId, ProviderName, RandomBytes, new_id
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.logs import Logger
 
 AT_ONCE_MAX: Final = 2
-"""Batches that are read at once: each has its whole input in memory."""
+"""Batches that are read at once, of different organisations: each has its whole input in memory."""
+READ_S_MAX: Final = 120
+"""For reading an input: a file that takes longer is made to take long."""
 OPEN_MAX: Final = 100
 """Of one organisation: each has a row for every line. Two that are begun at once may both be the last one."""
 LINES_MAX: Final = 50_000
 BYTES_MAX: Final = 200_000_000
 """OpenAI's own bounds."""
-
-
-class BatchRefusedError(Exception):
-    """No batch was begun, or nobody knows; the error says it."""
-
-    def __init__(self, error: ApiError) -> None:
-        super().__init__(error.code)
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +64,39 @@ class Input:
     content: bytes
 
 
+class Assortments(Protocol):
+    """Where it stands what can be had."""
+
+    async def read(self, provider: ProviderName | None) -> Assortment:
+        """At one provider; at all of them for the simulator.
+
+        Raises:
+            asyncpg.PostgresError, OSError: it cannot be read now.
+        """
+
+
 class Creation:
     """Begins batches."""
 
     def __init__(
         self,
-        pool: asyncpg.Pool,
         batches: PostgresBatches,
         keepers: Keepers,
+        assortments: Assortments,
+        prices: CurrentPrices,
         *,
         now: Now,
         random_bytes: RandomBytes,
         log: Logger,
     ) -> None:
-        self._pool = pool
         self._batches = batches
         self._keepers = keepers
-        self._published = PostgresPrices(pool)
-        self._prices = PriceBook.of(PriceVersion(0), ())
+        self._assortments = assortments
+        self._prices = prices
         self._now = now
         self._random_bytes = random_bytes
         self._log = log
-        self._running = 0
+        self._begun_for: set[OrgId] = set()
 
     async def begin(self, wish: Wish, key: ApiKey) -> Batch:
         """Begin a batch for who has the key.
@@ -103,13 +105,13 @@ class Creation:
             BatchRefusedError: why not.
             asyncpg.PostgresError, OSError: nothing was begun.
         """
-        if self._running == AT_ONCE_MAX:
+        if len(self._begun_for) == AT_ONCE_MAX or key.org_id in self._begun_for:
             raise BatchRefusedError(BATCHES_BUSY)
-        self._running += 1
+        self._begun_for.add(key.org_id)
         try:
             return await self._begin(wish, key)
         finally:
-            self._running -= 1
+            self._begun_for.remove(key.org_id)
 
     async def _begin(self, wish: Wish, key: ApiKey) -> Batch:
         place = await self._batches.find_input(key.org_id, key.mode, wish.input_file_id)
@@ -129,7 +131,7 @@ class Creation:
             wish.metadata,
             self._now(),
         )
-        self._prices = prices = await self._published.read(self._prices)
+        prices = await self._prices.newest()
         read = await self._read(batch, key, prices)
         # In a thread: what an answer costs is asked of this process while the answer waits.
         lines = await asyncio.to_thread(
@@ -143,14 +145,21 @@ class Creation:
         return await self._send(batch, read.content)
 
     async def _read(self, batch: Batch, key: ApiKey, prices: PriceBook) -> Input:
-        assortment = await read_assortment(self._pool, batch.provider)
+        assortment = await self._assortments.read(batch.provider)
         reader = LineReader(batch.endpoint)
+
+        def read(raw: bytes) -> AdmittedLine:
+            return admit(reader.read(raw), batch.endpoint, key, assortment, prices)
+
         admitted: list[AdmittedLine] = []
         names: set[str] = set()
         content: list[bytes] = []
         read_bytes = 0
         try:
-            async with self._keepers.lines(batch.provider, batch.input_file_id) as lines:
+            async with (
+                asyncio.timeout(READ_S_MAX),
+                self._keepers.lines(batch.provider, batch.input_file_id, line_bytes_max=ASKED_BYTES_MAX) as lines,
+            ):
                 async for raw in lines:
                     number = len(admitted) + 1
                     read_bytes += len(raw)
@@ -159,7 +168,8 @@ class Creation:
                             invalid_batch(f"A batch has {LINES_MAX:,} lines and {BYTES_MAX:,} bytes at most.")
                         )
                     try:
-                        line = admit(reader.read(raw), batch.endpoint, key, assortment, prices)
+                        # In a thread: one line may hold this process up for a second.
+                        line = await asyncio.to_thread(read, raw)
                     except (InvalidBatchLineError, RefusedLineError) as error:
                         raise BatchRefusedError(invalid_batch_line(number, error.error)) from error
                     if line.line.custom_id in names:
@@ -169,6 +179,8 @@ class Creation:
                     content.append(line.line.rewritten(line.sold.upstream_model))
         except KeeperError as error:
             raise BatchRefusedError(KEEPER_PAUSED if error.is_paused else INPUT_UNREADABLE) from error
+        except TimeoutError as error:
+            raise BatchRefusedError(INPUT_UNREADABLE) from error
         if not admitted:
             raise BatchRefusedError(invalid_batch("The file has no lines."))
         return Input(tuple(admitted), b"".join(content))
@@ -176,16 +188,16 @@ class Creation:
     async def _send(self, batch: Batch, content: bytes) -> Batch:
         """Have the provider begin. What is not known to have failed is looked for later, by our id in it."""
         try:
-            file_id = await self._keepers.upload(batch.provider, content)
+            file_id = await self._keepers.upload(batch.provider, content, batch.batch_id)
         except KeeperError as error:
             raise BatchRefusedError(await self._give_up(batch, error)) from error
+        if not await self._batches.sent(batch.batch_id, file_id):
+            raise BatchRefusedError(BATCH_NOT_BEGUN)
         try:
             said = await self._keepers.create(batch.provider, file_id, batch.endpoint, batch.batch_id)
         except KeeperError as error:
             if error.is_refusal or error.is_paused:
-                refusal = await self._give_up(batch, error)
-                await self._forget(batch, file_id)
-                raise BatchRefusedError(refusal) from error
+                raise BatchRefusedError(await self._give_up(batch, error)) from error
             self._log.warning("batch_unknown", batch_id=batch.batch_id, status=error.status)
             raise BatchRefusedError(BATCH_UNKNOWN) from error
         upstream_id = id_in(said, "id")
@@ -200,13 +212,6 @@ class Creation:
         self._log.warning("batch_not_begun", batch_id=batch.batch_id, status=error.status)
         await self._batches.end(batch, end_of(batch), (), self._now())
         return KEEPER_PAUSED if error.is_paused else BATCH_NOT_BEGUN
-
-    async def _forget(self, batch: Batch, file_id: ObjectId) -> None:
-        """What the provider was sent, and will not use."""
-        try:
-            await self._keepers.delete(batch.provider, file_id)
-        except KeeperError as error:
-            self._log.warning("batch_input_left", batch_id=batch.batch_id, status=error.status)
 
 
 def _not_held(error: NotHeldError) -> ApiError:

@@ -1,7 +1,7 @@
 """What billing_sink asks of providers: files and batches. By Envoy, which has their credentials and puts them in."""
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
@@ -19,7 +19,12 @@ SAID_BYTES_MAX: Final = 256 * 1024
 """Of what is said of one file or batch; a page of a list has a hundred."""
 PAGE: Final = 100
 PAGES_MAX: Final = 20
-LINE_BYTES_MAX: Final = 32 * 1024 * 1024
+ASKED_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of one line of an input: more than any body has."""
+ANSWERED_BYTES_MAX: Final = 192 * 1024 * 1024
+"""Of one line of answers: 2,048 vectors of 3,072 numbers have 130 MB."""
+_PURPOSE: Final = "batch"
+_NOT_FOUND: Final = 404
 _CHUNK_BYTES: Final = 64 * 1024
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_read=310)
 """Envoy ends it before, and says so."""
@@ -51,23 +56,25 @@ class Keepers:
         self._session = session
 
     @asynccontextmanager
-    async def lines(self, provider: ProviderName | None, file_id: ObjectId) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines of a file that are not empty, as they come, while the block runs.
+    async def lines(
+        self, provider: ProviderName | None, file_id: ObjectId, *, line_bytes_max: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a file that are not empty, as they come, while the block runs. Of a longer one there is only the beginning.
 
         Raises:
-            KeeperError: it cannot be had, or has a line that is longer than any that is read.
+            KeeperError: it cannot be had.
         """
         async with (
             self._asking("GET", _path(provider, Endpoint.FILE_CONTENT, file_id)) as response,
-            aclosing(_lines(response)) as found,
+            aclosing(split_lines(response.content.iter_chunked(_CHUNK_BYTES), line_bytes_max)) as found,
         ):
             yield found
 
-    async def upload(self, provider: ProviderName | None, content: bytes) -> ObjectId:
-        """Have a provider keep the input of a batch."""
+    async def upload(self, provider: ProviderName | None, content: bytes, mark: ObjectId) -> ObjectId:
+        """Have a provider keep the input of a batch, under a name by which it can be found."""
         form = aiohttp.FormData()
-        form.add_field("purpose", "batch")
-        form.add_field("file", content, filename="batch.jsonl", content_type="application/jsonl")
+        form.add_field("purpose", _PURPOSE)
+        form.add_field("file", content, filename=_input_name(mark), content_type="application/jsonl")
         return _id(await self._said("POST", _path(provider, Endpoint.FILE_UPLOAD), form=form))
 
     async def describe(self, provider: ProviderName | None, file_id: ObjectId) -> JsonObject:
@@ -75,8 +82,12 @@ class Keepers:
         return await self._said("GET", _path(provider, Endpoint.FILE, file_id))
 
     async def delete(self, provider: ProviderName | None, file_id: ObjectId) -> None:
-        """Have a provider keep a file no longer."""
-        await self._said("DELETE", _path(provider, Endpoint.FILE_DELETE, file_id))
+        """Have a provider keep a file no longer, if it does."""
+        try:
+            await self._said("DELETE", _path(provider, Endpoint.FILE_DELETE, file_id))
+        except KeeperError as error:
+            if error.status != _NOT_FOUND:
+                raise
 
     async def create(
         self, provider: ProviderName | None, input_file_id: ObjectId, endpoint: Endpoint, mark: ObjectId
@@ -100,19 +111,27 @@ class Keepers:
 
     async def find(self, provider: ProviderName | None, mark: ObjectId) -> JsonObject | None:
         """The batch that bears our id, among the newest that a provider has; None if there is none."""
+        asked = f"{_path(provider, Endpoint.BATCHES)}?limit={PAGE}"
+        return await self._find(asked, lambda each: each.get("metadata") == {MARK: mark})
+
+    async def find_input(self, provider: ProviderName | None, mark: ObjectId) -> ObjectId | None:
+        """The input of the batch of that id, likewise."""
+        asked = f"{_path(provider, Endpoint.FILES)}?limit={PAGE}&purpose={_PURPOSE}"
+        found = await self._find(asked, lambda each: each.get("filename") == _input_name(mark))
+        return None if found is None else _id(found)
+
+    async def _find(self, asked: str, is_it: Callable[[JsonObject], bool]) -> JsonObject | None:
         after = ""
         for _ in range(PAGES_MAX):
-            page = await self._said(
-                "GET", f"{_path(provider, Endpoint.BATCHES)}?limit={PAGE}{after}", bytes_max=SAID_BYTES_MAX * PAGE
-            )
+            page = await self._said("GET", asked + after, bytes_max=SAID_BYTES_MAX * PAGE)
             data = page.get("data")
-            batches = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
-            for each in batches:
-                if each.get("metadata") == {MARK: mark}:
+            listed = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+            for each in listed:
+                if is_it(each):
                     return each
-            if not batches or not page.get("has_more"):
+            if not listed or not page.get("has_more"):
                 return None
-            after = f"&after={_id(batches[-1])}"
+            after = f"&after={_id(listed[-1])}"
         return None
 
     async def _said(
@@ -161,17 +180,26 @@ async def connected_keepers(address: HostPort, context: ssl.SSLContext) -> Async
         yield Keepers(session)
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    pending = b""
-    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        *whole, pending = (pending + chunk).split(b"\n")
-        if len(pending) > LINE_BYTES_MAX:
-            raise KeeperError(None)
-        for line in whole:
+async def split_lines(chunks: AsyncIterator[bytes], line_bytes_max: int) -> AsyncGenerator[bytes, None]:
+    """The lines in what comes in chunks, each looked at once; those that are empty are left out, and longer ones cut."""
+    pieces: list[bytes] = []
+    held = 0
+    async for chunk in chunks:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line = b"".join([*pieces, end[: line_bytes_max - held]])
+            pieces, held = [], 0
             if line.strip():
                 yield line
-    if pending.strip():
-        yield pending
+        if rest and held < line_bytes_max:
+            pieces.append(rest[: line_bytes_max - held])
+            held += len(pieces[-1])
+    if (line := b"".join(pieces)).strip():
+        yield line
+
+
+def _input_name(mark: ObjectId) -> str:
+    return f"{mark}.jsonl"
 
 
 def _path(provider: ProviderName | None, endpoint: Endpoint, object_id: ObjectId | None = None) -> str:

@@ -4,6 +4,7 @@ LuaJIT runs them in this process, as it does in Envoy.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway_core.ids import ModelName
 from gateway_core.usage import Meter
 
 _SCRIPTS: Final = Path(__file__).parents[2] / "envoy" / "lua"
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f]")
 CUSTOM_ID_LENGTH_MAX: Final = 128
 
 
@@ -69,6 +71,9 @@ class LineReader:
         Raises:
             InvalidBatchLineError: it is not a line for this endpoint, or what it asks for is not offered.
         """
+        # A carriage return is white space to JSON and the end of a line to some who read files of lines.
+        if _CONTROLS.search(line.rstrip(b"\r")):
+            raise _invalid(INVALID_JSON.code, b"There is a control character in the line.")
         members = self._members(line)
         if isinstance(members, tuple):
             raise _invalid(INVALID_JSON.code, members[1])

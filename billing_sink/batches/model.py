@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from gateway_core.endpoints import FACTS, Endpoint
+from gateway_core.errors import ApiError
 from gateway_core.ids import KeyId, OrgId, ProjectId, ProviderName, RequestId
 from gateway_core.kept import InvalidKeptNameError, ObjectId, checked_id
 from gateway_core.mode import Mode
@@ -18,11 +19,22 @@ COMPLETION_WINDOW: Final = "24h"
 HOLD_TTL: Final = timedelta(hours=48)
 """For the window, and a day for the provider to come to an end and for us to hear of it."""
 
+LOST_AFTER: Final = timedelta(minutes=15)
+"""What a provider has been asked to do about a batch, and has not done by then, it never will: nobody waits so long for its answer."""
+
 OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 """What a provider says of a batch of which nothing more will come."""
 
 MARK: Final = "tollgate_batch"
 """The one member of what a provider is told as the metadata of a batch: our id of it."""
+
+
+class BatchRefusedError(Exception):
+    """What a client asks for is not done, or nobody knows; the error says it."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.code)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,7 @@ class Batch:
 
     Attributes:
         provider: None for the simulator.
+        sent_file_id: what the provider was sent in the place of the client's input; None while nobody knows whether it has it.
         upstream_id: the provider's id; None while nobody knows whether there is one.
         said: what the provider said last of it.
         ended_at: since when it is settled.
@@ -46,6 +59,7 @@ class Batch:
     input_file_id: ObjectId
     metadata: Mapping[str, str]
     created_at: datetime
+    sent_file_id: ObjectId | None = None
     upstream_id: str | None = None
     said: JsonObject | None = None
     ended_at: datetime | None = None

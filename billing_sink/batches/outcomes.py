@@ -1,6 +1,5 @@
 """What the lines of a batch have come to: each answered one is a line as the spool would have had it, and is rated like any other. Pure."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Final
 from billing_sink.access_log import FINISHED, InvalidLineError, parse_line
 from billing_sink.batches.admission import AdmittedLine
 from billing_sink.batches.model import Batch, JsonObject, RememberedLine, parse_said
-from billing_sink.postings import Posting, Quarantined, conflict
+from billing_sink.postings import Posting, Quarantined, conflict, hash_of
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, rate
 from billing_sink.spool import RawLine
@@ -54,7 +53,7 @@ def parse_answer(line: bytes) -> AnsweredLine | None:
         custom_id,
         status,
         json.dumps(usage) if isinstance(usage, dict) else None,
-        len(json.dumps(body)) if body is not None else 0,
+        len(line) if body is not None else 0,
         code[:_ERROR_CODE_LENGTH_MAX] if isinstance(code, str) and code else None,
     )
 
@@ -134,7 +133,8 @@ def posting_of(
             **told,
             SpoolField.STATUS: answer.status,
             SpoolField.CLUSTER: Cluster.SIMULATOR if batch.provider is None else provider_cluster(batch.provider),
-            SpoolField.ATTEMPTS: 1,
+            # None of Envoy's: what a batch is answered says nothing of who answers requests.
+            SpoolField.ATTEMPTS: 0,
             SpoolField.BYTES_SENT: answer.body_bytes,
             SpoolField.USAGE_FIRST: answer.usage,
             SpoolField.SERVICE_TIER: BATCH,
@@ -183,4 +183,4 @@ def _rated(place: int, request_id: RequestId, fields: dict[str, object], prices:
         rated = rate(line, prices)
     except UNRATEABLE as error:
         return Quarantined(raw, f"{type(error).__name__}: {error}", request_id, line)
-    return Posting(request_id, hashlib.sha256(raw.content).digest(), raw, rated)
+    return Posting(request_id, hash_of(raw), raw, rated)

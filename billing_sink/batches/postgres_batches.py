@@ -16,12 +16,13 @@ from billing_sink.postgres_ledger import encode, quarantine
 from billing_sink.postings import Posting, Quarantined, conflict
 from billing_sink.spool import SpoolId
 from gateway_core.api_keys import ApiKey
-from gateway_core.budgets import AllHeld, Budget, Exhausted
+from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, OrgId, ProjectId, ProviderName, RequestId
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd
+from gateway_core.postgres_holds import place_hold
 from gateway_core.postgres_keys import api_key
 
 
@@ -71,7 +72,11 @@ class PostgresBatches:
             NotHeldError: nothing was written.
         """
         async with self._pool.acquire() as connection, connection.transaction():
-            await _hold(connection, batch, key, amount, expires_at)
+            held = await place_hold(
+                connection, batch.request_id, key, amount=amount, least=amount, expires_at=expires_at
+            )
+            if held is None or isinstance(held, Exhausted | AllHeld):
+                raise NotHeldError(held)
             await connection.execute(
                 """
                 INSERT INTO billing.batches (
@@ -90,6 +95,17 @@ class PostgresBatches:
                 name, batch.mode, batch.org_id, batch.project_id, batch.key_id, batch.provider, batch.created_at
             )
             await write_down(connection, [kept], ())
+
+    async def sent(self, batch_id: ObjectId, file_id: ObjectId) -> bool:
+        """Remember what the provider was sent; whether the batch is still to be begun. One that took too long may have been ended meanwhile."""
+        is_open: bool = await self._pool.fetchval(
+            """
+            UPDATE billing.batches SET sent_file_id = $2, input_removed_at = NULL WHERE batch_id = $1
+            RETURNING ended_at IS NULL
+            """,
+            *(batch_id, file_id),
+        )
+        return is_open
 
     async def heard(self, batch_id: ObjectId, upstream_id: str, said: Mapping[str, object]) -> None:
         """Remember what the provider calls it, and says of it."""
@@ -139,6 +155,20 @@ class PostgresBatches:
         """Those that are not settled, the oldest first."""
         rows = await self._pool.fetch("SELECT * FROM billing.batches WHERE ended_at IS NULL ORDER BY created_at")
         return [_batch(row) for row in rows]
+
+    async def with_input(self, ended_after: datetime, *, limit: int) -> Sequence[Batch]:
+        """Those that have ended since, and whose providers may still have what they were sent; the last that has ended first."""
+        rows = await self._pool.fetch(
+            """
+            SELECT * FROM billing.batches WHERE ended_at > $1 AND input_removed_at IS NULL ORDER BY ended_at DESC LIMIT $2
+            """,
+            *(ended_after, limit),
+        )
+        return [_batch(row) for row in rows]
+
+    async def input_removed(self, batch_id: ObjectId, at: datetime) -> None:
+        """Remember that the provider has nothing of ours any more."""
+        await self._pool.execute("UPDATE billing.batches SET input_removed_at = $2 WHERE batch_id = $1", batch_id, at)
 
     async def lines(self, batch_id: ObjectId, custom_ids: Sequence[str]) -> Mapping[str, RememberedLine]:
         """What is remembered of some lines, by the client's names."""
@@ -193,41 +223,6 @@ async def _end_turn(connection: PoolConnectionProxy) -> None:
         raise
 
 
-async def _hold(
-    connection: PoolConnectionProxy, batch: Batch, key: ApiKey, amount: NanoUsd, expires_at: datetime
-) -> None:
-    """All of it or nothing."""
-    budgets = key.budgets
-    payer = (batch.request_id, batch.org_id, batch.project_id, batch.key_id, batch.mode, amount, expires_at)
-    if budgets is None:
-        held = await connection.fetchval(
-            """
-            SELECT billing.place_hold(
-                p_request_id => $1, p_org_id => $2, p_project_id => $3, p_key_id => $4, p_mode => $5,
-                p_amount_nano_usd => $6, p_expires_at => $7)
-            """,
-            *payer,
-        )
-        if held is None:
-            raise NotHeldError(None)
-        return
-    [row] = await connection.fetch(
-        """
-        SELECT * FROM billing.place_hold_within_budgets(
-            p_request_id => $1, p_org_id => $2, p_project_id => $3, p_key_id => $4, p_mode => $5,
-            p_amount_nano_usd => $6, p_expires_at => $7, p_least_nano_usd => $6, p_time_zone => $8,
-            p_key_per_day => $9, p_key_per_month => $10, p_project_per_day => $11, p_project_per_month => $12)
-        """,
-        *(*payer, budgets.time_zone, budgets.key_per_day_nano_usd, budgets.key_per_month_nano_usd),
-        *(budgets.project_per_day_nano_usd, budgets.project_per_month_nano_usd),
-    )
-    if row["budget"] is not None:
-        budget = Budget(row["budget"])
-        raise NotHeldError(AllHeld(budget) if row["renews_at"] is None else Exhausted(budget, row["renews_at"]))
-    if row["held_nano_usd"] is None:
-        raise NotHeldError(None)
-
-
 def _batch(row: asyncpg.Record) -> Batch:
     return Batch(
         ObjectId(row["batch_id"]),
@@ -240,6 +235,7 @@ def _batch(row: asyncpg.Record) -> Batch:
         ObjectId(row["input_file_id"]),
         json.loads(row["metadata"]),
         row["created_at"],
+        None if row["sent_file_id"] is None else ObjectId(row["sent_file_id"]),
         row["upstream_id"],
         None if row["said"] is None else parse_said(row["said"]),
         row["ended_at"],

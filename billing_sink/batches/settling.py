@@ -6,27 +6,26 @@ A line has an id of its own, so that one which is posted already is not posted a
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from billing_sink.batches.keepers import KeeperError, Keepers
-from billing_sink.batches.model import Batch, id_in
+from billing_sink.batches.keepers import ANSWERED_BYTES_MAX, KeeperError, Keepers
+from billing_sink.batches.model import LOST_AFTER, Batch, id_in
 from billing_sink.batches.outcomes import end_of, parse_answer, rate_answers
 from billing_sink.batches.postgres_batches import PostgresBatches
+from billing_sink.batches.sent_inputs import SentInputs
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.kept import Kept, length_of, moment_of
-from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.prices import PriceBook
 from gateway_core.clock import Now
-from gateway_core.ids import PriceVersion
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.logs import Logger
 from gateway_core.postgres import Trouble
 
-LOST_AFTER: Final = timedelta(minutes=15)
-"""A provider that has been asked to begin a batch and has none by then never will: nobody waits so long for its answer."""
 LINES_AT_ONCE: Final = 1000
+BYTES_AT_ONCE: Final = 16 * 1024 * 1024
+"""And no further line once they have so many bytes."""
 
 
 class Settling:
@@ -36,7 +35,8 @@ class Settling:
         self,
         batches: PostgresBatches,
         keepers: Keepers,
-        published: PostgresPrices,
+        inputs: SentInputs,
+        prices: CurrentPrices,
         *,
         now: Now,
         registry: CollectorRegistry,
@@ -44,8 +44,8 @@ class Settling:
     ) -> None:
         self._batches = batches
         self._keepers = keepers
-        self._published = published
-        self._prices = PriceBook.of(PriceVersion(0), ())
+        self._inputs = inputs
+        self._prices = prices
         self._now = now
         self._log = log
         self._open = Gauge("tollgate_billing_sink_batches_open", "Batches that are not settled", registry=registry)
@@ -73,6 +73,8 @@ class Settling:
                     self._log.warning(
                         "batch_unsettled", batch_id=batch.batch_id, error=f"{type(error).__name__}: {error}"
                     )
+            if has_turn:
+                await self._inputs.remove()
 
     async def _look_at(self, batch: Batch) -> None:
         if batch.upstream_id is None:
@@ -97,35 +99,36 @@ class Settling:
             await self._batches.heard(batch.batch_id, upstream_id, said)
 
     async def _settle(self, batch: Batch) -> None:
-        self._prices = await self._published.read(self._prices)
+        prices = await self._prices.newest()
         place = 0
         files = []
         for file_id in _files_of(batch):
-            place = await self._settle_file(batch, file_id, place)
+            place = await self._settle_file(batch, file_id, place, prices)
             files.append(await self._kept(batch, file_id))
         await self._end(batch, files)
-        await self._delete_input(batch)
 
-    async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int) -> int:
+    async def _settle_file(self, batch: Batch, file_id: ObjectId, place: int, prices: PriceBook) -> int:
         """Post the lines of a file. Places go on from that of the last line of the file before."""
         waiting: list[tuple[int, bytes]] = []
-        async with self._keepers.lines(batch.provider, file_id) as lines:
+        waiting_bytes = 0
+        async with self._keepers.lines(batch.provider, file_id, line_bytes_max=ANSWERED_BYTES_MAX) as lines:
             async for raw in lines:
                 place += 1
                 waiting.append((place, raw))
-                if len(waiting) == LINES_AT_ONCE:
-                    await self._post(batch, waiting)
-                    waiting = []
+                waiting_bytes += len(raw)
+                if len(waiting) == LINES_AT_ONCE or waiting_bytes > BYTES_AT_ONCE:
+                    await self._post(batch, waiting, prices)
+                    waiting, waiting_bytes = [], 0
         if waiting:
-            await self._post(batch, waiting)
+            await self._post(batch, waiting, prices)
         return place
 
-    async def _post(self, batch: Batch, raw: Sequence[tuple[int, bytes]]) -> None:
+    async def _post(self, batch: Batch, raw: Sequence[tuple[int, bytes]], prices: PriceBook) -> None:
         # In threads: what an answer costs is asked of this process while the answer waits.
         answers = await asyncio.to_thread(lambda: [(place, content, parse_answer(content)) for place, content in raw])
         named = [answer.custom_id for _, _, answer in answers if answer is not None]
         remembered = await self._batches.lines(batch.batch_id, named)
-        postings, quarantined = await asyncio.to_thread(rate_answers, batch, answers, remembered, self._prices)
+        postings, quarantined = await asyncio.to_thread(rate_answers, batch, answers, remembered, prices)
         aside = await self._batches.settle(batch, list(remembered.values()), postings, quarantined)
         self._quarantined.inc(len(aside))
         if aside:
@@ -155,16 +158,6 @@ class Settling:
         status = (batch.said or {}).get("status", "lost")
         self._ended.labels(status).inc()
         self._log.info("batch_ended", batch_id=batch.batch_id, status=status)
-
-    async def _delete_input(self, batch: Batch) -> None:
-        """What the provider was sent. It is nobody's, so one that it goes on keeping can be asked for by nobody."""
-        file_id = id_in(batch.said or {}, "input_file_id")
-        if file_id is None:
-            return
-        try:
-            await self._keepers.delete(batch.provider, file_id)
-        except KeeperError as error:
-            self._log.warning("batch_input_left", batch_id=batch.batch_id, status=error.status)
 
 
 def _files_of(batch: Batch) -> Sequence[ObjectId]:

@@ -1,4 +1,4 @@
-"""`/api/v1/docs`: the OpenAPI document for people, as one page without scripts or anything from elsewhere. Pure."""
+"""`/api/v1/docs`: the OpenAPI document for people, as one page without scripts or anything from elsewhere."""
 
 import json
 import re

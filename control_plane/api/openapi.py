@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the declared operations. Pure."""
+"""The OpenAPI 3.1 document, made from the declared operations."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

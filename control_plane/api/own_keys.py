@@ -63,8 +63,13 @@ async def put_provider_credential(call: Call, body: OwnKeySpec) -> OwnKey:
     await _pass_if_not_often(call)
     await catalog_change.begin(call)
     provider = await find_provider(call.db, call.param("provider"))
-    if provider is None or provider.own_keys is not OwnKeys.ALLOWED:
+    if provider is None:
         raise NotFoundError
+    if provider.own_keys is not OwnKeys.ALLOWED:
+        raise ConflictError(
+            f"Own keys are not allowed at the provider '{provider.name}'. An operator allows them with "
+            f"'own_keys': 'allowed' (tollgate providers put {provider.name} ... --own-keys allowed)."
+        )
     before = await postgres_own_keys.find_own_key(call.db, call.org_id, provider.name)
     catalog_change.match(call, before)
     catalog_change.pass_if_valid([*_faults(body.credential, provider, is_new=before is None)])

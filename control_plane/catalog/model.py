@@ -148,7 +148,7 @@ class Policy:
         retry_statuses: statuses besides 5xx that are worth the next group; None for the gateway's own list.
         first_byte_timeout_ms: how long one attempt may take to the headers of its answer.
         idle_timeout_ms: how long an answer may pause.
-        cache_ttl_s: how long answers are kept that would be the same each time; 0 for never. None: only those that a client asks for.
+        cache_ttl_s: how long answers are cached that would be the same each time; 0 for never. None: only those that a client asks for.
     """
 
     attempts_max: int | None = None

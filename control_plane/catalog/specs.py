@@ -306,7 +306,7 @@ class RouteSpec(Body):
     idle_timeout_ms: Milliseconds | None = None
     cache_ttl_s: Annotated[int, Field(ge=0, le=CACHE_TTL_S_MAX)] | None = Field(
         default=None,
-        description="How long answers are kept to requests that are answered alike each time, and told again free of charge. 0: never; "
+        description="How long answers are cached to requests that are answered alike each time, and told again free of charge. 0: never; "
         "null: only where a client asks for it.",
     )
     strategy: Strategy = Field(

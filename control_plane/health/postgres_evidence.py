@@ -10,6 +10,7 @@ from control_plane.database import Connection
 from control_plane.health.judgement import HEALTHY, IN_A_ROW, WINDOW, Answers, Evidence, Failure, Limit, Probe
 from control_plane.requests.attempts import why_given_up
 from gateway_core.ids import ProviderName
+from gateway_core.usage import SWITCHED
 
 _FAILURES_MAX: Final = 5000
 """The latest are enough to see that something is wrong."""
@@ -42,8 +43,8 @@ _ANSWERED: Final = """
         max(r.started_at + r.duration_ms * interval '1 ms') AS last_at,
         array_remove(array_agg(DISTINCT r.org_id), NULL) AS org_ids
     FROM billing.requests r JOIN unnest($2::text[], $3::timestamptz[]) AS asked (provider, since) USING (provider)
-    WHERE r.recorded_at > $1 AND r.mode = 'live' AND NOT r.own_key AND r.attempts > 0 AND r.status BETWEEN 200 AND 499 AND r.status <> ALL ($4::integer[])
-      AND coalesce(r.response_flags, '-') IN ('-', '')
+    WHERE r.recorded_at > $1 AND r.mode = 'live' AND NOT r.own_key AND r.attempts > 0 AND r.status <> ALL ($4::integer[])
+      AND (r.status = $5 OR r.status BETWEEN 200 AND 499 AND coalesce(r.response_flags, '-') IN ('-', ''))
     GROUP BY 1, 2
 """
 _LIMITS: Final = """
@@ -79,7 +80,7 @@ async def read_evidence(db: Connection, states: Mapping[Subject, ProviderState],
     if suspects:
         since = [states.get(Subject(provider), HEALTHY).since for provider in suspects]
         not_well = [*_PROVIDERS_FAULT, _TOO_MANY_REQUESTS]
-        for row in await db.fetch(_ANSWERED, begin, suspects, since, not_well):
+        for row in await db.fetch(_ANSWERED, begin, suspects, since, not_well, SWITCHED):
             answers[_subject(row["provider"], row["upstream_model"])] = Answers(
                 row["answers"], row["last_at"], frozenset(row["org_ids"])
             )
@@ -98,7 +99,8 @@ async def read_evidence(db: Connection, states: Mapping[Subject, ProviderState],
 
 def is_failure(status: int, flags: Sequence[str]) -> bool:
     """Whether an attempt shows that something is wrong with its provider. Over its limits is another matter."""
-    if not _OURS.isdisjoint(flags) or status == _TOO_MANY_REQUESTS:
+    # A session that was begun ends when either side hangs up.
+    if not _OURS.isdisjoint(flags) or status in {_TOO_MANY_REQUESTS, SWITCHED}:
         return False
     if status >= _SERVER_ERROR or status in _PROVIDERS_FAULT:
         return True

@@ -23,6 +23,7 @@ from control_plane.health.model import (
     StateOfProvider,
 )
 from control_plane.health.postgres_evidence import is_failure
+from gateway_core.usage import SWITCHED
 
 MINUTES: Final = 5
 HISTORY_MAX: Final = 100
@@ -35,11 +36,12 @@ _CHANGE: Final = f"{_STATE}, upstream_model, actor_kind || ' ' || actor_id AS by
 _FIGURES: Final = """
     SELECT count(*) AS answered,
         percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY first_byte_ms) AS first_byte_ms,
-        percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY duration_ms) AS duration_ms
+        percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE status <> $3) AS duration_ms
     FROM billing.requests
-    WHERE recorded_at > $2 AND provider = $1 AND mode = 'live' AND NOT own_key AND attempts > 0 AND status BETWEEN 200 AND 499
-      AND status <> ALL ('{401,403,408,429}') AND coalesce(response_flags, '-') IN ('-', '')
+    WHERE recorded_at > $2 AND provider = $1 AND mode = 'live' AND NOT own_key AND attempts > 0 AND status <> ALL ('{401,403,408,429}')
+      AND (status = $3 OR status BETWEEN 200 AND 499 AND coalesce(response_flags, '-') IN ('-', ''))
 """
+"""How long a session is open says nothing of its provider."""
 
 
 async def state_of(db: Database, provider: str) -> StateOfProvider:
@@ -55,7 +57,7 @@ async def state_of(db: Database, provider: str) -> StateOfProvider:
 async def health_of(db: Database, provider: str, now: datetime) -> Health:
     """How a provider is, and how it was."""
     begin = now - timedelta(minutes=MINUTES)
-    figures = written(await db.fetchrow(_FIGURES, provider, begin))
+    figures = written(await db.fetchrow(_FIGURES, provider, begin, SWITCHED))
     attempts = await db.fetch(
         """
         SELECT status, coalesce(response_flags, '-') AS flags, count(*) AS attempts FROM billing.attempts

@@ -60,9 +60,7 @@ class RequestSummary(Resource):
         description="Whether that was asked with the organisation's own key, and so charges the organisation itself."
     )
     stream: bool
-    cached: bool = Field(
-        description="Whether it was answered with what was kept of an answer before: no provider was asked."
-    )
+    cached: bool = Field(description="Whether it was answered from the cache: no provider was asked.")
     status: int = Field(description="What the client was answered; 0 for nothing.")
     outcome: Outcome
     error_code: str | None = Field(description="The `code` of the refusal, where we refused it.")

@@ -160,7 +160,7 @@ class Receipt(Resource):
         description="settled, estimated, released, free or refused: the last three cost nothing. Or quarantined: it is not "
         "priced yet, because nobody could. What is held for it is kept for seven days at most, and nothing is charged unless an operator decides so."
     )
-    cached: bool = Field(description="Whether it was answered with what was kept of an answer before, and so is free.")
+    cached: bool = Field(description="Whether it was answered from the cache, and so is free.")
     late: bool = Field(description="Whether it was posted after its hold had expired.")
     service_tier: str | None
     meters: Mapping[str, int] = Field(

@@ -1,4 +1,4 @@
-"""Which fields of a request go into the spool: one JSON line when it ends, and one now and then while it runs.
+"""Which fields of a request go into the spool: one JSON line when it ends.
 
 Before that, one for each attempt at an upstream that failed. Beside them, whom else it is told that a request is over: ext_authz, where
 it counts against a limit.
@@ -24,7 +24,7 @@ from gateway_core.contract import (
 from gateway_core.provider_limits import NOTHING_LEFT
 
 STILL_RUNNING_INTERVAL: Final = "10s"
-"""How often it is told of what runs that it does."""
+"""How often ext_authz is told of what runs, and counts against a limit, that it does."""
 
 _FAILED_FROM: Final = 400
 _COUNTS: Final = (GrantField.RESERVED_AT, GrantField.EXPECTED_TOKENS)
@@ -36,7 +36,8 @@ _NO_OPTIONS: Final[JsonObject] = {
     "header_filter": {"header": {"name": ":method", "string_match": {"exact": "OPTIONS"}, "invert_match": True}}
 }
 """By the method and nothing else: no request that a provider is asked for has it, so none could hide behind it."""
-_NO_PREFLIGHT: Final[JsonObject] = {"and_filter": {"filters": [_NO_PROBE, _NO_OPTIONS]}}
+_NO_REPORT: Final[JsonObject] = {"log_type_filter": {"types": ["DownstreamPeriodic"], "exclude": True}}
+"""Nothing is charged before its end, so the spool has no line of what still runs."""
 
 
 def spool_log(spool_dir: str, *, answers_browsers: bool) -> JsonObject:
@@ -69,9 +70,10 @@ def spool_log(spool_dir: str, *, answers_browsers: bool) -> JsonObject:
         SpoolField.UNFINISHED: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.UNFINISHED})%",
         SpoolField.CACHE: f"%DYNAMIC_METADATA({Metadata.NAMESPACE}:{Metadata.CACHE})%",
     }
+    told: list[Json] = [_NO_REPORT, _NO_PROBE, *([_NO_OPTIONS] if answers_browsers else [])]
     return {
         "name": "spool",
-        "filter": _NO_PREFLIGHT if answers_browsers else _NO_PROBE,
+        "filter": {"and_filter": {"filters": told}},
         "typed_config": _appended_to(spool_dir, line),
     }
 

@@ -130,6 +130,31 @@ EARLY_MUTATIONS: Final[tuple[Json, ...]] = (
     },
 )
 
+_SKIP: Final[JsonObject] = {
+    "name": "skip",
+    "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter"),
+}
+
+_LEASED: Final[JsonObject] = {
+    "single_predicate": {
+        "input": {
+            "name": Metadata.LEASE,
+            "typed_config": typed(
+                "envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput",
+                filter=Metadata.NAMESPACE,
+                path=[{"key": Metadata.LEASE}],
+            ),
+        },
+        "custom_match": {
+            "name": "present",
+            "typed_config": typed(
+                "envoy.extensions.matching.input_matchers.metadata.v3.Metadata", value={"present_match": True}
+            ),
+        },
+    }
+}
+"""Of a request that the front filter lets pass; nobody else writes there, so no header could say it."""
+
 _CLIENT_ADDRESS: Final[Json] = {
     # ext_authz is told the other end of the connection, whatever Envoy has detected.
     "append": {
@@ -190,7 +215,7 @@ def listener_filters(
         # In front of whoever answers, and only for requests that ask: the front filter is told which cluster answered, and asks
         # billing_sink what that costs.
         _filter("answered_by", _answered_by()),
-        # Behind admission, since an answer that was kept is for those who would have got it; and only for requests that want it.
+        # Behind admission, since a cached answer is for those who would have got it; and only for requests that want it.
         *([_filter("response_cache", _response_cache())] if has_cache else []),
         _router(attempts_log),
     ]
@@ -208,13 +233,6 @@ def _deciding(*, behind_proxies: bool) -> list[Json]:
         },
         failure_mode_allow=False,
         status_on_error={"code": 503},
-        # Not asked about what a lease lets pass, and about everything else.
-        filter_enabled_metadata={
-            "filter": Metadata.NAMESPACE,
-            "path": [{"key": Metadata.LEASE}],
-            "value": {"present_match": True},
-            "invert": True,
-        },
         metadata_context_namespaces=[Metadata.NAMESPACE],
         allowed_headers={
             "patterns": [
@@ -227,7 +245,8 @@ def _deciding(*, behind_proxies: bool) -> list[Json]:
     )
     return [
         *([_filter("client_address", _header_mutation([_CLIENT_ADDRESS]))] if behind_proxies else []),
-        _filter(Metadata.GRANT_NAMESPACE, decision),
+        # Not there for what a lease lets pass, and for everything else.
+        _filter(Metadata.GRANT_NAMESPACE, _made_unless(_LEASED, Metadata.GRANT_NAMESPACE, decision)),
     ]
 
 
@@ -495,96 +514,96 @@ def _skip_when(header: str, value: str) -> JsonObject:
                 "name": header,
                 "typed_config": typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header),
             },
-            "exact_match_map": {
-                "map": {
-                    value: {
-                        "action": {
-                            "name": "skip",
-                            "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter"),
-                        }
-                    }
-                }
-            },
+            "exact_match_map": {"map": {value: {"action": _SKIP}}},
         }
     }
 
 
 def _keeping_leases() -> JsonObject:
-    """Skipped unless a question to ext_authz has a number."""
-    return typed(
-        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        extension_config={"name": BEHIND_ADMISSION, "typed_config": lua_config("front")},
-        xds_matcher=_skip_unless(Header.ASKED, {"safe_regex": {"google_re2": {}, "regex": "[0-9]+"}}),
-    )
+    """Only where a question to ext_authz has a number."""
+    has_number = _header_is(Header.ASKED, {"safe_regex": {"google_re2": {}, "regex": "[0-9]+"}})
+    return _made_unless(_not(has_number), BEHIND_ADMISSION, lua_config("front"))
 
 
 def _answered_by() -> JsonObject:
-    """Tells which cluster an answer comes from; skipped unless the request asks what it costs."""
+    """Tells which cluster an answer comes from; only where the request asks what it costs."""
     told: JsonObject = {
         "append": {
             "header": {"key": Header.CLUSTER, "value": "%UPSTREAM_CLUSTER%"},
             "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
         }
     }
-    return typed(
-        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        extension_config={
-            "name": "answered_by",
-            "typed_config": typed(
-                "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-                mutations={"response_mutations": [told]},
-            ),
-        },
-        xds_matcher=_skip_unless(Header.COST, {"exact": "true"}),
+    config = typed(
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", mutations={"response_mutations": [told]}
     )
+    return _made_unless(_not(_header_is(Header.COST, {"exact": "true"})), "answered_by", config)
 
 
 def _response_cache() -> JsonObject:
-    """Answers with what was kept, or sees what is to be kept. Without it every request goes on as if there were none."""
+    """Answers with a cached answer, or sees one that is to be cached. Without it every request goes on as if there were none."""
+    config = typed(
+        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service={
+            "envoy_grpc": {"cluster_name": Cluster.RESPONSE_CACHE},
+            "retry_policy": grpc_retries(attempt_timeout=RESPONSE_CACHE_TIMEOUT),
+        },
+        # Of the answer it is sent nothing unless it asks: an answer of ours to a request that was refused in front of this
+        # filter passes it too, and nobody has looked whether that wanted it.
+        processing_mode={
+            "request_header_mode": "SEND",
+            "request_body_mode": "BUFFERED",
+            "response_header_mode": "SKIP",
+            "response_body_mode": "NONE",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
+        allow_mode_override=True,
+        failure_mode_allow=True,
+        message_timeout=RESPONSE_CACHE_TIMEOUT,
+        # Who waits for somebody else's answer says so.
+        max_message_timeout=f"{CACHE_WAIT_S_MAX + 1}s",
+        route_cache_action="RETAIN",
+        # Whose request it is and what was read from it; and of its headers those alone that ask for another answer.
+        metadata_options={"forwarding_namespaces": {"untyped": [Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE]}},
+        forward_rules={
+            "allowed_headers": {
+                "patterns": [
+                    *({"exact": name} for name in _TOLD_TO_THE_CACHE),
+                    *({"prefix": prefix} for prefix in ANSWER_HEADERS),
+                ]
+            }
+        },
+    )
+    return _made_unless(_not(_header_is(Header.CACHE_ASKED, {"exact": "true"})), "response_cache", config)
+
+
+def _made_unless(predicate: JsonObject, name: str, config: JsonObject) -> JsonObject:
+    """A filter that few requests need, made for those only: to make one and have it skipped costs most of what it costs to run it.
+
+    What nothing is known of gets it.
+    """
+    made: JsonObject = {
+        "name": "made",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.composite.v3.ExecuteFilterAction",
+            typed_config={"name": name, "typed_config": config},
+        ),
+    }
     return typed(
         "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
         extension_config={
-            "name": "response_cache",
-            "typed_config": typed(
-                "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
-                grpc_service={
-                    "envoy_grpc": {"cluster_name": Cluster.RESPONSE_CACHE},
-                    "retry_policy": grpc_retries(attempt_timeout=RESPONSE_CACHE_TIMEOUT),
-                },
-                # Of the answer it is sent nothing unless it asks: an answer of ours to a request that was refused in front of this
-                # filter passes it too, and nobody has looked whether that wanted it.
-                processing_mode={
-                    "request_header_mode": "SEND",
-                    "request_body_mode": "BUFFERED",
-                    "response_header_mode": "SKIP",
-                    "response_body_mode": "NONE",
-                    "request_trailer_mode": "SKIP",
-                    "response_trailer_mode": "SKIP",
-                },
-                allow_mode_override=True,
-                failure_mode_allow=True,
-                message_timeout=RESPONSE_CACHE_TIMEOUT,
-                # Who waits for somebody else's answer says so.
-                max_message_timeout=f"{CACHE_WAIT_S_MAX + 1}s",
-                route_cache_action="RETAIN",
-                # Whose request it is and what was read from it; and of its headers those alone that ask for another answer.
-                metadata_options={"forwarding_namespaces": {"untyped": [Metadata.NAMESPACE, Metadata.GRANT_NAMESPACE]}},
-                forward_rules={
-                    "allowed_headers": {
-                        "patterns": [
-                            *({"exact": name} for name in _TOLD_TO_THE_CACHE),
-                            *({"prefix": prefix} for prefix in ANSWER_HEADERS),
-                        ]
-                    }
-                },
-            ),
+            "name": name,
+            "typed_config": typed("envoy.extensions.filters.http.composite.v3.Composite"),
         },
-        xds_matcher=_skip_unless(Header.CACHE_ASKED, {"exact": "true"}),
+        xds_matcher={
+            "matcher_list": {"matchers": [{"predicate": predicate, "on_match": {"action": _SKIP}}]},
+            "on_no_match": {"action": made},
+        },
     )
 
 
-def _skip_unless(header: str, value: JsonObject) -> JsonObject:
-    matches: JsonObject = {
+def _header_is(header: str, value: JsonObject) -> JsonObject:
+    return {
         "single_predicate": {
             "input": {
                 "name": header,
@@ -593,13 +612,10 @@ def _skip_unless(header: str, value: JsonObject) -> JsonObject:
             "value_match": value,
         }
     }
-    skip: JsonObject = {
-        "action": {
-            "name": "skip",
-            "typed_config": typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter"),
-        }
-    }
-    return {"matcher_list": {"matchers": [{"predicate": {"not_matcher": matches}, "on_match": skip}]}}
+
+
+def _not(predicate: JsonObject) -> JsonObject:
+    return {"not_matcher": predicate}
 
 
 def _header_mutation(mutations: list[Json]) -> JsonObject:

@@ -1,4 +1,4 @@
-"""The one listener: the connection manager that every request passes."""
+"""The listener of clients: the connection manager that every request of theirs passes. Others are inside Envoy, or billing_sink's own."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -52,7 +52,7 @@ def listener(settings: Settings) -> JsonObject:
             limits_log(),
             leased_limits_log(),
         ],
-        # Long streams are seen while they run, so that a killed Envoy does not take them with it unseen.
+        # For the two logs of limits: what ext_authz does not hear of is given up, and its place is another's.
         access_log_options={"access_log_flush_interval": STILL_RUNNING_INTERVAL},
         early_header_mutation_extensions=[
             {

@@ -14,7 +14,8 @@ FRONT_FILTER: Final = "tollgate.front"
 
 
 BEHIND_ADMISSION: Final = "leases"
-"""The same of the front filter where it stands a second time."""
+"""The same of the front filter where it stands a second time, for leases and whatever else hangs on the answer of ext_authz: what a provider keeps, own keys,
+sessions. Routes have metadata under this name, and a listener never comes at the same moment as its routes: so it stays."""
 
 
 def upstream_filter(cluster: str) -> str:

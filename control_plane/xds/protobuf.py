@@ -18,6 +18,7 @@ import envoy_data_plane.envoy.extensions.access_loggers.grpc.v3
 import envoy_data_plane.envoy.extensions.common.matching.v3
 import envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3
 import envoy_data_plane.envoy.extensions.filters.http.aws_request_signing.v3
+import envoy_data_plane.envoy.extensions.filters.http.composite.v3
 import envoy_data_plane.envoy.extensions.filters.http.cors.v3
 import envoy_data_plane.envoy.extensions.filters.http.credential_injector.v3
 import envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3
@@ -32,6 +33,8 @@ import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager
 import envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3
 import envoy_data_plane.envoy.extensions.http.injected_credentials.generic.v3
 import envoy_data_plane.envoy.extensions.http.original_ip_detection.xff.v3
+import envoy_data_plane.envoy.extensions.matching.common_inputs.network.v3
+import envoy_data_plane.envoy.extensions.matching.input_matchers.metadata.v3
 import envoy_data_plane.envoy.extensions.rbac.matchers.upstream_ip_port.v3
 import envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3
 import envoy_data_plane.envoy.extensions.transport_sockets.tls.v3

@@ -430,6 +430,11 @@ def _answering(route: JsonObject, error: ApiError) -> JsonObject:
     return {**_answered(str(route["name"]), error), "metadata": route["metadata"]}
 
 
+_BATCH_STEPS: Final = 3
+_BATCH_READ_S: Final = 150
+"""A little more than billing_sink takes for the lines (`billing_sink/batches/creation.py`)."""
+
+
 def _batches_route(settings: Settings) -> JsonObject:
     """To billing_sink, which is told whose request it is. One that a sink may have begun with is not asked of another."""
     grant = {
@@ -452,8 +457,9 @@ def _batches_route(settings: Settings) -> JsonObject:
         "request_headers_to_remove": list(CREDENTIAL_HEADERS),
         "route": {
             "cluster": Cluster.BILLING_SINK_BATCHES,
-            # The input is read at the provider, and sent there anew.
-            "timeout": f"{settings.provider_timeout_s}s",
+            # The input is read at the provider, sent there anew and begun with: each of these may take so long, and whoever is told that
+            # it took too long would try again what goes on.
+            "timeout": f"{_BATCH_STEPS * settings.provider_timeout_s + _BATCH_READ_S}s",
             "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
         },
     }

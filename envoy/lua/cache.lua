@@ -1,11 +1,11 @@
--- Whether an answer may be one that was kept: by request.lua asked of response_cache, whose filter every other request skips; and what
+-- Whether an answer may be a cached one: by request.lua asked of response_cache, whose filter every other request skips; and what
 -- response.lua is told of it. What a request has to be like for the route's wish to count, response_cache decides: it reads the whole body.
 
 local find = string.find
 
 local NAMESPACE = "tollgate"
 local BODY_BYTES_MAX = 262144     -- longer ones are hardly asked twice
--- Whose answers are kept, and whether they hang on chance unless a `temperature` says otherwise.
+-- Whose answers are cached, and whether they hang on chance unless a `temperature` says otherwise.
 local IS_SAMPLED = {
   chat = true, completions = true, messages = true, responses = true, generate = true, stream_generate = true,
   embeddings = false, moderations = false, rerank = false,
@@ -28,7 +28,7 @@ local function ask(headers, known, s, ttl_s)
   headers:replace("x-tg-cache-asked", "true")
 end
 
--- Whether the answer is one that was kept; the line in the spool is told, too. No provider can say so: its header is taken away.
+-- Whether the answer is a cached one; the line in the spool is told, too. No provider can say so: its header is taken away.
 local function told(headers, metadata)
   local outcome = headers:get("x-tollgate-cache")
   if not outcome then return false end

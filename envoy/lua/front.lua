@@ -1,8 +1,10 @@
 -- The one Lua filter in front of everything (downstream, before ext_authz). What it does with a request is in request.lua, with an
 -- answer in response.lua; both read JSON by json.lua. `control_plane/xds/lua.py` puts all of them into one text.
 --
--- Leaves behind: header x-tg-route (the routing key), header x-tg-prepared (the cluster the body is prepared for), and
--- dynamic metadata "tollgate": request, plan, lease, usage_first, usage_last, service_tier, kept, sse_events, unfinished (gateway_core/contract.py).
+-- Leaves behind, as gateway_core/contract.py tells of them:
+--   headers x-tg-route (the routing key), x-tg-prepared (the cluster the body is prepared for), x-tg-asked, x-tg-cache-asked;
+--   dynamic metadata "tollgate" of a request: request, plan, lease, passes, own_key_org; and "tollgate.order": priority_groups;
+--   of an answer: usage_first, usage_last, service_tier, kept, cache, sse_events, sse_beside_bytes, and of a session unfinished, counted_tokens.
 --
 -- The filter stands behind ext_authz a second time, for requests that had to be asked about: there it keeps the lease that the
 -- answer may have brought, and follows it to where something is kept, or to an organisation's own key; and there it reads what the provider of

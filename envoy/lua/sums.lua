@@ -1,4 +1,4 @@
--- Sums of usage objects, number by number, and their text. Called by realtime.lua.
+-- Sums of usage objects, number by number, and their text. Called by answering.lua.
 --
 -- Whatever is a number is added to what stands in the same place of those before, known here or not: what it means is
 -- gateway_core/provider_usage.py's to know. Words, truth values and nulls count nothing.

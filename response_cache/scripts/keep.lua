@@ -1,5 +1,5 @@
 -- Keeps an answer and ends the turn; what was used longest ago makes room: of the same organisation where that has all that it may, else of all.
--- Called once for each answer that is kept.
+-- Called once for each answer that is cached.
 --
 -- What has expired is counted until its place in an order comes: there may be less than the bounds, and never more.
 --

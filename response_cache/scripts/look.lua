@@ -2,7 +2,7 @@
 --
 -- KEYS: the organisation's generation, the order in which answers were used, the order of the organisation's own
 -- ARGV: what all names begin with, the question's name behind its organisation's id, whose turn it would be, for how many milliseconds
--- Returns the generation and: the answer; or 1, it is the caller's turn; 2, it is somebody else's; 3, an answer was not to be kept a moment ago
+-- Returns the generation and: the answer; or 1, it is the caller's turn; 2, it is somebody else's; 3, an answer was not to be cached a moment ago
 local generation = redis.call("GET", KEYS[1]) or "0"
 local name = ARGV[2] .. ":" .. generation
 local answer = redis.call("GET", ARGV[1] .. "answer:" .. name)

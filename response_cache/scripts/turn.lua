@@ -1,4 +1,4 @@
--- Prolongs a turn, ends it, or puts in its place that the answer was not to be kept; nothing, if it is not the caller's any more.
+-- Prolongs a turn, ends it, or puts in its place that the answer was not to be cached; nothing, if it is not the caller's any more.
 --
 -- KEYS: the turn
 -- ARGV: whose it is; what to do, `stay`, `end` or `-`; for how many milliseconds

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from openai.types import Batch
 
 from gateway_core.contract import Peer, keepers_path
 from gateway_core.mode import Mode
+from tests.support.balky_keeper import BalkyKeeper, balky_keeper
 from tests.support.command_line import CommandLine
 from tests.support.planes import Certificates
-from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
+from tests.support.stack import Stack, add_model, add_provider, eventually, running_stack, wait_until_routed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -37,17 +39,22 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     async with running_stack(directory, TOLLGATE_BATCHES_POLL_MS="100", TOLLGATE_PROVIDER_HEALTH="false") as running:
         for name in (MODEL, STANDARD_ONLY):
             await add_model(running, name, [("openai", f"{name}-upstream")], endpoints=ENDPOINTS, meters=METERS)
-        async with running.database() as database:
-            await database.execute(
-                """
-                INSERT INTO catalog.prices (model, provider, meter, unit, condition, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
-                SELECT model, provider, meter, unit, '{"service_tier": "batch"}', 250000, 500000 FROM catalog.prices WHERE model = $1
-                """,
-                MODEL,
-            )
+        await price_batches(running, MODEL)
         await wait_until_routed(running, MODEL)
         await wait_until_routed(running, STANDARD_ONLY)
         yield running
+
+
+async def price_batches(stack: Stack, model: str) -> None:
+    """Half of what the model costs otherwise."""
+    async with stack.database() as database:
+        await database.execute(
+            """
+            INSERT INTO catalog.prices (model, provider, meter, unit, condition, cost_nano_usd_per_mtok, price_nano_usd_per_mtok)
+            SELECT model, provider, meter, unit, '{"service_tier": "batch"}', 250000, 500000 FROM catalog.prices WHERE model = $1
+            """,
+            model,
+        )
 
 
 class Customer(openai.AsyncOpenAI):
@@ -164,8 +171,12 @@ async def test_a_batch_is_held_for_read_and_charged_by_what_its_lines_used(stack
         # The files are the organisation's like any other.
         assert {ended.output_file_id, ended.error_file_id} <= {each.id async for each in await client.files.list()}
         assert [each.id for each in (await client.batches.list()).data] == [batch.id]
+
         # What we sent in the place of the input is gone again, and the client's own is there.
-        deleted = [each for each in await stack.provider_requests() if each["method"] == "DELETE"]
+        async def deletions() -> list[dict[str, Any]]:
+            return [each for each in await stack.provider_requests() if each["method"] == "DELETE"]
+
+        deleted = await eventually(deletions)
         assert len(deleted) == 1
         assert batch.input_file_id not in deleted[0]["path"]
         assert (await client.files.retrieve(batch.input_file_id)).purpose == "batch"
@@ -449,6 +460,112 @@ async def test_a_batch_whose_beginning_nobody_wrote_down_is_found_at_its_provide
 
         assert await eventually(is_failed)
         assert await held(stack, client.org_id) == 0
+
+
+@dataclass
+class Begun:
+    """A batch at a provider that fails."""
+
+    stack: Stack
+    client: Customer
+    keeper: BalkyKeeper
+    name: str
+    input_file_id: str
+
+    async def refused(self) -> openai.APIStatusError:
+        """How it fails to begin."""
+        with pytest.raises(openai.APIStatusError) as refused:
+            await self.client.batches.create(
+                input_file_id=self.input_file_id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+        return refused.value
+
+    async def files(self) -> list[str]:
+        """Of both, those that the provider keeps."""
+        return [each["id"] for each in await self.keeper.files(f"sk-{self.name}")]
+
+    async def wait_until_given_up(self) -> None:
+        """As if nobody had waited for an answer for so long."""
+        async with self.stack.database() as database:
+            await database.execute(
+                "UPDATE billing.batches SET created_at = created_at - interval '1 hour' WHERE org_id = $1",
+                self.client.org_id,
+            )
+
+    async def is_all_over(self) -> bool:
+        """Whether nothing is held, and the provider has what the client has sent it and nothing else."""
+        return await held(self.stack, self.client.org_id) == 0 and await self.files() == [self.input_file_id]
+
+
+@asynccontextmanager
+async def at_a_balky_provider(stack: Stack) -> AsyncIterator[Begun]:
+    name = f"balky-{secrets.token_hex(4)}"
+    async with balky_keeper() as keeper, customer(stack) as client:
+        await add_provider(stack, name, keeper.url, f"sk-{name}")
+        await add_model(stack, name, [(name, f"{name}-upstream")], endpoints=ENDPOINTS, meters=METERS)
+        await price_batches(stack, name)
+        await wait_until_routed(stack, name)
+        try:
+            content = json.dumps(line("one", body={"model": name})).encode()
+            file = await client.files.create(
+                file=("input.jsonl", io.BytesIO(content)),
+                purpose="batch",
+                extra_headers={"x-tollgate-provider": name},
+            )
+            yield Begun(stack, client, keeper, name, file.id)
+        finally:
+            async with stack.database() as database:
+                await database.execute("DELETE FROM catalog.route_members WHERE provider = $1", name)
+                await database.execute("DELETE FROM catalog.routes WHERE name = $1", name)
+
+
+async def test_a_provider_that_refuses_a_batch_keeps_neither_money_nor_input(stack: Stack) -> None:
+    async with at_a_balky_provider(stack) as begun:
+        begun.keeper.refuses["/v1/batches"] = 400
+        error = await begun.refused()
+        assert (error.status_code, error.code) == (502, "batch_not_begun")
+        assert await held(stack, begun.client.org_id) == 0
+        assert await eventually(begun.is_all_over)
+        assert [each.status for each in (await begun.client.batches.list()).data] == ["failed"]
+
+
+async def test_the_input_of_a_batch_that_was_never_begun_is_removed_with_it(stack: Stack) -> None:
+    async with at_a_balky_provider(stack) as begun:
+        begun.keeper.refuses["/v1/batches"] = 504
+        error = await begun.refused()
+        assert (error.status_code, error.code) == (503, "batch_unknown")
+        assert error.response.headers["x-should-retry"] == "false"
+        assert await held(stack, begun.client.org_id) > 0
+        assert len(await begun.files()) == 2
+        await begun.wait_until_given_up()
+        assert await eventually(begun.is_all_over)
+
+
+async def test_an_input_is_removed_also_where_the_answer_to_its_upload_was_lost(stack: Stack) -> None:
+    async with at_a_balky_provider(stack) as begun:
+        begun.keeper.loses["/v1/files"] = 504
+        error = await begun.refused()
+        assert (error.status_code, error.code) == (502, "batch_not_begun")
+        assert await held(stack, begun.client.org_id) == 0
+        assert len(await begun.files()) == 2
+        await begun.wait_until_given_up()
+        assert await eventually(begun.is_all_over)
+
+
+async def test_a_batch_whose_beginning_took_but_was_not_heard_of_is_settled_and_its_input_removed(stack: Stack) -> None:
+    async with at_a_balky_provider(stack) as begun:
+        begun.keeper.loses["/v1/batches"] = 504
+        assert (await begun.refused()).code == "batch_unknown"
+        [batch] = (await begun.client.batches.list()).data
+        await begun.wait_until_given_up()
+        ended = await over(begun.client, batch)
+        assert await held(stack, begun.client.org_id) == 0
+        left = {begun.input_file_id, ended.output_file_id}
+
+        async def is_removed() -> bool:
+            return set(await begun.files()) == left
+
+        assert await eventually(is_removed)
 
 
 async def test_a_paused_provider_is_asked_nothing_and_what_it_has_is_settled_afterwards(stack: Stack) -> None:

@@ -105,6 +105,28 @@ async def test_a_busy_key_is_rarely_asked_about_and_each_request_is_paid_for_onc
     assert spent == sum(row["price_nano_usd"] for row in rows) > 0
 
 
+async def test_admission_and_what_follows_it_are_made_for_what_is_asked_about_and_nothing_else(
+    customer: Customer,
+) -> None:
+    stack = customer.stack
+    await customer.warm()
+
+    async def made_and_asked() -> tuple[int, int]:
+        stats = await stack.envoy_stats(
+            r"^http\.gateway\.(composite\.filter_delegation_(success|error)|ext_authz\.ok)$"
+        )
+        # Where a filter cannot be made, Envoy lets the request pass without it.
+        assert stats["http.gateway.composite.filter_delegation_error"] == 0
+        return stats["http.gateway.composite.filter_delegation_success"], stats["http.gateway.ext_authz.ok"]
+
+    made, asked = await made_and_asked()
+    for _ in range(40):
+        assert (await customer.ask())[0] == 200
+    made_now, asked_now = await made_and_asked()
+    assert made_now - made == 2 * (asked_now - asked)
+    assert asked_now - asked < 40
+
+
 async def test_what_was_lent_and_not_spent_is_given_back_with_a_later_question(customer: Customer) -> None:
     stack = customer.stack
     await customer.warm()

@@ -1,4 +1,4 @@
-"""The story of one chat request, along the hop table of docs/ARCHITECTURE.md, with the official SDK and real parts."""
+"""The story of one chat request: what hops 1 to 10 of docs/ARCHITECTURE.md leave behind, with the official SDK and real parts."""
 
 import json
 from collections.abc import AsyncIterator

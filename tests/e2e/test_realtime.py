@@ -163,7 +163,9 @@ async def test_two_responses_of_a_session_are_one_row_with_their_sum(
     )
     async with stack.database() as database:
         held = await database.fetchval("SELECT state FROM billing.holds WHERE request_id = $1", request_id)
+        failed = await database.fetchval("SELECT count(*) FROM billing.attempts WHERE request_id = $1", request_id)
     assert held == "settled", "a session has a hold of its own"
+    assert failed == 0, "it is not held against the provider that it has hung up at the end"
     [received] = await stack.provider_requests()
     assert received["path"] == f"{PATH}?model=talker-1"
     assert received["headers"]["authorization"] == "Bearer talk-secret"

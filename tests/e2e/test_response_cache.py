@@ -1,4 +1,4 @@
-"""Answers that were kept: told again to the same question, free, as they came; to nobody else, and never in the way of a request."""
+"""Answers that were cached: told again to the same question, free, as they came; to nobody else, and never in the way of a request."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ async def client(stack: Stack, session: aiohttp.ClientSession) -> Client:
 
 @pytest.fixture
 async def provider(stack: Stack) -> AsyncIterator[tuple[ScriptedProvider, str]]:
-    """A provider that answers what it is told, and a model of it whose route says nothing of kept answers."""
+    """A provider that answers what it is told, and a model of it whose route says nothing of cached answers."""
     async with scripted_provider() as scripted:
         name = f"cache-{secrets.token_hex(4)}"
         await add_provider(stack, name, scripted.url, "secret")
@@ -52,7 +52,7 @@ async def provider(stack: Stack) -> AsyncIterator[tuple[ScriptedProvider, str]]:
 
 
 async def keep_by_route(stack: Stack, model: str, ttl_s: int) -> None:
-    """Have a route's answers kept for so long."""
+    """Have a route's answers cached for so long."""
     api = f"{stack.endpoints['control_plane_url']}/api/v1"
     operator = {"Authorization": f"Bearer {stack.endpoints['operator_token']}", "If-Match": "*"}
     route = {"match": model, "groups": [[{"provider": model}]], "cache_ttl_s": ttl_s}
@@ -125,7 +125,7 @@ async def test_a_stream_is_told_again_as_it_came(client: Client, provider: tuple
     assert len(scripted.asked) == 1
 
 
-async def test_the_official_client_reads_kept_answers_like_any(stack: Stack) -> None:
+async def test_the_official_client_reads_cached_answers_like_any(stack: Stack) -> None:
     key = await stack.make_key(f"cache-{secrets.token_hex(4)}", balance="50.00")
     asked: list[Any] = [{"role": "user", "content": "Hello. [[sim output_tokens=9]]"}]
     async with openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=0) as official:
@@ -162,7 +162,7 @@ async def test_the_official_client_reads_kept_answers_like_any(stack: Stack) -> 
     ],
     ids=lambda each: each if isinstance(each, str) else ("stream" if each.get("stream") else "whole"),
 )
-async def test_answers_of_every_dialect_are_kept_also_for_test_keys(
+async def test_answers_of_every_dialect_are_cached_also_for_test_keys(
     stack: Stack, session: aiohttp.ClientSession, path: str, body: dict[str, Any]
 ) -> None:
     model = f"cache-{secrets.token_hex(4)}"
@@ -212,7 +212,7 @@ async def test_a_route_keeps_what_is_answered_alike_each_time_and_nothing_else(
     assert [(await client.ask(embedding, "/v1/embeddings")).cache for _ in range(2)] == ["miss", "hit"]
 
 
-async def test_a_route_may_forbid_that_answers_are_kept(
+async def test_a_route_may_forbid_that_answers_are_cached(
     stack: Stack, client: Client, provider: tuple[ScriptedProvider, str]
 ) -> None:
     _, model = provider
@@ -245,7 +245,7 @@ async def test_nobody_is_told_what_another_organisation_or_another_mode_was(
     assert len(scripted.asked) == 2
 
 
-async def test_a_kept_answer_is_told_only_to_who_would_have_got_one(
+async def test_a_cached_answer_is_told_only_to_who_would_have_got_one(
     stack: Stack, provider: tuple[ScriptedProvider, str], session: aiohttp.ClientSession
 ) -> None:
     _, model = provider
@@ -286,7 +286,7 @@ async def test_a_kept_answer_is_told_only_to_who_would_have_got_one(
     ],
     ids=["no end", "broken", "an error in it", "half", "an error", "too long", "something else"],
 )
-async def test_what_is_not_a_whole_answer_is_not_kept(
+async def test_what_is_not_a_whole_answer_is_not_cached(
     client: Client,
     provider: tuple[ScriptedProvider, str],
     content_type: str,
@@ -305,7 +305,7 @@ async def test_what_is_not_a_whole_answer_is_not_kept(
     assert len(scripted.asked) == 2
 
 
-async def test_an_error_is_not_kept_and_the_next_answer_is(
+async def test_an_error_is_not_cached_and_the_next_answer_is(
     client: Client, provider: tuple[ScriptedProvider, str]
 ) -> None:
     scripted, model = provider
@@ -330,7 +330,7 @@ async def test_an_organisation_can_have_its_answers_forgotten(
     assert [(await client.ask(chat(model), **ON)).cache for _ in range(2)] == ["miss", "hit"]
 
 
-async def test_who_asks_what_a_kept_answer_costs_is_told_that_it_is_free(
+async def test_who_asks_what_a_cached_answer_costs_is_told_that_it_is_free(
     client: Client, provider: tuple[ScriptedProvider, str]
 ) -> None:
     _, model = provider
@@ -341,7 +341,7 @@ async def test_who_asks_what_a_kept_answer_costs_is_told_that_it_is_free(
     assert Header.COST not in (await client.ask(chat(model), **ON)).headers
 
 
-async def test_a_request_that_does_not_want_a_kept_answer_is_nothing_to_the_cache(
+async def test_a_request_that_does_not_want_a_cached_answer_is_nothing_to_the_cache(
     stack: Stack, client: Client, provider: tuple[ScriptedProvider, str], session: aiohttp.ClientSession
 ) -> None:
     _, model = provider
@@ -361,7 +361,7 @@ async def test_a_request_that_does_not_want_a_kept_answer_is_nothing_to_the_cach
     assert await conversations() == before + 1
 
 
-async def test_no_provider_and_no_client_can_say_that_an_answer_was_kept(
+async def test_no_provider_and_no_client_can_say_that_an_answer_was_cached(
     stack: Stack, client: Client, provider: tuple[ScriptedProvider, str]
 ) -> None:
     scripted, model = provider
@@ -382,12 +382,12 @@ async def test_what_somebody_else_has_written_into_redis_is_told_to_nobody(
     stack: Stack, client: Client, provider: tuple[ScriptedProvider, str]
 ) -> None:
     scripted, model = provider
-    kept = f"{CACHE_KEYS}answer:*"
+    cached = f"{CACHE_KEYS}answer:*"
     async with Redis.from_url(stack.secret("tollgate_redis_url")) as redis:
-        await redis.delete(*[key async for key in redis.scan_iter(kept)] or ["none"])
+        await redis.delete(*[key async for key in redis.scan_iter(cached)] or ["none"])
         for body in (chat(model), chat(model, max_tokens=5)):
             assert (await client.ask(body, **ON)).cache == "miss"
-        first, second = [key async for key in redis.scan_iter(kept)]
+        first, second = [key async for key in redis.scan_iter(cached)]
         of_first, of_second = await redis.mget(first, second)
         assert isinstance(of_first, bytes)
         assert isinstance(of_second, bytes)

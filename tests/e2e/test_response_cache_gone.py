@@ -94,12 +94,12 @@ async def silent(stack: Stack, *services: str) -> AsyncIterator[None]:
 
 
 async def work_again(client: Client, model: str) -> None:
-    """Wait until answers are kept."""
+    """Wait until answers are cached."""
 
-    async def is_kept() -> bool:
+    async def is_cached() -> bool:
         return (await client.ask(chat(model, user="?", seed=1), **ON)).cache == "hit"
 
-    await eventually(is_kept, deadline_s=40)
+    await eventually(is_cached, deadline_s=40)
 
 
 async def test_fifty_who_ask_the_same_at_once_are_answered_by_one_request(
@@ -200,7 +200,7 @@ async def asked_one_by_one(client: Client, model: str, count: int) -> float:
 
 
 @pytest.mark.parametrize("services", [("valkey",), OURS], ids=["valkey", "response_cache"])
-async def test_requests_pass_when_it_is_killed_under_load_and_answers_are_kept_again(
+async def test_requests_pass_when_it_is_killed_under_load_and_answers_are_cached_again(
     pair: Stack, client: Client, provider: tuple[ScriptedProvider, str], services: tuple[str, ...]
 ) -> None:
     _, model = provider

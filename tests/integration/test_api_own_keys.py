@@ -59,6 +59,15 @@ async def test_a_key_is_stored_shown_by_its_end_changed_with_its_etag_and_remove
     assert actions[:3] == ["own_key.delete", "own_key.put", "own_key.put"]
 
 
+async def test_where_own_keys_are_refused_the_answer_says_so_and_who_allows_them(operator: Api, owner: Account) -> None:
+    assert (await put(operator, "/providers/two", PROVIDER)).status == 202
+    refused = await give(owner, "two")
+    assert (refused.status, refused["code"]) == (409, "conflict")
+    assert "Own keys are not allowed at the provider 'two'" in refused["detail"]
+    assert "--own-keys allowed" in refused["detail"]
+    assert (await give(owner, "none")).status == 404
+
+
 async def test_nobody_sees_or_touches_anothers(operator: Api, owner: Account, api: Api) -> None:
     assert (await give(owner)).status == 202
     stranger = await api.sign_up("stranger@example.com", "Strangers")

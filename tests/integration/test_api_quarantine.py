@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.spool import SpoolId
 from tests.support.api import Api, Reply, running_api
 from tests.support.ledger import ORG, hold, odd_line, open_org, open_slice, posting, read_books
@@ -22,7 +22,7 @@ async def operator(pool: asyncpg.Pool, in_its_role: asyncpg.Pool) -> AsyncIterat
     await hold(pool, "r1", 4 * DOLLAR)
     await open_slice(pool, "s1", 500_000)
     odd = (odd_line("r1"), odd_line("r2", slice_id="s1", share=DOLLAR), odd_line(None, is_read=False))
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, (), odd))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId("spool"), 0, 100, (), odd))
     async with running_api(pool, in_its_role=in_its_role) as api:
         yield api.as_(await api.operator_token())
 
@@ -108,7 +108,7 @@ async def test_a_rehearsal_decides_nothing(operator: Api) -> None:
 
 
 async def test_what_cannot_be_charged_can_only_be_put_away(operator: Api) -> None:
-    await PostgresLedger(operator.pool).post(Batch(SpoolId("spool"), 100, 200, (posting("r1", price=5),), ()))
+    await PostgresLedger(operator.pool).post(SpoolBatch(SpoolId("spool"), 100, 200, (posting("r1", price=5),), ()))
     found = await lines(operator)
     for line in (found["r1"], found[None]):
         assert (await decide(operator, line, "charge", amount="1")).status == 409

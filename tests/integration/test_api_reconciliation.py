@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from billing_sink.drift import DriftMetrics
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.spool import SpoolId
 from tests.support.api import Api, Reply, running_api
 from tests.support.ledger import open_org, posting
@@ -25,7 +25,7 @@ async def operator(pool: asyncpg.Pool, in_its_role: asyncpg.Pool) -> AsyncIterat
     """With three requests of 2 dollars each on the first of January."""
     await open_org(pool, balance=20 * DOLLAR)
     finished = tuple(posting(f"r{number}", price=2 * DOLLAR) for number in range(3))
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, finished, ()))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId("spool"), 0, 100, finished, ()))
     await PostgresBooks(pool).add_up_for_providers()
     async with running_api(pool, in_its_role=in_its_role) as api:
         yield api.as_(await api.operator_token())

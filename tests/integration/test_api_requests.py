@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import PostgresLedger, _row
-from billing_sink.postings import Batch, make_batch, parse_lines
+from billing_sink.postings import SpoolBatch, make_batch, parse_lines
 from billing_sink.prices import PriceBook
 from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import OrgId, PriceVersion
@@ -118,7 +118,7 @@ async def test_a_request_in_quarantine_has_no_price_and_no_cost_yet(api: Api, ow
     assert odd.line is not None
     assert odd.line.grant is not None
     of_the_owner = replace(odd, line=replace(odd.line, grant=replace(odd.line.grant, org_id=OrgId(owner.org_id))))
-    await PostgresLedger(api.pool).post(Batch(SpoolId("odd"), 0, 1, (), (of_the_owner,)))
+    await PostgresLedger(api.pool).post(SpoolBatch(SpoolId("odd"), 0, 1, (), (of_the_owner,)))
     shown = await operator.get("/requests/odd")
     assert (shown.status, shown["outcome"], shown["price"], shown["cost"]) == (200, "quarantined", None, None)
 

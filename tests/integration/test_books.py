@@ -10,7 +10,7 @@ from billing_sink.inspection import SAME
 from billing_sink.postgres_books import Check as InspectionCheck
 from billing_sink.postgres_books import Mended, PostgresBooks, mend_held
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.spool import SpoolId
 from tests.support.api import running_api
 from tests.support.command_line import CommandLine
@@ -31,7 +31,7 @@ async def busy(pool: asyncpg.Pool) -> asyncpg.Pool:
         await hold(pool, request_id, 100)
     lines = (posting("r1", price=60), posting("r2", price=0), posting("r4", price=50, slice_id="s1", share=50))
     await hold(pool, "r5", 100)
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, lines, (odd_line("r5"),)))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId("spool"), 0, 100, lines, (odd_line("r5"),)))
     await decide(pool, "r5", "charge", 40)
     return pool
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from control_plane.statements import calendar
@@ -211,7 +211,7 @@ async def test_a_quarantined_request_is_held_for_and_then_spent_in_the_day_it_is
     rich: asyncpg.Pool, is_read: bool
 ) -> None:
     await hold_within(rich, "odd", 100, DAILY, now=NOON)
-    await PostgresLedger(rich).post(Batch(SpoolId("spool"), 0, 10, (), (odd_line("odd", is_read=is_read),)))
+    await PostgresLedger(rich).post(SpoolBatch(SpoolId("spool"), 0, 10, (), (odd_line("odd", is_read=is_read),)))
     assert await left(rich, DAILY, now=TOMORROW) == 900
     assert await decide(rich, "odd", "charge", 60, now=TOMORROW)
     assert await left(rich, DAILY, now=TOMORROW) == 940
@@ -400,12 +400,12 @@ async def test_whoever_holds_settles_expires_and_decides_at_once_waits_for_nobod
         elif (await hold_within(rich, request_id, 50, budgets, least=10, key_id=key_id)).held is None:
             return
         if number % 7 == 0:
-            await ledger.post(Batch(next(spools), 0, 10, (), (odd_line(request_id),)))
+            await ledger.post(SpoolBatch(next(spools), 0, 10, (), (odd_line(request_id),)))
             await decide(rich, request_id, "charge", 20)
         elif number % 11 == 0:
             await ledger.expire_holds(FAR)
         else:
-            await ledger.post(Batch(next(spools), 0, 10, (posting(request_id, price=30, key_id=key_id),), ()))
+            await ledger.post(SpoolBatch(next(spools), 0, 10, (posting(request_id, price=30, key_id=key_id),), ()))
 
     await asyncio.gather(*(request(number) for number in range(300)))
     assert await books_are_right(rich)

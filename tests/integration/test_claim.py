@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.postgres_claim import ASK_S, ClaimLostError, SpoolClaim, connect
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postgres_prices import PostgresPrices
@@ -114,7 +115,13 @@ async def test_the_next_sink_reads_on_where_the_last_one_was(
 
     def sink(by: SpoolClaim) -> Sink:
         return Sink(
-            spool, by, PostgresLedger(by), PostgresPrices(by), batch_lines=10, registry=CollectorRegistry(), log=QUIET
+            spool,
+            by,
+            PostgresLedger(by),
+            CurrentPrices(PostgresPrices(by)),
+            batch_lines=10,
+            registry=CollectorRegistry(),
+            log=QUIET,
         )
 
     def write(name: str) -> None:

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.spool import SpoolId
 from tests.support.api import running_api
 from tests.support.command_line import CommandLine
@@ -23,7 +23,7 @@ async def operator(pool: asyncpg.Pool, tmp_path: Path) -> AsyncIterator[CommandL
     """Of an installation with three requests of 2 dollars each on the first of January."""
     await open_org(pool, balance=20 * DOLLAR)
     finished = tuple(posting(f"r{number}", price=2 * DOLLAR) for number in range(3))
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, finished, ()))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId("spool"), 0, 100, finished, ()))
     async with running_api(pool) as api:
         yield CommandLine(tmp_path, {"TOLLGATE_SERVER": api.url, "TOLLGATE_TOKEN": await api.operator_token()})
 

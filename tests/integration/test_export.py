@@ -15,7 +15,7 @@ from billing_sink import clickhouse, postgres_ledger
 from billing_sink.exporter import ATTEMPTS, METERS_WITH_A_COLUMN, REQUESTS, TABLES, Exporter, Table
 from billing_sink.postgres_exports import Position, PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch, Posting, make_batch, parse_lines
+from billing_sink.postings import Posting, SpoolBatch, make_batch, parse_lines
 from billing_sink.prices import PriceBook
 from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import PriceVersion
@@ -47,9 +47,9 @@ async def ledger(pool: asyncpg.Pool) -> PostgresLedger:
     return PostgresLedger(pool)
 
 
-def batch(name: str, *postings: Posting) -> Batch:
+def batch(name: str, *postings: Posting) -> SpoolBatch:
     """A spool of its own, so that batches do not wait for each other."""
-    return Batch(SpoolId(name), 0, 1, postings, ())
+    return SpoolBatch(SpoolId(name), 0, 1, postings, ())
 
 
 def ids(client: Client) -> list[str]:

@@ -20,7 +20,7 @@ from billing_sink.inspection import SAME, Inspection
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.spool import SpoolId
 from gateway_core.clock import utc_now
 from local_stack.clickhouse import running_clickhouse
@@ -62,7 +62,7 @@ class Desk:
 
     async def post(self, spool: str, *request_ids: str) -> None:
         lines = tuple(posting(request_id, price=1) for request_id in request_ids)
-        await PostgresLedger(self.pool).post(Batch(SpoolId(spool), 0, 100, lines, ()))
+        await PostgresLedger(self.pool).post(SpoolBatch(SpoolId(spool), 0, 100, lines, ()))
 
     def inspection(self, url: SecretStr | None = None) -> Inspection:
         """As one more sink has it."""

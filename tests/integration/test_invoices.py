@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import PostgresLedger, _row
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.spool import SpoolId
 from control_plane.statements import postgres_invoices
 from control_plane.statements.closing import InvoiceClosing
@@ -282,7 +282,7 @@ async def test_the_receipt_of_a_quarantined_request_says_so_and_only_to_whom_its
         place = "SELECT billing.place_hold($1, $2, 'key_test', 100, $3, 'live')"
         assert await pool.fetchval(place, request_id, owner.org_id, FAR)
     odd = (odd_line("r1"), odd_line("r2", is_read=False), odd_line("r3"), odd_line("r4", is_read=False))
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, (), odd))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId("spool"), 0, 100, (), odd))
 
     receipt = await owner.api.get("/receipts/r1")
     assert receipt.status == 200, receipt.text
@@ -314,6 +314,6 @@ async def test_a_line_that_contradicts_a_request_leaves_its_receipt_as_it_is_wha
     await months.credit(1000)
     await months.use("req_paid", 250)
     before = await owner.api.get("/receipts/req_paid")
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, (), (odd_line("req_paid"),)))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId("spool"), 0, 100, (), (odd_line("req_paid"),)))
     await decide(pool, "req_paid", "release")
     assert (await owner.api.get("/receipts/req_paid")).text == before.text

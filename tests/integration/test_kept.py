@@ -10,24 +10,17 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 import pytest
-from prometheus_client import CollectorRegistry
 
 from billing_sink.access_log import parse_line
-from billing_sink.app import for_envoy
-from billing_sink.keeping import Keeping
 from billing_sink.kept import Forgotten, Kept, kept_by
 from billing_sink.postgres_kept import write_down
-from billing_sink.postgres_prices import PostgresPrices
-from billing_sink.quotes import Quotes
 from ext_authz.kept import Files, Place
 from ext_authz.postgres_kept import PostgresKept
 from gateway_core.contract import KEEP_PATH, Peer
-from gateway_core.health import serving
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.kept import KeptKind, KeptName, ObjectId
 from gateway_core.mode import Mode
-from gateway_core.mutual_tls import server_context
-from tests.support.logs import QUIET
+from tests.support.envoy_api import serving_envoy_api
 from tests.support.planes import Certificates
 from tests.support.spool_lines import GRANT, Json, line, render
 
@@ -133,9 +126,8 @@ class Sink:
 @pytest.fixture
 async def sink(pool: asyncpg.Pool, tmp_path: Path) -> AsyncIterator[Sink]:
     certificates = Certificates.issued(tmp_path)
-    app = for_envoy(Quotes(PostgresPrices(pool), CollectorRegistry(), QUIET), Keeping(pool, CollectorRegistry(), QUIET))
-    async with serving(app, "127.0.0.1", 0, tls=server_context(certificates.of(Peer.BILLING_SINK))) as address:
-        yield Sink(f"https://127.0.0.1:{address.port}{KEEP_PATH}", certificates)
+    async with serving_envoy_api(pool, certificates) as url:
+        yield Sink(url + KEEP_PATH, certificates)
 
 
 async def test_the_sink_answers_once_it_is_written_and_says_what_is_not(sink: Sink, pool: asyncpg.Pool) -> None:

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import BeyondHold, Posted, PostgresLedger, SpoolMovedError, _row, encode
-from billing_sink.postings import Batch, Posting
+from billing_sink.postings import Posting, SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from gateway_core.migrate import migrate, read_functions, read_migrations
@@ -39,8 +39,8 @@ async def _held_within(pool: asyncpg.Pool, request_id: str, amount: int, limits:
     return (await hold_within(pool, request_id, amount, limits)).held
 
 
-def batch(*postings: Posting, begin: int = 0) -> Batch:
-    return Batch(SPOOL, begin, begin + 100, postings, ())
+def batch(*postings: Posting, begin: int = 0) -> SpoolBatch:
+    return SpoolBatch(SPOOL, begin, begin + 100, postings, ())
 
 
 async def test_settlement_moves_the_price_from_balance_to_revenue_and_frees_the_hold(pool: asyncpg.Pool) -> None:
@@ -248,7 +248,7 @@ async def test_a_hold_of_a_quarantined_request_waits_for_a_person_for_a_week_and
     await open_org(pool, balance=1000)
     await hold(pool, "r1", 400, expires_at=NOW)
     ledger = PostgresLedger(pool)
-    await ledger.post(Batch(SPOOL, 0, 100, (), (odd_line("r1"),)))
+    await ledger.post(SpoolBatch(SPOOL, 0, 100, (), (odd_line("r1"),)))
     since = await pool.fetchval("SELECT quarantined_at FROM billing.quarantine")
     assert await ledger.expire_holds(since + QUARANTINE_WAIT - timedelta(seconds=1)) == 0
     assert await ledger.expire_holds(since + QUARANTINE_WAIT) == 1
@@ -289,7 +289,7 @@ async def test_a_balance_cannot_be_written_below_zero(pool: asyncpg.Pool) -> Non
 
 async def test_two_sinks_with_the_same_request_record_it_once(pool: asyncpg.Pool) -> None:
     await open_org(pool, balance=1000)
-    batches = [Batch(SpoolId(f"s{n}"), 0, 1, (posting("r1", price=10),), ()) for n in range(8)]
+    batches = [SpoolBatch(SpoolId(f"s{n}"), 0, 1, (posting("r1", price=10),), ()) for n in range(8)]
     await asyncio.gather(*(PostgresLedger(pool).post(each) for each in batches))
     assert (await read_books(pool)).balance == 990
 

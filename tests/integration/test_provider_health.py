@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from billing_sink.access_log import AttemptLine, parse_any_line
 from billing_sink.limits import ToldLimits
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Attempt, Batch, hash_of
+from billing_sink.postings import Attempt, SpoolBatch, hash_of
 from billing_sink.spool import RawLine, SpoolId
 from control_plane.catalog.model import Catalog
 from control_plane.catalog.postgres_states import KEPT, forget_old_states, lock_states, read_states
@@ -64,7 +64,15 @@ async def fail(
     )
 
 
-async def served(pool: asyncpg.Pool, org_id: str, *, request_id: str | None = None, provider: str = "one") -> None:
+async def served(
+    pool: asyncpg.Pool,
+    org_id: str,
+    *,
+    request_id: str | None = None,
+    provider: str = "one",
+    status: int = 200,
+    flags: str = "-",
+) -> None:
     """A request that a provider has answered well half a minute ago."""
     await pool.execute(
         """
@@ -72,11 +80,22 @@ async def served(pool: asyncpg.Pool, org_id: str, *, request_id: str | None = No
             request_id, input_hash, mode, outcome, usage_source, org_id, project_id, key_id, provider, upstream_model, stream, status,
             attempts, response_flags, started_at, duration_ms, bytes_received, bytes_sent, sse_events, meters, cost_nano_usd,
             price_nano_usd, absorbed_nano_usd, recorded_at)
-        VALUES (coalesce($1, gen_random_uuid()::text), '', 'live', 'free', 'none', $2, 'prj', 'key_' || $2, $3, 'up', false, 200, 1,
-            '-', now() - interval '30 s', 1, 1, 1, 0, '{}', 0, 0, 0, now() - interval '29 s')
+        VALUES (coalesce($1, gen_random_uuid()::text), '', 'live', 'free', 'none', $2, 'prj', 'key_' || $2, $3, 'up', false, $4, 1,
+            $5, now() - interval '30 s', 1, 1, 1, 0, '{}', 0, 0, 0, now() - interval '29 s')
         """,
-        *(request_id, org_id, provider),
+        *(request_id, org_id, provider, status, flags),
     )
+
+
+async def test_sessions_that_were_begun_count_as_answered_whoever_ended_them(api: Api) -> None:
+    await serve(api, "m")
+    for number, flags in enumerate(["-", "UC", "DC", "UC,DC"]):
+        await served(api.pool, f"org_{number}", status=101, flags=flags)
+    await fail(api.pool, count=20, status=101, flags="UC")
+    assert await watch(api.pool).look() == {}
+    health = await api.get("/providers/one/health")
+    assert (health["state"], health["answered"], health["failed"]) == ("healthy", 4, 0)
+    assert health["duration_ms"] is None, "how long they were open is no latency"
 
 
 async def test_failures_in_the_books_take_a_provider_out_once_whoever_looks(api: Api) -> None:
@@ -91,7 +110,7 @@ async def test_failures_in_the_books_take_a_provider_out_once_whoever_looks(api:
     assert len(health["history"]) == 1
 
 
-@pytest.mark.parametrize(("status", "flags"), [(429, "-"), (0, "DC"), (503, "UO"), (0, "LR"), (400, "-")])
+@pytest.mark.parametrize(("status", "flags"), [(429, "-"), (0, "DC"), (503, "UO"), (0, "LR"), (400, "-"), (101, "UC")])
 async def test_what_is_not_the_providers_fault_is_not_held_against_it(api: Api, status: int, flags: str) -> None:
     await serve(api, "m")
     await fail(api.pool, count=20, status=status, flags=flags)
@@ -172,7 +191,7 @@ async def post(pool: asyncpg.Pool, content: bytes) -> None:
     line = parse_any_line(content)
     assert isinstance(line, AttemptLine)
     attempt = Attempt(hash_of(raw), raw, line)
-    await PostgresLedger(pool).post(Batch(SpoolId(line.request_id), 0, 1, (), (), (attempt,)))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId(line.request_id), 0, 1, (), (), (attempt,)))
 
 
 async def test_while_another_control_plane_looks_nobody_else_does(api: Api) -> None:
@@ -200,7 +219,7 @@ async def test_what_a_provider_says_of_its_limits_is_kept_until_something_newer_
     await serve(api, "m")
     newer, older = told(timedelta(seconds=20)), told(timedelta(seconds=90), ago=timedelta(seconds=1))
     for number, limits in enumerate((newer, older, newer)):
-        await ledger.post(Batch(spool, number, number + 1, (), (), limits=(limits,)))
+        await ledger.post(SpoolBatch(spool, number, number + 1, (), (), limits=(limits,)))
     health = await api.get("/providers/one/health")
     assert [each["upstream_model"] for each in health["limits"]] == ["up"]
     [(subject, state)] = (await watch(api.pool).look()).items()
@@ -236,7 +255,7 @@ async def test_an_operator_pauses_with_a_reason_and_it_is_in_the_audit_log(api: 
 
 async def test_who_is_resumed_begins_anew_with_all_of_its_models(api: Api) -> None:
     await serve(api, "m")
-    await PostgresLedger(api.pool).post(Batch(SpoolId("s"), 0, 1, (), (), limits=(told(timedelta(seconds=50)),)))
+    await PostgresLedger(api.pool).post(SpoolBatch(SpoolId("s"), 0, 1, (), (), limits=(told(timedelta(seconds=50)),)))
     assert await watch(api.pool).look() != {}
     assert (await api.call("POST", "/providers/one/resume", {"reason": "They gave us more."})).status == 202
     assert not any(state.is_out for state in (await read_states(api.pool)).values())

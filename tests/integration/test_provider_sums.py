@@ -11,7 +11,7 @@ import pytest
 from billing_sink import postgres_ledger
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch, Posting
+from billing_sink.postings import Posting, SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from gateway_core.ids import ModelName, ProviderName
@@ -29,8 +29,8 @@ async def ledger(pool: asyncpg.Pool) -> PostgresLedger:
     return PostgresLedger(pool)
 
 
-def batch(name: str, *postings: Posting) -> Batch:
-    return Batch(SpoolId(name), 0, 1, postings, ())
+def batch(name: str, *postings: Posting) -> SpoolBatch:
+    return SpoolBatch(SpoolId(name), 0, 1, postings, ())
 
 
 def asked_as(finished: Posting, upstream_model: str, *, attempts: int = 1) -> Posting:
@@ -103,7 +103,7 @@ async def test_lines_in_quarantine_are_told_apart(pool: asyncpg.Pool, ledger: Po
     odd = odd_line("r1")
     assert odd.line is not None
     line = replace(odd.line, cluster="provider/p")
-    await ledger.post(Batch(SpoolId("one"), 0, 1, (), (replace(odd, line=line),)))
+    await ledger.post(SpoolBatch(SpoolId("one"), 0, 1, (), (replace(odd, line=line),)))
     assert await used(pool) == {("m", "quarantined", "requests"): 1}
 
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch, Posting, Quarantined
+from billing_sink.postings import Posting, Quarantined, SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from gateway_core.clock import utc_now
@@ -30,7 +30,7 @@ SPOOL = SpoolId("spool")
 async def post(
     pool: asyncpg.Pool, *quarantined: Quarantined, begin: int = 0, postings: tuple[Posting, ...] = ()
 ) -> None:
-    await PostgresLedger(pool).post(Batch(SPOOL, begin, begin + 100, postings, quarantined))
+    await PostgresLedger(pool).post(SpoolBatch(SPOOL, begin, begin + 100, postings, quarantined))
 
 
 async def books_are_right(pool: asyncpg.Pool) -> bool:

@@ -7,17 +7,11 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 import pytest
-from prometheus_client import CollectorRegistry
 
-from billing_sink.app import LINE_BYTES_MAX, for_envoy
-from billing_sink.keeping import Keeping
-from billing_sink.postgres_prices import PostgresPrices
-from billing_sink.quotes import Quotes
+from billing_sink.envoy_api import BODY_BYTES_MAX
 from gateway_core.contract import COST_PATH, Peer
-from gateway_core.health import serving
-from gateway_core.mutual_tls import server_context
 from gateway_core.settings import TlsFiles
-from tests.support.logs import QUIET
+from tests.support.envoy_api import serving_envoy_api
 from tests.support.planes import Certificates
 from tests.support.spool_lines import GRANT, line, refused, render
 
@@ -48,11 +42,8 @@ async def sink(pool: asyncpg.Pool, tmp_path: Path) -> AsyncIterator[Sink]:
             [("input", 150_000_000), ("output", 600_000_000)],
         )
     certificates = Certificates.issued(tmp_path)
-    quotes = Quotes(PostgresPrices(pool), CollectorRegistry(), QUIET)
-    tls = server_context(certificates.of(Peer.BILLING_SINK))
-    keeping = Keeping(pool, CollectorRegistry(), QUIET)
-    async with serving(for_envoy(quotes, keeping), "127.0.0.1", 0, tls=tls) as address:
-        yield Sink(f"https://127.0.0.1:{address.port}{COST_PATH}", certificates)
+    async with serving_envoy_api(pool, certificates) as url:
+        yield Sink(url + COST_PATH, certificates)
 
 
 async def test_a_line_is_rated_at_the_version_that_it_was_admitted_at(sink: Sink) -> None:
@@ -90,5 +81,5 @@ async def test_envoy_is_answered_and_nobody_else(sink: Sink, tmp_path: Path) -> 
 
 
 async def test_a_body_beyond_what_a_line_can_be_is_not_read(sink: Sink) -> None:
-    status, _ = await sink.ask(b" " * (LINE_BYTES_MAX + 1), caller=sink.certificates.of(Peer.ENVOY))
+    status, _ = await sink.ask(b" " * (BODY_BYTES_MAX + 1), caller=sink.certificates.of(Peer.ENVOY))
     assert status == 413

@@ -71,7 +71,7 @@ def answers_of(*names: str) -> set[bytes]:
     return {f"{CACHE_KEYS}answer:{name}:0".encode() for name in names}
 
 
-async def kept(redis: Redis) -> set[bytes | str]:
+async def cached(redis: Redis) -> set[bytes | str]:
     """The keys of all there are."""
     return set(await redis.keys(f"{CACHE_KEYS}answer:*"))
 
@@ -92,7 +92,7 @@ async def test_a_turn_ends_by_its_owner_or_by_itself_and_by_nobody_else(answers:
     theirs, found = await answers.look(ORG, "q", "they")
     assert found is Missing.ANOTHERS_TURN
     await answers.end_turn(theirs)
-    await answers.say_not_kept(theirs)
+    await answers.say_not_cached(theirs)
     assert (await answers.look(ORG, "q", "they"))[1] is Missing.ANOTHERS_TURN
     await redis.pexpire(mine.turn, 50)
     await answers.stay([mine])
@@ -101,8 +101,8 @@ async def test_a_turn_ends_by_its_owner_or_by_itself_and_by_nobody_else(answers:
     await answers.end_turn(mine)
     theirs, found = await answers.look(ORG, "q", "they")
     assert found is Missing.MY_TURN
-    await answers.say_not_kept(theirs)
-    assert (await answers.look(ORG, "q", "me"))[1] is Missing.NOT_KEPT
+    await answers.say_not_cached(theirs)
+    assert (await answers.look(ORG, "q", "me"))[1] is Missing.NOT_CACHED
 
 
 async def test_what_was_used_longest_ago_makes_room(answers: RedisAnswers, redis: Redis) -> None:
@@ -111,10 +111,10 @@ async def test_what_was_used_longest_ago_makes_room(answers: RedisAnswers, redis
     assert isinstance((await answers.look(ORG, "q0", "me"))[1], bytes)
     await asyncio.sleep(0.005)
     await keep(answers, "new")
-    assert await kept(redis) == answers_of("org_1:q0", "org_1:q2", "org_1:q3", "org_1:new")
+    assert await cached(redis) == answers_of("org_1:q0", "org_1:q2", "org_1:q3", "org_1:new")
     assert await redis.hget(f"{CACHE_KEYS}sizes", "") == str(BYTES_MAX).encode()
     await keep(answers, "big", b"x" * (BYTES_MAX - ENTRY_BYTES))
-    assert await kept(redis) == answers_of("org_1:big")
+    assert await cached(redis) == answers_of("org_1:big")
     assert set(await redis.hkeys(f"{CACHE_KEYS}sizes")) == {b"", b"org_1", b"org_1:big:0"}
 
 
@@ -122,12 +122,12 @@ async def test_an_organisation_that_keeps_much_makes_room_among_its_own(bounded:
     await keep(bounded, "theirs", org_id=OrgId("org_2"))
     for number in range(9):
         await keep(bounded, f"q{number}")
-    assert await kept(redis) == answers_of("org_2:theirs", "org_1:q6", "org_1:q7", "org_1:q8")
+    assert await cached(redis) == answers_of("org_2:theirs", "org_1:q6", "org_1:q7", "org_1:q8")
     # Used again, its oldest is not the one to go.
     assert isinstance((await bounded.look(ORG, "q6", "me"))[1], bytes)
     await asyncio.sleep(0.005)
     await keep(bounded, "new")
-    assert await kept(redis) == answers_of("org_2:theirs", "org_1:q6", "org_1:q8", "org_1:new")
+    assert await cached(redis) == answers_of("org_2:theirs", "org_1:q6", "org_1:q8", "org_1:new")
     size = SIZE + ENTRY_BYTES
     sizes = await redis.hmget(f"{CACHE_KEYS}sizes", ["", "org_1", "org_2"])
     assert sizes == [str(count * size).encode() for count in (4, 3, 1)]
@@ -139,12 +139,12 @@ async def test_where_all_together_have_too_much_the_oldest_of_all_goes_and_leave
 ) -> None:
     for number in range(ROOM_FOR + 1):
         await keep(bounded, "q", org_id=OrgId(f"org_{number}"))
-    assert await kept(redis) == answers_of(*(f"org_{number}:q" for number in range(1, ROOM_FOR + 1)))
+    assert await cached(redis) == answers_of(*(f"org_{number}:q" for number in range(1, ROOM_FOR + 1)))
     assert not [key for key in await redis.keys("*") if b"org_0" in key]
     assert not [name for name in await redis.hkeys(f"{CACHE_KEYS}sizes") if b"org_0" in name]
 
 
-async def test_an_answer_kept_again_counts_once(answers: RedisAnswers, redis: Redis) -> None:
+async def test_an_answer_cached_again_counts_once(answers: RedisAnswers, redis: Redis) -> None:
     for _ in range(3):
         place, _ = await answers.look(ORG, "q", "me")
         await answers.keep(place, b"x" * SIZE, 60)

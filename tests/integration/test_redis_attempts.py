@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from ext_authz.attempts import Attempt, AttemptOver, AttemptRunning, Counted, Full, TokensUsed, requests_kept
 from ext_authz.redis_attempts import RedisAttempts
-from ext_authz.redis_counts import LimitsTrouble
+from ext_authz.shared_counts import CountsUnavailableError
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.limits import Limits
 from local_stack.valkey import running_valkey
@@ -158,5 +158,5 @@ async def test_of_the_places_at_an_envoy_each_that_asks_has_its_share(empty: Sec
 
 async def test_one_that_is_not_there_is_a_trouble(tmp_path: Path) -> None:
     async with counting(SecretStr(f"unix://{tmp_path}/nobody.sock")) as process:
-        with pytest.raises(LimitsTrouble):
+        with pytest.raises(CountsUnavailableError):
             await process.count(by(EVE), Limits(1))

@@ -9,9 +9,9 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from ext_authz.redis_counts import LimitsTrouble
 from ext_authz.redis_limits import LEASE_PART, RedisLimits
 from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Running
+from ext_authz.shared_counts import CountsUnavailableError
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import Limits, Scope, ScopedLimits, scoped
 from local_stack.valkey import running_valkey
@@ -169,7 +169,7 @@ async def test_a_valkey_that_is_gone_is_trouble_at_once(tmp_path: Path) -> None:
     async with running_valkey(tmp_path / "valkey") as running:
         limits = RedisLimits(SecretStr(running))
         await reserved(limits, 1, Limits(requests_per_minute=5))
-    with pytest.raises(LimitsTrouble):
+    with pytest.raises(CountsUnavailableError):
         async with asyncio.timeout(1):
             await limits.reserve(ORG, RequestId("2"), key(Limits(requests_per_minute=5)), tokens=0, uses=1)
     await limits.close()

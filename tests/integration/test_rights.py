@@ -129,10 +129,14 @@ async def test_no_service_changes_a_table_of_the_books_past_the_functions(
     assert allowed == {each for each, who in BESIDE_THE_BOOKS.items() if who is service}
 
 
-async def test_the_sink_changes_of_a_batch_what_its_provider_says_and_that_it_is_over(database: str) -> None:
+async def test_the_sink_changes_of_a_batch_what_its_provider_has_and_says_and_that_it_is_over(database: str) -> None:
     async with connected(database, Service.BILLING_SINK) as connection:
         assert not await refused(
-            connection, "UPDATE billing.batches SET upstream_id = 'b', said = '{}', ended_at = now()"
+            connection,
+            """
+            UPDATE billing.batches
+            SET sent_file_id = 'f', upstream_id = 'b', said = '{}', ended_at = now(), input_removed_at = now()
+            """,
         )
         for column in ("batch_id", "org_id", "mode", "provider"):
             assert await refused(connection, f"UPDATE billing.batches SET {column} = {column}")

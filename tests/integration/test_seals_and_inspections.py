@@ -16,7 +16,7 @@ from billing_sink.inspection import SAME, Inspection, NotComparedError
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.spool import SpoolId
 from local_stack.clickhouse import running_clickhouse
 from tests.support.ledger import ORG, open_org, posting
@@ -33,7 +33,7 @@ async def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
 async def books(pool: asyncpg.Pool) -> PostgresBooks:
     await open_org(pool, balance=1000)
     lines = tuple(posting(f"r{number}", price=number) for number in range(1, 6))
-    await PostgresLedger(pool).post(Batch(SpoolId("spool"), 0, 100, lines, ()))
+    await PostgresLedger(pool).post(SpoolBatch(SpoolId("spool"), 0, 100, lines, ()))
     return PostgresBooks(pool)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import asyncpg
 from prometheus_client import CollectorRegistry
 
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.postgres_claim import SpoolClaim
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postgres_prices import PostgresPrices
@@ -33,7 +34,7 @@ async def test_a_line_the_ledger_refuses_is_quarantined_and_every_other_line_is_
         spool,
         claim,
         PostgresLedger(claim),
-        PostgresPrices(claim),
+        CurrentPrices(PostgresPrices(claim)),
         batch_lines=100,
         registry=CollectorRegistry(),
         log=log,

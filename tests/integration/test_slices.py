@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from billing_sink.postgres_ledger import ClosedSlices, PostgresLedger
-from billing_sink.postings import Batch, Posting, Quarantined
+from billing_sink.postings import Posting, Quarantined, SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from gateway_core.clock import utc_now
@@ -20,8 +20,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SOON = NOW + timedelta(hours=1)
 
 
-def batch(*postings: Posting, begin: int = 0, quarantined: tuple[Quarantined, ...] = ()) -> Batch:
-    return Batch(SPOOL, begin, begin + 100, postings, quarantined)
+def batch(*postings: Posting, begin: int = 0, quarantined: tuple[Quarantined, ...] = ()) -> SpoolBatch:
+    return SpoolBatch(SPOOL, begin, begin + 100, postings, quarantined)
 
 
 async def slice_of(pool: asyncpg.Pool) -> dict[str, int]:

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch
+from billing_sink.postings import SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from tests.support.histories import PostgresMachine, run_histories
@@ -174,7 +174,7 @@ class Histories(PostgresMachine):
             return None
         request_id, _ = request
         number = next(self.numbers)
-        batch = Batch(SpoolId(f"s{number}"), 0, 10, (), (odd_line(request_id, is_read=False),))
+        batch = SpoolBatch(SpoolId(f"s{number}"), 0, 10, (), (odd_line(request_id, is_read=False),))
         self.run(PostgresLedger(self.pool).post(batch))
         # It waits for seven days from the real moment, which is later than any of this history.
         self.model.waiting[request_id] = self.model.held.pop(request_id)._replace(

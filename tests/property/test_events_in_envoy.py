@@ -118,7 +118,7 @@ def test_an_event_that_never_ends_is_held_once_however_short_its_pieces_are(size
     sent = client_frame(payload, TEXT, fin=False)
     for at in range(0, len(sent), size):
         assert read(session, sent[at : at + size]) == (b"", None)
-    assert worker.mebibytes() - before < 0.6
+    assert worker.mebibytes() - before < 0.9
 
 
 def test_an_event_of_more_than_16_mib_ends_the_session() -> None:

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Batch, Posting, Quarantined
+from billing_sink.postings import Posting, Quarantined, SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
 from tests.support.histories import PostgresMachine, run_histories
@@ -59,7 +59,7 @@ class World:
     admitted: dict[str, bool] = field(default_factory=dict)
 
     async def post(self, *lines: Posting, odd: Sequence[Quarantined] = ()) -> None:
-        await PostgresLedger(self.pool).post(Batch(SpoolId("spool"), self.offset, self.offset + 10, lines, odd))
+        await PostgresLedger(self.pool).post(SpoolBatch(SpoolId("spool"), self.offset, self.offset + 10, lines, odd))
         self.offset += 10
 
 

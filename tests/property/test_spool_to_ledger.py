@@ -13,6 +13,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from billing_sink.current_prices import CurrentPrices
 from billing_sink.postgres_claim import SpoolClaim
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postgres_prices import PostgresPrices
@@ -132,7 +133,7 @@ def sink(path: Path, claim: SpoolClaim, batch_lines: int) -> Sink:
         path,
         claim,
         PostgresLedger(claim),
-        PostgresPrices(claim),
+        CurrentPrices(PostgresPrices(claim)),
         batch_lines=batch_lines,
         registry=CollectorRegistry(),
         log=structlog.get_logger(),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from billing_sink.access_log import parse_line
 from billing_sink.prices import PriceBook
 from billing_sink.rating import Outcome, rate
-from ext_authz.check_request import Attempt, parse_check
+from ext_authz.asked import Asked
+from ext_authz.check_request import parse_check
 from ext_authz.decision import Admitted, decide
 from ext_authz.offers import Offer, Offers, PricedDeployment
 from gateway_core.endpoints import FACTS, SOLD, CountedBy, Dialect, Endpoint
@@ -40,7 +41,7 @@ class Case:
     fields: Mapping[str, str | int | bool]
 
     @property
-    def attempt(self) -> Attempt:
+    def asked(self) -> Asked:
         return parse_check(check_request(self.fields))
 
 
@@ -76,27 +77,27 @@ def cases(draw: st.DrawFn) -> Case:
 
 def input_max(case: Case) -> int:
     """As many tokens as a model could make of the request."""
-    attempt = case.attempt
+    asked = case.asked
     if FACTS[case.endpoint].dialect is Dialect.TRANSCRIPTION:
         return CONTEXT
     if FACTS[case.endpoint].is_session:
-        return CONTEXT * attempt.choices
+        return CONTEXT * asked.choices
     if FACTS[case.endpoint].is_form:
-        return min(attempt.text_bytes + attempt.files * TOKENS_PER_PICTURE, CONTEXT)
+        return min(asked.text_bytes + asked.files * TOKENS_PER_PICTURE, CONTEXT)
     if not FACTS[case.endpoint].has_many_inputs:
-        return CONTEXT if attempt.has_references else min(attempt.body_bytes, CONTEXT)
+        return CONTEXT if asked.has_references else min(asked.body_bytes, CONTEXT)
     # With each document, the query is read anew.
-    query = min(attempt.query_bytes, CONTEXT) if case.endpoint is Endpoint.RERANK else 0
-    return attempt.body_bytes + (query + (CONTEXT if attempt.has_references else 0)) * attempt.units
+    query = min(asked.query_bytes, CONTEXT) if case.endpoint is Endpoint.RERANK else 0
+    return asked.body_bytes + (query + (CONTEXT if asked.has_references else 0)) * asked.units
 
 
 def usage(case: Case, data: st.DataObject) -> str | None:
     """What a provider may count for it at most, in its own words; None where it counts nothing."""
-    attempt, facts = case.attempt, FACTS[case.endpoint]
+    asked, facts = case.asked, FACTS[case.endpoint]
     read = data.draw(st.integers(1, input_max(case)))
-    answers = attempt.units if facts.dialect is Dialect.IMAGES else attempt.choices
+    answers = asked.units if facts.dialect is Dialect.IMAGES else asked.choices
     written = data.draw(
-        st.integers(0, OUTPUT if attempt.max_output_tokens is None else min(OUTPUT, attempt.max_output_tokens))
+        st.integers(0, OUTPUT if asked.max_output_tokens is None else min(OUTPUT, asked.max_output_tokens))
     )
     cached = data.draw(st.integers(0, read))
     match facts.dialect:
@@ -118,7 +119,7 @@ def usage(case: Case, data: st.DataObject) -> str | None:
         case Dialect.TRANSCRIPTION:
             heard = data.draw(st.integers(0, read))
             details = {"text_tokens": read - heard, "audio_tokens": heard}
-            seconds = data.draw(st.floats(0.01, max(0.01, attempt.body_bytes * 8 / SOUND_BITS_PER_SECOND)))
+            seconds = data.draw(st.floats(0.01, max(0.01, asked.body_bytes * 8 / SOUND_BITS_PER_SECOND)))
             counted = data.draw(
                 st.sampled_from(
                     [
@@ -132,7 +133,7 @@ def usage(case: Case, data: st.DataObject) -> str | None:
             cached_audio = data.draw(st.integers(0, cached))
             heard = data.draw(st.integers(cached_audio, cached_audio + read - cached))
             counted = {
-                "responses": attempt.choices,
+                "responses": asked.choices,
                 "usage": {
                     "input_tokens": read,
                     "output_tokens": written * answers,
@@ -145,7 +146,7 @@ def usage(case: Case, data: st.DataObject) -> str | None:
                 },
             }
         case Dialect.RERANK:
-            documents = attempt.units + attempt.body_bytes // BYTES_PER_DOCUMENT
+            documents = asked.units + asked.body_bytes // BYTES_PER_DOCUMENT
             units = data.draw(st.integers(0, -(-documents // DOCUMENTS_PER_SEARCH_UNIT)))
             counted = {"search_units": units, "total_tokens": read}
         case _:
@@ -166,7 +167,7 @@ def offers(row: PriceRow, endpoint: Endpoint) -> Offers:
 @settings(max_examples=600)
 @given(case=cases(), data=st.data(), is_told=st.booleans())
 def test_a_hold_covers_whatever_the_request_is_charged(case: Case, data: st.DataObject, is_told: bool) -> None:
-    decision = decide(case.attempt, KEY, offers(case.row, case.endpoint), now=NOW)
+    decision = decide(case.asked, KEY, offers(case.row, case.endpoint), now=NOW)
     assume(isinstance(decision, Admitted))
     assert isinstance(decision, Admitted)
     told = usage(case, data) if is_told else None
@@ -179,9 +180,9 @@ def test_a_hold_covers_whatever_the_request_is_charged(case: Case, data: st.Data
         grant={**GRANT, "price_version": VERSION, "hold_nano_usd": str(decision.hold_nano_usd)},
         cluster=f"provider/{PROVIDER}",
         usage_first=told,
-        usage_last=told if case.attempt.is_stream and not FACTS[case.endpoint].is_session else None,
+        usage_last=told if case.asked.is_stream and not FACTS[case.endpoint].is_session else None,
         bytes_sent=data.draw(st.integers(1, 10**6)),
-        sse_events=5 if case.attempt.is_stream and not (told and FACTS[case.endpoint].is_session) else None,
+        sse_events=5 if case.asked.is_stream and not (told and FACTS[case.endpoint].is_session) else None,
     )
     book = PriceBook.of(VERSION, [((MODEL, PROVIDER), priced)])
     rated = rate(parse_line(render(written)), book)

@@ -2,7 +2,7 @@
 
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +59,27 @@ class Certificates:
 
     async def post(self, url: str, body: bytes, server: Peer, *, caller: TlsFiles | None) -> tuple[int, str]:
         """To a server on this machine, likewise by HTTP; returns status and text of the answer."""
+        return await self.ask("POST", url, server, caller=caller, body=body)
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        server: Peer,
+        *,
+        caller: TlsFiles | None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """The same by any method."""
         context = ssl.create_default_context(cafile=str(self.of(server).ca))
         context.check_hostname = False
         if caller is not None:
             context.load_cert_chain(caller.certificate, caller.key)
-        async with aiohttp.ClientSession() as session, session.post(url, data=body, ssl=context) as response:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, url, data=body, headers=headers, ssl=context) as response,
+        ):
             return response.status, await response.text()
 
 

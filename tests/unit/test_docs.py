@@ -11,6 +11,9 @@ import control_plane.settings
 import ext_authz.settings
 import response_cache.settings
 import translator.settings
+from control_plane.catalog.price_specs import UNITS_BY_METER
+from gateway_core.endpoints import SOLD
+from gateway_core.providers import PATHS_BY_KIND
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,9 +68,11 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_every_file_the_architecture_names_exists() -> None:
     """A bare file name in a row of a hop table stands in the folder of the file named before it."""
     rows = [
-        line for line in (ROOT / "docs" / "ARCHITECTURE.md").read_text().splitlines() if re.match(r"\| \d+b? \|", line)
+        line
+        for line in (ROOT / "docs" / "ARCHITECTURE.md").read_text().splitlines()
+        if re.match(r"\| \d+[a-z]? \|", line)
     ]
-    assert len(rows) == 14 + 5 + 6 + 3
+    assert len(rows) == 17 + 18 + 7 + 3
     for row in rows:
         folder = ROOT
         for name in re.findall(r"`([a-z_/0-9]+\.(?:py|lua|sql|yaml))`", row):
@@ -88,3 +93,23 @@ def test_the_readme_of_the_tests_names_every_folder_and_every_file_of_support() 
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").glob("*/*.py")}
     assert {f"{folder}/" for folder in folders} <= named
     assert {path.name for path in (ROOT / "tests" / "support").glob("*.py")} <= named
+
+
+def rows_of(path: str, first: str) -> list[list[str]]:
+    """The rows of the table whose heading begins so, each cell as the names in it."""
+    table = (ROOT / path).read_text(encoding="utf-8").partition(f"| {first} |")[2].partition("\n\n")[0]
+    return [
+        [",".join(re.findall(r"`([^`]+)`", cell)) for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]
+    ]
+
+
+def test_what_each_kind_of_provider_serves_is_in_its_row() -> None:
+    assert {row[0]: row[3] for row in rows_of("docs/PROVIDERS.md", "kind")} == {
+        str(kind): ",".join(each for each in SOLD if each in paths) for kind, paths in PATHS_BY_KIND.items()
+    }
+
+
+def test_every_meter_is_in_the_table_of_units_with_its_own() -> None:
+    assert {
+        meter: units for row in rows_of("docs/PRICES.md", "meters") for meter in row[0].split(",") for units in row[1:]
+    } == {str(meter): ",".join(units) for meter, units in UNITS_BY_METER.items()}

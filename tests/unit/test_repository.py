@@ -1,8 +1,10 @@
 """Rules of the repository that no linter knows."""
 
+import ast
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,17 @@ def test_the_production_lock_has_no_embedded_server_and_no_test_tool() -> None:
 @pytest.mark.parametrize("folder", ["envoy", "proto"])
 def test_data_folders_are_no_packages(folder: str) -> None:
     assert not list((ROOT / folder).rglob("__init__.py"))
+
+
+def test_what_says_that_it_is_pure_is_held_to_it() -> None:
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [contract] = [each for each in linter["contracts"] if each["name"].startswith("The domain is pure")]
+    for path in tracked():
+        if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in linter["root_packages"]:
+            if re.search(r"\bPure\b", ast.get_docstring(ast.parse(path.read_text())) or "") is None:
+                continue
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            assert any(f"{module}.".startswith(f"{source}.") for source in contract["source_modules"]), module
 
 
 def test_no_file_is_large_and_no_test_is_switched_off() -> None:

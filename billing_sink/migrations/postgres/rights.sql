@@ -32,7 +32,7 @@ GRANT INSERT (spool_id, byte_offset, request_id, reason, line, slice_id, share_n
     ON billing.quarantine TO tollgate_billing_sink;
 GRANT INSERT ON billing.inspections TO tollgate_billing_sink;
 GRANT INSERT, UPDATE ON billing.export_cursors TO tollgate_billing_sink;
-GRANT INSERT, UPDATE (upstream_id, said, ended_at) ON billing.batches TO tollgate_billing_sink;
+GRANT INSERT, UPDATE (sent_file_id, upstream_id, said, ended_at, input_removed_at) ON billing.batches TO tollgate_billing_sink;
 GRANT INSERT, DELETE ON billing.batch_lines TO tollgate_billing_sink;
 
 GRANT EXECUTE ON FUNCTION

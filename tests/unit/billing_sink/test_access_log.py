@@ -188,3 +188,14 @@ def test_what_envoy_answers_for_a_provider_behind_the_translator_is_no_answer_of
     attempt = parse_any_line(render(failed_attempt(status=503, own_reply=own_reply)))
     assert isinstance(attempt, AttemptLine)
     assert (attempt.answered, attempt.flags) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "flags", "has_failed"), [(101, "UC", False), (101, "-", False), (200, "UC", True), (0, "UC", True)]
+)
+def test_a_session_that_was_begun_is_no_failed_attempt_whoever_ended_it(
+    status: int, flags: str, *, has_failed: bool
+) -> None:
+    attempt = parse_any_line(render(failed_attempt(status=status, response_flags=flags)))
+    assert isinstance(attempt, AttemptLine)
+    assert attempt.has_failed is has_failed

@@ -103,6 +103,14 @@ def test_what_is_no_request_or_is_not_offered_is_refused(line: bytes, code: str)
     assert refused.value.error.code == code
 
 
+@pytest.mark.parametrize("control", ["\r", "\x0b", "\x00"])
+def test_nobody_who_splits_lines_otherwise_finds_two_in_one(control: str) -> None:
+    line = raw(chat()).decode().replace(", ", f",{control}", 1).encode()
+    with pytest.raises(InvalidBatchLineError):
+        LineReader(Endpoint.CHAT).read(line)
+    assert LineReader(Endpoint.CHAT).read(raw(chat()) + b"\r").model == M
+
+
 @pytest.mark.parametrize(
     "more",
     [

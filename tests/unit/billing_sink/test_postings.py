@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_sink.postings import Batch, make_batch, parse_lines
+from billing_sink.postings import SpoolBatch, make_batch, parse_lines
 from billing_sink.prices import PriceBook
 from billing_sink.rating import Outcome
 from billing_sink.spool import RawBatch, RawLine, SpoolId
@@ -33,15 +33,15 @@ def raw_batch(*contents: bytes, begin: int = 0) -> RawBatch:
     return RawBatch(begin, offset, lines)
 
 
-def posted(*contents: bytes, begin: int = 0) -> Batch:
+def posted(*contents: bytes, begin: int = 0) -> SpoolBatch:
     return make_batch(SPOOL, parse_lines(raw_batch(*contents, begin=begin)), PRICES)
 
 
-def ids(batch: Batch) -> list[str]:
+def ids(batch: SpoolBatch) -> list[str]:
     return [posting.request_id for posting in batch.postings]
 
 
-def reasons(batch: Batch) -> list[str]:
+def reasons(batch: SpoolBatch) -> list[str]:
     return [item.reason for item in batch.quarantined]
 
 
@@ -57,7 +57,7 @@ def test_a_batch_keeps_the_spool_the_offsets_and_the_order_of_its_lines() -> Non
 
 def test_a_batch_without_lines_is_empty() -> None:
     batch = posted(begin=7)
-    assert batch == Batch(SPOOL, 7, 7, (), ())
+    assert batch == SpoolBatch(SPOOL, 7, 7, (), ())
 
 
 def test_a_line_of_a_request_still_running_is_neither_posted_nor_quarantined() -> None:

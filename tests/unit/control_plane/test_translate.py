@@ -25,7 +25,7 @@ from control_plane.xds.protobuf import (
 from control_plane.xds.routes import ROUTE_CONFIG, catalog_routes
 from control_plane.xds.snapshot import TYPES, Snapshot
 from control_plane.xds.translate import Translator, resources
-from gateway_core.contract import provider_cluster
+from gateway_core.contract import Metadata, provider_cluster
 from gateway_core.ids import ModelName
 from tests.support.catalogs import catalog, catalogs, deployment, provider, settings
 
@@ -212,3 +212,26 @@ def test_a_resource_keeps_its_name_in_its_bytes(found: Catalog) -> None:
 def _fields(content: bytes) -> Iterator[tuple[int, object]]:
     for field in betterproto2.parse_fields(content):
         yield field.number, field.value
+
+
+def test_nothing_but_a_lease_keeps_a_request_from_admission() -> None:
+    found = [
+        each
+        for listener in by_type(CATALOG)[LISTENER_TYPE]
+        for chain in values_of(listener, "http_filters", "filters")
+        if isinstance(chain, list)
+        for each in chain
+        if each.get("name") == Metadata.GRANT_NAMESPACE
+    ]
+    # Of requests and of sessions.
+    assert len(found) == 2
+    for admission in found:
+        matcher = admission["typed_config"]["xds_matcher"]
+        [skipped] = matcher["matcher_list"]["matchers"]
+        asked = skipped["predicate"]["single_predicate"]
+        where = asked["input"]["typed_config"]
+        assert (where["filter"], where["path"]) == (Metadata.NAMESPACE, [{"key": Metadata.LEASE}])
+        assert asked["custom_match"]["typed_config"]["value"] == {"present_match": True}
+        made = matcher["on_no_match"]["action"]["typed_config"]["typed_config"]
+        assert made["name"] == Metadata.GRANT_NAMESPACE
+        assert made["typed_config"]["failure_mode_allow"] is False

@@ -1,6 +1,7 @@
 import pytest
 
-from ext_authz.check_request import Attempt, MalformedCheckError, parse_check
+from ext_authz.asked import Asked
+from ext_authz.check_request import MalformedCheckError, parse_check
 from gateway_core.contract import Header, Metadata
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import ModelName, ProviderName
@@ -19,33 +20,33 @@ def with_headers(**headers: str) -> CheckRequest:
 
 def test_what_front_lua_says_about_a_chat_request_is_read() -> None:
     fields = {**CHAT, "max_output_tokens": 256, "choices": 2, "least_output_tokens": 1025, "query_bytes": 7}
-    attempt = parse_check(check_request(fields, {Header.REQUEST_ID: REQUEST_ID, "authorization": "Bearer sk-x"}))
-    assert attempt.request_id == REQUEST_ID
-    assert attempt.credential == "sk-x"
-    assert attempt.endpoint is Endpoint.CHAT
-    assert attempt.model == "gpt-4o-mini"
-    assert (attempt.body_bytes, attempt.max_output_tokens, attempt.choices) == (67, 256, 2)
-    assert attempt.least_output_tokens == 1025
-    assert attempt.query_bytes == 7
+    asked = parse_check(check_request(fields, {Header.REQUEST_ID: REQUEST_ID, "authorization": "Bearer sk-x"}))
+    assert asked.request_id == REQUEST_ID
+    assert asked.credential == "sk-x"
+    assert asked.endpoint is Endpoint.CHAT
+    assert asked.model == "gpt-4o-mini"
+    assert (asked.body_bytes, asked.max_output_tokens, asked.choices) == (67, 256, 2)
+    assert asked.least_output_tokens == 1025
+    assert asked.query_bytes == 7
 
 
 def test_a_form_says_how_much_of_it_is_files() -> None:
     fields = {**CHAT, "endpoint": "transcriptions", "files": 1, "file_bytes": 60}
-    attempt = parse_check(check_request(fields))
-    assert (attempt.files, attempt.file_bytes, attempt.text_bytes) == (1, 60, 7)
+    asked = parse_check(check_request(fields))
+    assert (asked.files, asked.file_bytes, asked.text_bytes) == (1, 60, 7)
     del fields["file_bytes"]
     with pytest.raises(MalformedCheckError):
         parse_check(check_request(fields))
 
 
 def test_what_the_client_left_out_is_one_choice_and_no_bound() -> None:
-    attempt = parse_check(check_request())
-    assert (attempt.max_output_tokens, attempt.choices, attempt.credential) == (None, 1, None)
+    asked = parse_check(check_request())
+    assert (asked.max_output_tokens, asked.choices, asked.credential) == (None, 1, None)
 
 
 def test_the_service_tier_and_searches_are_read_and_left_open_where_nothing_is_said() -> None:
-    attempt = parse_check(check_request({**CHAT, "service_tier": "fast", "web_search": True}))
-    assert (attempt.service_tier, attempt.may_search) == ("priority", True)
+    asked = parse_check(check_request({**CHAT, "service_tier": "fast", "web_search": True}))
+    assert (asked.service_tier, asked.may_search) == ("priority", True)
     for fields in (CHAT, {**CHAT, "service_tier": "auto"}):
         assert (parse_check(check_request(fields)).service_tier, parse_check(check_request(fields)).may_search) == (
             None,
@@ -65,8 +66,8 @@ def test_a_bound_of_zero_is_a_bound() -> None:
 
 
 def test_a_list_of_models_has_no_model_and_no_body() -> None:
-    attempt = parse_check(check_request({"endpoint": "models"}))
-    assert (attempt.endpoint, attempt.model, attempt.body_bytes) == (Endpoint.MODELS, None, 0)
+    asked = parse_check(check_request({"endpoint": "models"}))
+    assert (asked.endpoint, asked.model, asked.body_bytes) == (Endpoint.MODELS, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +114,9 @@ def test_metadata_of_another_filter_is_not_taken_for_ours() -> None:
 
 
 def test_the_credential_does_not_show_in_a_repr() -> None:
-    attempt: Attempt = parse_check(with_headers(authorization="Bearer sk-tg-live-hunter2"))
-    assert attempt.credential == "sk-tg-live-hunter2"
-    assert "hunter2" not in f"{attempt!r} {attempt}"
+    asked: Asked = parse_check(with_headers(authorization="Bearer sk-tg-live-hunter2"))
+    assert asked.credential == "sk-tg-live-hunter2"
+    assert "hunter2" not in f"{asked!r} {asked}"
 
 
 def test_the_address_is_what_envoy_says_of_the_client_where_there_may_be_a_proxy_in_between() -> None:
@@ -147,8 +148,8 @@ def test_what_the_route_stands_for_is_read_and_none_where_it_leads_to_no_provide
 
 
 def test_the_meters_that_are_asked_for_are_read_and_none_that_is_not_known() -> None:
-    attempt = parse_check(check_request({**CHAT, "meters": "web_search,audio_output"}))
-    assert attempt.meters == {Meter.WEB_SEARCH, Meter.AUDIO_OUTPUT}
+    asked = parse_check(check_request({**CHAT, "meters": "web_search,audio_output"}))
+    assert asked.meters == {Meter.WEB_SEARCH, Meter.AUDIO_OUTPUT}
     assert parse_check(check_request(CHAT)).meters == frozenset()
     with pytest.raises(MalformedCheckError):
         parse_check(check_request({**CHAT, "meters": "telepathy"}))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext_authz.check_request import Attempt
+from ext_authz.asked import Asked
 from ext_authz.decision import FLOOR_TOKENS, Admitted, Output, Refused, Session, decide
 from ext_authz.offers import Offers
 from gateway_core.api_keys import ApiKey
@@ -26,7 +26,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHEAP, DEAR = price(input_=1, output=4), price(input_=2, output=3)
 OFFERS = offers(chat=(CHEAP,))
 TOKENS_MAX = 128_000 + 1000
-ATTEMPT = Attempt(
+ASKED = Asked(
     address="192.0.2.7",
     request_id=REQUEST_ID,
     credential="sk-tg-live-secret",
@@ -40,11 +40,9 @@ ATTEMPT = Attempt(
 )
 
 
-def decided(
-    attempt: Attempt = ATTEMPT, key: ApiKey | None = KEY, offered: Offers = OFFERS
-) -> tuple[int, str] | Admitted:
+def decided(asked: Asked = ASKED, key: ApiKey | None = KEY, offered: Offers = OFFERS) -> tuple[int, str] | Admitted:
     """Status and code of a refusal, or the admission."""
-    decision = decide(attempt, key, offered, now=NOW)
+    decision = decide(asked, key, offered, now=NOW)
     return (decision.error.status, decision.error.code) if isinstance(decision, Refused) else decision
 
 
@@ -54,8 +52,8 @@ def without_output(decision: tuple[int, str] | Admitted) -> Admitted:
     return replace(decision, output=None)
 
 
-def held(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> NanoUsd:
-    decision = decided(attempt, offered=offered)
+def held(asked: Asked = ASKED, offered: Offers = OFFERS) -> NanoUsd:
+    decision = decided(asked, offered=offered)
     assert isinstance(decision, Admitted)
     assert decision.hold_nano_usd is not None
     return decision.hold_nano_usd
@@ -76,7 +74,7 @@ def test_a_good_key_and_a_model_on_offer_is_admitted_at_the_version_of_the_offer
 )
 @pytest.mark.parametrize("endpoint", Endpoint)
 def test_a_key_that_is_not_good_is_refused_on_every_endpoint(key: ApiKey | None, endpoint: Endpoint) -> None:
-    assert decided(replace(ATTEMPT, endpoint=endpoint), key) == (401, "invalid_api_key")
+    assert decided(replace(ASKED, endpoint=endpoint), key) == (401, "invalid_api_key")
 
 
 def test_a_key_is_good_until_the_moment_it_expires() -> None:
@@ -85,16 +83,16 @@ def test_a_key_is_good_until_the_moment_it_expires() -> None:
 
 def test_a_refusal_says_whose_request_it_was_when_that_is_known() -> None:
     disabled = replace(KEY, is_disabled=True)
-    assert decide(ATTEMPT, disabled, OFFERS, now=NOW).key == disabled
-    assert decide(replace(ATTEMPT, model=ModelName("x")), KEY, OFFERS, now=NOW).key == KEY
+    assert decide(ASKED, disabled, OFFERS, now=NOW).key == disabled
+    assert decide(replace(ASKED, model=ModelName("x")), KEY, OFFERS, now=NOW).key == KEY
 
 
 def test_a_list_of_models_costs_nothing() -> None:
-    assert decided(replace(ATTEMPT, endpoint=Endpoint.MODELS, model=None)) == Admitted(KEY)
+    assert decided(replace(ASKED, endpoint=Endpoint.MODELS, model=None)) == Admitted(KEY)
 
 
 def test_a_model_nobody_offers_is_not_found() -> None:
-    assert decided(replace(ATTEMPT, model=ModelName("gpt-99"))) == (404, "model_not_found")
+    assert decided(replace(ASKED, model=ModelName("gpt-99"))) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("patterns", [("gpt-4o",), ("claude-*",), ("GPT-*",), ("",)])
@@ -108,10 +106,17 @@ def test_a_model_that_one_of_the_patterns_fits_is_allowed(patterns: tuple[str, .
 
 
 def test_an_endpoint_the_model_is_not_served_on_names_those_it_is() -> None:
-    decision = decide(replace(ATTEMPT, endpoint=Endpoint.MESSAGES), KEY, OFFERS, now=NOW)
+    decision = decide(replace(ASKED, endpoint=Endpoint.MESSAGES), KEY, OFFERS, now=NOW)
     assert isinstance(decision, Refused)
     assert (decision.error.status, decision.error.code) == (400, "endpoint_not_supported")
     assert "/v1/chat/completions" in decision.error.message
+
+
+def test_endpoints_that_share_a_path_are_named_once() -> None:
+    both = offers(responses=(price(input_=1, output=1),) * 2, stored_responses=(price(input_=1, output=1),))
+    decision = decide(ASKED, KEY, both, now=NOW)
+    assert isinstance(decision, Refused)
+    assert decision.error.message.endswith("it is served on /v1/responses.")
 
 
 def test_the_hold_counts_every_byte_as_a_token_and_all_the_output_there_can_be() -> None:
@@ -119,40 +124,40 @@ def test_the_hold_counts_every_byte_as_a_token_and_all_the_output_there_can_be()
 
 
 def test_the_hold_counts_no_more_input_than_the_model_can_read() -> None:
-    assert held(replace(ATTEMPT, body_bytes=10**9)) == 128_000 * 1 + 1000 * 4
+    assert held(replace(ASKED, body_bytes=10**9)) == 128_000 * 1 + 1000 * 4
 
 
 def test_what_the_body_refers_to_may_be_as_long_as_the_model_can_read() -> None:
-    assert held(replace(ATTEMPT, has_references=True)) == 128_000 * 1 + 1000 * 4
+    assert held(replace(ASKED, has_references=True)) == 128_000 * 1 + 1000 * 4
 
 
 def test_asking_for_less_output_lowers_the_hold() -> None:
-    assert held(replace(ATTEMPT, max_output_tokens=10)) == 100 + 10 * 4
-    assert held(replace(ATTEMPT, max_output_tokens=0)) == 100
+    assert held(replace(ASKED, max_output_tokens=10)) == 100 + 10 * 4
+    assert held(replace(ASKED, max_output_tokens=0)) == 100
 
 
 def test_asking_for_more_output_than_the_model_has_does_not_raise_it() -> None:
-    assert held(replace(ATTEMPT, max_output_tokens=10**9)) == held()
+    assert held(replace(ASKED, max_output_tokens=10**9)) == held()
 
 
 def test_every_choice_has_its_own_output_but_the_input_counts_once() -> None:
-    assert held(replace(ATTEMPT, choices=3, max_output_tokens=10)) == 100 + 3 * 10 * 4
+    assert held(replace(ASKED, choices=3, max_output_tokens=10)) == 100 + 3 * 10 * 4
 
 
 def test_the_hold_is_that_of_the_dearest_deployment_for_this_request() -> None:
     both = offers(chat=(CHEAP, DEAR))
-    assert held(replace(ATTEMPT, max_output_tokens=10), both) == 100 * 2 + 10 * 3
-    assert held(replace(ATTEMPT, max_output_tokens=1000), both) == 100 * 1 + 1000 * 4
+    assert held(replace(ASKED, max_output_tokens=10), both) == 100 * 2 + 10 * 3
+    assert held(replace(ASKED, max_output_tokens=1000), both) == 100 * 1 + 1000 * 4
 
 
 def test_the_hold_is_at_the_organisations_own_terms_for_each_deployment() -> None:
     terms = OrgTerms(VERSION, 500_000, {(MODEL, ProviderName("p1")): {Meter.OUTPUT: 50_000_000}})
     agreed = replace(offers(chat=(CHEAP, DEAR)), org_terms={KEY.org_id: terms})
-    attempt = replace(ATTEMPT, max_output_tokens=10)
-    assert held(attempt, agreed) == 100 * 3 + 10 * 50
-    assert held(replace(attempt, max_output_tokens=0), agreed) == 100 * 3
+    asked = replace(ASKED, max_output_tokens=10)
+    assert held(asked, agreed) == 100 * 3 + 10 * 50
+    assert held(replace(asked, max_output_tokens=0), agreed) == 100 * 3
     others = replace(agreed, org_terms={OrgId("org_2"): terms})
-    assert held(attempt, others) == held(attempt, offers(chat=(CHEAP, DEAR)))
+    assert held(asked, others) == held(asked, offers(chat=(CHEAP, DEAR)))
 
 
 def test_a_model_that_a_route_keeps_from_an_organisation_does_not_exist_for_it() -> None:
@@ -166,7 +171,7 @@ def test_a_model_that_a_route_keeps_from_an_organisation_does_not_exist_for_it()
 def test_an_alias_is_admitted_as_its_model_whichever_of_the_two_the_key_allows(patterns: tuple[str, ...]) -> None:
     alias = ModelName("mini")
     offered = replace(OFFERS, by_model={alias: OFFERS.by_model[MODEL]})
-    asked = replace(ATTEMPT, model=alias)
+    asked = replace(ASKED, model=alias)
     decision = decide(asked, replace(KEY, models_allowed=patterns), offered, now=NOW)
     assert isinstance(decision, Admitted)
     assert decision.model == MODEL
@@ -176,13 +181,13 @@ def test_an_alias_is_admitted_as_its_model_whichever_of_the_two_the_key_allows(p
 
 
 def test_the_grant_says_how_much_the_model_can_do_at_once_whatever_is_asked_of_it() -> None:
-    decision = decided(replace(ATTEMPT, choices=3, max_output_tokens=1))
+    decision = decided(replace(ASKED, choices=3, max_output_tokens=1))
     assert isinstance(decision, Admitted)
     assert decision.tokens_max == 128_000 + 3 * 1000
 
 
 def test_a_hold_is_never_more_than_a_bigint() -> None:
-    assert held(replace(ATTEMPT, choices=10**9), offers(chat=(price(output=10**12),))) == MAX_NANO_USD
+    assert held(replace(ASKED, choices=10**9), offers(chat=(price(output=10**12),))) == MAX_NANO_USD
 
 
 def test_a_model_that_is_free_is_held_at_nothing_and_still_held() -> None:
@@ -195,31 +200,31 @@ def test_a_model_that_is_free_is_held_at_nothing_and_still_held() -> None:
 @given(
     body_bytes=st.integers(1, 10**6),
     choices=st.integers(1, 8),
-    asked=st.none() | st.integers(0, 5000),
+    tokens_max=st.none() | st.integers(0, 5000),
     data=st.data(),
 )
 def test_no_answer_within_what_was_asked_for_costs_more_than_was_held(
-    body_bytes: int, choices: int, asked: int | None, data: st.DataObject
+    body_bytes: int, choices: int, tokens_max: int | None, data: st.DataObject
 ) -> None:
     rows = tuple(
         price(input_=data.draw(st.integers(0, 1000)), output=data.draw(st.integers(0, 1000)))
         for _ in range(data.draw(st.integers(1, 3)))
     )
-    attempt = replace(ATTEMPT, body_bytes=body_bytes, choices=choices, max_output_tokens=asked)
-    output_max = choices * min(1000, 1000 if asked is None else asked)
+    asked = replace(ASKED, body_bytes=body_bytes, choices=choices, max_output_tokens=tokens_max)
+    output_max = choices * min(1000, 1000 if tokens_max is None else tokens_max)
     input_max = min(body_bytes, 128_000)
     usage = Usage(
         {Meter.INPUT: data.draw(st.integers(0, input_max)), Meter.OUTPUT: data.draw(st.integers(0, output_max))}
     )
     served_by = data.draw(st.sampled_from(rows))
-    assert charge(usage, served_by, LIST_TERMS).price_nano_usd <= held(attempt, offers(chat=rows))
+    assert charge(usage, served_by, LIST_TERMS).price_nano_usd <= held(asked, offers(chat=rows))
 
 
 FULL, FLOOR = 100 + 1000 * 4, 100 + FLOOR_TOKENS * 4
 
 
-def output_of(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> Output:
-    decision = decided(attempt, offered=offered)
+def output_of(asked: Asked = ASKED, offered: Offers = OFFERS) -> Output:
+    decision = decided(asked, offered=offered)
     assert isinstance(decision, Admitted)
     assert decision.output is not None
     return decision.output
@@ -227,16 +232,16 @@ def output_of(attempt: Attempt = ATTEMPT, offered: Offers = OFFERS) -> Output:
 
 def test_an_answer_may_be_cut_down_to_the_floor_and_one_that_is_asked_for_shorter_not_at_all() -> None:
     assert (output_of().nano_usd, output_of().least_nano_usd) == (FULL, FLOOR)
-    short = output_of(replace(ATTEMPT, max_output_tokens=10))
+    short = output_of(replace(ASKED, max_output_tokens=10))
     assert short.nano_usd == short.least_nano_usd == 100 + 10 * 4
-    three = output_of(replace(ATTEMPT, choices=3))
+    three = output_of(replace(ASKED, choices=3))
     assert (three.nano_usd, three.least_nano_usd) == (100 + 3 * 1000 * 4, 100 + 3 * FLOOR_TOKENS * 4)
 
 
 def test_the_floor_is_what_the_provider_takes_where_that_is_more() -> None:
-    assert output_of(replace(ATTEMPT, least_output_tokens=701)).least_nano_usd == 100 + 701 * 4
-    assert output_of(replace(ATTEMPT, least_output_tokens=10)).least_nano_usd == FLOOR
-    assert output_of(replace(ATTEMPT, least_output_tokens=10**9)).least_nano_usd == FULL
+    assert output_of(replace(ASKED, least_output_tokens=701)).least_nano_usd == 100 + 701 * 4
+    assert output_of(replace(ASKED, least_output_tokens=10)).least_nano_usd == FLOOR
+    assert output_of(replace(ASKED, least_output_tokens=10**9)).least_nano_usd == FULL
 
 
 @pytest.mark.parametrize(
@@ -253,12 +258,12 @@ def test_what_is_held_says_what_the_answer_is_cut_down_to(amount: int, max_token
 @given(
     body_bytes=st.integers(1, 10**6),
     choices=st.integers(1, 8),
-    asked=st.none() | st.integers(1, 5000),
+    tokens_max=st.none() | st.integers(1, 5000),
     least=st.integers(0, 1500),
     data=st.data(),
 )
 def test_nothing_that_a_cut_down_request_can_get_costs_more_than_is_held(
-    body_bytes: int, choices: int, asked: int | None, least: int, data: st.DataObject
+    body_bytes: int, choices: int, tokens_max: int | None, least: int, data: st.DataObject
 ) -> None:
     rates = st.integers(0, 1000)
     rows = tuple(
@@ -269,18 +274,18 @@ def test_nothing_that_a_cut_down_request_can_get_costs_more_than_is_held(
         for _ in range(data.draw(st.integers(1, 3)))
     )
     tier = data.draw(st.sampled_from([None, STANDARD, PRIORITY]))
-    attempt = replace(
-        ATTEMPT,
+    asked = replace(
+        ASKED,
         body_bytes=body_bytes,
         choices=choices,
-        max_output_tokens=asked,
+        max_output_tokens=tokens_max,
         least_output_tokens=least,
         service_tier=tier,
     )
-    decision = decided(attempt, offered=offers(chat=rows))
+    decision = decided(asked, offered=offers(chat=rows))
     assert isinstance(decision, Admitted)
     assert decision.output is not None
-    full = min(1000, 1000 if asked is None else asked)
+    full = min(1000, 1000 if tokens_max is None else tokens_max)
     held_ = NanoUsd(data.draw(st.integers(decision.output.least_nano_usd, decision.output.nano_usd)))
     cut = decision.holding(held_).max_tokens
     assert (cut is None) == (held_ == decision.output.nano_usd)
@@ -299,7 +304,7 @@ def test_nothing_that_a_cut_down_request_can_get_costs_more_than_is_held(
 def test_a_key_with_networks_is_refused_from_elsewhere_before_anything_is_said_about_models() -> None:
     key = replace(KEY, ip_allowed=(ip_network("192.0.2.0/24"),))
     assert isinstance(decided(key=key), Admitted)
-    elsewhere = replace(ATTEMPT, address="198.51.100.1", model=ModelName("unknown"))
+    elsewhere = replace(ASKED, address="198.51.100.1", model=ModelName("unknown"))
     assert decided(elsewhere, key) == (403, "address_not_allowed")
 
 
@@ -308,18 +313,16 @@ def test_a_key_with_networks_is_refused_from_elsewhere_before_anything_is_said_a
 def test_a_key_whose_route_was_chosen_for_the_other_mode_is_refused_everywhere(
     endpoint: Endpoint, key_mode: Mode, route_mode: Mode
 ) -> None:
-    attempt = replace(ATTEMPT, endpoint=endpoint, mode=route_mode)
-    assert decided(attempt, replace(KEY, mode=key_mode)) == (401, "invalid_api_key")
+    asked = replace(ASKED, endpoint=endpoint, mode=route_mode)
+    assert decided(asked, replace(KEY, mode=key_mode)) == (401, "invalid_api_key")
 
 
 def test_a_test_request_is_held_like_a_live_one_and_rated_by_who_would_be_asked_first() -> None:
-    key, attempt = replace(KEY, mode=Mode.TEST), replace(ATTEMPT, mode=Mode.TEST)
-    assert without_output(decided(attempt, key)) == Admitted(
-        key, MODEL, VERSION, held(), PROVIDER, tokens_max=TOKENS_MAX
-    )
-    assert decided(replace(attempt, model=ModelName("gpt-99")), key) == (404, "model_not_found")
-    assert decided(attempt, replace(key, models_allowed=("claude-*",))) == (403, "model_not_allowed")
-    assert decided(replace(attempt, endpoint=Endpoint.MESSAGES), key) == (400, "endpoint_not_supported")
+    key, asked = replace(KEY, mode=Mode.TEST), replace(ASKED, mode=Mode.TEST)
+    assert without_output(decided(asked, key)) == Admitted(key, MODEL, VERSION, held(), PROVIDER, tokens_max=TOKENS_MAX)
+    assert decided(replace(asked, model=ModelName("gpt-99")), key) == (404, "model_not_found")
+    assert decided(asked, replace(key, models_allowed=("claude-*",))) == (403, "model_not_allowed")
+    assert decided(replace(asked, endpoint=Endpoint.MESSAGES), key) == (400, "endpoint_not_supported")
 
 
 PRIORITY = ServiceTier("priority")
@@ -328,7 +331,7 @@ WITH_PRIORITY = replace(CHEAP, service_tiers={PRIORITY: DEARER})
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("tier", "expected"),
     [
         pytest.param(STANDARD, 100 * 1 + 1000 * 4, id="the standard tier"),
         pytest.param(PRIORITY, 100 * 10 + 1000 * 40, id="a dearer one"),
@@ -336,19 +339,19 @@ WITH_PRIORITY = replace(CHEAP, service_tiers={PRIORITY: DEARER})
     ],
 )
 def test_what_is_held_covers_every_service_tier_the_request_may_be_served_at(
-    asked: ServiceTier | None, expected: int
+    tier: ServiceTier | None, expected: int
 ) -> None:
-    assert held(replace(ATTEMPT, service_tier=asked), offers(chat=(WITH_PRIORITY,))) == expected
+    assert held(replace(ASKED, service_tier=tier), offers(chat=(WITH_PRIORITY,))) == expected
 
 
 def test_a_tier_that_some_provider_of_the_chain_has_no_price_for_is_refused() -> None:
-    asked = replace(ATTEMPT, service_tier=PRIORITY)
+    asked = replace(ASKED, service_tier=PRIORITY)
     assert decided(asked) == (400, "service_tier_not_offered")
     assert decided(asked, offered=offers(chat=(WITH_PRIORITY, CHEAP))) == (400, "service_tier_not_offered")
 
 
 def test_searches_are_held_for_where_they_have_a_price() -> None:
-    searching = replace(ATTEMPT, may_search=True)
+    searching = replace(ASKED, may_search=True)
     with_searches = PriceRow(VERSION, {**CHEAP.rates, Meter.WEB_SEARCH: Rate(0, 10**13)})
     assert held(searching) == held()
     assert held(searching, offers(chat=(with_searches,))) == held() + SEARCHES_HELD * 10**7
@@ -365,7 +368,7 @@ def test_searches_are_held_for_where_they_have_a_price() -> None:
     ],
 )
 def test_what_would_be_counted_needs_a_price_at_every_provider(meter: Meter, named: str) -> None:
-    asking = replace(ATTEMPT, meters=frozenset({meter}))
+    asking = replace(ASKED, meters=frozenset({meter}))
     refused = decide(asking, KEY, OFFERS, now=NOW)
     assert isinstance(refused, Refused)
     assert (refused.error.status, refused.error.code) == (400, "feature_not_offered")
@@ -386,30 +389,28 @@ MOVED = Offers(NEWER, {ALIAS: DEARER_MODEL}, {}).after(replace(OFFERS, by_model=
 
 
 def test_what_is_held_and_priced_is_what_the_route_stands_for_whichever_revision_is_newer() -> None:
-    attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
-    assert without_output(decided(attempt, offered=MOVED)) == Admitted(
-        KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX
-    )
-    attempt = replace(attempt, offering=Offering(DEARER_MODEL.model, {PROVIDER: "up/0"}))
-    assert without_output(decided(attempt, offered=MOVED)) == Admitted(
+    asked = replace(ASKED, model=ALIAS, offering=AS_BEFORE)
+    assert without_output(decided(asked, offered=MOVED)) == Admitted(KEY, MODEL, VERSION, held(), tokens_max=TOKENS_MAX)
+    asked = replace(asked, offering=Offering(DEARER_MODEL.model, {PROVIDER: "up/0"}))
+    assert without_output(decided(asked, offered=MOVED)) == Admitted(
         KEY, DEARER_MODEL.model, NEWER, held(offered=offers(chat=(DEAR,))), tokens_max=TOKENS_MAX
     )
 
 
 def test_a_route_that_stands_for_what_was_never_read_is_refused_as_changing() -> None:
     for unknown in (Offering(ModelName("gpt-10"), {PROVIDER: "up/0"}), Offering(MODEL, {PROVIDER: "up/new"})):
-        assert decided(replace(ATTEMPT, offering=unknown)) == (503, "model_changing")
+        assert decided(replace(ASKED, offering=unknown)) == (503, "model_changing")
 
 
 def test_who_may_know_of_a_model_is_asked_of_the_newest_reading() -> None:
-    attempt = replace(ATTEMPT, model=ALIAS, offering=AS_BEFORE)
+    asked = replace(ASKED, model=ALIAS, offering=AS_BEFORE)
     hidden = replace(OFFERS.by_model[MODEL], orgs_allowed=frozenset({OrgId("org_2")}))
-    assert decided(attempt, offered=replace(MOVED, by_model={})) == (404, "model_not_found")
-    assert decided(attempt, offered=replace(MOVED, by_model={**MOVED.by_model, MODEL: hidden})) == (
+    assert decided(asked, offered=replace(MOVED, by_model={})) == (404, "model_not_found")
+    assert decided(asked, offered=replace(MOVED, by_model={**MOVED.by_model, MODEL: hidden})) == (
         404,
         "model_not_found",
     )
-    assert decided(attempt, replace(KEY, models_allowed=(str(DEARER_MODEL.model),)), MOVED) == (
+    assert decided(asked, replace(KEY, models_allowed=(str(DEARER_MODEL.model),)), MOVED) == (
         403,
         "model_not_allowed",
     )
@@ -423,8 +424,8 @@ TALK = row(input=1, cached_input=1, audio_input=3, cached_audio_input=2, output=
 
 
 def held_on(endpoint: Endpoint, price_row: PriceRow, **fields: object) -> NanoUsd:
-    attempt = replace(ATTEMPT, endpoint=endpoint, **fields)  # type: ignore[arg-type]
-    return held(attempt, offers(**{str(endpoint): (price_row,)}))
+    asked = replace(ASKED, endpoint=endpoint, **fields)  # type: ignore[arg-type]
+    return held(asked, offers(**{str(endpoint): (price_row,)}))
 
 
 @pytest.mark.parametrize(
@@ -473,7 +474,7 @@ def test_what_each_endpoint_can_cost_is_held(
 def test_what_cannot_be_made_shorter_is_held_for_whole_or_not_at_all(endpoint: Endpoint) -> None:
     prices = row(input=1, image_output=2, audio_output=2)
     decision = decided(
-        replace(ATTEMPT, endpoint=endpoint, units=2, is_stream=True), offered=offers(**{str(endpoint): (prices,)})
+        replace(ASKED, endpoint=endpoint, units=2, is_stream=True), offered=offers(**{str(endpoint): (prices,)})
     )
     assert isinstance(decision, Admitted)
     assert decision.output is not None
@@ -481,8 +482,8 @@ def test_what_cannot_be_made_shorter_is_held_for_whole_or_not_at_all(endpoint: E
 
 
 def test_a_session_is_worth_having_with_one_response_and_is_told_by_what_it_is_counted_down() -> None:
-    attempt = replace(ATTEMPT, endpoint=Endpoint.REALTIME, choices=3, body_bytes=0)
-    decision = decided(attempt, offered=offers(realtime=(TALK,)))
+    asked = replace(ASKED, endpoint=Endpoint.REALTIME, choices=3, body_bytes=0)
+    decision = decided(asked, offered=offers(realtime=(TALK,)))
     assert isinstance(decision, Admitted)
     assert decision.output is not None
     one = 128_000 * 3 + 1000 * 5
@@ -512,5 +513,5 @@ def test_a_session_is_worth_having_with_one_response_and_is_told_by_what_it_is_c
     ],
 )
 def test_what_nobody_could_be_charged_for_is_refused(endpoint: Endpoint, price_row: PriceRow, code: str) -> None:
-    attempt = replace(ATTEMPT, endpoint=endpoint, units=1)
-    assert decided(attempt, offered=offers(**{str(endpoint): (price_row,)})) == (400, code)
+    asked = replace(ASKED, endpoint=endpoint, units=1)
+    assert decided(asked, offered=offers(**{str(endpoint): (price_row,)})) == (400, code)

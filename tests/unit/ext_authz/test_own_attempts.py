@@ -24,7 +24,7 @@ from ext_authz.attempts import (
 from ext_authz.own_attempts import OwnAttempts
 from ext_authz.provider_limits import parse_attempt, render
 from ext_authz.running_attempts import parse_attempt_entry, parse_use
-from ext_authz.shared_counts import SharedCounts
+from ext_authz.shared_counts import CountsUnavailableError, SharedCounts
 from gateway_core.contract import AttemptCount, GrantField, Metadata, capped_cluster, own_capped_cluster
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.limits import Limits
@@ -119,10 +119,10 @@ class Gone:
     """Counts that cannot be had."""
 
     async def count(self, attempt: Attempt, limits: Limits) -> Counted | Full:
-        raise TimeoutError(attempt, limits)
+        raise CountsUnavailableError(attempt, limits)
 
     async def tell(self, told: AttemptTold) -> None:
-        raise TimeoutError(told)
+        raise CountsUnavailableError(told)
 
 
 async def test_without_the_shared_counts_a_process_counts_alone_and_says_so() -> None:

@@ -12,7 +12,7 @@ from gateway_core.errors import MODEL_CHANGING, OWN_KEY_NOT_OFFERED
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.mode import Mode
 from tests.support.admission import KEY, PROVIDER, offers, price
-from tests.unit.ext_authz.test_decision import ATTEMPT
+from tests.unit.ext_authz.test_decision import ASKED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ORG, OTHER = OrgId("org_1"), OrgId("org_2")
@@ -59,10 +59,10 @@ def test_what_is_held_is_the_fee_or_where_ours_may_be_tried_the_usual_price(
 ) -> None:
     """`share`: of the usual hold, as its divisor; 0 for nothing."""
     offered = offers(chat=(price(input_=4_000_000, output=4_000_000),))
-    usual = decide(ATTEMPT, KEY, offered, now=NOW)
+    usual = decide(ASKED, KEY, offered, now=NOW)
     own = OwnKeyBook(3, {KEY.org_id: OwnKeys({PROVIDER: falls_back})})
     with_own = replace(offered, own_keys=own, own_key_fees_ppm={PROVIDER: fee_ppm})
-    found = decide(replace(ATTEMPT, own_keys_as_of=3), KEY, with_own, now=NOW)
+    found = decide(replace(ASKED, own_keys_as_of=3), KEY, with_own, now=NOW)
     assert isinstance(usual, Admitted)
     assert isinstance(found, Admitted)
     assert found.hold_nano_usd == (usual.hold_nano_usd or 0) // share if share else found.hold_nano_usd == 0
@@ -71,7 +71,7 @@ def test_what_is_held_is_the_fee_or_where_ours_may_be_tried_the_usual_price(
 
 def test_a_request_that_may_be_sent_either_way_waits() -> None:
     offered = replace(offers(chat=(price(input_=1),)), own_keys=OwnKeyBook(3, {KEY.org_id: KEYS}))
-    found = decide(replace(ATTEMPT, own_keys_as_of=4), KEY, offered, now=NOW)
+    found = decide(replace(ASKED, own_keys_as_of=4), KEY, offered, now=NOW)
     assert isinstance(found, Refused)
     assert found.error is MODEL_CHANGING
 
@@ -79,8 +79,8 @@ def test_a_request_that_may_be_sent_either_way_waits() -> None:
 def test_test_keys_go_to_the_simulator_as_ever() -> None:
     own = OwnKeyBook(3, {KEY.org_id: OwnKeys({PROVIDER: False})})
     offered = replace(offers(chat=(price(input_=1),)), own_keys=own)
-    attempt = replace(ATTEMPT, mode=Mode.TEST, own_keys_as_of=3)
-    found = decide(attempt, replace(KEY, mode=Mode.TEST), offered, now=NOW)
+    asked = replace(ASKED, mode=Mode.TEST, own_keys_as_of=3)
+    found = decide(asked, replace(KEY, mode=Mode.TEST), offered, now=NOW)
     assert isinstance(found, Admitted)
     assert not found.own_keys
 
@@ -88,18 +88,18 @@ def test_test_keys_go_to_the_simulator_as_ever() -> None:
 def test_no_session_is_sent_with_an_own_key_and_none_with_another_in_its_place() -> None:
     own = OwnKeyBook(3, {KEY.org_id: OwnKeys({PROVIDER: True})})
     offered = replace(offers(realtime=(price(input_=1, output=1),)), own_keys=own)
-    attempt = replace(ATTEMPT, endpoint=Endpoint.REALTIME, own_keys_as_of=3)
-    found = decide(attempt, KEY, offered, now=NOW)
+    asked = replace(ASKED, endpoint=Endpoint.REALTIME, own_keys_as_of=3)
+    found = decide(asked, KEY, offered, now=NOW)
     assert isinstance(found, Refused)
     assert found.error is OWN_KEY_NOT_OFFERED
-    stranger = decide(attempt, replace(KEY, org_id=OTHER), offered, now=NOW)
+    stranger = decide(asked, replace(KEY, org_id=OTHER), offered, now=NOW)
     assert isinstance(stranger, Admitted) or stranger.error is not OWN_KEY_NOT_OFFERED
 
 
 def test_what_is_to_be_kept_or_names_what_is_kept_is_sent_with_no_key_in_the_place_of_an_own_one() -> None:
     own = OwnKeyBook(3, {KEY.org_id: OwnKeys({PROVIDER: True})})
     offered = replace(offers(stored_responses=(price(input_=1, output=1),)), own_keys=own)
-    attempt = replace(ATTEMPT, endpoint=Endpoint.STORED_RESPONSES, own_keys_as_of=3)
-    found = decide(attempt, KEY, offered, now=NOW)
+    asked = replace(ASKED, endpoint=Endpoint.STORED_RESPONSES, own_keys_as_of=3)
+    found = decide(asked, KEY, offered, now=NOW)
     assert isinstance(found, Refused)
     assert found.error is OWN_KEY_NOT_OFFERED

@@ -28,7 +28,7 @@ from ext_authz.own_limits import OwnLimits
 from ext_authz.reservation_notes import ReservationNotes
 from ext_authz.reservations import OUTPUT_TOKENS, Limit
 from ext_authz.servicer import Authorization
-from ext_authz.shared_counts import SharedCounts
+from ext_authz.shared_counts import CountsUnavailableError, SharedCounts
 from ext_authz.slices import Slices
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
@@ -555,7 +555,7 @@ async def test_a_reservation_is_given_back_where_nobody_can_say_whether_there_is
 
 async def test_limits_that_nobody_counts_together_are_kept_alone_and_let_no_money_through(gate: Gate) -> None:
     within_limits(gate, Limits(requests_per_minute=1))
-    gate.counts.trouble = OSError("gone")
+    gate.counts.trouble = CountsUnavailableError("gone")
     assert (await gate.ask(from_client())).WhichOneof("http_response") == "ok_response"
     assert gate.purse.held == {REQUEST_ID: 1067}
     assert (await gate.ask(from_client())).denied_response.status.code == 429
@@ -569,7 +569,7 @@ async def test_while_nobody_counts_together_a_request_counts_as_all_that_it_may_
         {MODEL: replace(gate.offers.offers.by_model[MODEL], max_output_tokens=9_000)},
         {},
     )
-    gate.counts.trouble = OSError("gone")
+    gate.counts.trouble = CountsUnavailableError("gone")
     response = await gate.ask(from_client())
     assert headers(response)["x-ratelimit-remaining-tokens"] == str(10_000 - 9_000 - 67 // 4)
     assert (await gate.ask(from_client())).denied_response.status.code == 429

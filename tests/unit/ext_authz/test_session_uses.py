@@ -11,7 +11,7 @@ from ext_authz.limiter import Limiter
 from ext_authz.own_limits import OwnLimits
 from ext_authz.reservations import Limit
 from ext_authz.session_uses import SessionUses, Use, parse_use
-from ext_authz.shared_counts import SharedCounts
+from ext_authz.shared_counts import CountsUnavailableError, SharedCounts
 from gateway_core.contract import UseField
 from gateway_core.ids import OrgId
 from gateway_core.limits import Limits, Scope, ScopedLimits, Tally, tallies_as_text, tokens_per_minute_as_text
@@ -63,7 +63,7 @@ class Context:
 @pytest.mark.parametrize("is_away", [False, True])
 async def test_who_has_nothing_left_is_told_in_the_words_of_a_refusal_and_everybody_else_nothing(is_away: bool) -> None:
     counts = Counts()
-    counts.trouble = TimeoutError() if is_away else None
+    counts.trouble = CountsUnavailableError("gone") if is_away else None
     metrics = CollectorRegistry()
     shared = SharedCounts(is_there=True, monotonic=lambda: 0.0, registry=metrics, log=structlog.get_logger())
     limiter = Limiter(counts, OwnLimits(lambda: 0.0), shared, registry=metrics)

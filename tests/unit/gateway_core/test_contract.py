@@ -40,12 +40,16 @@ from gateway_core.contract import (
     SpoolField,
     UnfinishedField,
     UseField,
+    capped_cluster,
     kept_route_key,
+    own_capped_cluster,
+    own_key_cluster,
     own_translated_cluster,
     pinned_route_key,
     provider_cluster,
     provider_of_cluster,
     route_key,
+    session_cluster,
     simulator_kept_route_key,
     simulator_route_key,
     translated_cluster,
@@ -407,6 +411,16 @@ def test_a_provider_is_found_again_in_the_name_of_its_cluster() -> None:
     assert provider_of_cluster(translated_cluster("openai", Dialect.ANTHROPIC)) == "openai"
     assert provider_of_cluster(Cluster.EXT_AUTHZ) is None
     assert provider_of_cluster("") is None
+
+
+def test_the_clusters_of_a_provider_have_names_of_their_own_and_all_lead_to_it() -> None:
+    clusters = [
+        *(name("openai") for name in (provider_cluster, capped_cluster, session_cluster, own_capped_cluster)),
+        own_key_cluster("openai", "org_1"),
+        *(name("openai", each) for name in (translated_cluster, own_translated_cluster) for each in Dialect),
+    ]
+    assert len(clusters) == len(set(clusters))
+    assert {provider_of_cluster(each) for each in clusters} == {"openai"}
 
 
 def test_different_endpoints_and_models_never_share_a_route_key() -> None:

@@ -1,4 +1,4 @@
-"""Which answers are whole, and what is kept of them."""
+"""Which answers are whole, and what is cached of them."""
 
 import secrets
 from base64 import urlsafe_b64encode
@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from gateway_core.endpoints import Endpoint
-from response_cache.answer import Answer, is_whole, may_be_kept
+from response_cache.answer import Answer, is_whole, may_be_cached
 from response_cache.sealing import MalformedKeyError, Seal, UnreadableAnswerError
 
 KEY = SecretStr(urlsafe_b64encode(b"k" * 32).decode())
@@ -57,25 +57,25 @@ def test_any_other_answer_is_whole_when_it_is_an_object_without_an_error(body: b
 
 
 def test_only_json_and_events_with_status_200_are_looked_at() -> None:
-    assert may_be_kept("200", "Application/JSON; charset=utf-8")
-    assert may_be_kept("200", "text/event-stream")
-    assert not may_be_kept("200", "audio/mpeg")
-    assert not may_be_kept("206", "application/json")
-    assert not may_be_kept("", "")
+    assert may_be_cached("200", "Application/JSON; charset=utf-8")
+    assert may_be_cached("200", "text/event-stream")
+    assert not may_be_cached("200", "audio/mpeg")
+    assert not may_be_cached("206", "application/json")
+    assert not may_be_cached("", "")
 
 
-def test_an_answer_opens_under_its_own_name_and_key_and_only_as_it_was_kept() -> None:
+def test_an_answer_opens_under_its_own_name_and_key_and_only_as_it_was_cached() -> None:
     seal, answer = Seal(KEY, secrets.token_bytes), Answer("application/json", "seed,tools", b'{"a":\n1}\n')
-    kept = seal.close("name:0", answer)
-    assert seal.open("name:0", kept) == answer
-    assert b"application/json" not in kept
+    cached = seal.close("name:0", answer)
+    assert seal.open("name:0", cached) == answer
+    assert b"application/json" not in cached
     other = Seal(SecretStr(urlsafe_b64encode(b"o" * 32).decode()), secrets.token_bytes)
     for who, name, value in (
-        (seal, "name:1", kept),
-        (other, "name:0", kept),
-        (seal, "name:0", kept[:-1]),
+        (seal, "name:1", cached),
+        (other, "name:0", cached),
+        (seal, "name:0", cached[:-1]),
         (seal, "name:0", b""),
-        (seal, "name:0", bytes([kept[0] ^ 1]) + kept[1:]),
+        (seal, "name:0", bytes([cached[0] ^ 1]) + cached[1:]),
     ):
         with pytest.raises(UnreadableAnswerError):
             who.open(name, value)

@@ -143,7 +143,7 @@ def test_a_route_asks_for_what_is_answered_alike_and_a_client_for_anything(
     assert question_of(replace(ASKED, endpoint=endpoint), body) is not None
 
 
-def test_what_hangs_on_more_than_the_body_is_only_kept_when_a_client_asks() -> None:
+def test_what_hangs_on_more_than_the_body_is_only_cached_when_a_client_asks() -> None:
     assert question_of(replace(BY_ROUTE, looks_elsewhere=True), BODY) is None
     assert question_of(replace(ASKED, looks_elsewhere=True), BODY) is not None
 
