@@ -53,10 +53,11 @@ FORBIDDEN = (
 """To every service."""
 
 CALLED_IN = {
-    Service.CONTROL_PLANE: ("control_plane", "gateway_core"),
-    Service.EXT_AUTHZ: ("ext_authz", "gateway_core"),
-    Service.BILLING_SINK: ("billing_sink",),
+    Service.CONTROL_PLANE: ("control_plane", "gateway_core/postgres_keys.py"),
+    Service.EXT_AUTHZ: ("ext_authz", "gateway_core/postgres_keys.py", "gateway_core/postgres_holds.py"),
+    Service.BILLING_SINK: ("billing_sink", "gateway_core/postgres_holds.py"),
 }
+"""Each its own package, and what it shares with others and calls something by."""
 
 
 @asynccontextmanager
@@ -195,11 +196,14 @@ async def test_the_sink_reads_the_books_and_what_they_are_priced_by(database: st
     }
 
 
-def functions_called_in(*packages: str) -> set[str]:
-    """Names of SQL functions that the code of a service calls."""
-    source = "\n".join(
-        path.read_text(encoding="utf-8") for package in packages for path in (ROOT / package).rglob("*postgres_*.py")
-    )
+def functions_called_in(*places: str) -> set[str]:
+    """Names of SQL functions that the code in some packages and modules calls."""
+    modules = {
+        path
+        for place in places
+        for path in ((ROOT / place).rglob("*postgres_*.py") if "." not in place else [ROOT / place])
+    }
+    source = "\n".join(path.read_text(encoding="utf-8") for path in modules)
     return set(re.findall(r"(?:SELECT|FROM|JOIN)\s+((?:billing|accounts)\.[a-z_]+)\(", source))
 
 
@@ -215,6 +219,11 @@ async def test_a_service_may_call_what_it_calls(service: Service, pool: asyncpg.
         database_role(service),
     )
     assert called <= {row["name"] for row in allowed}
+
+
+def test_what_services_share_is_asked_about_with_each_that_calls_by_it() -> None:
+    shared = {place for places in CALLED_IN.values() for place in places if place.startswith("gateway_core/")}
+    assert functions_called_in(*shared) == functions_called_in("gateway_core")
 
 
 async def test_nothing_in_our_schemas_is_open_to_everybody(pool: asyncpg.Pool) -> None:
