@@ -232,7 +232,7 @@ SESSION_CROWDED: Final = ApiError(
 INVALID_EVENT: Final = ApiError(
     400,
     "invalid_event",
-    "An event of the client could not be read: it is no JSON object, repeats or escapes a key, or is longer than 16 MiB.",
+    "An event of the client could not be read: it is no JSON object, repeats or escapes a key, is longer than 16 MiB or in too many frames.",
 )
 
 # The caller's, worded by Envoy.
@@ -329,6 +329,12 @@ PROVIDER_LIMITED: Final = ApiError(
 """When to come back, ext_authz says."""
 PROVIDER_PAUSED: Final = ApiError(
     503, "provider_paused", "Every provider of this model is paused by the operator.", type=ErrorType.SERVER
+)
+KEEPER_PAUSED: Final = ApiError(
+    503,
+    PROVIDER_PAUSED.code,
+    "The provider that keeps this, or was to keep it, is paused by the operator.",
+    type=ErrorType.SERVER,
 )
 PROVIDER_TIMEOUT: Final = ApiError(
     504, "provider_timeout", "The model provider did not answer in time.", type=ErrorType.TIMEOUT

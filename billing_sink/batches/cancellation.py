@@ -3,7 +3,7 @@
 from billing_sink.batches.keepers import KeeperError, Keepers
 from billing_sink.batches.model import Batch, BatchRefusedError
 from billing_sink.batches.postgres_batches import PostgresBatches
-from gateway_core.errors import NOT_TO_BE_CANCELLED
+from gateway_core.errors import KEEPER_PAUSED, NOT_TO_BE_CANCELLED
 
 
 class Cancellation:
@@ -17,7 +17,7 @@ class Cancellation:
         """Have its provider cancel a batch, and remember what it says.
 
         Raises:
-            BatchRefusedError: there is nothing to cancel.
+            BatchRefusedError: there is nothing to cancel, or nobody is asked.
             KeeperError: nobody knows whether it is cancelled; its owner may ask again.
             asyncpg.PostgresError, OSError: it is cancelled, which is heard of later.
         """
@@ -26,6 +26,8 @@ class Cancellation:
         try:
             said = await self._keepers.cancel(batch.provider, batch.upstream_id)
         except KeeperError as error:
+            if error.is_paused:
+                raise BatchRefusedError(KEEPER_PAUSED) from error
             if error.is_refusal:
                 raise BatchRefusedError(NOT_TO_BE_CANCELLED) from error
             raise

@@ -24,6 +24,7 @@ from gateway_core.errors import (
     BATCHES_MAX_OPEN,
     INPUT_UNREADABLE,
     INSUFFICIENT_QUOTA,
+    KEEPER_PAUSED,
     ApiError,
     budget_exceeded,
     budget_held,
@@ -176,7 +177,9 @@ class Creation:
                     names.add(line.line.custom_id)
                     admitted.append(line)
                     content.append(line.line.rewritten(line.sold.upstream_model))
-        except (KeeperError, TimeoutError) as error:
+        except KeeperError as error:
+            raise BatchRefusedError(KEEPER_PAUSED if error.is_paused else INPUT_UNREADABLE) from error
+        except TimeoutError as error:
             raise BatchRefusedError(INPUT_UNREADABLE) from error
         if not admitted:
             raise BatchRefusedError(invalid_batch("The file has no lines."))
@@ -193,7 +196,7 @@ class Creation:
         try:
             said = await self._keepers.create(batch.provider, file_id, batch.endpoint, batch.batch_id)
         except KeeperError as error:
-            if error.is_refusal:
+            if error.is_refusal or error.is_paused:
                 raise BatchRefusedError(await self._give_up(batch, error)) from error
             self._log.warning("batch_unknown", batch_id=batch.batch_id, status=error.status)
             raise BatchRefusedError(BATCH_UNKNOWN) from error
@@ -208,7 +211,7 @@ class Creation:
     async def _give_up(self, batch: Batch, error: KeeperError) -> ApiError:
         self._log.warning("batch_not_begun", batch_id=batch.batch_id, status=error.status)
         await self._batches.end(batch, end_of(batch), (), self._now())
-        return BATCH_NOT_BEGUN
+        return KEEPER_PAUSED if error.is_paused else BATCH_NOT_BEGUN
 
 
 def _not_held(error: NotHeldError) -> ApiError:

@@ -8,8 +8,9 @@ from typing import Final
 import aiohttp
 
 from billing_sink.batches.model import COMPLETION_WINDOW, MARK, JsonObject, id_in, parse_said
-from gateway_core.contract import Peer, keepers_path
+from gateway_core.contract import Header, Peer, keepers_path
 from gateway_core.endpoints import FACTS, Endpoint
+from gateway_core.errors import KEEPER_PAUSED
 from gateway_core.ids import ProviderName
 from gateway_core.kept import ObjectId, checked_id
 from gateway_core.settings import HostPort
@@ -34,15 +35,17 @@ class KeeperError(Exception):
 
     Attributes:
         status: what it answered with; None where nobody knows what has become of the request.
+        is_paused: whether it was not asked, since an operator has paused it.
     """
 
-    def __init__(self, status: int | None) -> None:
-        super().__init__(f"status {status}")
+    def __init__(self, status: int | None, *, is_paused: bool = False) -> None:
+        super().__init__("paused" if is_paused else f"status {status}")
         self.status = status
+        self.is_paused = is_paused
 
     @property
     def is_refusal(self) -> bool:
-        """Whether it has certainly done nothing."""
+        """Whether it has refused to do it."""
         return self.status is not None and 400 <= self.status < 500  # noqa: PLR2004 - the client's errors
 
 
@@ -160,7 +163,8 @@ class Keepers:
                 method, path, data=form, json=document, server_hostname=Peer.ENVOY, allow_redirects=False
             ) as response:
                 if response.status not in range(200, 300):
-                    raise KeeperError(response.status)
+                    is_paused = response.headers.get(Header.OWN_REPLY) == KEEPER_PAUSED.code
+                    raise KeeperError(response.status, is_paused=is_paused)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             raise KeeperError(None) from error

@@ -40,6 +40,10 @@ MAILS_PER_RECIPIENT: Final = Limit("mails_recipient", 5, 3600)
 """Mails of one purpose to one address. The window is as long as a reset is good for, so the last one that was sent still is."""
 SIGN_UP_PER_SOURCE: Final = Limit("sign_up_source", 600, 3600)
 """Registrations and requests for mails."""
+ORGS_PER_USER: Final = Limit("orgs_user", 20, 3600)
+"""Organisations that a user makes: each has bounds of its own."""
+OWN_KEY_CHANGES: Final = Limit("own_key_changes", 60, 3600)
+"""Changes of keys for providers, of one organisation and by one user or token: each is a revision of the catalogue."""
 
 
 class Counters(Protocol):

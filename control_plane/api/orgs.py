@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from control_plane.accounts import postgres_audit, postgres_orgs
+from control_plane.accounts import postgres_audit, postgres_orgs, throttle
 from control_plane.accounts.actor import ActorKind
 from control_plane.accounts.budgets import PER_DAY, PER_MONTH, limit_nano_usd
 from control_plane.accounts.model import (
@@ -97,6 +97,7 @@ async def list_orgs(call: Call, query: PageQuery) -> Page[OrganizationOfUser]:
 @operation("POST", "/orgs", tag=TAG, access=Open.SIGNED_IN, status=201)
 async def create_org(call: Call, body: OrganizationName) -> OrganizationOfUser:
     """Create an organisation and own it."""
+    await call.services.throttle.attempt(throttle.ORGS_PER_USER, call.actor.actor_id)
     made, _ = await make_org(call, call.actor.actor_id, body.name, call.actor)
     return found(await postgres_orgs.find_org(call.db, made.id, user_id=call.actor.actor_id))
 

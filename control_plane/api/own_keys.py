@@ -4,6 +4,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from control_plane.accounts import throttle
 from control_plane.accounts.permissions import Permission
 from control_plane.api import catalog_change
 from control_plane.api.listing import page_of
@@ -23,6 +24,8 @@ TAG: Final = "provider credentials"
 _PATH: Final = "/orgs/{org_id}/provider-credentials"
 
 OWN_KEYS_PER_ORG_MAX: Final = 20
+OWN_KEYS_PER_OWNER_MAX: Final = 20
+"""In all organisations that somebody owns together: an organisation costs nothing, and all share the places of the gateway."""
 
 _SHOWN: Final = 4
 _HIDDEN_MIN: Final = 12
@@ -57,6 +60,7 @@ async def get_provider_credential(call: Call) -> OwnKey:
 )
 async def put_provider_credential(call: Call, body: OwnKeySpec) -> OwnKey:
     """Have the organisation's requests sent to a provider with a key of its own, or with another one than until now."""
+    await _pass_if_not_often(call)
     await catalog_change.begin(call)
     provider = await find_provider(call.db, call.param("provider"))
     if provider is None:
@@ -94,6 +98,7 @@ async def put_provider_credential(call: Call, body: OwnKeySpec) -> OwnKey:
 )
 async def delete_provider_credential(call: Call) -> None:
     """Have the organisation's requests sent with the gateway's key again. Those that run end as they began."""
+    await _pass_if_not_often(call)
     await catalog_change.begin(call)
     before = found(await postgres_own_keys.find_own_key(call.db, call.org_id, call.param("provider")))
     call.match(before.revision)
@@ -113,11 +118,18 @@ def _faults(credential: SecretStr | None, provider: Provider, *, is_new: bool) -
     return []
 
 
+async def _pass_if_not_often(call: Call) -> None:
+    for subject in (call.org_id, call.actor.actor_id):
+        await call.services.throttle.attempt(throttle.OWN_KEY_CHANGES, subject)
+
+
 async def _pass_if_few(call: Call) -> None:
-    own, together = await postgres_own_keys.count_own_keys(call.db, call.org_id)
-    if own >= OWN_KEYS_PER_ORG_MAX:
+    there_are = await postgres_own_keys.count_own_keys(call.db, call.org_id)
+    if there_are.in_org >= OWN_KEYS_PER_ORG_MAX:
         raise ConflictError(f"An organisation has at most {OWN_KEYS_PER_ORG_MAX} keys of its own.")
-    if together >= call.services.own_keys_max:
+    if there_are.of_owner >= OWN_KEYS_PER_OWNER_MAX:
+        raise ConflictError(f"The organisations of one owner have at most {OWN_KEYS_PER_OWNER_MAX} keys of their own.")
+    if there_are.together >= call.services.own_keys_max:
         raise ConflictError("This gateway has no place for more keys of organisations.")
 
 

@@ -1,5 +1,6 @@
 """Organisations' own keys for providers, in Postgres."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
@@ -35,14 +36,41 @@ async def list_own_keys(db: Database, org_id: OrgId, *, after: int | None, limit
     return [(row["seq"], _own_key(row)) for row in rows]
 
 
-async def count_own_keys(db: Database, org_id: OrgId) -> tuple[int, int]:
-    """How many an organisation has, and all have together."""
+@dataclass(frozen=True, slots=True)
+class OwnKeyCounts:
+    """How many there are.
+
+    Attributes:
+        in_org: of an organisation.
+        of_owner: of all organisations that one of its owners has; of the owner with the most.
+        together: of all.
+    """
+
+    in_org: int
+    of_owner: int
+    together: int
+
+
+async def count_own_keys(db: Database, org_id: OrgId) -> OwnKeyCounts:
+    """How many an organisation has, its owners have, and all have together."""
     row = written(
         await db.fetchrow(
-            "SELECT count(*) FILTER (WHERE org_id = $1) AS own, count(*) AS all FROM catalog.own_keys", org_id
+            """
+            SELECT count(*) FILTER (WHERE org_id = $1) AS in_org, count(*) AS together,
+                coalesce((
+                    SELECT max(owned.count) FROM (
+                        SELECT count(*) FROM accounts.memberships owner
+                        JOIN accounts.memberships theirs ON theirs.user_id = owner.user_id AND theirs.role = 'owner'
+                        JOIN catalog.own_keys k ON k.org_id = theirs.org_id
+                        WHERE owner.org_id = $1 AND owner.role = 'owner' GROUP BY owner.user_id
+                    ) owned
+                ), 0) AS of_owner
+            FROM catalog.own_keys
+            """,
+            org_id,
         )
     )
-    return row["own"], row["all"]
+    return OwnKeyCounts(**row)
 
 
 async def put_own_key(

@@ -5,7 +5,8 @@ operator's pause is above all of them and ends by an operator alone.
 
 Failures count by organisation. A body that breaks a model, a question that only one asks, an answer that nobody waits for: one
 organisation can bring about as many failures as it likes, and they would take the provider from all others. So of one organisation no
-more failures count than of all others together, as soon as anybody else was answered. Where it is alone, its word has to do.
+more failures count than of all others together, as soon as anybody else was answered. Where it is alone, its word has to do. Against
+answers failures count only where as many organisations have failed as were answered.
 """
 
 from collections import Counter
@@ -250,7 +251,7 @@ def _fallen(seen: Seen, now: datetime, times: int, *, out_for: timedelta) -> Pro
         # If it was never reached, reaching it is all there is to show. What it answers, a probe is no proof of.
         by_probe = not any(each.was_answered for each in in_a_row)
         return _out(why, now, times if _is_of_several(in_a_row) else 0, out_for=out_for, by_probe=by_probe)
-    if _weight(seen.failures, seen.answers) >= max(SHARE_OF, seen.answers.count):
+    if _weight(_shared(seen.failures, seen.answers), seen.answers) >= max(SHARE_OF, seen.answers.count):
         last = max(seen.failures, key=lambda each: each.ended_at)
         why = f"{len(seen.failures)} of {len(seen.failures) + seen.answers.count} failed, the last: {last.why}"
         return _out(why, now, times if _is_of_several(seen.failures) else 0, out_for=out_for)
@@ -277,6 +278,18 @@ def _weight(failures: Sequence[Failure], answers: Answers) -> int:
     )
     asked = [each for each in failures if each.was_reached]
     return len(failures) - len(asked) + min((len(asked), *caps))
+
+
+def _shared(failures: Sequence[Failure], answers: Answers) -> Sequence[Failure]:
+    """Those that are set against answers.
+
+    Requests are cheap, and a person may have two organisations. So failures are not, where more organisations were answered than have only
+    failed; one that is alone is believed.
+    """
+    known = _by_organisation(failures).keys()
+    if len(known - answers.org_ids) >= len(answers.org_ids) or len(known | answers.org_ids) == 1:
+        return failures
+    return [each for each in failures if not each.was_reached]
 
 
 def _is_of_several(failures: Sequence[Failure]) -> bool:

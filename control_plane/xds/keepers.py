@@ -13,6 +13,7 @@ from control_plane.settings import Settings
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from gateway_core.contract import BootstrapSecret, Cluster, Header, Peer, keepers_path, provider_cluster
 from gateway_core.endpoints import FACTS, Endpoint
+from gateway_core.errors import KEEPER_PAUSED
 
 KEEPERS: Final = "keepers"
 """Name of the listener, and of its route configuration."""
@@ -51,7 +52,7 @@ def listener(settings: Settings) -> JsonObject:
 
 
 def route_configuration(catalog: Catalog, settings: Settings) -> JsonObject:
-    """The RouteConfiguration resource: to every provider that has batches, and to the simulator."""
+    """The RouteConfiguration resource: to every provider that has batches, and to the simulator; to one that is paused it answers by itself."""
     return {
         "name": KEEPERS,
         "virtual_hosts": [{"name": KEEPERS, "domains": ["*"], "routes": list(_routes(catalog, settings))}],
@@ -63,7 +64,11 @@ def _routes(catalog: Catalog, settings: Settings) -> Iterable[JsonObject]:
         for endpoint in _LED_TO if provider.path(Endpoint.BATCH_CREATE) is not None else ():
             path = provider.path(endpoint)
             assert path is not None  # noqa: S101 - a kind that has batches has files
-            yield _route(keepers_path(provider.name), endpoint, path, provider_cluster(provider.name), settings)
+            asked = keepers_path(provider.name)
+            if catalog.is_paused(provider.name):
+                yield _paused(asked, endpoint)
+            else:
+                yield _route(asked, endpoint, path, provider_cluster(provider.name), settings)
     if settings.simulator_url is not None:
         base = urlsplit(settings.simulator_url).path.rstrip("/")
         for endpoint in _LED_TO:
@@ -90,6 +95,24 @@ def _route(asked: str, endpoint: Endpoint, path: str, cluster: str, settings: Se
             # Once: what is done there may not be done twice.
             "retry_policy": {"num_retries": 0, "per_try_timeout": f"{settings.provider_timeout_s}s"},
         },
+        # It says what no provider may.
+        "response_headers_to_remove": [Header.OWN_REPLY],
+    }
+
+
+def _paused(asked: str, endpoint: Endpoint) -> JsonObject:
+    """A route that leads nowhere, and says in a header that it does: a provider may answer with any status."""
+    prefix = asked + FACTS[endpoint].path
+    return {
+        "name": prefix,
+        "match": {"path_separated_prefix": prefix},
+        "direct_response": {"status": KEEPER_PAUSED.status, "body": {"inline_string": KEEPER_PAUSED.body()}},
+        "response_headers_to_add": [
+            {
+                "header": {"key": Header.OWN_REPLY, "value": KEEPER_PAUSED.code},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
     }
 
 

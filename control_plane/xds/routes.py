@@ -34,7 +34,7 @@ from gateway_core.contract import (
     translated_cluster,
 )
 from gateway_core.endpoints import FACTS, OF_WHAT_IS_KEPT, SOLD, Endpoint
-from gateway_core.errors import NOT_FOUND, PROVIDER_PAUSED, ApiError
+from gateway_core.errors import KEEPER_PAUSED, NOT_FOUND, PROVIDER_PAUSED, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
 from gateway_core.usage import SWITCHED
@@ -174,10 +174,12 @@ class KeptRoute:
 
     Attributes:
         paths: those of the provider, with `{id}` in the place of the id.
+        is_paused: whether it is asked nothing.
     """
 
     provider: ProviderName
     paths: tuple[tuple[Endpoint, str], ...]
+    is_paused: bool
 
     @property
     def key(self) -> str:
@@ -209,7 +211,7 @@ def _kept_routes(catalog: Catalog) -> Iterable[KeptRoute]:
     for provider in catalog.providers.values():
         paths = tuple((each, path) for each in _AT_KEEPERS if (path := provider.path(each)) is not None)
         if paths:
-            yield KeptRoute(provider.name, paths)
+            yield KeptRoute(provider.name, paths, catalog.is_paused(provider.name))
 
 
 def route_configuration(
@@ -286,7 +288,8 @@ def action(route: ProviderRoute | KeptRoute, settings: Settings) -> JsonObject:
         case ProviderRoute():
             return _action(_provider_route(route, settings) if route.groups else _answered(route.key, PROVIDER_PAUSED))
         case KeptRoute():
-            return _action(_kept_route(route.key, provider_cluster(route.provider), route.paths, settings))
+            found = _kept_route(route.key, provider_cluster(route.provider), route.paths, settings)
+            return _action(_answering(found, KEEPER_PAUSED) if route.is_paused else found)
         case _:
             assert_never(route)
 
@@ -420,6 +423,11 @@ def _kept_route(name: str, cluster: str, paths: Iterable[tuple[Endpoint, str]], 
         },
         **_KEPT_AT,
     }
+
+
+def _answering(route: JsonObject, error: ApiError) -> JsonObject:
+    """The same to the front filter, which finds out what is offered there; but it leads nowhere."""
+    return {**_answered(str(route["name"]), error), "metadata": route["metadata"]}
 
 
 _BATCH_STEPS: Final = 3

@@ -3,7 +3,7 @@
 -- An event goes on when it is whole and has been read, so a session that ends does so between two of them, and nothing of what is too much
 -- reaches a provider. What two parsers might read in two ways ends the session.
 
-local json, websocket, sessions = require("json"), require("websocket"), require("sessions")
+local json, websocket, sessions, holding = require("json"), require("websocket"), require("sessions"), require("holding")
 
 local find, sub, match, max, concat, remove = string.find, string.sub, string.match, math.max, table.concat, table.remove
 local type = type
@@ -66,39 +66,60 @@ end
 -- A reader of the client's frames; `now` says the time. Its `read` returns up to where s may go on, what of before goes in front of that, and
 -- why the session ends there, if it does.
 local function reader(session, now)
-  local pieces, held, held_bytes = {}, {}, 0
+  local held, pieces = holding.place(session), {}
+  local text, from, before
 
-  local function on_piece(s, first, last)
+  local payloads = websocket.reader(true, function(s, first, last)
     pieces[#pieces + 1] = sub(s, first, last)
-  end
+  end, function() end)
 
-  local function on_message()
+  -- The payload of the message that ends there: its frames are kept as they came, and only once.
+  local function payload(last)
+    local frames = sub(text, from, last)
+    if from == 1 then
+      before = holding.take(held)
+      frames = before .. frames
+    end
+    from, pieces = last + 1, {}
+    payloads.read(frames)
     local s = concat(pieces)
     pieces = {}
+    return s
+  end
+
+  local function on_message(at)
+    local s = payload(at)
     local kind, first, last = kind_of(s)
     if not kind then return sessions.UNCLEAR end
     if kind == CREATE then
-      local at = now()
-      if not sessions.covers(session, pending(session, at) + session.open + 1) then return sessions.CROWDED end
-      session.asked_at[#session.asked_at + 1] = at
+      local asked = now()
+      if not sessions.covers(session, pending(session, asked) + session.open + 1) then return sessions.CROWDED end
+      session.asked_at[#session.asked_at + 1] = asked
     end
     count(session, kind, s, first, last)
   end
 
-  local frames = websocket.reader(true, on_piece, on_message)
+  local frames = websocket.reader(true, nil, on_message)
 
   local function read(s)
+    text, from, before = s, 1, ""
     local whole, problem = frames.read(s)
-    local before = ""
-    if whole > 0 then before, held, held_bytes = concat(held), {}, 0 end
-    if not problem and whole < #s then
-      held[#held + 1] = sub(s, whole + 1)
-      held_bytes = held_bytes + #s - whole
-      if held_bytes > EVENT_BYTES_MAX then problem = sessions.UNCLEAR end
+    text = nil
+    if whole > 0 and from == 1 then before = holding.take(held) end
+    local rest = #s - whole
+    if not problem and rest > 0 then
+      if held.bytes + rest > EVENT_BYTES_MAX then
+        problem = sessions.UNCLEAR
+      else
+        holding.hold(held, sub(s, whole + 1))
+        problem = session.ended
+      end
     end
     -- What is wrong with a frame is a word.
     if type(problem) == "string" then problem = sessions.UNCLEAR end
-    return whole, before, problem
+    if problem then holding.take(held) end
+    -- What of the event was held that ends the session goes nowhere.
+    return whole, whole > 0 and before or "", problem
   end
 
   return { read = read }

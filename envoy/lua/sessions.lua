@@ -5,7 +5,7 @@ local websocket, errors = require("websocket"), require("errors")
 
 local setmetatable, sub, concat, format = setmetatable, string.sub, table.concat, string.format
 
-local POLICY, BROKEN = 1008, 1011
+local POLICY, BROKEN, TRY_LATER = 1008, 1011, 1013
 
 -- Held by the scripts that follow it alone: what nobody follows any more is gone.
 local open = setmetatable({}, { __mode = "v" })
@@ -21,7 +21,11 @@ local CROWDED = {
 }
 local UNCLEAR = {
   status = "400", code = "invalid_event", close = POLICY,
-  message = "An event of the client could not be read: it is no JSON object, repeats or escapes a key, or is longer than 16 MiB.",
+  message = "An event of the client could not be read: it is no JSON object, repeats or escapes a key, is longer than 16 MiB or in too many frames.",
+}
+local NO_ROOM = {
+  status = "503", code = "gateway_error", close = TRY_LATER,
+  message = "The gateway holds too much of events that are not whole yet. Begin a new session.",
 }
 local UNREADABLE = {
   status = "502", code = "provider_answer_unreadable", close = BROKEN, message = "The model provider's answer could not be read.",
@@ -66,5 +70,5 @@ end
 
 return {
   begin = begin, of = of, covers = covers, limited = limited, farewell = farewell, nothing_said = nothing_said,
-  SPENT = SPENT, CROWDED = CROWDED, UNCLEAR = UNCLEAR, UNREADABLE = UNREADABLE,
+  SPENT = SPENT, CROWDED = CROWDED, UNCLEAR = UNCLEAR, NO_ROOM = NO_ROOM, UNREADABLE = UNREADABLE,
 }

@@ -12,6 +12,7 @@ local cast, copy, new, text_of, bxor = ffi.cast, ffi.copy, ffi.new, ffi.string, 
 local CONTINUATION, TEXT, BINARY, CLOSE, PONG = 0, 1, 2, 8, 10
 local FIN, MASKED = 128, 128
 local CONTROL_BYTES_MAX = 125
+local FRAMES_MAX = 1024           -- of a message, with all that comes between them
 local HIGH_MAX = 0x1fffff         -- of a length of 64 bits, so that it is a whole number here
 
 -- What is behind the first two bytes: how many bytes of length.
@@ -38,17 +39,22 @@ local function unmasked(s, first, last, mask, offset)
 end
 
 -- A reader of one direction. `on_piece(s, first, last)` is called with payload of messages, without its mask, and `on_message(last)` when
--- one has ended, at that byte of the text being read; where it returns what is wrong with it, nothing behind it is read.
+-- one has ended, at that byte of the text being read; where it returns what is wrong with it, nothing behind it is read. Without `on_piece` no
+-- mask is taken off.
 local function reader(is_masked, on_piece, on_message)
   local header, left = "", 0
   local is_last, is_control, in_message = false, false, false
+  local frames = 0
   local mask, offset
 
   -- A frame has ended. Returns what is wrong with its message.
   local function ended(at)
     if is_control then return end
     in_message = not is_last
-    if is_last then return on_message(at) end
+    if is_last then
+      frames = 0
+      return on_message(at)
+    end
   end
 
   -- Reads the first bytes of a frame, as far as they are there. Returns how long its header is, nil if it is not whole, or nil and
@@ -92,10 +98,14 @@ local function reader(is_masked, on_piece, on_message)
         header = ""
         i = i + length - known
         if not is_control then in_message = true end
+        if in_message then
+          frames = frames + 1
+          if frames > FRAMES_MAX then return whole, "too many frames" end
+        end
       end
       local last = min(#s, i + left - 1)
       if last >= i then
-        if not is_control then
+        if on_piece and not is_control then
           if mask then
             local plain = unmasked(s, i, last, mask, offset)
             on_piece(plain, 1, #plain)

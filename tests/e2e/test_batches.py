@@ -1,5 +1,6 @@
 """Batches with the official SDK: held for before the provider hears of them, charged line by line at the price of batches, and once, whoever dies."""
 
+import asyncio
 import io
 import json
 import secrets
@@ -565,3 +566,41 @@ async def test_a_batch_whose_beginning_took_but_was_not_heard_of_is_settled_and_
             return set(await begun.files()) == left
 
         assert await eventually(is_removed)
+
+
+async def test_a_paused_provider_is_asked_nothing_and_what_it_has_is_settled_afterwards(stack: Stack) -> None:
+    async with customer(stack) as client:
+        batch = await begin(client, line("one", "Rivers? [[sim output_tokens=9 latency_ms=1500]]"))
+        file_id = await send(client, [line("two")])
+        await pause(stack, "openai", "pause")
+        try:
+            await stack.forget_provider_requests()
+            held_before = await held(stack, client.org_id)
+            for asked in (
+                send(client, [line("three")]),
+                client.files.content(file_id),
+                client.files.delete(file_id),
+                client.batches.create(input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h"),
+                client.batches.cancel(batch.id),
+            ):
+                with pytest.raises(openai.InternalServerError) as refused:
+                    await asked
+                assert (refused.value.status_code, refused.value.code) == (503, "provider_paused")
+            await asyncio.sleep(2)
+            assert await stack.provider_requests() == []
+            assert await held(stack, client.org_id) == held_before
+        finally:
+            await pause(stack, "openai", "resume")
+        await over(client, batch)
+        assert await held(stack, client.org_id) == 0
+
+
+async def pause(stack: Stack, provider: str, verb: str) -> None:
+    """Pause or resume a provider, at every Envoy."""
+    operator = {"Authorization": f"Bearer {stack.endpoints['operator_token']}"}
+    url = f"{stack.endpoints['control_plane_url']}/api/v1"
+    async with aiohttp.ClientSession(headers=operator) as session:
+        async with session.post(f"{url}/providers/{provider}/{verb}", json={"reason": "a test"}) as response:
+            operation = await response.json()
+        async with session.get(f"{url}/operations/{operation['id']}", params={"wait_ms": "10000"}) as response:
+            assert (await response.json())["state"] == "applied"

@@ -8,6 +8,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from control_plane.accounts.throttle import ORGS_PER_USER
 from gateway_core.api_keys import hash_key, is_well_formed
 from gateway_core.contract import Channel
 from gateway_core.limits import Limits, Scope, ScopedLimits, Tally
@@ -298,3 +299,12 @@ async def test_an_organisation_has_a_time_zone_of_the_iana_database(owner: Accou
     for wrong in ("Mars/Olympus", "", "../UTC", "localtime", "Factory", "CET"):
         refused = await owner.api.patch(owner.org, {"time_zone": wrong})
         assert (refused.status, refused.pointers) == (422, ["/time_zone"])
+
+
+async def test_a_user_makes_so_many_organisations_an_hour_and_no_more(api: Api, owner: Account) -> None:
+    for number in range(ORGS_PER_USER.attempts_max):
+        assert (await owner.api.post("/orgs", {"name": f"One of many {number}"})).status == 201
+    refused = await owner.api.post("/orgs", {"name": "One too many"})
+    assert (refused.status, "retry-after" in refused.headers) == (429, True)
+    other = await api.sign_up("somebody@example.com", "Somebody's")
+    assert (await other.api.post("/orgs", {"name": "Another"})).status == 201

@@ -5,7 +5,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from control_plane.api.own_keys import OWN_KEYS_PER_ORG_MAX
+from control_plane.accounts.throttle import OWN_KEY_CHANGES
+from control_plane.api.own_keys import OWN_KEYS_PER_ORG_MAX, OWN_KEYS_PER_OWNER_MAX
 from tests.support.api import Account, Api, Reply, running_api
 from tests.support.catalog_api import PROVIDER, delete, put, serve
 
@@ -149,6 +150,39 @@ async def test_there_are_as_many_as_their_bounds_allow(pool: asyncpg.Pool) -> No
         assert (await give(one, f"p{OWN_KEYS_PER_ORG_MAX}")).status == 409
         assert (await give(two, "p0")).status == 202
         assert (await give(two, "p1")).status == 409
+
+
+async def test_who_owns_several_organisations_has_as_many_in_all_of_them_as_in_one(
+    operator: Api, owner: Account
+) -> None:
+    for number in range(OWN_KEYS_PER_OWNER_MAX):
+        assert (await put(operator, f"/providers/p{number}", ALLOWED)).status == 202
+        assert (await give(owner, f"p{number}")).status == 202
+    other = (await owner.api.post("/orgs", {"name": "Another"}))["id"]
+    refused = await put(owner.api, f"/orgs/{other}/provider-credentials/one", {"credential": SECRET})
+    assert (refused.status, "owner" in refused.text) == (409, True)
+    # Nor if somebody else owns it, too.
+    stranger = await operator.sign_up("stranger@example.com", "Strangers")
+    await operator.pool.execute(
+        "INSERT INTO accounts.memberships (org_id, user_id, role) SELECT $1, user_id, 'owner' FROM accounts.users WHERE email = $2",
+        other,
+        "stranger@example.com",
+    )
+    assert (await put(stranger.api, f"/orgs/{other}/provider-credentials/one", {"credential": SECRET})).status == 409
+    assert (await give(stranger)).status == 202
+    assert (await delete(owner.api, f"{owner.org}/provider-credentials/p0")).status == 204
+    assert (await put(owner.api, f"/orgs/{other}/provider-credentials/one", {"credential": SECRET})).status == 202
+
+
+async def test_changes_of_own_keys_are_so_many_an_hour(operator: Api, owner: Account) -> None:
+    path = f"{owner.org}/provider-credentials/one"
+    assert (await give(owner)).status == 202
+    for _ in range(OWN_KEY_CHANGES.attempts_max - 1):
+        assert (await put(owner.api, path, {"fallback": True}, etag="*")).status == 202
+    refused = await put(owner.api, path, {"fallback": True}, etag="*")
+    assert (refused.status, "retry-after" in refused.headers) == (429, True)
+    assert (await delete(owner.api, path)).status == 429
+    assert (await give(await operator.sign_up("stranger@example.com", "Strangers"))).status == 202
 
 
 async def test_where_a_request_would_go_is_explained_with_the_organisations_own_key(

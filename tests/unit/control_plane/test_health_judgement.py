@@ -122,6 +122,27 @@ def test_of_one_organisation_no_more_failures_count_than_of_all_others_together(
     assert after(HEALTHY, Seen(some, answered(BYSTANDER, ago=0, count=14))) is not None
 
 
+def test_two_organisations_of_one_person_take_a_provider_from_no_more_others_by_their_share() -> None:
+    poisoned = [*failures(60, POISONER), *failures(60, OTHER)]
+    others = (BYSTANDER, OrgId("org_second"), OrgId("org_third"))
+    assert after(HEALTHY, Seen(poisoned, answered(*others, ago=0, count=20))) is None
+    # Nor if they are answered too, or the others have failures as well.
+    assert after(HEALTHY, Seen(poisoned, answered(POISONER, BYSTANDER, ago=0, count=20))) is None
+    mixed = [*poisoned, *(failure for org_id in others for failure in failures(1, org_id))]
+    assert after(HEALTHY, Seen(mixed, answered(*others, ago=0, count=20))) is None
+    found = after(HEALTHY, Seen(poisoned, answered(*others[:2], ago=0, count=20)))
+    assert found is not None
+    assert found.why == "120 of 140 failed, the last: it answered 500"
+
+
+def test_by_share_an_organisation_that_is_alone_is_believed_and_that_there_is_no_connection_is_nobodys_doing() -> None:
+    assert after(HEALTHY, Seen(failures(10, POISONER), answered(POISONER, ago=0, count=10))) is not None
+    unreached = unknown(failures(10, was_answered=False, was_reached=False))
+    poisoned = failures(60, POISONER)
+    assert after(HEALTHY, Seen([*unreached, *poisoned], answered(BYSTANDER, OTHER, ago=0, count=10))) is not None
+    assert after(HEALTHY, Seen([*unreached, *poisoned], answered(BYSTANDER, OTHER, ago=0, count=11))) is None
+
+
 def test_failures_of_nobody_knows_whom_are_taken_for_those_of_whoever_it_may_be() -> None:
     of_nobody = unknown(failures(3))
     assert after(HEALTHY, Seen([*failures(2, BYSTANDER), *of_nobody], answered(BYSTANDER))) is None
