@@ -89,7 +89,8 @@ def _reached(key: ApiKey, offers: Offers) -> Iterator[tuple[Endpoint, PricedDepl
 def _uses_what_is_kept(endpoint: Endpoint, deployment: PricedDeployment) -> bool:
     """Whether files are read there: by responses that name them, or as the input of batches."""
     price = deployment.price
-    return endpoint is Endpoint.STORED_RESPONSES or (
+    # Equal and not the same: of an offer that was read from Postgres it is a text.
+    return endpoint == Endpoint.STORED_RESPONSES or (
         endpoint in IN_BATCHES and (price.is_free or BATCH in price.service_tiers)
     )
 

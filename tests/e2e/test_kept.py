@@ -328,12 +328,24 @@ async def keeper(
         await add_provider(stack, name, provider.url, f"sk-{name}")
         await add_model(stack, name, [(name, name)], endpoints=ENDPOINTS, meters=METERS)
         await wait_until_routed(stack, name, "stored_responses")
+        # Where files could go is ext_authz's to say, which comes to a revision by itself.
+        await eventually(lambda: could_keep(stack, name))
         try:
             yield provider, name
         finally:
             async with stack.database() as database:
                 await database.execute("DELETE FROM catalog.route_members WHERE provider = $1", name)
                 await database.execute("DELETE FROM catalog.routes WHERE name = $1", name)
+
+
+async def could_keep(stack: Stack, provider: str) -> bool:
+    """Whether it is named to who asks a provider that keeps nothing to keep a file."""
+    headers = {**stack.headers, "x-tollgate-provider": "anthropic"}
+    async with aiohttp.ClientSession(stack.url, headers=headers) as session:
+        form = aiohttp.FormData({"purpose": "user_data"})
+        form.add_field("file", b"a", filename="a.txt")
+        async with session.post("/v1/files", data=form) as response:
+            return provider in (await response.json())["error"]["message"]
 
 
 def file_object(file_id: str) -> bytes:
