@@ -34,6 +34,9 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "ReconciliationSummary": (
         *("id", "provider", "first_day", "last_day", "drift_percent", "threshold_percent", "beyond", "made_at"),
     ),
+    "RequestSummary": (
+        *("request_id", "started_at", "endpoint", "model", "provider", "status", "outcome", "duration_ms", "price"),
+    ),
     "Route": ("name", "match", "groups", "published", "orgs_allowed"),
     "ScheduledPrice": ("id", "state", "model", "provider", "effective_from", "free", "prices"),
     "Transaction": ("id", "created_at", "kind", "amount", "currency", "reason", "reference", "actor_kind", "actor_id"),
