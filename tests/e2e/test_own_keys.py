@@ -415,10 +415,10 @@ async def test_a_provider_that_is_none_is_not_found_whatever_its_name(house: Hou
     assert status in {404, 405}
 
 
-async def test_a_provider_whose_operator_allows_none_looks_like_none(house: House) -> None:
+async def test_a_provider_whose_operator_allows_none_says_so(house: House) -> None:
     owner = await house.customer()
     status, _ = await owner.api("PUT", {"credential": "some-credential"}, provider=house.names[1], match=None)
-    assert status == 404
+    assert status == 409
 
 
 async def test_the_keys_stand_nowhere_in_the_clear(house: House) -> None:

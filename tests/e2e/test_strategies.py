@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from control_plane.xds.routes import ROUTE_CONFIG
 from tests.support.stack import Stack, add_model, add_provider, eventually
 
 TRIAL_EVERY = 20
@@ -49,6 +50,8 @@ async def told(stack: Stack, route: str) -> dict[str, Any] | None:
     url = f"{stack.endpoints['envoy_admin_url']}/config_dump?resource=dynamic_route_configs"
     async with aiohttp.ClientSession() as session, session.get(url) as got:
         for configuration in (await got.json())["configs"]:
+            if configuration["route_config"]["name"] != ROUTE_CONFIG:
+                continue
             [host] = configuration["route_config"]["virtual_hosts"]
             action = host["matcher"]["matcher_tree"]["exact_match_map"]["map"].get(route)
             if action is not None:
