@@ -90,20 +90,6 @@ async def upstreams(stack: Stack) -> AsyncIterator[Upstreams]:
         yield Upstreams(refusing, scripted)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def client(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=stack.endpoints["openai_base_url"], api_key=stack.endpoints["api_key"], max_retries=0
-    ) as created:
-        yield created
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def session(stack: Stack) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(stack.url, headers=stack.headers) as created:
-        yield created
-
-
 def request_id_of(connection: AsyncRealtimeConnection) -> str:
     response = connection._connection.response
     assert response is not None

@@ -1,14 +1,17 @@
-"""What many of these tests begin with: the API on a database of its own, and somebody who has signed up."""
+"""What many of these tests begin with: the API on a database of its own, somebody who has signed up, and a Valkey with nothing in it."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from gateway_core.contract import Service
 from gateway_core.postgres import connect_pool
+from local_stack.valkey import running_valkey
 
 if TYPE_CHECKING:
     from tests.support.api import Account, Api
@@ -32,3 +35,18 @@ async def api(pool: asyncpg.Pool, in_its_role: asyncpg.Pool) -> "AsyncIterator[A
 @pytest.fixture
 async def owner(api: "Api") -> "Account":
     return await api.sign_up("owner@example.com")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecretStr]:
+    """One for the tests of a file."""
+    async with running_valkey(tmp_path_factory.mktemp("valkey") / "valkey") as running:
+        yield SecretStr(running)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def empty(valkey: SecretStr) -> AsyncIterator[SecretStr]:
+    """The same for each test, with nothing in it."""
+    async with Redis.from_url(valkey.get_secret_value()) as redis:
+        await redis.flushall()
+    yield valkey

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
@@ -17,25 +16,10 @@ from ext_authz.redis_attempts import RedisAttempts
 from ext_authz.shared_counts import CountsUnavailableError
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.limits import Limits
-from local_stack.valkey import running_valkey
 
 ONE = ProviderName("one")
 EVE, ADA = OrgId("org_eve"), OrgId("org_ada")
 HERE, THERE = "host/envoy-1", "host/envoy-2"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecretStr]:
-    async with running_valkey(tmp_path_factory.mktemp("attempts") / "valkey") as running:
-        yield SecretStr(running)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def empty(url: SecretStr) -> AsyncIterator[SecretStr]:
-    redis = Redis.from_url(url.get_secret_value())
-    await redis.flushall()
-    yield url
-    await redis.aclose()
 
 
 @asynccontextmanager

@@ -1,11 +1,9 @@
 """The scripts that count keys' requests, on a real Valkey."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
@@ -21,20 +19,6 @@ ORG = OrgId("org_1")
 
 def key(limits: Limits) -> tuple[ScopedLimits, ...]:
     return scoped(Scope.KEY, "key_1", limits)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecretStr]:
-    async with running_valkey(tmp_path_factory.mktemp("limits") / "valkey") as running:
-        yield SecretStr(running)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def empty(url: SecretStr) -> AsyncIterator[SecretStr]:
-    redis = Redis.from_url(url.get_secret_value())
-    await redis.flushall()
-    yield url
-    await redis.aclose()
 
 
 async def reserved(limits: RedisLimits, number: int, most: Limits, tokens: int = 0) -> Reservation:
