@@ -125,7 +125,10 @@ async def test_a_revocation_waits_for_the_change_that_its_right_was_asked_for(ap
         done_early, _ = await asyncio.wait(waiting, timeout=0.5)
         assert not done_early
     assert (await making).status == 201
-    assert [(await each).status for each in waiting] == [204, 204, 200]
+    removed, left, closed = [(await each).status for each in waiting]
+    # All three go on at the same moment, and of an organisation that was closed first nobody is removed.
+    assert removed in {204, 409}
+    assert (left, closed) == (204, 200)
 
 
 async def test_calls_that_change_what_their_right_hangs_on_at_the_same_time_all_get_an_answer(
