@@ -116,8 +116,13 @@ class Header:
     """Read by the official SDKs: `false` stops them from repeating a request that cannot succeed."""
 
 
+KEY_HEADERS: Final = (Header.AUTHORIZATION, Header.API_KEY, "x-goog-api-key")
+"""Headers in which a client shows its key."""
+KEY_PARAMETER: Final = "key"
+"""Of the query, in Gemini's dialect."""
+
 CREDENTIAL_HEADERS: Final = (
-    *(Header.AUTHORIZATION, Header.API_KEY, "x-goog-api-key", "api-key", "x-amz-security-token"),
+    *(*KEY_HEADERS, "api-key", "x-amz-security-token"),
     *("proxy-authorization", "cookie"),
 )
 """Headers that may hold a credential: never shown, and never handed on from who sent them."""

@@ -152,6 +152,13 @@ TOO_MANY_WAITING: Final = ApiError(
     type=ErrorType.REQUESTS,
     retry_after_s=1,
 )
+BURST_EXCEEDED: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "Your API key has brought as many requests in a second as it may. Try again in 1 s.",
+    type=ErrorType.REQUESTS,
+    retry_after_s=1,
+)
 ADDRESS_NOT_ALLOWED: Final = ApiError(
     403, "address_not_allowed", "This API key may not be used from your network address."
 )

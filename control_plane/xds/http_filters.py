@@ -13,6 +13,7 @@ from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import KindTemplate
 from control_plane.catalog.model import Provider
 from control_plane.xds.browsers import cors_filter
+from control_plane.xds.bursts import bursts_filter
 from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
@@ -181,6 +182,7 @@ def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[J
 def listener_filters(
     *,
     max_body_bytes: int,
+    burst_requests_per_second_max: int,
     behind_proxies: bool,
     answers_browsers: bool,
     has_cache: bool,
@@ -199,6 +201,8 @@ def listener_filters(
         ),
         # In front of what asks for a key, which a preflight never has; on the way back it marks refusals too.
         *([cors_filter()] if answers_browsers else []),
+        # Before all that costs.
+        *([bursts_filter(burst_requests_per_second_max)] if burst_requests_per_second_max else []),
         # Before what reads, so that nothing behind it ever holds more than the limit.
         _filter(
             "body_size_limit",

@@ -33,6 +33,7 @@ def listener(settings: Settings) -> JsonObject:
         rds={"route_config_name": ROUTE_CONFIG, "config_source": {"ads": {}, "resource_api_version": "V3"}},
         http_filters=listener_filters(
             max_body_bytes=settings.max_body_bytes,
+            burst_requests_per_second_max=settings.burst_requests_per_second_max,
             behind_proxies=bool(settings.trusted_proxies),
             answers_browsers=bool(settings.cors_origins),
             has_cache=bool(settings.response_cache_endpoints),
