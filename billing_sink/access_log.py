@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, Field, Json, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
 from billing_sink.unfinished import Unfinished
-from gateway_core.contract import CacheOutcome
+from gateway_core.contract import CacheOutcome, Cluster, provider_of_cluster
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
 from gateway_core.kept import KeptName
@@ -173,6 +173,13 @@ class AttemptLine:
     def has_failed(self) -> bool:
         """Whether it is about more than limits. A session that was begun has not failed, whoever ended it."""
         return self.status != SWITCHED and (not 0 < self.status < _ERROR_FROM or self.flags not in {None, "", "-"})
+
+    @property
+    def is_at_a_provider(self) -> bool:
+        """Whether a provider was asked, or the simulator in its place, or nobody could be; no service of ours."""
+        return (
+            self.cluster is None or self.cluster == Cluster.SIMULATOR or provider_of_cluster(self.cluster) is not None
+        )
 
     @property
     def ended_at(self) -> datetime:
