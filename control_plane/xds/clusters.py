@@ -6,16 +6,16 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.http_filters import (
-    CAPPED,
-    TRANSLATION,
+from control_plane.xds.capped import CAPPED
+from control_plane.xds.protobuf import Json, JsonObject, typed
+from control_plane.xds.provider_filters import (
     capping_filters,
     provider_filters,
     simulator_filters,
     translated_filters,
 )
-from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
+from control_plane.xds.translation import TRANSLATION
 from gateway_core.contract import (
     BootstrapSecret,
     Cluster,
