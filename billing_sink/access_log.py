@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, Field, Json, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
 from billing_sink.unfinished import Unfinished
-from gateway_core.contract import CacheOutcome, Cluster, provider_of_cluster
+from gateway_core.clusters import Cluster, provider_of_cluster
+from gateway_core.contract import CacheOutcome
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
 from gateway_core.kept import KeptName
@@ -91,9 +92,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class SpoolLine:
-    """One line as Envoy wrote it; field names are those of `gateway_core.contract.SpoolField`."""
+    """One line as Envoy wrote it; field names are those of `gateway_core.spool_fields.SpoolField`."""
 
-    v: Literal[1]  # gateway_core.contract.SPOOL_VERSION
+    v: Literal[1]  # gateway_core.spool_fields.SPOOL_VERSION
     type: Id
     start_time: datetime
     status: Annotated[int, Field(ge=0, le=999)]
@@ -149,7 +150,7 @@ class SpoolLine:
 class AttemptLine:
     """One attempt at an upstream that failed, or said of its limits what has to be known.
 
-    Field names are those of `gateway_core.contract.AttemptField`.
+    Field names are those of `gateway_core.spool_fields.AttemptField`.
     """
 
     v: Literal[1]

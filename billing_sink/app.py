@@ -34,11 +34,12 @@ from billing_sink.quotes import Quotes
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
-from gateway_core.contract import SPOOL_FILE, Service
+from gateway_core.contract import Service
 from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
 from gateway_core.mutual_tls import client_context, server_context
 from gateway_core.postgres import Trouble, connect_pool
+from gateway_core.spool_fields import SPOOL_FILE
 
 POOL_SIZE_MAX = 12
 """Two for the exporter, two each for looking after the books and for looking through them, for reading prices, and for settling batches and for

@@ -16,10 +16,8 @@ from control_plane.xds.provider_filters import (
 )
 from control_plane.xds.replicas import EJECTION
 from control_plane.xds.translation import TRANSLATION
-from gateway_core.contract import (
-    BootstrapSecret,
+from gateway_core.clusters import (
     Cluster,
-    Peer,
     capped_cluster,
     own_capped_cluster,
     own_key_cluster,
@@ -28,6 +26,7 @@ from gateway_core.contract import (
     session_cluster,
     translated_cluster,
 )
+from gateway_core.contract import BootstrapSecret, Peer
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import OrgId
 from gateway_core.settings import HostPort

@@ -9,7 +9,8 @@ from control_plane.xds.access_log import STILL_RUNNING_INTERVAL, attempts_count_
 from control_plane.xds.http_filter import http_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
-from gateway_core.contract import AttemptCount, Cluster, GrantField, Header, Metadata
+from gateway_core.clusters import Cluster
+from gateway_core.contract import AttemptCount, GrantField, Header, Metadata
 
 _ATTEMPT_TIMEOUT: Final = "0.25s"
 """Longer nobody waits to be told that a provider is not full."""

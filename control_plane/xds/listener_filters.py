@@ -10,15 +10,8 @@ from control_plane.xds.http_filter import SKIP, header_mutation, http_filter
 from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, lua_config
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import grpc_retries
-from gateway_core.contract import (
-    ANSWER_HEADERS,
-    CACHE_WAIT_S_MAX,
-    GATEWAY_HEALTH_PATH,
-    Cluster,
-    GrantField,
-    Header,
-    Metadata,
-)
+from gateway_core.clusters import Cluster
+from gateway_core.contract import ANSWER_HEADERS, CACHE_WAIT_S_MAX, GATEWAY_HEALTH_PATH, GrantField, Header, Metadata
 
 EXT_AUTHZ_ATTEMPT_TIMEOUT: Final = "2s"
 

@@ -16,17 +16,8 @@ from control_plane.xds.http_filter import SKIP, header_mutation, http_filter, ov
 from control_plane.xds.lua import lua_config, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.secrets import credential_secret
-from gateway_core.contract import (
-    CREDENTIAL_HEADERS,
-    Cluster,
-    GrantField,
-    Header,
-    Metadata,
-    capped_cluster,
-    own_key_cluster,
-    provider_cluster,
-    translated_cluster,
-)
+from gateway_core.clusters import Cluster, capped_cluster, own_key_cluster, provider_cluster, translated_cluster
+from gateway_core.contract import CREDENTIAL_HEADERS, GrantField, Header, Metadata
 from gateway_core.endpoints import Dialect
 from gateway_core.ids import OrgId
 from gateway_core.provider_limits import packed_headers

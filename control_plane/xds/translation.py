@@ -13,7 +13,8 @@ from control_plane.xds.inner_listener import ONWARD, inner_listener
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import grpc_retries
-from gateway_core.contract import Cluster, Header
+from gateway_core.clusters import Cluster
+from gateway_core.contract import Header
 from gateway_core.endpoints import Dialect
 from gateway_core.errors import ErrorForm
 

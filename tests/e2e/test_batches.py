@@ -17,8 +17,9 @@ import pytest
 import pytest_asyncio
 from openai.types import Batch
 
-from gateway_core.contract import Peer, keepers_path
+from gateway_core.contract import Peer
 from gateway_core.mode import Mode
+from gateway_core.route_keys import keepers_path
 from tests.support.balky_keeper import BalkyKeeper, balky_keeper
 from tests.support.command_line import CommandLine
 from tests.support.planes import Certificates

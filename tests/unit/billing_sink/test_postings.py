@@ -218,7 +218,13 @@ def test_a_line_about_an_attempt_that_is_none_is_quarantined(fields: dict[str, o
 
 @pytest.mark.parametrize(
     ("cluster", "is_told"),
-    [("provider/openai~chat", True), ("simulator", True), (None, True), ("control_plane", False), ("billing_sink", False)],
+    [
+        ("provider/openai~chat", True),
+        ("simulator", True),
+        (None, True),
+        ("control_plane", False),
+        ("billing_sink", False),
+    ],
 )
 def test_that_a_service_of_ours_has_refused_is_no_attempt_at_a_provider(cluster: str | None, *, is_told: bool) -> None:
     batch = posted(render(failed_attempt("a", cluster=cluster)))
