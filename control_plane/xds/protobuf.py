@@ -43,11 +43,10 @@ import envoy_data_plane.envoy.type.matcher.v3  # noqa: F401 - imported to regist
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Listener
-from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
+from envoy_data_plane.envoy.config.route.v3 import Route, RouteConfiguration
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import Secret
 from envoy_data_plane.google.protobuf import Struct
 from envoy_data_plane.message_pool import default_message_pool
-from envoy_data_plane.xds.type.matcher.v3 import MatcherOnMatch
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | bool | None
 JsonObject = Mapping[str, Json]
@@ -87,9 +86,9 @@ def typed_struct(name: str, /, **fields: Json) -> JsonObject:
     return {"@type": TYPE_PREFIX + "xds.type.v3.TypedStruct", "type_url": TYPE_PREFIX + name, "value": fields}
 
 
-def encode_on_match(on_match: JsonObject) -> bytes:
-    """The bytes of a `xds.type.matcher.v3.Matcher.OnMatch`, the value of an exact-match map."""
-    return bytes(MatcherOnMatch.from_dict(on_match))
+def encode_route(route: JsonObject) -> bytes:
+    """The bytes of an `envoy.config.route.v3.Route`."""
+    return bytes(Route.from_dict(route))
 
 
 def encode(type_url: str, resource: JsonObject) -> bytes:

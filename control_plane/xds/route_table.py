@@ -1,13 +1,13 @@
 """The route configuration as bytes, put together from routes that are encoded once each.
 
-envoy-data-plane takes more than a millisecond per route, and an edit changes few of thousands. So the configuration is
-encoded with an empty map, and the bytes of the routes are put into it through the trimmed messages of
-`proto/route_table.proto`.
+An edit changes few routes of thousands. So the configuration is encoded with an empty map, and the bytes of the routes are put
+into it through the trimmed messages of `proto/route_table.proto`.
 """
 
 from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
-from control_plane.xds.protobuf import ROUTE_TYPE, encode, encode_on_match
+from control_plane.xds.protobuf import ROUTE_TYPE, encode
+from control_plane.xds.route_encoding import encode_on_match
 from control_plane.xds.routes import KeptRoute, ProviderRoute, action, catalog_routes, route_configuration
 from wire.route_table_pb2 import RouteConfiguration
 

@@ -20,8 +20,8 @@ from control_plane.xds.protobuf import (
     Json,
     JsonObject,
     encode,
-    encode_on_match,
 )
+from control_plane.xds.route_encoding import encode_on_match
 from control_plane.xds.routes import ROUTE_CONFIG, catalog_routes
 from control_plane.xds.snapshot import TYPES, Snapshot
 from control_plane.xds.translate import Translator, resources
