@@ -194,6 +194,7 @@ STORED_STATE_NOT_OFFERED: Final = ApiError(
 PROVIDER_NOT_OFFERED: Final = ApiError(
     400, "provider_not_offered", "The header 'x-tollgate-provider' is not a provider's name."
 )
+INVALID_CACHE_WISH: Final = ApiError(400, "invalid_header", "The header 'x-tollgate-cache' says 'on' or 'off'.")
 TOOL_NOT_OFFERED: Final = ApiError(
     400, "tool_not_offered", "The field 'tools' has a tool that is not offered on this endpoint.", param="tools"
 )

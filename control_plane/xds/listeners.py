@@ -5,7 +5,7 @@ from typing import Final
 
 from control_plane.settings import Settings
 from control_plane.xds.access_log import STILL_RUNNING_INTERVAL, attempts_log, leased_limits_log, limits_log, spool_log
-from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters, session_filters
+from control_plane.xds.listener_filters import EARLY_MUTATIONS, listener_filters, session_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.routes import ROUTE_CONFIG
