@@ -1,6 +1,10 @@
 """API keys from Postgres, by their hash, through the function that the owner of schema `accounts` offers."""
 
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import ip_network
+from typing import Final
 
 import asyncpg
 
@@ -10,12 +14,25 @@ from gateway_core.ids import KeyId, OrgId, ProjectId
 from gateway_core.limits import Limits, Scope, ScopedLimits, scoped
 from gateway_core.mode import Mode
 
+AT_ONCE_MAX: Final = 2
+"""Questions under way: while one of them is stuck, others are answered."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Keys that are asked for with one question."""
+
+    hashes: set[KeyHash]
+    found: "asyncio.Task[Mapping[KeyHash, ApiKey]]"
+
 
 class PostgresKeys:
-    """Looks up one key at a time."""
+    """Looks keys up. Those that are asked for while questions are under way are asked for together, with the next one."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._turns = asyncio.Semaphore(AT_ONCE_MAX)
+        self._next: _Gathered | None = None
 
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
         """The key with this hash, valid or not, or None.
@@ -23,8 +40,25 @@ class PostgresKeys:
         Raises:
             asyncpg.PostgresError, OSError: unknown right now.
         """
-        row = await self._pool.fetchrow("SELECT * FROM accounts.find_key($1)", key_hash)
-        return None if row is None else api_key(row)
+        gathered = self._next
+        if gathered is None:
+            hashes: set[KeyHash] = set()
+            gathered = self._next = _Gathered(hashes, asyncio.create_task(self._find(hashes), name="find_keys"))
+        gathered.hashes.add(key_hash)
+        # Whoever gives up takes no answer from the others.
+        return (await asyncio.shield(gathered.found)).get(key_hash)
+
+    async def _find(self, hashes: set[KeyHash]) -> Mapping[KeyHash, ApiKey]:
+        async with self._turns:
+            self._next = None
+            rows = await self._pool.fetch(
+                """
+                SELECT asked.key_hash, found.*
+                FROM unnest($1::bytea[]) asked (key_hash) CROSS JOIN LATERAL accounts.find_key(asked.key_hash) found
+                """,
+                hashes,
+            )
+        return {KeyHash(row["key_hash"]): api_key(row) for row in rows}
 
 
 def api_key(row: asyncpg.Record) -> ApiKey:
