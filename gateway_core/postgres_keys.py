@@ -1,8 +1,6 @@
 """API keys from Postgres, by their hash, through the function that the owner of schema `accounts` offers."""
 
-import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Final
 
@@ -10,6 +8,7 @@ import asyncpg
 
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.budgets import Budgets
+from gateway_core.gathering import Gathering
 from gateway_core.ids import KeyId, OrgId, ProjectId
 from gateway_core.limits import Limits, Scope, ScopedLimits, scoped
 from gateway_core.mode import Mode
@@ -18,21 +17,12 @@ AT_ONCE_MAX: Final = 2
 """Questions under way: while one of them is stuck, others are answered."""
 
 
-@dataclass(slots=True)
-class _Gathered:
-    """Keys that are asked for with one question."""
-
-    hashes: set[KeyHash]
-    found: "asyncio.Task[Mapping[KeyHash, ApiKey]]"
-
-
 class PostgresKeys:
-    """Looks keys up. Those that are asked for while questions are under way are asked for together, with the next one."""
+    """Looks keys up. Those that are asked for while Postgres is being asked are asked for together, with the next question."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._turns = asyncio.Semaphore(AT_ONCE_MAX)
-        self._next: _Gathered | None = None
+        self._gathering = Gathering("find_keys", self._find_all, at_once=AT_ONCE_MAX)
 
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
         """The key with this hash, valid or not, or None.
@@ -40,25 +30,18 @@ class PostgresKeys:
         Raises:
             asyncpg.PostgresError, OSError: unknown right now.
         """
-        gathered = self._next
-        if gathered is None:
-            hashes: set[KeyHash] = set()
-            gathered = self._next = _Gathered(hashes, asyncio.create_task(self._find(hashes), name="find_keys"))
-        gathered.hashes.add(key_hash)
-        # Whoever gives up takes no answer from the others.
-        return (await asyncio.shield(gathered.found)).get(key_hash)
+        return await self._gathering.ask(key_hash)
 
-    async def _find(self, hashes: set[KeyHash]) -> Mapping[KeyHash, ApiKey]:
-        async with self._turns:
-            self._next = None
-            rows = await self._pool.fetch(
-                """
-                SELECT asked.key_hash, found.*
-                FROM unnest($1::bytea[]) asked (key_hash) CROSS JOIN LATERAL accounts.find_key(asked.key_hash) found
-                """,
-                hashes,
-            )
-        return {KeyHash(row["key_hash"]): api_key(row) for row in rows}
+    async def _find_all(self, hashes: Sequence[KeyHash]) -> Sequence[ApiKey | None]:
+        rows = await self._pool.fetch(
+            """
+            SELECT asked.key_hash, found.*
+            FROM unnest($1::bytea[]) asked (key_hash) CROSS JOIN LATERAL accounts.find_key(asked.key_hash) found
+            """,
+            set(hashes),
+        )
+        found = {row["key_hash"]: api_key(row) for row in rows}
+        return [found.get(key_hash) for key_hash in hashes]
 
 
 def api_key(row: asyncpg.Record) -> ApiKey:
