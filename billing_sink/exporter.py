@@ -10,7 +10,7 @@ from typing import Final
 
 from clickhouse_connect.driver.client import Client
 
-from billing_sink.clickhouse import insert
+from billing_sink.clickhouse import empty, insert
 from billing_sink.postgres_exports import PostgresExports
 from gateway_core.usage import Meter
 
@@ -41,6 +41,10 @@ METERS_WITH_A_COLUMN: Final = (
 )
 """All of them are in the column `meters`; these have one of their own besides."""
 
+_PROGRAM: Final = "^[A-Za-z][A-Za-z0-9_.-]*(?:/[A-Za-z][A-Za-z_-]*)?"
+"""How a program calls itself, without its version: `curl`, `OpenAI/Python`."""
+_WRITTEN: Final = "(coalesce((r.meters ->> 'output')::bigint, 0) + coalesce((r.meters ->> 'reasoning')::bigint, 0))"
+
 COLUMNS: Final[Mapping[str, str]] = {
     **_as_they_are("request_id", "started_at", "recorded_at", "outcome", "late", "usage_source"),
     **_or_empty("org_id", "project_id", "key_id", "endpoint", "model", "provider"),
@@ -53,6 +57,13 @@ COLUMNS: Final[Mapping[str, str]] = {
     **_as_they_are("mode", "service_tier", "meters", "cached"),
     **_or_empty("choice"),
     **_as_they_are("own_key"),
+    "asked_model": "coalesce(r.asked_model, r.model, '')",
+    **_or_empty("upstream_model"),
+    "client": f"coalesce(substring(r.user_agent from '{_PROGRAM}'), '')",
+    "tags": "coalesce(r.tags, '{}')",
+    "output_token_us": f"CASE WHEN r.stream AND {_WRITTEN} > 1 AND r.duration_ms >= r.first_byte_ms"
+    f" THEN (r.duration_ms - r.first_byte_ms) * 1000 / ({_WRITTEN} - 1) END",
+    **_as_they_are("overhead_us"),
 }
 """Each column of the table `requests` in ClickHouse, and its expression over a row `r` of billing.requests."""
 
@@ -63,6 +74,8 @@ ATTEMPT_COLUMNS: Final[Mapping[str, str]] = {
     **_as_they_are("status"),
     **_or_empty("response_flags", "response_details"),
     **_as_they_are("duration_ms", "bytes_received", "bytes_sent"),
+    **_or_empty("org_id"),
+    **_as_they_are("own_key", "own_reply"),
 }
 """The same of the table `attempts`."""
 
@@ -96,6 +109,9 @@ class Exporter:
             clickhouse_connect.driver.exceptions.Error, OSError, asyncpg.PostgresError: nothing is lost; call again.
         """
         async with self._exports.turn(BATCH_S):
+            if await self._exports.begins_anew():
+                await asyncio.to_thread(empty, self._client, self._table.name)
+                await self._exports.begin_anew()
             found = await self._exports.next_rows(self._table.columns, self._batch_rows)
             if found is None:
                 return 0

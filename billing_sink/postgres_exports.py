@@ -53,6 +53,21 @@ class PostgresExports:
         )
         return Position(0, 0) if row is None else Position(row["written_by"], row["seq"])
 
+    async def begins_anew(self) -> bool:
+        """Whether everything is to be copied once more, into what is then empty."""
+        return bool(
+            await self._pool.fetchval(
+                "SELECT EXISTS (SELECT FROM billing.export_cursors WHERE name = $1 AND begins_anew)", self._name
+            )
+        )
+
+    async def begin_anew(self) -> None:
+        """Put the cursor before everything."""
+        await self._pool.execute(
+            "UPDATE billing.export_cursors SET written_by = '0', seq = 0, begins_anew = false WHERE name = $1",
+            self._name,
+        )
+
     async def next_rows(self, columns: Mapping[str, str], rows_max: int) -> Rows | None:
         """The rows behind the cursor, None when there are none yet.
 

@@ -15,13 +15,13 @@ from billing_sink import clickhouse, postgres_ledger
 from billing_sink.exporter import ATTEMPTS, METERS_WITH_A_COLUMN, REQUESTS, TABLES, Exporter, Table
 from billing_sink.postgres_exports import Position, PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Posting, SpoolBatch, make_batch, parse_lines
+from billing_sink.postings import make_batch, parse_lines
 from billing_sink.prices import PriceBook
 from billing_sink.spool import RawBatch, RawLine, SpoolId
 from gateway_core.ids import PriceVersion
 from gateway_core.usage import Meter, ServiceTier
 from local_stack.clickhouse import running_clickhouse
-from tests.support.ledger import open_org, posting
+from tests.support.ledger import batch, open_org, posting
 from tests.support.spool_lines import failed_attempt, render
 
 
@@ -45,11 +45,6 @@ def client(clickhouse_url: str) -> Iterator[Client]:
 async def ledger(pool: asyncpg.Pool) -> PostgresLedger:
     await open_org(pool, balance=1_000_000)
     return PostgresLedger(pool)
-
-
-def batch(name: str, *postings: Posting) -> SpoolBatch:
-    """A spool of its own, so that batches do not wait for each other."""
-    return SpoolBatch(SpoolId(name), 0, 1, postings, ())
 
 
 def ids(client: Client) -> list[str]:
