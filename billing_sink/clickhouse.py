@@ -80,6 +80,8 @@ def keep(client: Client, table: str, days: int | None) -> None:
 _BEGINS: Final = {
     "requests": "started_at",
     "attempts": "started_at",
+    "provider_health": "since",
+    "audit": "at",
     "requests_by_minute": "starts_at",
     "requests_by_hour": "starts_at",
     "requests_by_day": "starts_at",

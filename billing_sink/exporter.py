@@ -1,4 +1,4 @@
-"""Copies finished requests and failed attempts from Postgres to ClickHouse: the loop, and what each column there is made of.
+"""Copies finished requests, failed attempts, states of providers and who changed what from Postgres to ClickHouse: the loop, and what each column there is made of.
 
 Postgres writes the rows as JSON and ClickHouse reads them; nothing in between looks at them, which took more than settling did. Rows go in before the cursor moves: a crash between repeats a batch, which collapses.
 """
@@ -80,17 +80,38 @@ ATTEMPT_COLUMNS: Final[Mapping[str, str]] = {
 """The same of the table `attempts`."""
 
 
+HEALTH_COLUMNS: Final[Mapping[str, str]] = {
+    **_as_they_are("seq", "since", "until", "provider"),
+    **_or_empty("upstream_model"),
+    **_as_they_are("condition"),
+    **_or_empty("why"),
+    **_as_they_are("times"),
+    **_or_empty("actor_kind", "actor_id"),
+}
+"""The same of the table `provider_health`."""
+
+AUDIT_COLUMNS: Final[Mapping[str, str]] = {
+    **_as_they_are("seq", "at"),
+    **_or_empty("org_id"),
+    **_as_they_are("actor_kind", "actor_id", "action", "target_id", "request_id"),
+}
+"""The same of the table `audit`. What was before and after is not for analysts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is copied: a table of that name in schema `billing` to one of that name in ClickHouse."""
+    """What is copied: a table of Postgres to one of that name in ClickHouse, by a cursor of that name."""
 
     name: str
+    source: str
     columns: Mapping[str, str]
 
 
-REQUESTS: Final = Table("requests", COLUMNS)
-ATTEMPTS: Final = Table("attempts", ATTEMPT_COLUMNS)
-TABLES: Final = (REQUESTS, ATTEMPTS)
+REQUESTS: Final = Table("requests", "billing.requests", COLUMNS)
+ATTEMPTS: Final = Table("attempts", "billing.attempts", ATTEMPT_COLUMNS)
+PROVIDER_HEALTH: Final = Table("provider_health", "catalog.provider_states", HEALTH_COLUMNS)
+AUDIT: Final = Table("audit", "accounts.audit_log", AUDIT_COLUMNS)
+TABLES: Final = (REQUESTS, ATTEMPTS, PROVIDER_HEALTH, AUDIT)
 
 
 class Exporter:
@@ -112,7 +133,7 @@ class Exporter:
             if await self._exports.begins_anew():
                 await asyncio.to_thread(empty, self._client, self._table.name)
                 await self._exports.begin_anew()
-            found = await self._exports.next_rows(self._table.columns, self._batch_rows)
+            found = await self._exports.next_rows(self._table.source, self._table.columns, self._batch_rows)
             if found is None:
                 return 0
             await asyncio.to_thread(insert, self._client, self._table.name, found.lines)

@@ -1,4 +1,4 @@
-"""What is copied from Postgres (schema `billing`), in the order of its transactions, and how far it has been copied."""
+"""What is copied from Postgres, in the order of its transactions, and how far it has been copied."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ class Rows:
 
 
 class PostgresExports:
-    """One cursor over one table, which has the cursor's name."""
+    """One cursor over one table."""
 
     def __init__(self, pool: asyncpg.Pool, name: str = "requests") -> None:
         self._pool = pool
@@ -68,10 +68,11 @@ class PostgresExports:
             self._name,
         )
 
-    async def next_rows(self, columns: Mapping[str, str], rows_max: int) -> Rows | None:
+    async def next_rows(self, source: str, columns: Mapping[str, str], rows_max: int) -> Rows | None:
         """The rows behind the cursor, None when there are none yet.
 
         Args:
+            source: the table of Postgres, with its schema.
             columns: what each is called, and its expression in SQL over a row `r`.
             rows_max: so many at the most.
 
@@ -86,7 +87,7 @@ class PostgresExports:
                 FROM billing.export_cursors WHERE name = $1
             )
             SELECT r.written_by, r.seq, row_to_json(copied)::text AS line
-            FROM cursor, billing.{self._name} r, LATERAL (SELECT {expressions}) copied
+            FROM cursor, {source} r, LATERAL (SELECT {expressions}) copied
             WHERE (r.written_by, r.seq) > (cursor.written_by, cursor.seq)
               AND r.written_by < pg_snapshot_xmin(pg_current_snapshot())
             ORDER BY r.written_by, r.seq LIMIT $2
