@@ -30,7 +30,8 @@ from bench.books import PaidBy, fill, finished, open_books, set_aside
 from bench.processes import cpu_s
 from billing_sink.postgres_books import PostgresBooks
 from billing_sink.spool import spool_id
-from gateway_core.contract import SPOOL_FILE, Peer
+from gateway_core.contract import Peer
+from gateway_core.spool_fields import SPOOL_FILE
 from local_stack.ports import free_port
 from local_stack.postgres import running_postgres
 from tests.support.planes import Certificates

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, Field, Json, PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
 from billing_sink.unfinished import Unfinished
+from gateway_core.clusters import Cluster, provider_of_cluster
 from gateway_core.contract import CacheOutcome
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
@@ -93,9 +94,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class SpoolLine:
-    """One line as Envoy wrote it; field names are those of `gateway_core.contract.SpoolField`."""
+    """One line as Envoy wrote it; field names are those of `gateway_core.spool_fields.SpoolField`."""
 
-    v: Literal[1]  # gateway_core.contract.SPOOL_VERSION
+    v: Literal[1]  # gateway_core.spool_fields.SPOOL_VERSION
     type: Id
     start_time: datetime
     status: Annotated[int, Field(ge=0, le=999)]
@@ -153,7 +154,7 @@ class SpoolLine:
 class AttemptLine:
     """One attempt at an upstream that failed, or said of its limits what has to be known.
 
-    Field names are those of `gateway_core.contract.AttemptField`.
+    Field names are those of `gateway_core.spool_fields.AttemptField`.
     """
 
     v: Literal[1]
@@ -177,6 +178,13 @@ class AttemptLine:
     def has_failed(self) -> bool:
         """Whether it is about more than limits. A session that was begun has not failed, whoever ended it."""
         return self.status != SWITCHED and (not 0 < self.status < _ERROR_FROM or self.flags not in {None, "", "-"})
+
+    @property
+    def is_at_a_provider(self) -> bool:
+        """Whether a provider was asked, or the simulator in its place, or nobody could be; no service of ours."""
+        return (
+            self.cluster is None or self.cluster == Cluster.SIMULATOR or provider_of_cluster(self.cluster) is not None
+        )
 
     @property
     def ended_at(self) -> datetime:

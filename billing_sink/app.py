@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import asyncpg
+from aiohttp import web
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -15,7 +16,7 @@ from billing_sink import clickhouse
 from billing_sink.batches.api import BatchesApi
 from billing_sink.batches.cancellation import Cancellation
 from billing_sink.batches.creation import Creation
-from billing_sink.batches.keepers import connected_keepers
+from billing_sink.batches.keepers import Keepers, connected_keepers
 from billing_sink.batches.postgres_assortment import PostgresAssortment
 from billing_sink.batches.postgres_batches import PostgresBatches
 from billing_sink.batches.sent_inputs import SentInputs
@@ -37,11 +38,12 @@ from billing_sink.roll_ups import Adding
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
-from gateway_core.contract import SPOOL_FILE, Service
+from gateway_core.contract import Service
 from gateway_core.health import always_ready, serving, serving_health
 from gateway_core.logs import Logger
 from gateway_core.mutual_tls import client_context, server_context
 from gateway_core.postgres import Trouble, connect_pool
+from gateway_core.spool_fields import SPOOL_FILE
 
 POOL_SIZE_MAX = 12
 """Two for the exporter, two each for looking after the books and for looking through them, for reading prices, and for settling batches and for
@@ -75,21 +77,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     ):
         batches = PostgresBatches(pool)
         prices = CurrentPrices(PostgresPrices(pool))
-        creation = Creation(
-            batches,
-            keepers,
-            PostgresAssortment(pool),
-            prices,
-            now=utc_now,
-            random_bytes=secrets.token_bytes,
-            log=log,
-        )
-        app = for_envoy(
-            Quotes(prices, registry, log),
-            Keeping(pool, registry, log),
-            BatchesApi(batches, creation, Cancellation(batches, keepers)),
-            log,
-        )
+        app = envoy_api(pool, batches, keepers, prices, registry, log)
         inputs = SentInputs(batches, keepers, now=utc_now, log=log)
         settling = Settling(batches, keepers, inputs, prices, now=utc_now, registry=registry, log=log)
         books = PostgresBooks(pool)
@@ -133,6 +121,26 @@ async def serve(settings: Settings, log: Logger) -> None:
                     await claim.close()
             except (*Trouble, TimeoutError) as error:
                 log.warning("drain_unfinished", error=type(error).__name__)
+
+
+def envoy_api(
+    pool: asyncpg.Pool,
+    batches: PostgresBatches,
+    keepers: Keepers,
+    prices: CurrentPrices,
+    registry: CollectorRegistry,
+    log: Logger,
+) -> web.Application:
+    """What Envoy asks of this service, wired."""
+    creation = Creation(
+        batches, keepers, PostgresAssortment(pool), prices, now=utc_now, random_bytes=secrets.token_bytes, log=log
+    )
+    return for_envoy(
+        Quotes(prices, registry, log),
+        Keeping(pool, registry, log),
+        BatchesApi(batches, creation, Cancellation(batches, keepers)),
+        log,
+    )
 
 
 async def _expire(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from billing_sink.access_log import FINISHED, SpoolLine
-from gateway_core.contract import Cluster, provider_of_cluster
+from gateway_core.clusters import Cluster, provider_of_cluster
 from gateway_core.endpoints import FACTS
 from gateway_core.ids import KeyId, OrgId, ProjectId, ProviderName
 from gateway_core.kept import InvalidKeptNameError, KeptKind, KeptName, checked_id

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from billing_sink.access_log import AttemptLine
-from gateway_core.contract import is_own_key_cluster, provider_of_cluster
+from gateway_core.clusters import is_own_key_cluster, provider_of_cluster
 from gateway_core.ids import ProviderName
 from gateway_core.provider_limits import NONE, ProviderLimits, parse_limits
 

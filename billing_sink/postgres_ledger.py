@@ -17,7 +17,8 @@ from billing_sink.postings import Attempt, Posting, Quarantined, SpoolBatch, att
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
 from billing_sink.tags import tags_of
-from gateway_core.contract import Choice, is_own_key_cluster, provider_of_cluster
+from gateway_core.clusters import is_own_key_cluster, provider_of_cluster
+from gateway_core.contract import Choice
 from gateway_core.ids import ProviderName
 from gateway_core.mode import Mode
 from gateway_core.money import NanoUsd

@@ -136,7 +136,9 @@ def make_batch(spool_id: SpoolId, parsed: ParsedLines, prices: PriceBook) -> Spo
         elif isinstance(result, Attempt):
             if (told := told_limits(result.line)) is not None:
                 limits[told.deployment] = max(told, limits.get(told.deployment, told), key=lambda each: each.told_at)
-            if result.line.has_failed and attempts.setdefault(result.identity, result).input_hash != result.input_hash:
+            line = result.line
+            is_told = line.has_failed and line.is_at_a_provider
+            if is_told and attempts.setdefault(result.identity, result).input_hash != result.input_hash:
                 quarantined.append(attempt_conflict(result))
         elif result is not None:
             first = postings.setdefault(result.request_id, result)

@@ -35,7 +35,7 @@ from typing import Final
 from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.prices import PriceBook, UnknownPriceError
 from billing_sink.unfinished import Unfinished
-from gateway_core.contract import Cluster, is_own_key_cluster, own_key_cluster, provider_of_cluster
+from gateway_core.clusters import Cluster, is_own_key_cluster, own_key_cluster, provider_of_cluster
 from gateway_core.endpoints import FACTS, CountedBy, Dialect, Facts
 from gateway_core.extent import DOCUMENTS_PER_SEARCH_UNIT
 from gateway_core.ids import ProviderName

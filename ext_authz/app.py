@@ -47,7 +47,7 @@ from gateway_core.postgres_keys import PostgresKeys
 
 POOL_SIZE_MAX = 16
 STATEMENT_TIMEOUT_S = 1.5
-"""Shorter than Envoy waits for an answer (`EXT_AUTHZ_ATTEMPT_TIMEOUT` in control_plane/xds/http_filters.py)."""
+"""Shorter than Envoy waits for an answer (`EXT_AUTHZ_ATTEMPT_TIMEOUT` in control_plane/xds/listener_filters.py)."""
 RETRY_S = 0.5
 HEARTBEAT_S = 1.0
 """A process that is not heard from for some of these is taken for gone (`accounts.live_authorizers`)."""

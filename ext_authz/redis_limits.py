@@ -6,7 +6,7 @@ from typing import Final, TypeVar, assert_never
 
 from pydantic import SecretStr
 
-from ext_authz.redis_counts import connect, reconnecting, script
+from ext_authz.redis_counts import RedisScripts, Script
 from ext_authz.reservations import OPEN_S, Amended, Ended, Exceeded, Limit, Reservation, Room, Running, Told
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import WINDOW_S, Scope, ScopedLimits, Tally
@@ -26,34 +26,26 @@ class RedisLimits:
     """Asks Redis. Every method raises `CountsUnavailableError` if it does not answer in time."""
 
     def __init__(self, url: SecretStr, *, window_s: int = WINDOW_S, open_s: int = OPEN_S) -> None:
-        self._redis = connect(url)
+        self._scripts = RedisScripts(url)
         self._window_s = window_s
         self._open_s = open_s
-        self._reserve, self._use, self._keep, self._amend = (
-            script(self._redis, name) for name in ("reserve", "use", "keep", "amend")
-        )
+        self._reserve, self._use, self._keep, self._amend = map(Script, ("reserve", "use", "keep", "amend"))
 
     async def reserve(
         self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
     ) -> Reservation | Exceeded:
         """Count requests, the first of them as open, and each as so many tokens, if all limits admit one. Asked again, they count once."""
-        async with reconnecting(self._redis):
-            return await self._reserve_in_all(org_id, request_id, limits, tokens=tokens, uses=uses)
-
-    async def _reserve_in_all(
-        self, org_id: OrgId, request_id: RequestId, limits: Sequence[ScopedLimits], *, tokens: int, uses: int
-    ) -> Reservation | Exceeded:
         found: Reservation | None = None
         for slot, together in _by_slot(org_id, limits, lambda each: each.tally):
             asked = await self._reserve_in(slot, request_id, together, tokens=tokens, uses=uses, found=found)
             if isinstance(asked, Exceeded):
                 if found is not None:
-                    await self._tell_all(org_id, Amended(found.tallies, found.at, -found.uses, -found.uses * tokens))
-                    await self._tell_all(org_id, Ended(found.tallies, request_id, found.at, 0))
+                    await self.tell(org_id, Amended(found.tallies, found.at, -found.uses, -found.uses * tokens))
+                    await self.tell(org_id, Ended(found.tallies, request_id, found.at, 0))
                 return asked
             if found is not None:
                 if (beyond := found.uses - asked.uses) > 0:
-                    await self._tell_all(org_id, Amended(found.tallies, found.at, -beyond, -beyond * tokens))
+                    await self.tell(org_id, Amended(found.tallies, found.at, -beyond, -beyond * tokens))
                 asked = Reservation(
                     (*found.tallies, *asked.tallies), tokens, found.at, (*found.rooms, *asked.rooms), asked.uses
                 )
@@ -72,7 +64,8 @@ class RedisLimits:
         found: Reservation | None,
     ) -> Reservation | Exceeded:
         tallies = tuple(each.tally for each in limits)
-        code, which, wait_s, at, admitted, *numbers = await self._reserve(
+        code, which, wait_s, at, admitted, *numbers = await self._scripts.run(
+            self._reserve,
             keys=[key for tally in tallies for key in _keys(slot, tally)],
             args=[
                 request_id,
@@ -105,36 +98,36 @@ class RedisLimits:
     ) -> Exceeded | None:
         """Count tokens that were used now, against all tallies; the first limit that is used up then, beside what is only reserved."""
         exceeded: Exceeded | None = None
-        async with reconnecting(self._redis):
-            for slot, together in _by_slot(org_id, limits, lambda each: each.tally):
-                most = [each.limits.tokens_per_minute for each in together]
-                which, wait_s, *numbers = await self._use(
-                    keys=[_keys(slot, each.tally)[0] for each in together],
-                    args=[tokens, reserved, self._window_s, *(-1 if limit is None else limit for limit in most)],
-                )
-                if which and exceeded is None:
-                    found = together[which - 1]
-                    exceeded = Exceeded(Limit.TOKENS, found.tally.scope, wait_s, Room(found.limits, *numbers))
+        for slot, together in _by_slot(org_id, limits, lambda each: each.tally):
+            most = [each.limits.tokens_per_minute for each in together]
+            which, wait_s, *numbers = await self._scripts.run(
+                self._use,
+                keys=[_keys(slot, each.tally)[0] for each in together],
+                args=[tokens, reserved, self._window_s, *(-1 if limit is None else limit for limit in most)],
+            )
+            if which and exceeded is None:
+                found = together[which - 1]
+                exceeded = Exceeded(Limit.TOKENS, found.tally.scope, wait_s, Room(found.limits, *numbers))
         return exceeded
 
     async def tell(self, org_id: OrgId, told: Told) -> None:
         """What became of requests that count. Of one that is over it changes nothing to tell it again."""
-        async with reconnecting(self._redis):
-            await self._tell_all(org_id, told)
-
-    async def _tell_all(self, org_id: OrgId, told: Told) -> None:
         for slot, tallies in _by_slot(org_id, told.tallies, lambda tally: tally):
             keys = [_keys(slot, tally) for tally in tallies]
             match told:
                 case Running(request_id=request_id):
-                    await self._keep(keys=[opened for _, opened in keys], args=[request_id, self._open_s])
+                    await self._scripts.run(
+                        self._keep, keys=[opened for _, opened in keys], args=[request_id, self._open_s]
+                    )
                 case Ended(request_id=request_id, at=at, more_tokens=more_tokens):
-                    await self._amend(
+                    await self._scripts.run(
+                        self._amend,
                         keys=[key for both in keys for key in both],
                         args=[request_id, at, 0, more_tokens, self._window_s],
                     )
                 case Amended(at=at, more_requests=more_requests, more_tokens=more_tokens):
-                    await self._amend(
+                    await self._scripts.run(
+                        self._amend,
                         keys=[key for both in keys for key in both],
                         args=["", at, more_requests, more_tokens, self._window_s],
                     )
@@ -142,8 +135,8 @@ class RedisLimits:
                     assert_never(told)
 
     async def close(self) -> None:
-        """Give the connections back."""
-        await self._redis.aclose()
+        """Give the connection back."""
+        await self._scripts.close()
 
 
 def _by_slot(org_id: OrgId, found: Iterable[T], tally_of: Callable[[T], Tally]) -> Iterator[tuple[str, list[T]]]:

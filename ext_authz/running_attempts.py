@@ -7,7 +7,8 @@ from typing import Final
 
 from ext_authz.attempts import AttemptOver, AttemptRunning, TokensUsed
 from ext_authz.used_tokens import text, used_tokens
-from gateway_core.contract import AttemptCount, GrantField, Metadata, is_own_key_cluster, provider_of_cluster
+from gateway_core.clusters import is_own_key_cluster, provider_of_cluster
+from gateway_core.contract import AttemptCount, GrantField, Metadata
 from gateway_core.ids import ProviderName
 from wire.access_log_pb2 import AccessLogType, HTTPAccessLogEntry
 

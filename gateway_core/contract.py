@@ -1,4 +1,4 @@
-"""Every name that crosses a process: headers, metadata, spool fields, cluster names, channels.
+"""Names that cross a process: headers, metadata and what stands in it, channels, services. `clusters.py`, `route_keys.py` and `spool_fields.py` have others.
 
 A name written in Lua or in Envoy's configuration and read in Python stands here once; a test compares both sides. This
 module holds names only, no behaviour beyond composing and splitting them.
@@ -6,14 +6,6 @@ module holds names only, no behaviour beyond composing and splitting them.
 
 from enum import StrEnum
 from typing import Final
-
-from gateway_core.endpoints import Dialect
-
-SPOOL_VERSION: Final = 1
-"""Schema version of a spool line, its field `v`. Fields may be appended; a changed meaning needs a new version."""
-
-SPOOL_FILE: Final = "access.jsonl"
-"""Name of the file inside the spool directory that Envoy appends to."""
 
 GATEWAY_HEALTH_PATH: Final = "/readyz"
 """Where Envoy itself answers, to whoever asks, whether it serves: 200, or 503 while it drains."""
@@ -32,8 +24,6 @@ KEEP_PATH: Final = "/kept"
 """Where Envoy has billing_sink write down what a provider keeps from now on, or no longer, for whom: a spool line comes; 204, once it is
 written."""
 
-KEEPERS_TEST_PATH: Final = "/test"
-"""What the path of a request begins with that billing_sink sends to the simulator, by Envoy's listener for that."""
 
 SESSIONS_SERVICE: Final = "tollgate.Sessions"
 USE_METHOD: Final = "Use"
@@ -118,8 +108,13 @@ class Header:
     """Read by the official SDKs: `false` stops them from repeating a request that cannot succeed."""
 
 
+KEY_HEADERS: Final = (Header.AUTHORIZATION, Header.API_KEY, "x-goog-api-key")
+"""Headers in which a client shows its key."""
+KEY_PARAMETER: Final = "key"
+"""Of the query, in Gemini's dialect."""
+
 CREDENTIAL_HEADERS: Final = (
-    *(Header.AUTHORIZATION, Header.API_KEY, "x-goog-api-key", "api-key", "x-amz-security-token"),
+    *(*KEY_HEADERS, "api-key", "x-amz-security-token"),
     *("proxy-authorization", "cookie"),
 )
 """Headers that may hold a credential: never shown, and never handed on from who sent them."""
@@ -406,77 +401,6 @@ class UseField:
     """A number: counted for it beforehand and not used yet."""
 
 
-class SpoolField:
-    """Keys of one spool line (JSON object). `REQUEST` and `GRANT` hold the two structs above, whole."""
-
-    VERSION: Final = "v"
-    TYPE: Final = "type"
-    REQUEST_ID: Final = "request_id"
-    REPLY_ID: Final = "reply_id"
-    """The id in the answer: the same, or the only one when what came was not valid HTTP."""
-    START_TIME: Final = "start_time"
-    DURATION_MS: Final = "duration_ms"
-    FIRST_BYTE_MS: Final = "first_byte_ms"
-    BEFORE_US: Final = "before_us"
-    """From the last byte of the request until the first one was sent to the provider that answered: Envoy, admission, and attempts that failed."""
-    AFTER_US: Final = "after_us"
-    """From that provider's first byte until the client was sent one."""
-    STATUS: Final = "status"
-    RESPONSE_FLAGS: Final = "response_flags"
-    RESPONSE_DETAILS: Final = "response_details"
-    CLUSTER: Final = "cluster"
-    ATTEMPTS: Final = "attempts"
-    BYTES_RECEIVED: Final = "bytes_received"
-    BYTES_SENT: Final = "bytes_sent"
-    USER_AGENT: Final = "user_agent"
-    REQUEST: Final = "request"
-    GRANT: Final = "grant"
-    LEASE: Final = "lease"
-    """A grant as well, of a request that passed with a lease; then `GRANT` is null."""
-    USAGE_FIRST: Final = "usage_first"
-    USAGE_LAST: Final = "usage_last"
-    SERVICE_TIER: Final = "service_tier"
-    KEPT: Final = "kept"
-    SSE_EVENTS: Final = "sse_events"
-    SSE_BESIDE_BYTES: Final = "sse_beside_bytes"
-    UNFINISHED: Final = "unfinished"
-    CACHE: Final = "cache"
-
-
-class AttemptField:
-    """Keys of the line about one attempt at an upstream that failed, in the same spool; `TYPE` tells it from lines about requests.
-
-    One that did not fail has none: it is the last of its request, whose own line tells of it. But for one whose answer said that
-    nothing is left of the provider's limits: only that is of interest then.
-    """
-
-    VERSION: Final = "v"
-    TYPE: Final = "type"
-    REQUEST_ID: Final = "request_id"
-    CLUSTER: Final = "cluster"
-    HOST: Final = "host"
-    """Address and port, where one had been chosen."""
-    OFFERING: Final = "offering"
-    """As `RequestField.OFFERING`: it says the provider's own name of the model."""
-    START_TIME: Final = "start_time"
-    """To the microsecond. The attempts of a request come one after the other, so this tells them apart and says their order."""
-    DURATION_MS: Final = "duration_ms"
-    STATUS: Final = "status"
-    """0 where the upstream had not answered."""
-    RESPONSE_FLAGS: Final = "response_flags"
-    RESPONSE_DETAILS: Final = "response_details"
-    BYTES_RECEIVED: Final = "bytes_received"
-    """From the upstream, on the wire."""
-    BYTES_SENT: Final = "bytes_sent"
-    """To the upstream, on the wire."""
-    LIMITS: Final = "limits"
-    """As `Header.LIMITS`; null where there was no answer."""
-    OWN_REPLY: Final = "own_reply"
-    """As `Header.OWN_REPLY`: the flags that count, where the answer is Envoy's own after all; null elsewhere."""
-    ORG_ID: Final = "org_id"
-    """As `Header.ORG`; null where there was no answer."""
-
-
 class CacheWish(StrEnum):
     """Who wants an answer to be a cached one."""
 
@@ -511,24 +435,6 @@ class Channel:
     """No payload: attempts have failed, or a provider has told of its limits."""
     PROVIDER_STATES: Final = "provider_states_changed"
     """No payload: a provider, or a model at one, gets requests again, or gets none any more."""
-
-
-class Cluster:
-    """Names of Envoy clusters."""
-
-    XDS: Final = "control_plane_xds"
-    EXT_AUTHZ: Final = "ext_authz"
-    CONTROL_PLANE: Final = "control_plane"
-    BILLING_SINK: Final = "billing_sink"
-    BILLING_SINK_KEPT: Final = "billing_sink_kept"
-    """The same for what providers keep: who asks what a request costs is not in the way of it."""
-    BILLING_SINK_BATCHES: Final = "billing_sink_batches"
-    """The same for what clients do with batches, which may take minutes and fail with their providers."""
-    TRANSLATOR: Final = "translator"
-    RESPONSE_CACHE: Final = "response_cache"
-    SIMULATOR: Final = "simulator"
-    """Where every request with a test key goes."""
-    PROVIDER_PREFIX: Final = "provider/"
 
 
 class Peer(StrEnum):
@@ -566,87 +472,6 @@ class BootstrapSecret:
 def database_role(service: Service) -> str:
     """The Postgres role as which a service works, whoever logs in; each schema's `rights.sql` says what it may."""
     return f"tollgate_{service}"
-
-
-def provider_cluster(provider: str) -> str:
-    """Name of the cluster that carries traffic to `provider` with the platform's own credential."""
-    return Cluster.PROVIDER_PREFIX + provider
-
-
-def translated_cluster(provider: str, client: Dialect) -> str:
-    """Name of the cluster that leads to `provider` through the translator. No provider's name holds a tilde."""
-    return f"{provider_cluster(provider)}~{client}"
-
-
-def capped_cluster(provider: str) -> str:
-    """Name of the cluster that leads to `provider` by way of who can be told that it is full. No dialect is called so."""
-    return f"{provider_cluster(provider)}~capped"
-
-
-def own_key_cluster(provider: str, org_id: str) -> str:
-    """Name of the cluster that asks `provider` with the key of an organisation. No provider's name holds a slash."""
-    return f"{provider_cluster(provider)}/{org_id}"
-
-
-def own_translated_cluster(provider: str, client: Dialect) -> str:
-    """Name of the cluster that leads there through the translator, for whichever organisation. None is called `own`."""
-    return f"{provider_cluster(provider)}/own~{client}"
-
-
-def own_capped_cluster(provider: str) -> str:
-    """Name of the cluster that leads there by way of who can be told that it is full, for whichever organisation."""
-    return f"{provider_cluster(provider)}/own~capped"
-
-
-def session_cluster(provider: str) -> str:
-    """Name of the cluster that carries sessions to `provider`, where requests may go by HTTP/2. No dialect is called so."""
-    return f"{provider_cluster(provider)}~session"
-
-
-def provider_of_cluster(cluster: str) -> str | None:
-    """The provider behind a cluster name, or None for a cluster of ours."""
-    if not cluster.startswith(Cluster.PROVIDER_PREFIX):
-        return None
-    return cluster.removeprefix(Cluster.PROVIDER_PREFIX).partition("~")[0].partition("/")[0]
-
-
-def is_own_key_cluster(cluster: str) -> bool:
-    """Whether a provider's cluster asks with a key of the organisation whose request it is."""
-    return cluster.startswith(Cluster.PROVIDER_PREFIX) and "/" in cluster.removeprefix(Cluster.PROVIDER_PREFIX)
-
-
-def route_key(endpoint: str, model: str) -> str:
-    """The value of `Header.ROUTE` for a model on an endpoint; also the name of that route. Endpoints hold no colon."""
-    return f"{endpoint}:{model}"
-
-
-def pinned_route_key(endpoint: str, provider: str, model: str) -> str:
-    """The same at one of the model's providers only. No endpoint and no provider holds an @."""
-    return f"{endpoint}@{provider}:{model}"
-
-
-def kept_route_key(provider: str) -> str:
-    """The value of `Header.ROUTE` for what a provider keeps, whatever is done with it. No endpoint is called `kept`."""
-    return f"kept:{provider}"
-
-
-BATCHES_ROUTE_KEY: Final = "batches:"
-"""The value of `Header.ROUTE` for whatever is done with batches. The list of models has `models:`, and files have it, too."""
-
-
-def simulator_route_key(endpoint: str) -> str:
-    """The value of `Header.ROUTE` for every request with a test key on an endpoint. No endpoint is called `test`."""
-    return f"test:{endpoint}"
-
-
-def simulator_kept_route_key() -> str:
-    """The same for what the simulator keeps for a test key, whatever is done with it."""
-    return simulator_route_key("kept")
-
-
-def keepers_path(provider: str | None) -> str:
-    """What the path of a request begins with that billing_sink sends to a provider, or the simulator, by Envoy's listener for that."""
-    return KEEPERS_TEST_PATH if provider is None else f"/live/{provider}"
 
 
 CACHE_KEYS: Final = "tollgate:{cache}:"

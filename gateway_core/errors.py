@@ -152,6 +152,13 @@ TOO_MANY_WAITING: Final = ApiError(
     type=ErrorType.REQUESTS,
     retry_after_s=1,
 )
+BURST_EXCEEDED: Final = ApiError(
+    429,
+    "rate_limit_exceeded",
+    "Your API key has brought as many requests in a second as it may. Try again in 1 s.",
+    type=ErrorType.REQUESTS,
+    retry_after_s=1,
+)
 ADDRESS_NOT_ALLOWED: Final = ApiError(
     403, "address_not_allowed", "This API key may not be used from your network address."
 )
@@ -187,6 +194,7 @@ STORED_STATE_NOT_OFFERED: Final = ApiError(
 PROVIDER_NOT_OFFERED: Final = ApiError(
     400, "provider_not_offered", "The header 'x-tollgate-provider' is not a provider's name."
 )
+INVALID_CACHE_WISH: Final = ApiError(400, "invalid_header", "The header 'x-tollgate-cache' says 'on' or 'off'.")
 TOOL_NOT_OFFERED: Final = ApiError(
     400, "tool_not_offered", "The field 'tools' has a tool that is not offered on this endpoint.", param="tools"
 )

@@ -1,21 +1,28 @@
 """API keys from Postgres, by their hash, through the function that the owner of schema `accounts` offers."""
 
+from collections.abc import Sequence
 from ipaddress import ip_network
+from typing import Final
 
 import asyncpg
 
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.budgets import Budgets
+from gateway_core.gathering import Gathering
 from gateway_core.ids import KeyId, OrgId, ProjectId
 from gateway_core.limits import Limits, Scope, ScopedLimits, scoped
 from gateway_core.mode import Mode
 
+AT_ONCE_MAX: Final = 2
+"""Questions under way: while one of them is stuck, others are answered."""
+
 
 class PostgresKeys:
-    """Looks up one key at a time."""
+    """Looks keys up. Those that are asked for while Postgres is being asked are asked for together, with the next question."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._gathering = Gathering("find_keys", self._find_all, at_once=AT_ONCE_MAX)
 
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
         """The key with this hash, valid or not, or None.
@@ -23,8 +30,18 @@ class PostgresKeys:
         Raises:
             asyncpg.PostgresError, OSError: unknown right now.
         """
-        row = await self._pool.fetchrow("SELECT * FROM accounts.find_key($1)", key_hash)
-        return None if row is None else api_key(row)
+        return await self._gathering.ask(key_hash)
+
+    async def _find_all(self, hashes: Sequence[KeyHash]) -> Sequence[ApiKey | None]:
+        rows = await self._pool.fetch(
+            """
+            SELECT asked.key_hash, found.*
+            FROM unnest($1::bytea[]) asked (key_hash) CROSS JOIN LATERAL accounts.find_key(asked.key_hash) found
+            """,
+            set(hashes),
+        )
+        found = {row["key_hash"]: api_key(row) for row in rows}
+        return [found.get(key_hash) for key_hash in hashes]
 
 
 def api_key(row: asyncpg.Record) -> ApiKey:

@@ -29,7 +29,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "OrganizationOfUser": ("id", "name", "role", "disabled_at", "created_at"),
     "Price": ("model", "provider", "version", "effective_from", "free", "prices"),
     "Project": ("id", "name", "budget_per_day_usd", "budget_per_month_usd", "archived_at", "created_at"),
-    "Provider": ("name", "kind", "base_url", "has_credential"),
+    "ListedProvider": ("name", "kind", "state", "base_url", "has_credential"),
     "QuarantinedLine": ("id", "quarantined_at", "reason", "request_id", "org_id", "model", "held", "decision"),
     "ReconciliationSummary": (
         *("id", "provider", "first_day", "last_day", "drift_percent", "threshold_percent", "beyond", "made_at"),

@@ -8,11 +8,12 @@ from typing import Final
 import aiohttp
 
 from billing_sink.batches.model import COMPLETION_WINDOW, MARK, JsonObject, id_in, parse_said
-from gateway_core.contract import Header, Peer, keepers_path
+from gateway_core.contract import Header, Peer
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.errors import KEEPER_PAUSED
 from gateway_core.ids import ProviderName
 from gateway_core.kept import ObjectId, checked_id
+from gateway_core.route_keys import keepers_path
 from gateway_core.settings import HostPort
 
 SAID_BYTES_MAX: Final = 256 * 1024

@@ -77,7 +77,9 @@ class Batch:
     def document(self) -> dict[str, object]:
         """As OpenAI describes a batch. It is over once it is settled, and its files are told of once they are their owner's."""
         said = self.said or {}
-        status = said.get("status", "validating") if not self.is_over or self.ended_at else "finalizing"
+        status = said.get("status", "validating")
+        if self.is_over and self.ended_at is None:
+            status = _BEFORE_THE_END.get(str(status), "finalizing")
         told = {name: said.get(name) for name in _TIMES}
         if self.ended_at is None:
             told |= dict.fromkeys(_TIMES_OF_THE_END)
@@ -114,6 +116,7 @@ class RememberedLine:
     told: str
 
 
+_BEFORE_THE_END: Final = {"cancelled": "cancelling"}
 _TIMES_OF_THE_END: Final = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 _TIMES: Final = ("in_progress_at", "expires_at", "finalizing_at", "cancelling_at", *_TIMES_OF_THE_END)
 

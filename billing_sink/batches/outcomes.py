@@ -12,10 +12,12 @@ from billing_sink.postings import Posting, Quarantined, conflict, hash_of
 from billing_sink.prices import PriceBook
 from billing_sink.rating import UNRATEABLE, rate
 from billing_sink.spool import RawLine
-from gateway_core.contract import SPOOL_VERSION, Cluster, GrantField, RequestField, SpoolField, provider_cluster
+from gateway_core.clusters import Cluster, provider_cluster
+from gateway_core.contract import GrantField, RequestField
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import PriceVersion, RequestId
 from gateway_core.mode import Mode
+from gateway_core.spool_fields import SPOOL_VERSION, SpoolField
 from gateway_core.usage import BATCH
 
 _ERROR_CODE_LENGTH_MAX: Final = 100

@@ -49,6 +49,11 @@ class Settling:
         self._now = now
         self._log = log
         self._open = Gauge("tollgate_billing_sink_batches_open", "Batches that are not settled", registry=registry)
+        self._oldest = Gauge(
+            "tollgate_billing_sink_batches_oldest_seconds",
+            "How long the batch has been open that is longest; 0 where there is none, or another process looks",
+            registry=registry,
+        )
         self._ended = Counter(
             "tollgate_billing_sink_batches_ended_total", "Batches that were settled", ["outcome"], registry=registry
         )
@@ -65,6 +70,8 @@ class Settling:
         async with self._batches.turn() as has_turn:
             batches = await self._batches.open() if has_turn else ()
             self._open.set(len(batches))
+            now = self._now()
+            self._oldest.set(max(((now - each.created_at).total_seconds() for each in batches), default=0))
             for batch in batches:
                 try:
                     await self._look_at(batch)

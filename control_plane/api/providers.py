@@ -10,7 +10,7 @@ from control_plane.api.paging import Page, PageQuery
 from control_plane.catalog import postgres_providers, rules
 from control_plane.catalog.addresses import check_provider_address, check_url
 from control_plane.catalog.model import InvalidBaseUrlError
-from control_plane.catalog.resources import Operation, Provider
+from control_plane.catalog.resources import ListedProvider, Operation, Provider
 from control_plane.catalog.specs import PROVIDER_NAME, BaseUrl, ProviderSpec
 from control_plane.circumstances import Circumstances, judged
 from control_plane.errors import InvalidField
@@ -50,13 +50,13 @@ async def address_fault(call: Call, base_url: str) -> str | None:
 
 
 @operation("GET", "/providers", tag=TAG, access=Permission.CATALOG_READ)
-async def list_providers(call: Call, query: PageQuery) -> Page[Provider]:
-    """Every provider."""
+async def list_providers(call: Call, query: PageQuery) -> Page[ListedProvider]:
+    """Every provider, and whether it gets requests now."""
     return await page_of(
         call,
         query,
-        Page[Provider],
-        lambda position, limit: postgres_providers.list_providers(call.db, after=position, limit=limit),
+        Page[ListedProvider],
+        lambda position, limit: postgres_providers.list_with_states(call.db, after=position, limit=limit),
     )
 
 

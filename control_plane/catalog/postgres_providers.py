@@ -7,7 +7,8 @@ from typing import Final
 import asyncpg
 
 from control_plane.catalog.percentages import percent_of, ppm_of
-from control_plane.catalog.resources import Provider
+from control_plane.catalog.provider_state import Condition
+from control_plane.catalog.resources import ListedProvider, Provider
 from control_plane.catalog.specs import ProviderSpec
 from control_plane.database import Database, written
 
@@ -29,6 +30,16 @@ async def list_providers(db: Database, *, after: int | None, limit: int | None) 
         limit,
     )
     return [(row["seq"], _provider(row)) for row in rows]
+
+
+async def list_with_states(db: Database, *, after: int | None, limit: int | None) -> list[tuple[int, ListedProvider]]:
+    """The same, each with what it is now."""
+    providers = await list_providers(db, after=after, limit=limit)
+    rows = await db.fetch("SELECT provider, condition FROM catalog.current_states WHERE upstream_model IS NULL")
+    states = {row["provider"]: Condition(row["condition"]) for row in rows}
+    return [
+        (seq, ListedProvider(**dict(each), state=states.get(each.name, Condition.HEALTHY))) for seq, each in providers
+    ]
 
 
 async def put_provider(db: Database, name: str, spec: ProviderSpec, *, sealed_credential: bytes | None) -> Provider:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from control_plane.catalog.price_specs import MeterPrice, PriceOverride
+from control_plane.catalog.provider_state import Condition
 from control_plane.catalog.specs import Group, OwnKeys, SoldEndpoint
 from control_plane.catalog.strategies import StickyBy, Strategy
 from control_plane.resource import Resource, Revised
@@ -60,6 +61,12 @@ class Provider(Revised):
     probed: bool
     own_keys: OwnKeys
     own_key_fee_percent: str
+
+
+class ListedProvider(Provider):
+    """A provider, and whether it gets requests now."""
+
+    state: Condition
 
 
 class OwnKey(Revised):

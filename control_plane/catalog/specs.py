@@ -7,7 +7,15 @@ import re
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from control_plane.catalog.aws_keys import AwsKey
 from control_plane.catalog.kinds import TEMPLATES
@@ -97,7 +105,9 @@ def _is_sold(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-SoldEndpoint = Annotated[Endpoint, AfterValidator(_is_sold)]
+SoldEndpoint = Annotated[
+    Endpoint, AfterValidator(_is_sold), WithJsonSchema({"type": "string", "enum": [each.value for each in SOLD]})
+]
 ProviderNameText = Annotated[
     str, _matching(PROVIDER_NAME, "lower-case letters, digits and hyphens, at most 63"), Field(examples=["openai"])
 ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import log
 from typing import Final
 
-from gateway_core.contract import provider_cluster
+from gateway_core.clusters import provider_cluster
 from gateway_core.ids import ProviderName
 
 _WORD: Final = 1 << 32

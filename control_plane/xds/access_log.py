@@ -9,19 +9,10 @@ from typing import Final
 
 from control_plane.xds.lua import FRONT_FILTER
 from control_plane.xds.protobuf import Json, JsonObject, typed
-from gateway_core.contract import (
-    SPOOL_FILE,
-    SPOOL_VERSION,
-    AttemptCount,
-    AttemptField,
-    Cluster,
-    GrantField,
-    Header,
-    Metadata,
-    RouteField,
-    SpoolField,
-)
+from gateway_core.clusters import Cluster
+from gateway_core.contract import AttemptCount, GrantField, Header, Metadata, RouteField
 from gateway_core.provider_limits import NOTHING_LEFT
+from gateway_core.spool_fields import SPOOL_FILE, SPOOL_VERSION, AttemptField, SpoolField
 
 STILL_RUNNING_INTERVAL: Final = "10s"
 """How often ext_authz is told of what runs, and counts against a limit, that it does."""

@@ -6,20 +6,18 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from control_plane.catalog.model import Provider
-from control_plane.xds.http_filters import (
-    CAPPED,
-    TRANSLATION,
+from control_plane.xds.capped import CAPPED
+from control_plane.xds.protobuf import Json, JsonObject, typed
+from control_plane.xds.provider_filters import (
     capping_filters,
     provider_filters,
     simulator_filters,
     translated_filters,
 )
-from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.replicas import EJECTION
-from gateway_core.contract import (
-    BootstrapSecret,
+from control_plane.xds.translation import TRANSLATION
+from gateway_core.clusters import (
     Cluster,
-    Peer,
     capped_cluster,
     own_capped_cluster,
     own_key_cluster,
@@ -28,6 +26,7 @@ from gateway_core.contract import (
     session_cluster,
     translated_cluster,
 )
+from gateway_core.contract import BootstrapSecret, Peer
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import OrgId
 from gateway_core.settings import HostPort

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 from control_plane.catalog.model import Catalog
 from control_plane.settings import Settings
 from control_plane.xds.protobuf import Json, JsonObject, typed
-from gateway_core.contract import BootstrapSecret, Cluster, Header, Peer, keepers_path, provider_cluster
+from gateway_core.clusters import Cluster, provider_cluster
+from gateway_core.contract import BootstrapSecret, Header, Peer
 from gateway_core.endpoints import FACTS, Endpoint
 from gateway_core.errors import KEEPER_PAUSED
+from gateway_core.route_keys import keepers_path
 
 KEEPERS: Final = "keepers"
 """Name of the listener, and of its route configuration."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from control_plane.settings import Settings
 from control_plane.xds.access_log import STILL_RUNNING_INTERVAL, attempts_log, leased_limits_log, limits_log, spool_log
-from control_plane.xds.http_filters import EARLY_MUTATIONS, listener_filters, session_filters
+from control_plane.xds.listener_filters import EARLY_MUTATIONS, listener_filters, session_filters
 from control_plane.xds.local_replies import local_reply_config
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from control_plane.xds.routes import ROUTE_CONFIG
@@ -33,6 +33,7 @@ def listener(settings: Settings) -> JsonObject:
         rds={"route_config_name": ROUTE_CONFIG, "config_source": {"ads": {}, "resource_api_version": "V3"}},
         http_filters=listener_filters(
             max_body_bytes=settings.max_body_bytes,
+            burst_requests_per_second_max=settings.burst_requests_per_second_max,
             behind_proxies=bool(settings.trusted_proxies),
             answers_browsers=bool(settings.cors_origins),
             has_cache=bool(settings.response_cache_endpoints),

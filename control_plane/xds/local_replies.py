@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from control_plane.xds.bursts import REFUSED as REFUSED_FOR_ITS_BURST
 from control_plane.xds.protobuf import Json, JsonObject, typed
 from gateway_core import errors
 from gateway_core.contract import CACHE_HIT, Header, Metadata, RequestField
@@ -97,6 +98,7 @@ def local_reply_config(
                 errors.PROVIDER_ADDRESS_REFUSED,
                 sets_status=True,
             ),
+            *mappers(_details(REFUSED_FOR_ITS_BURST), errors.BURST_EXCEEDED),
             *mappers({"response_flag_filter": {"flags": ["UO"]}}, errors.PROVIDER_FULL),
             *(
                 mappers({"response_flag_filter": {"flags": [LIMITED_FLAG]}}, errors.PROVIDER_LIMITED)

@@ -11,7 +11,7 @@ from typing import Final
 from control_plane.catalog.model import Catalog, OwnKey
 from control_plane.xds import clusters
 from control_plane.xds.protobuf import CLUSTER_TYPE, encode
-from gateway_core.contract import own_key_cluster
+from gateway_core.clusters import own_key_cluster
 from gateway_core.ids import OrgId, ProviderName
 
 _NOWHERE: Final = "\x1f"

@@ -15,28 +15,20 @@ from control_plane.xds.local_replies import LIMITED_FLAG
 from control_plane.xds.lua import BEHIND_ADMISSION, FRONT_FILTER, upstream_filter
 from control_plane.xds.protobuf import Json, JsonObject, typed, typed_struct
 from control_plane.xds.replicas import route_retries
-from gateway_core.contract import (
-    BATCHES_ROUTE_KEY,
-    CREDENTIAL_HEADERS,
-    Cluster,
-    GrantField,
-    Header,
-    Metadata,
-    RouteField,
-    capped_cluster,
-    kept_route_key,
-    pinned_route_key,
-    provider_cluster,
-    route_key,
-    session_cluster,
-    simulator_kept_route_key,
-    simulator_route_key,
-    translated_cluster,
-)
+from gateway_core.clusters import Cluster, capped_cluster, provider_cluster, session_cluster, translated_cluster
+from gateway_core.contract import CREDENTIAL_HEADERS, GrantField, Header, Metadata, RouteField
 from gateway_core.endpoints import FACTS, OF_WHAT_IS_KEPT, SOLD, Endpoint
 from gateway_core.errors import KEEPER_PAUSED, NOT_FOUND, PROVIDER_PAUSED, ApiError
 from gateway_core.ids import ModelName, ProviderName
 from gateway_core.offering import Offering
+from gateway_core.route_keys import (
+    BATCHES_ROUTE_KEY,
+    kept_route_key,
+    pinned_route_key,
+    route_key,
+    simulator_kept_route_key,
+    simulator_route_key,
+)
 from gateway_core.usage import SWITCHED
 
 ROUTE_CONFIG: Final = "gateway"

@@ -8,13 +8,26 @@ an upstream filter of the provider's cluster the translator's failure would be E
 from typing import Final
 
 from control_plane.settings import Settings
-from control_plane.xds.access_log import STILL_RUNNING_INTERVAL, attempts_count_log
-from control_plane.xds.http_filters import TRANSLATION, translation_filters
+from control_plane.xds.http_filter import http_filter
+from control_plane.xds.inner_listener import ONWARD, inner_listener
 from control_plane.xds.local_replies import local_reply_config
-from control_plane.xds.protobuf import JsonObject, typed
+from control_plane.xds.protobuf import Json, JsonObject, typed
+from control_plane.xds.replicas import grpc_retries
+from gateway_core.clusters import Cluster
 from gateway_core.contract import Header
 from gateway_core.endpoints import Dialect
 from gateway_core.errors import ErrorForm
+
+TRANSLATION: Final = "translation"
+"""Name of the listener."""
+
+TRANSLATOR_TIMEOUT: Final = "10s"
+"""For one message; the largest body takes a second."""
+
+_TOLD_TO_THE_TRANSLATOR: Final = (
+    *(":path", ":status", "content-type"),
+    *(Header.TRANSLATE, Header.CHAT_FIELDS, Header.OWN_REPLY),
+)
 
 GROWTH: Final = 2
 """What a body may become of another dialect, against what it was."""
@@ -25,49 +38,22 @@ _ASKED_BY: Final = {ErrorForm.ANTHROPIC: Dialect.ANTHROPIC, ErrorForm.GOOGLE: Di
 
 def listener(settings: Settings) -> JsonObject:
     """The Listener resource."""
-    manager = typed(
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix=TRANSLATION,
-        route_config=_routes(),
-        http_filters=translation_filters(),
-        access_log=[attempts_count_log()],
-        access_log_options={"access_log_flush_interval": STILL_RUNNING_INTERVAL},
-        generate_request_id=False,
-        preserve_external_request_id=True,
-        # Bounds are those of the route in front and of its attempts.
-        stream_idle_timeout="0s",
-        server_header_transformation="PASS_THROUGH",
-        local_reply_config=local_reply_config(
+    # Attempts share their headers with what the provider's cluster does to them; a route's name stays.
+    routes: list[Json] = [
+        *(_route(form, {"prefix": "/", "headers": [_from(client)]}) for form, client in _ASKED_BY.items()),
+        _route(ErrorForm.OPENAI, {"prefix": "/"}),
+    ]
+    return inner_listener(
+        TRANSLATION,
+        routes=routes,
+        filters=[_translator()],
+        local_replies=local_reply_config(
             asked_in={form: f"xds.route_name == '{form}'" for form in _ASKED_BY},
             is_within=True,
             translates=True,
         ),
+        body_bytes_max=settings.max_body_bytes * GROWTH,
     )
-    return {
-        "name": TRANSLATION,
-        "internal_listener": {},
-        "per_connection_buffer_limit_bytes": settings.max_body_bytes * GROWTH,
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-        ],
-    }
-
-
-def _routes() -> JsonObject:
-    # Attempts share their headers with what the provider's cluster does to them; a route's name stays.
-    return {
-        "name": TRANSLATION,
-        "virtual_hosts": [
-            {
-                "name": TRANSLATION,
-                "domains": ["*"],
-                "routes": [
-                    *(_route(form, {"prefix": "/", "headers": [_from(client)]}) for form, client in _ASKED_BY.items()),
-                    _route(ErrorForm.OPENAI, {"prefix": "/"}),
-                ],
-            }
-        ],
-    }
 
 
 def _from(client: Dialect) -> JsonObject:
@@ -76,14 +62,33 @@ def _from(client: Dialect) -> JsonObject:
 
 def _route(form: ErrorForm, match: JsonObject) -> JsonObject:
     """A route, with the name of the form in which what fails here is told."""
-    return {
-        "name": form,
-        "match": match,
-        "route": {
-            "cluster_header": Header.PROVIDER_CLUSTER,
-            "auto_host_rewrite": True,
-            "timeout": "0s",
-            # Only here a connection that was not made can be told from an answer.
-            "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
-        },
-    }
+    return {"name": form, "match": match, "route": ONWARD}
+
+
+def _translator() -> JsonObject:
+    return http_filter(
+        "translator",
+        typed(
+            "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+            grpc_service={
+                "envoy_grpc": {"cluster_name": Cluster.TRANSLATOR},
+                "retry_policy": grpc_retries(attempt_timeout=TRANSLATOR_TIMEOUT),
+            },
+            # Headers have to be sent: with a body alone its translation was lost, and the path's with it.
+            processing_mode={
+                "request_header_mode": "SEND",
+                "request_body_mode": "BUFFERED",
+                "response_header_mode": "SEND",
+                # The translator asks for pieces where there is a stream.
+                "response_body_mode": "BUFFERED",
+                "request_trailer_mode": "SKIP",
+                "response_trailer_mode": "SKIP",
+            },
+            allow_mode_override=True,
+            failure_mode_allow=False,
+            status_on_error={"code": 503},
+            message_timeout=TRANSLATOR_TIMEOUT,
+            # It needs no credential, so it is shown none.
+            forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in _TOLD_TO_THE_TRANSLATOR]}},
+        ),
+    )

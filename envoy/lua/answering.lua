@@ -6,7 +6,7 @@
 local json, websocket, sums, sessions = require("json"), require("websocket"), require("sums"), require("sessions")
 
 local find, sub, match, format = string.find, string.sub, string.match, string.format
-local concat, remove, max, min, ceil, pcall, tostring = table.concat, table.remove, math.max, math.min, math.ceil, pcall, tostring
+local concat, max, min, ceil, pcall, tostring = table.concat, math.max, math.min, math.ceil, pcall, tostring
 
 local EVENT_BYTES_MAX = 1048576   -- of an event that has to be read whole
 local KIND_BYTES = 160            -- in which an event says what it is, if that stands in front
@@ -14,9 +14,11 @@ local DONE, CREATED = "response.done", "response.created"
 local HEARD = "conversation.item.input_audio_transcription."
 local HEARD_DELTA, HEARD_WHOLE, HEARD_NOTHING = HEARD .. "delta", HEARD .. "completed", HEARD .. "failed"
 local BEGUN, UPDATED = "session.created", "session.updated"
+local ERROR, ALREADY_ACTIVE = "error", '"conversation_already_has_active_response"'
 local SPEECH_STARTED, COMMITTED = "input_audio_buffer.speech_started", "input_audio_buffer.committed"
-local READ = { [DONE] = true, [HEARD_WHOLE] = true, [BEGUN] = true, [UPDATED] = true }
+local READ = { [DONE] = true, [HEARD_WHOLE] = true, [BEGUN] = true, [UPDATED] = true, [ERROR] = true }
 local EVENT_FIELDS, RESPONSE_FIELDS = { type = true, response = true, usage = true }, { usage = true }
+local ERROR_FIELDS, CODE_FIELDS = { error = true }, { code = true }
 -- Where a session's sound is of telephones, a sixth as many bytes a second as elsewhere.
 local TELEPHONE = { '"g711_ulaw"', '"g711_alaw"', '"audio/pcmu"', '"audio/pcma"' }
 
@@ -27,6 +29,14 @@ end
 -- All tokens that responses have read and written.
 local function tokens_of(usage)
   return max(number(usage, "total_tokens"), number(usage, "input_tokens") + number(usage, "output_tokens"))
+end
+
+-- Whether an event says that a response which was asked for will not begin. Its word for that alone, since other errors a client can cause as it likes.
+local function is_refusal(s)
+  local first, inner_first, inner_last = {}, {}, {}
+  return json.scan_object(s, 1, ERROR_FIELDS, first, {}) and first.error
+    and json.scan_object(s, first.error, CODE_FIELDS, inner_first, inner_last) and inner_first.code
+    and sub(s, inner_first.code, inner_last.code) == ALREADY_ACTIVE
 end
 
 -- What the session has cost so far, in nano-USD, by rates that are no lower than those it will be charged by.
@@ -71,11 +81,16 @@ local function counting(session, say)
     session.used = tokens_of(usage) + tokens_of(heard)
   end
 
+  -- One response less is waited for that has not begun.
+  local function answered()
+    session.asked = max(0, session.asked - 1)
+  end
+
   -- An event began whose type is known: what counts of it beside its usage.
   local function begun(kind)
     if kind == CREATED then
       session.begun, session.open = session.begun + 1, session.open + 1
-      remove(session.asked_at, 1)
+      answered()
     elseif kind == HEARD_DELTA then
       heard_pieces = heard_pieces + 1
     elseif find(kind, "^response%..*%.delta$") and not find(kind, "audio.delta", 1, true) then
@@ -100,17 +115,23 @@ local function counting(session, say)
     tell_unfinished()
   end
 
-  -- Adds the usage of a whole event. Returns whether it could be read.
+  -- Takes in a whole event. Returns whether it could be read.
   local function ended(kind, s)
     if kind == BEGUN or kind == UPDATED then
       is_telephone = false
       for i = 1, #TELEPHONE do is_telephone = is_telephone or find(s, TELEPHONE[i], 1, true) ~= nil end
       return true
     end
+    if kind == ERROR then
+      if is_refusal(s) then answered() end
+      return true
+    end
     local first, last = {}, {}
     if not json.scan_object(s, 1, EVENT_FIELDS, first, last) then return false end
     local at = first.usage
     if kind == DONE then
+      -- One that comes in one piece has not begun before.
+      if session.open == 0 then answered() end
       responses, session.open = responses + 1, max(0, session.open - 1)
       if session.open == 0 then
         pieces, audio_bytes, session.said = 0, 0, sessions.nothing_said()

@@ -5,11 +5,10 @@
 
 local json, websocket, sessions, holding = require("json"), require("websocket"), require("sessions"), require("holding")
 
-local find, sub, match, max, concat, remove = string.find, string.sub, string.match, math.max, table.concat, table.remove
+local find, sub, match, max, concat = string.find, string.sub, string.match, math.max, table.concat
 local type = type
 
 local EVENT_BYTES_MAX = 16777216  -- a provider takes 15 MiB of sound in one
-local ANSWER_MS = 10000           -- a wish that no response has begun for by then was refused
 local FIELDS = { type = true, audio = true }
 local APPEND, CLEAR = "input_audio_buffer.append", "input_audio_buffer.clear"
 local ITEM, UPDATE, CREATE = "conversation.item.create", "session.update", "response.create"
@@ -48,13 +47,6 @@ local function count(session, kind, s, first, last)
   end
 end
 
--- How many responses have been asked for that have not begun.
-local function pending(session, now)
-  local asked_at = session.asked_at
-  while asked_at[1] and asked_at[1] < now - ANSWER_MS do remove(asked_at, 1) end
-  return #asked_at
-end
-
 -- The type of an event, if it is one that can be read in one way only, and where its fields stand.
 local function kind_of(s)
   local first, last = {}, {}
@@ -63,9 +55,9 @@ local function kind_of(s)
   return match(sub(s, first.type, last.type), '^"([%w_.]+)"$'), first, last
 end
 
--- A reader of the client's frames; `now` says the time. Its `read` returns up to where s may go on, what of before goes in front of that, and
--- why the session ends there, if it does.
-local function reader(session, now)
+-- A reader of the client's frames. Its `read` returns up to where s may go on, what of before goes in front of that, and why the session ends
+-- there, if it does.
+local function reader(session)
   local held, pieces = holding.place(session), {}
   local text, from, before
 
@@ -92,9 +84,8 @@ local function reader(session, now)
     local kind, first, last = kind_of(s)
     if not kind then return sessions.UNCLEAR end
     if kind == CREATE then
-      local asked = now()
-      if not sessions.covers(session, pending(session, asked) + session.open + 1) then return sessions.CROWDED end
-      session.asked_at[#session.asked_at + 1] = asked
+      if not sessions.covers(session, session.asked + session.open + 1) then return sessions.CROWDED end
+      session.asked = session.asked + 1
     end
     count(session, kind, s, first, last)
   end

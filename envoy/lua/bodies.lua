@@ -53,6 +53,8 @@ local CONTENTS = { "content", "encrypted_content", "arguments", "input", "output
 local ITEM_FIELDS = { type = true, role = true, id = true }
 for i = 1, #CONTENTS do ITEM_FIELDS[CONTENTS[i]] = true end
 local TOOL_FIELDS = { type = true }
+local UNNAMED = ""
+local KIND_LENGTH_MAX = 64
 
 local function fields(...)
   local found = { model = true, stream = true, service_tier = true, models = true, user = true, metadata = true, safety_identifier = true, prompt_cache_key = true }
@@ -139,25 +141,28 @@ local function names_stored_item(s, at)
   end)
 end
 
--- Whether there is a tool that is not offered: of none of these types, nor such that another reader might find another type.
-local function has_other_tool(s, at, types)
-  if not is_given(s, at) then return false end
-  if byte(s, at) ~= OPEN_BRACKET then return true end
-  return scan_array(s, at, TOOL_FIELDS, function(_, tool, tool_last)
-    return not (tool and tool.type and types[sub(s, tool.type, tool_last.type)])
+-- The first tool that is not offered, by its type, or as UNNAMED if that is none to be said again; nil if all are. `is_offered` is asked of a type
+-- as JSON, nil where there is none. Nor is one offered in which another reader might find another type.
+local function other_tool(s, at, is_offered)
+  if not is_given(s, at) then return nil end
+  if byte(s, at) ~= OPEN_BRACKET then return UNNAMED end
+  local other
+  scan_array(s, at, TOOL_FIELDS, function(_, tool, tool_last)
+    local kind = tool and tool.type and sub(s, tool.type, tool_last.type)
+    if tool and is_offered(kind) then return false end
+    other = kind and #kind <= KIND_LENGTH_MAX and match(kind, '^"([%w_.:-]+)"$') or UNNAMED
+    return true
   end)
+  return other
 end
 
--- The same of Anthropic's, where one of the client's own needs no type.
-local function has_other_anthropic_tool(s, at)
-  if not is_given(s, at) then return false end
-  if byte(s, at) ~= OPEN_BRACKET then return true end
-  return scan_array(s, at, TOOL_FIELDS, function(_, tool, tool_last)
-    if not tool then return true end
-    if not is_given(s, tool.type) then return false end
-    local kind = sub(s, tool.type, tool_last.type)
-    return kind ~= '"custom"' and not DATED_TOOLS[sub(kind, 1, -DATE_END_LENGTH - 1)]
-  end)
+local function is_chat_tool(kind) return CHAT_TOOLS[kind or ""] end
+
+local function is_response_tool(kind) return RESPONSE_TOOLS[kind or ""] end
+
+-- One of the client's own needs no type at Anthropic.
+local function is_anthropic_tool(kind)
+  return not kind or kind == "null" or kind == '"custom"' or DATED_TOOLS[sub(kind, 1, -DATE_END_LENGTH - 1)]
 end
 
 local FILE_ID = '"file_id"'
@@ -185,8 +190,9 @@ local function look_at_kept(known, s, first, last)
   if names[1] or known.keeps then known.endpoint = "stored_responses" end
 end
 
-local function refused_tool(param)
-  return "tool_not_offered", "There is a tool that is not offered on this endpoint.", param
+local function refused_tool(name, param)
+  local tool = name == UNNAMED and "There is a tool that" or "The tool '" .. name .. "'"
+  return "tool_not_offered", tool .. " is not offered on this endpoint.", param or "tools"
 end
 
 local function refused_extra(s, first)
@@ -195,7 +201,8 @@ local function refused_extra(s, first)
 end
 
 local function look_at_chat(_, _, s, first, last)
-  if has_other_tool(s, first.tools, CHAT_TOOLS) then return refused_tool("tools") end
+  local other = other_tool(s, first.tools, is_chat_tool)
+  if other then return refused_tool(other) end
   -- A file is the organisation's that has sent it, and nobody here would ask whose it is.
   if first.messages and has_word(s, FILE_ID, first.messages, last.messages) then
     return "stored_state_not_offered", "Send the file itself, or name it on /v1/responses.", "messages"
@@ -207,10 +214,11 @@ local function look_at_chat(_, _, s, first, last)
 end
 
 local function look_at_messages(_, _, s, first)
-  if has_other_anthropic_tool(s, first.tools) then return refused_tool("tools") end
+  local other = other_tool(s, first.tools, is_anthropic_tool)
+  if other then return refused_tool(other) end
   -- Tools that are elsewhere, and a place to run code in, which may be another tenant's.
-  if is_given(s, first.mcp_servers) then return refused_tool("mcp_servers") end
-  if is_given(s, first.container) then return refused_tool("container") end
+  if is_given(s, first.mcp_servers) then return refused_tool(UNNAMED, "mcp_servers") end
+  if is_given(s, first.container) then return refused_tool(UNNAMED, "container") end
   return refused_extra(s, first)
 end
 
@@ -238,7 +246,8 @@ local function look_at_response(known, _, s, first, last)
   end
   local code, message, param = look_at_kept(known, s, first, last)
   if code then return code, message, param end
-  if has_other_tool(s, first.tools, RESPONSE_TOOLS) then return refused_tool("tools") end
+  local other = other_tool(s, first.tools, is_response_tool)
+  if other then return refused_tool(other) end
   local too_much = known.stream and includes_too_much(s, first, last)
   if too_much then
     return "feature_not_offered", "The last event of a stream would be too long to be read for its usage. Leave the field out.", too_much
@@ -363,18 +372,22 @@ local function has_any(s, words)
   return false
 end
 
--- Whether tools are other than functions of the client's own.
-local function has_other_than_functions(s, at)
-  if not is_given(s, at) then return false end
-  if byte(s, at) ~= OPEN_BRACKET then return true end
-  local found = false
-  -- Asked for every key, in lower case where that differs, and takes none.
+-- What the first tool is that is something else than functions of the client's own, as other_tool says it; Google tells them apart by a key.
+local function other_than_functions(s, at)
+  if not is_given(s, at) then return nil end
+  if byte(s, at) ~= OPEN_BRACKET then return UNNAMED end
+  local found
+  -- Asked for every key, in lower case before where that differs, and takes none.
   local keys = setmetatable({}, { __index = function(_, key)
-    if key ~= "functionDeclarations" and key ~= "functiondeclarations" and key ~= "function_declarations" then found = true end
+    if key ~= "functionDeclarations" and key ~= "functiondeclarations" and key ~= "function_declarations" then
+      found = #key <= KIND_LENGTH_MAX and match(key, "^[%w_]+$") or UNNAMED
+    end
   end })
-  return scan_array(s, at, keys, function(_, tool)
-    return found or not tool
+  scan_array(s, at, keys, function(_, tool)
+    if not tool then found = found or UNNAMED end
+    return found ~= nil
   end)
+  return found
 end
 
 -- A count in a configuration: nil where there is none, false where it is no plain one.
@@ -418,9 +431,8 @@ local function look_at_generation(streams)
     if is_given(s, first.cachedContent) or has_any(s, OUT_OF_THE_BODY) then
       return "stored_state_not_offered", "What a provider has stored cannot be kept to its owner here. Send it whole.", "cachedContent"
     end
-    if has_other_than_functions(s, first.tools) then
-      return "tool_not_offered", "There is a tool that is not offered on this endpoint.", "tools"
-    end
+    local other = other_than_functions(s, first.tools)
+    if other then return refused_tool(other) end
     local meters = {}
     code, message, param = look_at_configuration(known, meters, s, first.generationConfig)
     if code then return code, message, param end

@@ -89,7 +89,7 @@ end
 -- Sends the client's events on, each once it is whole, until the session is over; then the provider is told so, once.
 local function follow_client(h, id)
   local session = sessions.begin(id)
-  local events = asking.reader(session, function() return h:timestamp() end)
+  local events = asking.reader(session)
   local is_told = false
   for chunk in h:bodyChunks() do
     local length = chunk:length()

@@ -183,7 +183,7 @@ local function on_request(h)
     headers:replace("content-length", tostring(known.body_bytes))
   end
 
-  cache.ask(headers, known, s, cache_ttl_s)
+  if not cache.ask(h, headers, known, s, cache_ttl_s) then return end
 
   known.hide_usage = hide_usage
   known.references = not kind.files and (known.references or extent.has_references(s))

@@ -36,9 +36,10 @@ local function nothing_said()
   return { text_bytes = 0, image_bytes = 0, audio_bytes = 0, audio_bytes_kept = 0 }
 end
 
--- Begins the session of a request. `ended` is why it is over, once it is.
+-- Begins the session of a request. `asked` is how many responses the client waits for that have neither begun nor been refused, `ended` why the
+-- session is over, once it is.
 local function begin(id)
-  local session = { id = id, said = nothing_said(), heard_bytes = 0, asked_at = {}, begun = 0, open = 0, spent = 0, used = 0 }
+  local session = { id = id, said = nothing_said(), heard_bytes = 0, asked = 0, begun = 0, open = 0, spent = 0, used = 0 }
   open[id] = session
   return session
 end

@@ -15,6 +15,7 @@ import pytest
 from tests.support.stack import Stack, add_model, eventually, running_stack, wait_until_routed
 
 CHAT = "/v1/chat/completions"
+GENERATE = "/v1beta/models/gpt-4o-mini:generateContent"
 MIB = 1024 * 1024
 
 
@@ -117,6 +118,30 @@ async def test_a_malformed_body_is_refused_with_400(
     async with session.post(CHAT, data=BytesIO(body), headers=stack.headers) as response:
         assert response.status == 400
         assert (await error_of(response))["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("path", "tool", "named"),
+    [
+        (CHAT, {"type": "browser_search"}, "The tool 'browser_search' is"),
+        (CHAT, {"type": "openrouter:bash"}, "The tool 'openrouter:bash' is"),
+        (CHAT, {"type": "\u00ab"}, "There is a tool that is"),
+        (CHAT, {"type": "x" * 70}, "There is a tool that is"),
+        (CHAT, {"name": "f"}, "There is a tool that is"),
+        ("/v1/responses", {"type": "code_interpreter"}, "The tool 'code_interpreter' is"),
+        ("/v1/messages", {"type": "web_fetch_20250910"}, "The tool 'web_fetch_20250910' is"),
+        (GENERATE, {"googleSearch": {}}, "The tool 'googleSearch' is"),
+        (GENERATE, {"google-search": {}}, "There is a tool that is"),
+    ],
+)
+async def test_the_tool_that_is_not_offered_is_named(
+    stack: Stack, session: aiohttp.ClientSession, path: str, tool: dict[str, Any], named: str
+) -> None:
+    offered = {"/v1/messages": {"name": "f"}, GENERATE: {"functionDeclarations": []}}.get(path, {"type": "function"})
+    body = {} if path == GENERATE else {"model": "gpt-4o-mini"}
+    async with session.post(path, json={**body, "tools": [offered, tool]}, headers=stack.headers) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["message"] == f"{named} not offered on this endpoint."
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,53 @@ async def test_of_many_responses_asked_for_in_one_write_only_as_many_reach_the_p
     assert received.endswith(b"\x88\x02\x03\xf0")
 
 
+def refused(**error: str) -> bytes:
+    return frame(event("error", error={"type": "invalid_request_error", "param": None, **error}))
+
+
+async def test_a_response_that_nobody_begins_keeps_its_place_however_long_that_takes(
+    stack: Stack, provider: ScriptedWebSocket
+) -> None:
+    provider.pieces = []
+    async with connected(stack, "scarce-speaker") as client:
+        client.send(*[client_frame(CREATE)] * 4)
+        await asyncio.sleep(11)
+        client.send(client_frame(CREATE))
+        received = await client.hear_all()
+    assert provider.received == client_frame(CREATE) * 4 + END
+    assert b'"code":"session_limit_reached"' in received
+
+
+async def test_a_response_that_is_refused_since_another_one_is_under_way_has_no_place(
+    stack: Stack, provider: ScriptedWebSocket
+) -> None:
+    refusal = refused(code="conversation_already_has_active_response", message="Wait until it has ended.")
+    # The first pieces take longer than it takes a client to have sent all.
+    provider.pieces = [*[frame(b"", PING)] * 30, CREATED, refusal * 3]
+    async with connected(stack, "scarce-speaker") as client:
+        client.send(*[client_frame(CREATE)] * 4)
+        await client.hear(b"Wait until", 3)
+        client.send(*[client_frame(CREATE)] * 3)
+        await eventually(lambda: arrived(provider, client_frame(CREATE) * 7), deadline_s=5)
+        client.send(client_frame(CREATE))
+        received = await client.hear_all()
+    assert provider.received == client_frame(CREATE) * 7 + END
+    assert b'"code":"session_limit_reached"' in received
+
+
+async def test_no_other_error_is_taken_for_a_refusal(stack: Stack, provider: ScriptedWebSocket) -> None:
+    word = "conversation_already_has_active_response"
+    others = refused(code="invalid_value", message="No.") + refused(code="unknown_parameter", param=word, message=word)
+    provider.pieces = [*[frame(b"", PING)] * 30, others * 2 + refused(code="-the-end-")]
+    async with connected(stack, "scarce-speaker") as client:
+        client.send(*[client_frame(CREATE)] * 4)
+        await client.hear(b"-the-end-")
+        client.send(client_frame(CREATE))
+        received = await client.hear_all()
+    assert provider.received == client_frame(CREATE) * 4 + END
+    assert b'"code":"session_limit_reached"' in received
+
+
 async def test_responses_that_have_ended_leave_room_for_others(stack: Stack, provider: ScriptedWebSocket) -> None:
     provider.pieces = [frame(b"", PING)] * 20 + [CREATED + DONE, CREATED + DONE, *[frame(b"", PING)] * 20]
     async with connected(stack, "speaker") as client:

@@ -245,6 +245,21 @@ async def test_nobody_is_told_what_another_organisation_or_another_mode_was(
     assert len(scripted.asked) == 2
 
 
+@pytest.mark.parametrize("wish", ["yes", "On", "", "on, off"])
+@pytest.mark.parametrize("endpoint", ["chat/completions", "messages"])
+async def test_a_wish_that_is_misspelt_is_refused_in_the_form_of_the_endpoint(
+    provider: tuple[ScriptedProvider, str], client: Client, wish: str, endpoint: str
+) -> None:
+    scripted, model = provider
+    answer = await client.ask(chat(model, max_tokens=5), f"/v1/{endpoint}", **{Header.CACHE: wish})
+    assert answer.status == 400
+    document = json.loads(answer.body)
+    assert document["error"]["code"] == "invalid_header"
+    assert document["error"]["message"] == "The header 'x-tollgate-cache' says 'on' or 'off'."
+    assert ("request_id" in document) == (endpoint == "messages")
+    assert scripted.asked == []
+
+
 async def test_a_cached_answer_is_told_only_to_who_would_have_got_one(
     stack: Stack, provider: tuple[ScriptedProvider, str], session: aiohttp.ClientSession
 ) -> None:

@@ -11,8 +11,9 @@ import aiohttp
 import asyncpg
 import pytest
 
-from gateway_core.contract import SPOOL_FILE, Peer, Service, database_role
+from gateway_core.contract import Peer, Service, database_role
 from gateway_core.migrate import migrate, read_functions, read_migrations
+from gateway_core.spool_fields import SPOOL_FILE
 from local_stack.ports import free_port
 from tests.support.api import PASSWORD
 from tests.support.databases import MIGRATIONS

@@ -253,6 +253,14 @@ async def test_an_operator_pauses_with_a_reason_and_it_is_in_the_audit_log(api: 
     assert (await api.get("/providers/one/health"))["state"] == "paused"
 
 
+async def test_the_list_of_providers_says_who_gets_requests(api: Api) -> None:
+    await put(api, "/providers/one", PROVIDER)
+    await put(api, "/providers/two", PROVIDER)
+    await api.call("POST", "/providers/one/pause", {"reason": "Its key has leaked."})
+    listed = (await api.get("/providers"))["data"]
+    assert {each["name"]: each["state"] for each in listed} == {"one": "paused", "two": "healthy"}
+
+
 async def test_who_is_resumed_begins_anew_with_all_of_its_models(api: Api) -> None:
     await serve(api, "m")
     await PostgresLedger(api.pool).post(SpoolBatch(SpoolId("s"), 0, 1, (), (), limits=(told(timedelta(seconds=50)),)))

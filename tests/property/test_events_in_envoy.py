@@ -19,11 +19,10 @@ EVENT = b'{"type":"input_audio_buffer.append","audio":"%s"}'
 
 WORKER = """
 local asking, sessions = require("asking"), require("sessions")
-local now_ms = 0
 return {
   begin = function(id)
     local session = sessions.begin(id)
-    local events = asking.reader(session, function() return now_ms end)
+    local events = asking.reader(session)
     return {
       read = function(s)
         local whole, before, problem = events.read(s)
@@ -33,7 +32,6 @@ return {
       session = session,
     }
   end,
-  wait = function(ms) now_ms = now_ms + ms end,
   kilobytes = function() collectgarbage() collectgarbage() return collectgarbage("count") end,
 }
 """
@@ -53,10 +51,6 @@ class Worker:
         """A session."""
         self._begun += 1
         return self._functions[b"begin"](b"request_%d" % self._begun)
-
-    def wait(self, ms: int) -> None:
-        """The time goes on."""
-        self._functions[b"wait"](ms)
 
     def mebibytes(self) -> float:
         """What all scripts of the worker keep."""

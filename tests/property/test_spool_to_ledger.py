@@ -19,7 +19,7 @@ from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postgres_prices import PostgresPrices
 from billing_sink.sink import Sink
 from billing_sink.spool import SpoolTruncatedError
-from gateway_core.contract import SPOOL_FILE
+from gateway_core.spool_fields import SPOOL_FILE
 from gateway_core.usage import Meter
 from tests.support.ledger import Books, read_books
 from tests.support.spool_lines import (

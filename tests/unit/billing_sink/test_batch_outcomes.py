@@ -168,3 +168,11 @@ def test_a_batch_is_over_for_its_owner_once_it_is_settled() -> None:
     assert (ended["status"], ended["output_file_id"], ended["completed_at"]) == ("completed", "file-2", 5)
     assert replace(batch(), ended_at=datetime(2026, 1, 2, tzinfo=UTC)).document()["status"] == "failed"
     assert "theirs" not in json.dumps(shown)
+
+
+def test_a_batch_that_the_provider_has_cancelled_is_being_cancelled_until_it_is_settled() -> None:
+    said = {"status": "cancelled", "cancelling_at": 4, "cancelled_at": 5}
+    cancelled = replace(batch(), said=said, provider=ProviderName("p"))
+    shown = cancelled.document()
+    assert (shown["status"], shown["cancelling_at"], shown["cancelled_at"]) == ("cancelling", 4, None)
+    assert replace(cancelled, ended_at=datetime(2026, 1, 2, tzinfo=UTC)).document()["status"] == "cancelled"

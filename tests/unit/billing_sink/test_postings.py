@@ -216,6 +216,21 @@ def test_a_line_about_an_attempt_that_is_none_is_quarantined(fields: dict[str, o
     assert (batch.attempts, len(reasons(batch))) == ((), 1)
 
 
+@pytest.mark.parametrize(
+    ("cluster", "is_told"),
+    [
+        ("provider/openai~chat", True),
+        ("simulator", True),
+        (None, True),
+        ("control_plane", False),
+        ("billing_sink", False),
+    ],
+)
+def test_that_a_service_of_ours_has_refused_is_no_attempt_at_a_provider(cluster: str | None, *, is_told: bool) -> None:
+    batch = posted(render(failed_attempt("a", cluster=cluster)))
+    assert (len(batch.attempts), reasons(batch)) == (is_told, [])
+
+
 def test_the_newest_price_version_is_that_of_any_line() -> None:
     lines = [line("a", grant={**GRANT, "price_version": version}) for version in (3, 18, 7)]
     parsed = parse_lines(raw_batch(*map(render, lines), render(refused("b")), b"rubbish", render(not_a_request())))

@@ -8,7 +8,7 @@ from control_plane.catalog.model import Catalog, OwnKey, Provider
 from control_plane.xds.own_key_clusters import OwnKeyClusters
 from control_plane.xds.protobuf import CLUSTER_TYPE, SECRET_TYPE, encode
 from control_plane.xds.translate import Translator, resources
-from gateway_core.contract import own_key_cluster
+from gateway_core.clusters import own_key_cluster
 from gateway_core.ids import OrgId
 from gateway_core.providers import ProviderKind
 from tests.support.catalogs import catalog, deployment, provider, settings

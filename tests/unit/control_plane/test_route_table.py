@@ -18,9 +18,10 @@ from control_plane.xds.protobuf import ROUTE_TYPE, encode
 from control_plane.xds.route_table import RouteTable
 from control_plane.xds.routes import ROUTE_CONFIG
 from control_plane.xds.translate import resources
-from gateway_core.contract import Cluster, simulator_route_key
+from gateway_core.clusters import Cluster
 from gateway_core.endpoints import SOLD
 from gateway_core.ids import ModelName
+from gateway_core.route_keys import simulator_route_key
 from tests.support.catalogs import catalog, catalogs, deployment, provider, settings
 
 SETTINGS = settings()

@@ -25,7 +25,8 @@ from control_plane.xds.route_encoding import encode_on_match
 from control_plane.xds.routes import ROUTE_CONFIG, catalog_routes
 from control_plane.xds.snapshot import TYPES, Snapshot
 from control_plane.xds.translate import Translator, resources
-from gateway_core.contract import Metadata, provider_cluster
+from gateway_core.clusters import provider_cluster
+from gateway_core.contract import Metadata
 from gateway_core.ids import ModelName
 from tests.support.catalogs import catalog, catalogs, deployment, provider, settings
 

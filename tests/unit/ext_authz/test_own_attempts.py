@@ -25,7 +25,8 @@ from ext_authz.own_attempts import OwnAttempts
 from ext_authz.provider_limits import parse_attempt, render
 from ext_authz.running_attempts import parse_attempt_entry, parse_use
 from ext_authz.shared_counts import CountsUnavailableError, SharedCounts
-from gateway_core.contract import AttemptCount, GrantField, Metadata, capped_cluster, own_capped_cluster
+from gateway_core.clusters import capped_cluster, own_capped_cluster
+from gateway_core.contract import AttemptCount, GrantField, Metadata
 from gateway_core.ids import OrgId, ProviderName
 from gateway_core.limits import Limits
 from wire.access_log_pb2 import AccessLogType, HTTPAccessLogEntry

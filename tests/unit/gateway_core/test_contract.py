@@ -20,45 +20,47 @@ from control_plane.xds.routes import RETRIABLE_STATUS, RETRY_ON, ROUTE_CONFIG
 from control_plane.xds.translate import resources
 from gateway_core import errors
 from gateway_core.api_keys import PREFIX_BY_MODE, new_key
+from gateway_core.clusters import (
+    Cluster,
+    capped_cluster,
+    own_capped_cluster,
+    own_key_cluster,
+    own_translated_cluster,
+    provider_cluster,
+    provider_of_cluster,
+    session_cluster,
+    translated_cluster,
+)
 from gateway_core.contract import (
-    BATCHES_ROUTE_KEY,
     COST_PATH,
     KEEP_PATH,
     SESSIONS_SERVICE,
-    SPOOL_VERSION,
     USE_METHOD,
-    AttemptField,
     BootstrapSecret,
     Choice,
-    Cluster,
     GrantField,
     Header,
     Metadata,
     Peer,
     RequestField,
     RouteField,
-    SpoolField,
     UnfinishedField,
     UseField,
-    capped_cluster,
-    kept_route_key,
-    own_capped_cluster,
-    own_key_cluster,
-    own_translated_cluster,
-    pinned_route_key,
-    provider_cluster,
-    provider_of_cluster,
-    route_key,
-    session_cluster,
-    simulator_kept_route_key,
-    simulator_route_key,
-    translated_cluster,
 )
 from gateway_core.endpoints import FACTS, SOLD, Dialect, Endpoint
 from gateway_core.kept import InvalidKeptNameError, checked_id
 from gateway_core.networks import parse_networks
 from gateway_core.providers import ProviderKind
+from gateway_core.route_keys import (
+    BATCHES_ROUTE_KEY,
+    kept_route_key,
+    pinned_route_key,
+    route_key,
+    simulator_kept_route_key,
+    simulator_route_key,
+)
 from gateway_core.settings import HostPort
+from gateway_core.spool_fields import SPOOL_VERSION, AttemptField, SpoolField
 from tests.support.catalogs import catalog, deployment, provider, settings
 from tests.support.databases import ROOT
 
