@@ -10,7 +10,7 @@ PROTOS := $(wildcard proto/*.proto)
 CLIENTS := .venv-clients
 PROGRAMS := tests/clients/programs
 
-.PHONY: run test test-clients lint format bench bench-edit bench-growth bench-sink bench-translator chaos failover soak openapi lock clean help
+.PHONY: run test test-clients lint format bench bench-edit bench-growth bench-sink bench-analytics bench-translator chaos failover soak openapi lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -66,6 +66,9 @@ bench-growth: $(READY) ## what a request costs with more keys, models, providers
 
 bench-sink: $(READY) ## lines per second of one billing sink
 	$(BIN)/python -m bench.sink_lines $(ARGS)
+
+bench-analytics: $(READY) ## how fast the analytics answer, by rows (ARGS="--rows 1000000 10000000")
+	$(BIN)/python -m bench.analytics $(ARGS)
 
 bench-translator: $(READY) ## CPU that a translation costs, per request and per event
 	$(BIN)/python -m bench.translator $(ARGS)

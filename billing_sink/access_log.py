@@ -61,6 +61,8 @@ class Asked:
     file_bytes: Count = 0
     units: Count | None = None
     client_request_id: Annotated[Text, StringConstraints(max_length=200)] | None = None
+    tags: str | None = None
+    user: str | None = None
     service_tier: Text | None = None
     references: bool = False
     offering: Annotated[Offering, PlainValidator(Offering.parse)] | None = None
@@ -102,6 +104,8 @@ class SpoolLine:
     reply_id: RequestId | None = None
     duration_ms: Count | None = None
     first_byte_ms: Count | None = None
+    before_us: int | None = None
+    after_us: int | None = None
     response_flags: Text | None = None
     response_details: Text | None = None
     cluster: Text | None = None

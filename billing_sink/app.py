@@ -1,12 +1,14 @@
 """The wiring of the billing sink: spool to ledger to ClickHouse, holds nobody came back for, looks at the books, and what Envoy asks."""
 
 import asyncio
+import math
 import secrets
 from functools import partial
 from pathlib import Path
 
 import asyncpg
 from aiohttp import web
+from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -30,7 +32,9 @@ from billing_sink.postgres_claim import SpoolClaim, connect
 from billing_sink.postgres_exports import PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postgres_prices import PostgresPrices
+from billing_sink.postgres_roll_ups import ROLL_UPS, PostgresRollUps
 from billing_sink.quotes import Quotes
+from billing_sink.roll_ups import Adding
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
 from gateway_core.clock import monotonic, utc_now
@@ -81,6 +85,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             books,
             PostgresExports(pool),
             settings.clickhouse_url,
+            days=settings.clickhouse_requests_days,
             at_hour=settings.books_inspected_at_hour,
             now=utc_now,
             registry=registry,
@@ -222,25 +227,40 @@ async def _export(
         "When everything in the ledger was in ClickHouse the last time; stands still in a sink that stands by",
         registry=registry,
     )
-    exporters: list[Exporter] = []
     while True:
         if not claim.is_held:
             await asyncio.sleep(settings.export_poll_ms / 1000)
             continue
         try:
-            if not exporters:
-                client = await asyncio.to_thread(clickhouse.connect, settings.clickhouse_url)
-                exporters = [
-                    Exporter(PostgresExports(pool, table.name), client, table, batch_rows=settings.export_batch_rows)
-                    for table in TABLES
-                ]
-            copied = [await each.export_batch() for each in exporters]
+            client = await asyncio.to_thread(clickhouse.connect, settings.clickhouse_url)
+            await _copy(claim, pool, client, settings, rows, caught_up)
         except (*Trouble, ClickHouseError) as error:
             log.warning("export_unavailable", error=type(error).__name__)
-            exporters = []
             await asyncio.sleep(RETRY_S)
-            continue
+
+
+async def _copy(
+    claim: SpoolClaim, pool: asyncpg.Pool, client: Client, settings: Settings, rows: Counter, caught_up: Gauge
+) -> None:
+    """Copy and add up until something is in the way, or the claim is lost."""
+    exporters = [
+        Exporter(PostgresExports(pool, table.name), client, table, batch_rows=settings.export_batch_rows)
+        for table in TABLES
+    ]
+    adding = Adding(PostgresExports(pool), PostgresExports(pool, ROLL_UPS), PostgresRollUps(pool), client)
+    added_up_at, has_all = -math.inf, False
+    while claim.is_held:
+        copied = [await each.export_batch() for each in exporters]
         rows.inc(sum(copied))
-        if max(copied) < settings.export_batch_rows:
+        is_behind = max(copied) == settings.export_batch_rows
+        if is_behind or monotonic() - added_up_at >= settings.roll_up_ms / 1000:
+            more = await adding.add_up()
+            added_up_at = monotonic()
+            # What is older may go again only once it has been added up.
+            if not (is_behind or more) and not has_all:
+                for table, days in settings.kept_in_clickhouse.items():
+                    await asyncio.to_thread(clickhouse.keep, client, table, days)
+                has_all = True
+        if not is_behind:
             caught_up.set(utc_now().timestamp())
             await asyncio.sleep(settings.export_poll_ms / 1000)

@@ -1,4 +1,4 @@
-"""Copies finished requests and failed attempts from Postgres to ClickHouse: the loop, and what each column there is made of.
+"""Copies finished requests, failed attempts, states of providers and who changed what from Postgres to ClickHouse: the loop, and what each column there is made of.
 
 Postgres writes the rows as JSON and ClickHouse reads them; nothing in between looks at them, which took more than settling did. Rows go in before the cursor moves: a crash between repeats a batch, which collapses.
 """
@@ -10,7 +10,7 @@ from typing import Final
 
 from clickhouse_connect.driver.client import Client
 
-from billing_sink.clickhouse import insert
+from billing_sink.clickhouse import empty, insert
 from billing_sink.postgres_exports import PostgresExports
 from gateway_core.usage import Meter
 
@@ -41,6 +41,10 @@ METERS_WITH_A_COLUMN: Final = (
 )
 """All of them are in the column `meters`; these have one of their own besides."""
 
+_PROGRAM: Final = "^[A-Za-z][A-Za-z0-9_.-]*(?:/[A-Za-z][A-Za-z_-]*)?"
+"""How a program calls itself, without its version: `curl`, `OpenAI/Python`."""
+_WRITTEN: Final = "(coalesce((r.meters ->> 'output')::bigint, 0) + coalesce((r.meters ->> 'reasoning')::bigint, 0))"
+
 COLUMNS: Final[Mapping[str, str]] = {
     **_as_they_are("request_id", "started_at", "recorded_at", "outcome", "late", "usage_source"),
     **_or_empty("org_id", "project_id", "key_id", "endpoint", "model", "provider"),
@@ -53,6 +57,13 @@ COLUMNS: Final[Mapping[str, str]] = {
     **_as_they_are("mode", "service_tier", "meters", "cached"),
     **_or_empty("choice"),
     **_as_they_are("own_key"),
+    "asked_model": "coalesce(r.asked_model, r.model, '')",
+    **_or_empty("upstream_model"),
+    "client": f"coalesce(substring(r.user_agent from '{_PROGRAM}'), '')",
+    "tags": "coalesce(r.tags, '{}')",
+    "output_token_us": f"CASE WHEN r.stream AND {_WRITTEN} > 1 AND r.duration_ms >= r.first_byte_ms"
+    f" THEN (r.duration_ms - r.first_byte_ms) * 1000 / ({_WRITTEN} - 1) END",
+    **_as_they_are("overhead_us"),
 }
 """Each column of the table `requests` in ClickHouse, and its expression over a row `r` of billing.requests."""
 
@@ -63,21 +74,44 @@ ATTEMPT_COLUMNS: Final[Mapping[str, str]] = {
     **_as_they_are("status"),
     **_or_empty("response_flags", "response_details"),
     **_as_they_are("duration_ms", "bytes_received", "bytes_sent"),
+    **_or_empty("org_id"),
+    **_as_they_are("own_key", "own_reply"),
 }
 """The same of the table `attempts`."""
 
 
+HEALTH_COLUMNS: Final[Mapping[str, str]] = {
+    **_as_they_are("seq", "since", "until", "provider"),
+    **_or_empty("upstream_model"),
+    **_as_they_are("condition"),
+    **_or_empty("why"),
+    **_as_they_are("times"),
+    **_or_empty("actor_kind", "actor_id"),
+}
+"""The same of the table `provider_health`."""
+
+AUDIT_COLUMNS: Final[Mapping[str, str]] = {
+    **_as_they_are("seq", "at"),
+    **_or_empty("org_id"),
+    **_as_they_are("actor_kind", "actor_id", "action", "target_id", "request_id"),
+}
+"""The same of the table `audit`. What was before and after is not for analysts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is copied: a table of that name in schema `billing` to one of that name in ClickHouse."""
+    """What is copied: a table of Postgres to one of that name in ClickHouse, by a cursor of that name."""
 
     name: str
+    source: str
     columns: Mapping[str, str]
 
 
-REQUESTS: Final = Table("requests", COLUMNS)
-ATTEMPTS: Final = Table("attempts", ATTEMPT_COLUMNS)
-TABLES: Final = (REQUESTS, ATTEMPTS)
+REQUESTS: Final = Table("requests", "billing.requests", COLUMNS)
+ATTEMPTS: Final = Table("attempts", "billing.attempts", ATTEMPT_COLUMNS)
+PROVIDER_HEALTH: Final = Table("provider_health", "catalog.provider_states", HEALTH_COLUMNS)
+AUDIT: Final = Table("audit", "accounts.audit_log", AUDIT_COLUMNS)
+TABLES: Final = (REQUESTS, ATTEMPTS, PROVIDER_HEALTH, AUDIT)
 
 
 class Exporter:
@@ -96,7 +130,10 @@ class Exporter:
             clickhouse_connect.driver.exceptions.Error, OSError, asyncpg.PostgresError: nothing is lost; call again.
         """
         async with self._exports.turn(BATCH_S):
-            found = await self._exports.next_rows(self._table.columns, self._batch_rows)
+            if await self._exports.begins_anew():
+                await asyncio.to_thread(empty, self._client, self._table.name)
+                await self._exports.begin_anew()
+            found = await self._exports.next_rows(self._table.source, self._table.columns, self._batch_rows)
             if found is None:
                 return 0
             await asyncio.to_thread(insert, self._client, self._table.name, found.lines)

@@ -5,7 +5,7 @@ What is found is kept in Postgres, and shown as metrics until the next one.
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
@@ -24,6 +24,7 @@ FRESH: Final = timedelta(minutes=10)
 """What was posted later than this may not be in ClickHouse yet: it is compared if it is."""
 READ_S: Final = 300
 """As long as ClickHouse is waited for."""
+_EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 SAME: Final = "clickhouse_equals_postgres"
 
 
@@ -40,6 +41,7 @@ class Inspection:
         exports: PostgresExports,
         clickhouse_url: SecretStr,
         *,
+        days: int | None,
         at_hour: int,
         now: Now,
         registry: CollectorRegistry,
@@ -48,6 +50,7 @@ class Inspection:
         self._books = books
         self._exports = exports
         self._clickhouse_url = clickhouse_url
+        self._days = days
         self._at_hour = at_hour
         self._now = now
         self._log = log
@@ -118,19 +121,25 @@ class Inspection:
     async def _compare(self, now: datetime) -> Check:
         async with self._exports.turn(READ_S):
             position = await self._exports.position()
+            since = _EVER if self._days is None else _whole_hour(now - timedelta(days=self._days))
             try:
-                there = await asyncio.to_thread(_copied, self._clickhouse_url)
+                there = await asyncio.to_thread(_copied, self._clickhouse_url, since)
             except (ClickHouseError, OSError) as error:
                 raise NotComparedError from error
         # What is before a position never changes: copying goes on while it is added up.
-        here = await self._books.hours(position, now - FRESH)
+        here = await self._books.hours(position, before=now - FRESH, since=since)
         different = sorted(hour for hour, _ in _different(here, there))
         return Check(SAME, len(different), f"{different[0]:%Y-%m-%dT%H:00Z}" if different else None)
 
 
-def _copied(url: SecretStr) -> Hours:
+def _copied(url: SecretStr, since: datetime) -> Hours:
     with clickhouse.connect(url) as client:
-        return clickhouse.hours(client)
+        return clickhouse.hours(client, since)
+
+
+def _whole_hour(moment: datetime) -> datetime:
+    """When the first hour begins that begins later than this."""
+    return moment.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
 
 
 def _different(here: Hours, there: Hours) -> set[tuple[datetime, str]]:

@@ -117,17 +117,16 @@ class PostgresBooks:
         rows = await self._pool.fetch("SELECT * FROM billing.check_books()", timeout=_TIMEOUT_S)
         return [Check(row["name"], row["wrong"], row["example"]) for row in rows]
 
-    async def hours(self, copied: Position, before: datetime) -> Hours:
-        """Of what has been copied to ClickHouse, and of what was recorded before a moment, copied or not."""
+    async def hours(self, copied: Position, *, before: datetime, since: datetime) -> Hours:
+        """Of what has been copied to ClickHouse, and of what was recorded before a moment, copied or not; of it, what began since another one."""
         rows = await self._pool.fetch(
             """
             SELECT date_trunc('hour', started_at, 'UTC') AS hour, mode, count(*) AS requests, sum(cost_nano_usd)::bigint AS cost,
                    sum(price_nano_usd)::bigint AS price, sum(absorbed_nano_usd)::bigint AS absorbed
-            FROM billing.requests WHERE (written_by, seq) <= ($1, $2) OR recorded_at < $3 GROUP BY 1, 2
+            FROM billing.requests
+            WHERE ((written_by, seq) <= ($1, $2) OR recorded_at < $3) AND started_at >= $4 GROUP BY 1, 2
             """,
-            copied.written_by,
-            copied.seq,
-            before,
+            *(copied.written_by, copied.seq, before, since),
             timeout=_TIMEOUT_S,
         )
         return {

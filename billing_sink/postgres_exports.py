@@ -1,4 +1,4 @@
-"""What is copied from Postgres (schema `billing`), in the order of its transactions, and how far it has been copied."""
+"""What is copied from Postgres, in the order of its transactions, and how far it has been copied."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ class Rows:
 
 
 class PostgresExports:
-    """One cursor over one table, which has the cursor's name."""
+    """One cursor over one table."""
 
     def __init__(self, pool: asyncpg.Pool, name: str = "requests") -> None:
         self._pool = pool
@@ -53,10 +53,26 @@ class PostgresExports:
         )
         return Position(0, 0) if row is None else Position(row["written_by"], row["seq"])
 
-    async def next_rows(self, columns: Mapping[str, str], rows_max: int) -> Rows | None:
+    async def begins_anew(self) -> bool:
+        """Whether everything is to be copied once more, into what is then empty."""
+        return bool(
+            await self._pool.fetchval(
+                "SELECT EXISTS (SELECT FROM billing.export_cursors WHERE name = $1 AND begins_anew)", self._name
+            )
+        )
+
+    async def begin_anew(self) -> None:
+        """Put the cursor before everything."""
+        await self._pool.execute(
+            "UPDATE billing.export_cursors SET written_by = '0', seq = 0, begins_anew = false WHERE name = $1",
+            self._name,
+        )
+
+    async def next_rows(self, source: str, columns: Mapping[str, str], rows_max: int) -> Rows | None:
         """The rows behind the cursor, None when there are none yet.
 
         Args:
+            source: the table of Postgres, with its schema.
             columns: what each is called, and its expression in SQL over a row `r`.
             rows_max: so many at the most.
 
@@ -71,7 +87,7 @@ class PostgresExports:
                 FROM billing.export_cursors WHERE name = $1
             )
             SELECT r.written_by, r.seq, row_to_json(copied)::text AS line
-            FROM cursor, billing.{self._name} r, LATERAL (SELECT {expressions}) copied
+            FROM cursor, {source} r, LATERAL (SELECT {expressions}) copied
             WHERE (r.written_by, r.seq) > (cursor.written_by, cursor.seq)
               AND r.written_by < pg_snapshot_xmin(pg_current_snapshot())
             ORDER BY r.written_by, r.seq LIMIT $2

@@ -16,6 +16,7 @@ from billing_sink.postgres_kept import write_down
 from billing_sink.postings import Attempt, Posting, Quarantined, SpoolBatch, attempt_conflict, conflict, hash_of
 from billing_sink.rating import Rated, unrated
 from billing_sink.spool import SpoolId
+from billing_sink.tags import tags_of
 from gateway_core.clusters import is_own_key_cluster, provider_of_cluster
 from gateway_core.contract import Choice
 from gateway_core.ids import ProviderName
@@ -219,6 +220,8 @@ def _row(posting: Posting) -> dict[str, object]:
         "cached": line.is_cached,
         # Only where it is so: rows are many.
         **({"own_key": True} if rated.has_own_key else {}),
+        **({"tags": tags} if (tags := tags_of(asked.tags, asked.user) if asked else {}) else {}),
+        **_overhead(line),
     }
 
 
@@ -282,6 +285,13 @@ def _alias(line: SpoolLine) -> dict[str, object]:
     """What the client called its model, where that is not the model's own name."""
     asked = line.request and line.request.model
     return {"asked_model": asked} if asked and asked != line.model else {}
+
+
+def _overhead(line: SpoolLine) -> dict[str, object]:
+    """How long the gateway itself took. Only of a request with one attempt: what failed before it was a provider's time."""
+    if line.attempts != 1 or line.before_us is None or line.after_us is None:
+        return {}
+    return {"overhead_us": max(line.before_us, 0) + max(line.after_us, 0)}
 
 
 def _choice(line: SpoolLine) -> str | None:

@@ -1,10 +1,14 @@
 """Settings of the billing sink; the table in README.md explains each."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, SecretStr
 
 from gateway_core.settings import HostPort, ServiceSettings, TlsFiles
+
+MINUTES_DAYS: Final = 40
 
 
 class MigrationSettings(ServiceSettings):
@@ -32,8 +36,21 @@ class Settings(MigrationSettings):
     spool_poll_ms: int = Field(default=100, ge=1, le=10_000)
     export_batch_rows: int = Field(default=5000, ge=1, le=100_000)
     export_poll_ms: int = Field(default=1000, ge=1, le=60_000)
+    roll_up_ms: int = Field(default=5000, ge=100, le=600_000)
+    # None: for ever. Minutes are read for a month, so there is more than that of them.
+    clickhouse_requests_days: int | None = Field(default=None, ge=MINUTES_DAYS, le=20_000)
+    clickhouse_minutes_days: int | None = Field(default=MINUTES_DAYS, ge=MINUTES_DAYS, le=20_000)
     books_inspected_at_hour: int = Field(default=3, ge=0, le=23)
     hold_sweep_ms: int = Field(default=5000, ge=10, le=600_000)
+
+    @property
+    def kept_in_clickhouse(self) -> Mapping[str, int | None]:
+        """For how many days, of the tables that do not keep everything for ever."""
+        return {
+            "requests": self.clickhouse_requests_days,
+            "attempts": self.clickhouse_requests_days,
+            "requests_by_minute": self.clickhouse_minutes_days,
+        }
 
     @property
     def keepers(self) -> HostPort:

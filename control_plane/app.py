@@ -20,6 +20,9 @@ from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.redis_counters import RedisCounters
 from control_plane.accounts.smtp_mail import SmtpMailSender
 from control_plane.accounts.throttle import LocalCounters, Throttle
+from control_plane.analytics.clickhouse_analytics import PLACES as ANALYTICS_PLACES
+from control_plane.analytics.clickhouse_analytics import WAITING_MAX as ANALYTICS_WAITING_MAX
+from control_plane.analytics.clickhouse_analytics import ClickHouseAnalytics
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
@@ -82,6 +85,7 @@ async def serve(settings: Settings, log: Logger) -> None:
     async with (
         threads(AT_ONCE_MAX, "passwords") as password_threads,
         threads(PLACES, "workbench") as workbench_threads,
+        threads(ANALYTICS_PLACES, "analytics") as analytics_threads,
         await connect_pool(settings.postgres_dsn, service=Service.CONTROL_PLANE, size_max=POOL_SIZE_MAX) as pool,
         await connect_pool(
             settings.postgres_dsn, service=Service.CONTROL_PLANE, size_max=CATALOG_POOL_SIZE_MAX
@@ -111,6 +115,10 @@ async def serve(settings: Settings, log: Logger) -> None:
         public_url = public_url.rstrip("/")
         counters = None if settings.redis_url is None else RedisCounters(settings.redis_url)
         cached_answers = RedisCachedAnswers(settings.redis_url)
+        analytics = ClickHouseAnalytics(
+            settings.clickhouse_url,
+            Workbench(analytics_threads, places=ANALYTICS_PLACES, waiting_max=ANALYTICS_WAITING_MAX),
+        )
         access_tokens = AccessTokens(
             pool, seal, utc_now, secrets.token_bytes, log, rotate_after=timedelta(days=settings.signing_key_days)
         )
@@ -122,6 +130,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             passwords=Passwords(PasswordHasher(), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), log),
             cached_answers=cached_answers,
+            analytics=analytics,
             mail=mail,
             issuers={
                 issuer.name: IssuerClient(issuer, http, utc_now, log, loopback_http=settings.oidc_loopback_http)
@@ -198,6 +207,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             if counters is not None:
                 await counters.close()
             await cached_answers.close()
+            await analytics.close()
             await discovery.stop(grace=0.5)
 
 

@@ -184,6 +184,13 @@ class IssuerUnavailableError(RefusedError):
         )
 
 
+class AnalyticsUnavailableError(RefusedError):
+    """ClickHouse does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__("What requests came to cannot be counted now. Everything else goes on; try again.")
+
+
 class CachedAnswersUnavailableError(RefusedError):
     """Redis does not answer, or there is none: whether answers are cached cannot be said."""
 

@@ -39,6 +39,8 @@ class Settings(SealingSettings):
     public_url: str = ""
     # Counts log-in attempts for all replicas together; without it each process counts for itself.
     redis_url: SecretStr | None = None
+    # Where billing_sink copies requests to; without it there are no analytics.
+    clickhouse_url: SecretStr | None = None
     require_verified_email: bool = False
     signing_key_days: int = Field(default=30, ge=1, le=365)
 

@@ -1,4 +1,4 @@
-"""Where whole catalogues are worked on: in threads of their own, a few at a time, so that everything else goes on meanwhile.
+"""Where whole catalogues are worked on, or what is slow is waited for: in threads of their own, a few at a time, so that everything else goes on meanwhile.
 
 Who comes while all places are taken waits, holding neither a connection nor a lock nor a thread; who would have to wait behind
 many is sent away at once.
@@ -28,9 +28,10 @@ class Workbench:
         threads: as many as there are places, and used by nobody else.
     """
 
-    def __init__(self, threads: Executor) -> None:
+    def __init__(self, threads: Executor, *, places: int = PLACES, waiting_max: int = WAITING_MAX) -> None:
         self._threads = threads
-        self._places = asyncio.Semaphore(PLACES)
+        self._places = asyncio.Semaphore(places)
+        self._present_max = places + waiting_max
         self._present = 0
 
     @asynccontextmanager
@@ -40,7 +41,7 @@ class Workbench:
         Raises:
             ThrottledError: too many are waiting for one.
         """
-        if self._present >= PLACES + WAITING_MAX:
+        if self._present >= self._present_max:
             raise ThrottledError(RETRY_AFTER_S)
         self._present += 1
         try:

@@ -40,14 +40,14 @@ _PARAMETER_PREFIX = "param_"
 _DEFAULT_FORMAT = "TabSeparated"
 
 _SPACE = rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-_NAME = rb"(?:`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|\w+)"
+_NAME = rb"(?:`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|\w++)"
 _INSERT_WITH_DATA = re.compile(
     rb"(?P<statement>%(space)sINSERT\s+INTO\s+(?:TABLE\s+)?%(name)s(?:\s*\.\s*%(name)s)?"
     rb"(?:\s*\((?:\s|,|%(name)s)*\))?)\s*FORMAT\s+(?!VALUES\b)(?P<format>\w+)[ \t]*(?:\r?\n|;|$)"
     % {b"space": _SPACE, b"name": _NAME},
     re.IGNORECASE | re.DOTALL,
 )
-"""An INSERT up to its data. What does not look exactly like this is left to ClickHouse's own parser, data and all."""
+"""An INSERT up to its data, found or not found in one pass: a name is never taken for two. What does not look exactly like this is left to ClickHouse's own parser, data and all."""
 
 
 @dataclass(frozen=True, slots=True)

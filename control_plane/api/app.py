@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry
 
 # Imported for their operations.
 from control_plane.api import (
+    analytics,
     auth,
     balance,
     books,
@@ -64,6 +65,7 @@ OPERATION_MODULES = (
     books,
     statements,
     requests,
+    analytics,
     budgets,
     quarantine,
     reconciliation,

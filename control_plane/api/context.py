@@ -13,6 +13,7 @@ from control_plane.accounts.mail import MailSender
 from control_plane.accounts.passwords import Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.throttle import Throttle
+from control_plane.analytics.clickhouse_analytics import ClickHouseAnalytics
 from control_plane.api.authentication import Authenticator
 from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Resolve
@@ -61,6 +62,7 @@ class Services:
     passwords: Passwords
     throttle: Throttle
     cached_answers: RedisCachedAnswers
+    analytics: ClickHouseAnalytics
     mail: MailSender
     issuers: Mapping[str, IssuerClient]
     seal: Seal

@@ -26,3 +26,9 @@ class Pdf(Download):
     """A document."""
 
     media_type: ClassVar[str] = "application/pdf"
+
+
+class Parquet(Download):
+    """A table with types, for programs."""
+
+    media_type: ClassVar[str] = "application/vnd.apache.parquet"

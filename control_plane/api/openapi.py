@@ -103,6 +103,9 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_References, Document]:
     references: _References = {(wanted_model, mode): schema for (wanted_model, mode), schema in schemas.items()}
     components: dict[str, Any] = definitions.get("$defs", {})  # JSON, as pydantic makes it
     for operation in operations:
+        if operation.query is not None:
+            named = operation.query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
+            components |= {name: schema for name, schema in named.items() if name not in components}
         if operation.method == "PATCH" and operation.body is not None:
             # What is left out stays as it is, so the value that the model has for it then is no default.
             name = str(references[operation.body, "validation"]["$ref"]).rpartition("/")[2]
@@ -185,7 +188,7 @@ def _path_parameters(operation: Operation) -> list[Document]:
 def _query_parameters(operation: Operation) -> list[Document]:
     parameters: list[Document] = []
     if operation.query is not None:
-        schema = operation.query.model_json_schema()
+        schema = operation.query.model_json_schema(ref_template=_REFERENCE)
         for name, field in schema["properties"].items():
             parameters.append(
                 {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": field}

@@ -42,3 +42,6 @@ GRANT SELECT ON
     catalog.own_key_fees
     TO tollgate_billing_sink;
 GRANT SELECT (name, kind) ON catalog.providers TO tollgate_billing_sink;
+-- What it copies to ClickHouse; of changes not from what to what.
+GRANT SELECT (written_by, seq, at, org_id, actor_kind, actor_id, action, target_id, request_id) ON accounts.audit_log TO tollgate_billing_sink;
+GRANT SELECT ON catalog.provider_states TO tollgate_billing_sink;

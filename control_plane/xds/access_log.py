@@ -41,6 +41,8 @@ def spool_log(spool_dir: str, *, answers_browsers: bool) -> JsonObject:
         SpoolField.START_TIME: "%START_TIME%",
         SpoolField.DURATION_MS: "%DURATION%",
         SpoolField.FIRST_BYTE_MS: "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:ms)%",
+        SpoolField.BEFORE_US: "%COMMON_DURATION(DS_RX_END:US_TX_BEG:us)%",
+        SpoolField.AFTER_US: "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:us)%",
         SpoolField.STATUS: "%RESPONSE_CODE%",
         SpoolField.RESPONSE_FLAGS: "%RESPONSE_FLAGS%",
         SpoolField.RESPONSE_DETAILS: "%RESPONSE_CODE_DETAILS%",

@@ -57,7 +57,7 @@ local UNNAMED = ""
 local KIND_LENGTH_MAX = 64
 
 local function fields(...)
-  local found = { model = true, stream = true, service_tier = true, models = true, user = true, safety_identifier = true, prompt_cache_key = true }
+  local found = { model = true, stream = true, service_tier = true, models = true, user = true, metadata = true, safety_identifier = true, prompt_cache_key = true }
   for i = 1, select("#", ...) do found[select(i, ...)] = true end
   return found
 end
@@ -443,7 +443,7 @@ local function look_at_generation(streams)
 end
 
 local CHAT_FIELDS = text_fields("stream_options", "max_tokens", "max_completion_tokens", "n", "speed", "web_search_options",
-  "modalities", "inference_geo", "thinking", "mcp_servers", "container", "messages", "metadata")
+  "modalities", "inference_geo", "thinking", "mcp_servers", "container", "messages")
 local CHAT_NUMBERS = { "max_tokens", "max_completion_tokens", "n" }
 local CHAT_BOUNDS = { "max_tokens", "max_completion_tokens" }
 local NONE = {}

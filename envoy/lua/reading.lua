@@ -1,6 +1,6 @@
 -- Reads the body of a request, JSON or a form, strictly: what two readers could take in two ways is refused.
 
-local json, forms, errors, paths = require("json"), require("forms"), require("errors"), require("paths")
+local json, forms, errors, paths, tags = require("json"), require("forms"), require("errors"), require("paths"), require("tags")
 
 local find, sub, byte, match = string.find, string.sub, string.byte, string.match
 local tonumber = tonumber
@@ -122,6 +122,7 @@ local function read_json(h, known, kind, s)
   end
   known.stream = stream == 116
   known.choices = numbers.n
+  tags.take_fields(known, s, first, last)
   return { first = first, last = last, numbers = numbers, close = close }
 end
 

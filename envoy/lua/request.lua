@@ -5,7 +5,7 @@
 local edits_of_text, errors, bodies, extent = require("edits"), require("errors"), require("bodies"), require("extent")
 local leases, paths, preparation, reading = require("leases"), require("paths"), require("preparation"), require("reading")
 local cache, choice = require("cache"), require("choice")
-local kept, own_keys, realtime = require("kept"), require("own_keys"), require("realtime")
+local kept, own_keys, realtime, tags = require("kept"), require("own_keys"), require("realtime"), require("tags")
 
 local find, sub, lower, tostring = string.find, string.sub, string.lower, tostring
 local refuse = errors.refuse
@@ -119,6 +119,7 @@ local function on_request(h)
   local headers = h:headers()
   local known = {}                 -- what the log line is told of the request
   take_client_request_id(headers, known)
+  tags.take_header(headers, known)
   local path, query = take_query(headers)
   known.endpoint, known.model, known.named = paths.endpoint_of(headers, path, query)
   if not known.endpoint then return refuse(h, known, "404", "not_found", "Unknown path or method.") end

@@ -12,16 +12,27 @@ from clickhouse_connect.driver.client import Client
 from pydantic import SecretStr
 
 from billing_sink import clickhouse, postgres_ledger
-from billing_sink.exporter import ATTEMPTS, METERS_WITH_A_COLUMN, REQUESTS, TABLES, Exporter, Table
+from billing_sink.exporter import (
+    ATTEMPTS,
+    AUDIT,
+    METERS_WITH_A_COLUMN,
+    PROVIDER_HEALTH,
+    REQUESTS,
+    TABLES,
+    Exporter,
+    Table,
+)
 from billing_sink.postgres_exports import Position, PostgresExports
 from billing_sink.postgres_ledger import PostgresLedger
-from billing_sink.postings import Posting, SpoolBatch, make_batch, parse_lines
+from billing_sink.postings import make_batch, parse_lines
 from billing_sink.prices import PriceBook
 from billing_sink.spool import RawBatch, RawLine, SpoolId
+from gateway_core.contract import Service
 from gateway_core.ids import PriceVersion
+from gateway_core.postgres import connect_pool
 from gateway_core.usage import Meter, ServiceTier
 from local_stack.clickhouse import running_clickhouse
-from tests.support.ledger import open_org, posting
+from tests.support.ledger import batch, open_org, posting
 from tests.support.spool_lines import failed_attempt, render
 
 
@@ -42,14 +53,16 @@ def client(clickhouse_url: str) -> Iterator[Client]:
 
 
 @pytest.fixture
+async def sink_pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    """Of the same database, with the rights that the sink has."""
+    async with await connect_pool(SecretStr(database), service=Service.BILLING_SINK, size_max=4) as created:
+        yield created
+
+
+@pytest.fixture
 async def ledger(pool: asyncpg.Pool) -> PostgresLedger:
     await open_org(pool, balance=1_000_000)
     return PostgresLedger(pool)
-
-
-def batch(name: str, *postings: Posting) -> SpoolBatch:
-    """A spool of its own, so that batches do not wait for each other."""
-    return SpoolBatch(SpoolId(name), 0, 1, postings, ())
 
 
 def ids(client: Client) -> list[str]:
@@ -147,3 +160,34 @@ async def test_a_transaction_that_commits_late_with_an_older_number_is_not_skipp
     assert ids(client) == ["before", "fast", "slow"]
     rows = await pool.fetch("SELECT request_id, written_by FROM billing.requests ORDER BY written_by, seq")
     assert [row["request_id"] for row in rows] == ["before", "slow", "fast"]
+
+
+async def test_states_of_providers_and_who_changed_what_arrive_by_cursors_of_their_own(
+    pool: asyncpg.Pool, client: Client, sink_pool: asyncpg.Pool
+) -> None:
+    await pool.execute(
+        """
+        INSERT INTO catalog.providers (name, kind, base_url) VALUES ('openai', 'openai', 'https://api.openai.com');
+        INSERT INTO catalog.provider_states (provider, condition, since, until, why)
+            VALUES ('openai', 'cooling', '2026-01-01T00:00:00Z', '2026-01-01T00:01:00Z', 'it failed');
+        INSERT INTO accounts.audit_log (org_id, actor_kind, actor_id, action, target_id, after, request_id)
+            VALUES ('org_a', 'user', 'usr_a', 'key.create', 'key_a', '{"name": "not for analysts"}', 'req_a');
+        """
+    )
+    for table in (PROVIDER_HEALTH, AUDIT):
+        with pytest.raises(ConnectionResetError):
+            await Exporter(DiesBeforeItsCursorMoves(sink_pool, table.name), client, table, batch_rows=10).export_batch()
+        exporter = Exporter(PostgresExports(sink_pool, table.name), client, table, batch_rows=10)
+        assert [await exporter.export_batch() for _ in range(2)] == [1, 0]
+    [state] = client.query("SELECT * FROM provider_health FINAL").named_results()
+    assert (state["provider"], state["condition"], state["why"], state["actor_id"]) == (
+        "openai",
+        "cooling",
+        "it failed",
+        "",
+    )
+    [change] = client.query("SELECT * FROM audit FINAL").named_results()
+    assert (change["org_id"], change["actor_id"], change["action"], change["target_id"]) == (
+        *("org_a", "usr_a"),
+        *("key.create", "key_a"),
+    )

@@ -70,6 +70,7 @@ class Desk:
             PostgresBooks(self.pool),
             PostgresExports(self.pool),
             url or self.url,
+            days=None,
             at_hour=3,
             now=utc_now,
             registry=CollectorRegistry(),

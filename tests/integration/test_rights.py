@@ -192,7 +192,7 @@ async def test_the_sink_reads_the_books_and_what_they_are_priced_by(database: st
         }
     assert readable == {
         *("catalog.prices", "catalog.revisions", "catalog.terms", "catalog.term_prices", "catalog.own_key_fees"),
-        *("catalog.models", "catalog.model_aliases", "catalog.routes", "catalog.served"),
+        *("catalog.models", "catalog.model_aliases", "catalog.routes", "catalog.served", "catalog.provider_states"),
     }
 
 

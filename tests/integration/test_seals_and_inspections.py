@@ -127,6 +127,7 @@ class Night:
             PostgresBooks(pool),
             PostgresExports(pool),
             url,
+            days=None,
             at_hour=3,
             now=lambda: self.now,
             registry=registry,

@@ -20,6 +20,7 @@ from control_plane.accounts.mail import Mail
 from control_plane.accounts.passwords import AT_ONCE_MAX, Passwords
 from control_plane.accounts.postgres_signing import AccessTokens
 from control_plane.accounts.throttle import Counters, LocalCounters, Throttle
+from control_plane.analytics.clickhouse_analytics import ClickHouseAnalytics
 from control_plane.api.app import make_app
 from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
@@ -224,6 +225,7 @@ async def running_api(
     issuers: Sequence[IssuerSettings] = (),
     clock: Clock | None = None,
     cached_answers: RedisCachedAnswers | None = None,
+    clickhouse_url: SecretStr | None = None,
     stripe_api_base: str | None = None,
     stripe_webhook_secret: SecretStr | None = None,
     port: int = 0,
@@ -244,6 +246,7 @@ async def running_api(
     async with (
         threads(AT_ONCE_MAX, "passwords") as password_threads,
         threads(PLACES, "workbench") as workbench_threads,
+        threads(PLACES, "analytics") as analytics_threads,
         outgoing_http() as http,
         certificates_for_a_while() as certificates,
     ):
@@ -258,6 +261,7 @@ async def running_api(
             passwords=Passwords(PasswordHasher(time_cost=hash_rounds, memory_cost=8, parallelism=1), password_threads),
             throttle=Throttle(counters, LocalCounters(monotonic), QUIET),
             cached_answers=cached_answers or RedisCachedAnswers(None),
+            analytics=ClickHouseAnalytics(clickhouse_url, Workbench(analytics_threads)),
             mail=mailbox,
             issuers={each.name: IssuerClient(each, http, clock.now, QUIET, loopback_http=True) for each in issuers},
             seal=seal,

@@ -9,9 +9,9 @@ import asyncpg
 
 from billing_sink.access_log import Asked, Grant, SpoolLine
 from billing_sink.postgres_ledger import encode
-from billing_sink.postings import Posting, Quarantined
+from billing_sink.postings import Posting, Quarantined, SpoolBatch
 from billing_sink.rating import Outcome, Rated, UsageSource
-from billing_sink.spool import RawLine
+from billing_sink.spool import RawLine, SpoolId
 from gateway_core.endpoints import Endpoint
 from gateway_core.ids import KeyId, ModelName, OrgId, PriceVersion, ProjectId, ProviderName, RequestId
 from gateway_core.mode import Mode
@@ -34,6 +34,11 @@ class Books:
     absorbed: int
     funding: int
     owed: int = 0
+
+
+def batch(name: str, *postings: Posting) -> SpoolBatch:
+    """A spool of its own, so that batches do not wait for each other."""
+    return SpoolBatch(SpoolId(name), 0, 1, postings, ())
 
 
 async def open_org(pool: asyncpg.Pool, *, balance: int, org_id: str = ORG) -> None:

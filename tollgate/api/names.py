@@ -15,6 +15,7 @@ _ORG_SEGMENT: Final = "{org_id}"
 
 _EXCEPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "leave_org": ("orgs", "leave"),
+    "rebuild_analytics": ("analytics", "rebuild"),
     "verify_books": ("books", "verify"),
     "ask_for_inspection": ("books", "inspect"),
     "get_inspection": ("books", "inspection"),
@@ -45,9 +46,11 @@ def commands(outlines: Iterable[Outline]) -> Commands:
     """
     shared: dict[str, dict[str, Outline]] = {}
     of_orgs: dict[str, dict[str, Outline]] = {}
+    excepted: dict[str, dict[str, Outline]] = {}
     for outline in outlines:
         noun, verb = _name(outline)
-        verbs = (of_orgs if _is_of_org(outline) else shared).setdefault(noun, {})
+        kind = excepted if outline.operation_id in _EXCEPTIONS else of_orgs if _is_of_org(outline) else shared
+        verbs = kind.setdefault(noun, {})
         if verb in verbs:
             raise NameTakenError(f"{outline.operation_id} and {verbs[verb].operation_id} are both `{noun} {verb}`")
         verbs[verb] = outline
@@ -57,11 +60,13 @@ def commands(outlines: Iterable[Outline]) -> Commands:
             named[f"platform-{noun}"] = verbs
         else:
             named[noun] = {**named.get(noun, {}), **verbs}
+    for noun, verbs in excepted.items():
+        named[noun] = {**named.get(noun, {}), **verbs}
     return {noun: dict(sorted(named[noun].items(), key=_usual_order)) for noun in sorted(named)}
 
 
 def _is_of_org(outline: Outline) -> bool:
-    return outline.segments[:2] == ["orgs", _ORG_SEGMENT] and outline.operation_id not in _EXCEPTIONS
+    return outline.segments[:2] == ["orgs", _ORG_SEGMENT]
 
 
 def _name(outline: Outline) -> tuple[str, str]:

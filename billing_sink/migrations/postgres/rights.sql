@@ -50,5 +50,5 @@ GRANT EXECUTE ON FUNCTION
     billing.quarantined_request, billing.receipt, billing.last_transaction, billing.statement, billing.close_invoice, billing.spent,
     billing.begin_of, billing.quarter_of,
     billing.used_at_provider, billing.sums_of_providers, billing.sums_behind, billing.unaccounted_for,
-    billing.keep_reconciliation, billing.ask_for_inspection, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest
+    billing.keep_reconciliation, billing.ask_for_inspection, billing.refill_analytics, billing.check_books, billing.held_by_balance, billing.broken_seals, billing.digest
     TO tollgate_control_plane;

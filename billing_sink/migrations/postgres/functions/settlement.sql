@@ -129,20 +129,21 @@ BEGIN
         price_version, stream, status, error_code, response_flags, response_details, attempts, client_request_id,
         user_agent, started_at, duration_ms, first_byte_ms, bytes_received, bytes_sent, sse_events, meters,
         cost_nano_usd, price_nano_usd, absorbed_nano_usd, usage_raw, hold_nano_usd, slice_id, recorded_at,
-        upstream_model, asked_model, choice, cached, own_key)
+        upstream_model, asked_model, choice, cached, own_key, tags, overhead_us)
     SELECT s.request_id, decode(r.input_hash, 'hex'), s.mode, s.outcome, s.late, r.usage_source, s.org_id, r.project_id,
         r.key_id, r.endpoint, r.model, r.provider, r.price_version, r.stream, r.status, r.error_code, r.response_flags,
         r.response_details, r.attempts, r.client_request_id, r.user_agent, r.started_at, r.duration_ms,
         r.first_byte_ms, r.bytes_received, r.bytes_sent, r.sse_events, r.meters, r.cost_nano_usd, s.price_nano_usd,
         s.absorbed_nano_usd, r.usage_raw, r.hold_nano_usd, s.slice_id, p_now,
-        r.upstream_model, r.asked_model, r.choice, coalesce(r.cached, false), coalesce(r.own_key, false)
+        r.upstream_model, r.asked_model, r.choice, coalesce(r.cached, false), coalesce(r.own_key, false),
+        r.tags, r.overhead_us
     FROM jsonb_to_recordset(p_requests) AS r (
         request_id text, input_hash text, usage_source text, project_id text, key_id text, endpoint text, model text,
         provider text, price_version bigint, stream boolean, status integer, error_code text, response_flags text,
         response_details text, attempts integer, client_request_id text, user_agent text, started_at timestamptz,
         duration_ms bigint, first_byte_ms bigint, bytes_received bigint, bytes_sent bigint, sse_events integer,
         meters jsonb, cost_nano_usd bigint, usage_raw jsonb, hold_nano_usd bigint, upstream_model text,
-        asked_model text, choice text, cached boolean, own_key boolean)
+        asked_model text, choice text, cached boolean, own_key boolean, tags jsonb, overhead_us bigint)
     JOIN settling_decided s USING (request_id)
     ORDER BY s.position;
 

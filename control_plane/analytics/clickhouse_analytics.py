@@ -1,0 +1,89 @@
+"""Asking ClickHouse: a few questions at a time, in threads of their own, each for a bounded time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import Error as ClickHouseError
+from pydantic import SecretStr
+
+from control_plane.analytics.plan import TIMEOUT_S, Statement
+from control_plane.errors import AnalyticsUnavailableError, ConflictError, InvalidField, InvalidFieldsError
+from control_plane.workbench import Workbench
+
+PLACES: Final = 4
+WAITING_MAX: Final = 32
+_CONNECT_S: Final = 2
+_TOO_LONG: Final = ("TIMEOUT_EXCEEDED", "MEMORY_LIMIT_EXCEEDED")
+
+
+class ClickHouseAnalytics:
+    """Reads, and nothing else.
+
+    Args:
+        url: with user and password; None: there are no analytics here.
+        bench: where is asked.
+    """
+
+    def __init__(self, url: SecretStr | None, bench: Workbench) -> None:
+        self._url = url
+        self._bench = bench
+        self._client: Client | None = None
+
+    async def rows(self, statement: Statement) -> Sequence[Mapping[str, object]]:
+        """The rows, by the names of their columns; moments with their time zone.
+
+        Raises:
+            AnalyticsUnavailableError: ClickHouse does not answer.
+            ThrottledError: too many ask.
+            InvalidFieldsError: it would take too long.
+            ConflictError: this installation has none.
+        """
+        async with self._bench.place():
+            return await self._bench.do(self._read, statement)
+
+    async def parquet(self, statement: Statement) -> bytes:
+        """The same as a file of that format."""
+        async with self._bench.place():
+            return await self._bench.do(self._read_parquet, statement)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        if self._client is not None:
+            self._client.close()
+
+    def _read(self, statement: Statement) -> Sequence[Mapping[str, object]]:
+        try:
+            found = self._connected().query(statement.sql, parameters=dict(statement.parameters), tz_mode="aware")
+            return list(found.named_results())
+        except (ClickHouseError, OSError) as error:
+            raise self._refusal(error) from error
+
+    def _read_parquet(self, statement: Statement) -> bytes:
+        try:
+            return self._connected().raw_query(statement.sql, parameters=dict(statement.parameters), fmt="Parquet")
+        except (ClickHouseError, OSError) as error:
+            raise self._refusal(error) from error
+
+    def _connected(self) -> Client:
+        if self._url is None:
+            raise ConflictError("There are no analytics here: the control plane has no TOLLGATE_CLICKHOUSE_URL.")
+        # Two threads may make one each; one of them is kept.
+        if self._client is None:
+            self._client = clickhouse_connect.get_client(
+                dsn=self._url.get_secret_value(),
+                autogenerate_session_id=False,
+                connect_timeout=_CONNECT_S,
+                send_receive_timeout=TIMEOUT_S + _CONNECT_S,
+                query_retries=0,
+                settings={"readonly": "2"},
+            )
+        return self._client
+
+    def _refusal(self, error: Exception) -> Exception:
+        if any(name in str(error) for name in _TOO_LONG):
+            return InvalidFieldsError(
+                InvalidField("?since", "this takes too long to count; ask for a shorter time, or by less")
+            )
+        return AnalyticsUnavailableError()
