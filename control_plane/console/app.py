@@ -104,8 +104,8 @@ def add_console(app: web.Application, services: Services, *, gateway_url: str, h
             web.get("/books/inspections/{inspection_id}", books.show_inspection),
         ]
     )
-    app.add_subapp(PATH, console)
     app.router.add_get(PATH, _to_console)
+    app.add_subapp(PATH, console)
 
 
 async def _to_console(_request: web.Request) -> web.Response:

@@ -23,6 +23,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 SIGN_IN: Final = f"{PATH}/sign-in"
+STATIC: Final = f"{PATH}/static/"
 _READS: Final = {"GET", "HEAD"}
 _FROM_US: Final = {"same-origin", "none"}
 """`none`: the person at the browser did it, and no page."""
@@ -39,6 +40,8 @@ def guard() -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(STATIC):
+            return await handler(request)
         services = request.app[SERVICES]
         # Whatever fails below is told to somebody, even if it is who they are that could not be found out.
         request[VISITOR] = Visitor(services, "unknown")

@@ -237,6 +237,7 @@ async def running_api(
     trusted_proxies: Sequence[Network] = (),
     body_s: float = 30.0,
     hash_rounds: int = 1,
+    public_url: str = "http://gateway.test",
     gateway_url: str = "http://127.0.0.1:9",
     current_catalog: Callable[[], Catalog] = lambda: catalog([]),
 ) -> AsyncIterator[Api]:
@@ -273,7 +274,7 @@ async def running_api(
             else StripePayments(SecretStr("sk_test_1"), stripe_api_base, "http://gateway.test", http, QUIET),
             stripe_webhook_secret=stripe_webhook_secret,
             pepper=PEPPER,
-            public_url="http://gateway.test",
+            public_url=public_url,
             has_simulator=has_simulator,
             has_translator=False,
             require_verified_email=require_verified_email,

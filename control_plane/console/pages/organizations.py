@@ -1,6 +1,7 @@
 """What all pages of an organisation have in common, and the first of them: what it has, what it spends, and its latest requests."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -10,7 +11,8 @@ from aiohttp import web
 
 from control_plane.accounts.permissions import Permission
 from control_plane.console.changes import change_on, to
-from control_plane.console.charts import Chart, Spent, chart
+from control_plane.console.charts import Chart, Measured, chart
+from control_plane.console.figures import NONE, count, usd
 from control_plane.console.forms import Form
 from control_plane.console.rendering import page
 from control_plane.console.sessions import PATH
@@ -19,6 +21,7 @@ from control_plane.errors import RefusedError
 
 DAYS_SHOWN: Final = 14
 _LATEST: Final = "8"
+_USD_STEP: Final = Decimal("0.000001")
 
 
 async def org_of(request: web.Request) -> Any:
@@ -91,12 +94,12 @@ async def spending_of(
     query = {"since": since.isoformat(), "until": until.isoformat(), "by": f"day,{by}", "mode": mode}
     rows = (await visitor.ask("get_usage", query=query, org_id=org["id"]))["data"]
     name = {"model": "model", "project": "project_id", "key": "key_id"}[by]
-    spent = [Spent(datetime.fromisoformat(row["day"]).date(), row[name] or "—", Decimal(row["amount"])) for row in rows]
-    today = sum((each.amount for each in spent if each.day == until.date()), Decimal(0))
+    today = sum((Decimal(row["amount"]) for row in rows if row["day"] == f"{until:%Y-%m-%d}"), Decimal(0))
     return {
-        "chart": _chart(spent, since, days),
-        "total": str(sum((each.amount for each in spent), Decimal(0))),
-        "today": str(today),
+        "chart": _chart(rows, name, "amount", since, days, said=usd, least=_USD_STEP),
+        "requests_chart": _chart(rows, name, "requests", since, days, said=count, least=Decimal(1)),
+        "total": sum((Decimal(row["amount"]) for row in rows), Decimal(0)),
+        "today": today,
         "requests": sum(row["requests"] for row in rows),
         "days": days,
         "rows": rows,
@@ -111,5 +114,17 @@ def days_until_now(now: datetime, time_zone: str, days: int) -> tuple[datetime, 
     return datetime(first.year, first.month, first.day, tzinfo=local.tzinfo), local
 
 
-def _chart(spent: list[Spent], since: datetime, days: int) -> Chart:
-    return chart(spent, first=since.date(), days=days)
+def _chart(
+    rows: Any,
+    name: str,
+    figure: str,
+    since: datetime,
+    days: int,
+    *,
+    said: Callable[[Decimal], str],
+    least: Decimal,
+) -> Chart:
+    measured = [
+        Measured(datetime.fromisoformat(row["day"]).date(), row[name] or NONE, Decimal(row[figure])) for row in rows
+    ]
+    return chart(measured, first=since.date(), days=days, said=said, least=least)
