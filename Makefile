@@ -10,7 +10,7 @@ PROTOS := $(wildcard proto/*.proto)
 CLIENTS := .venv-clients
 PROGRAMS := tests/clients/programs
 
-.PHONY: run test test-clients lint format bench bench-edit bench-growth bench-sink bench-analytics bench-translator chaos failover soak openapi lock clean help
+.PHONY: run test test-clients test-console lint format bench bench-edit bench-growth bench-sink bench-analytics bench-translator chaos failover soak openapi lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -38,12 +38,15 @@ $(CLIENTS)/.ready: $(READY) requirements-clients.lock tests/clients/package.json
 run: $(READY)    ## start the whole gateway on this machine (ARGS="--data-dir D --port P")
 	@exec $(BIN)/tollgate up $(ARGS)
 
-test: $(READY)   ## every test but those with clients, on real parts (ARGS="tests/unit -k money")
-	$(BIN)/python -m pytest --ignore=tests/clients $(ARGS)
+test: $(READY)   ## every test but those with clients and a browser, on real parts (ARGS="tests/unit -k money")
+	$(BIN)/python -m pytest --ignore=tests/clients --ignore=tests/console $(ARGS)
 
 test-clients: $(CLIENTS)/.ready ## the clients of our users against a local stack
 	MYPYPATH=$(PROGRAMS) $(BIN)/mypy --python-executable $(CLIENTS)/bin/python $(wildcard $(PROGRAMS)/*.py)
 	$(BIN)/python -m pytest tests/clients $(ARGS)
+
+test-console: $(READY) ## the console in a real Chromium, which has to be there (ARGS=--update-pictures)
+	$(BIN)/python -m pytest tests/console $(ARGS)
 
 lint: $(READY)   ## format, lint, types, import arrows
 	$(BIN)/ruff format --check .

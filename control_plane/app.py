@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from control_plane.accounts.mail import LogMailSender, MailSender
 from control_plane.accounts.passwords import AT_ONCE_MAX, Passwords
+from control_plane.accounts.postgres_console_sessions import forget_old_console_sessions
 from control_plane.accounts.postgres_identities import forget_old_log_ins
 from control_plane.accounts.postgres_propagation import forget_old_uptakes
 from control_plane.accounts.postgres_signing import AccessTokens
@@ -32,6 +33,8 @@ from control_plane.catalog.dns_lookup import resolve_host
 from control_plane.catalog.postgres_states import forget_old_states
 from control_plane.catalog.postgres_store import read_catalog
 from control_plane.catalog.watcher import CatalogWatcher
+from control_plane.console.app import add_console
+from control_plane.console.gateway import gateway_http
 from control_plane.health.probes import HEADERS as PROBE_HEADERS
 from control_plane.health.probes import Probes
 from control_plane.health.watch import HealthWatch
@@ -92,6 +95,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         ) as catalog_pool,
         outgoing_http() as http,
         webhook_http(private_allowed=settings.private_webhooks_allowed) as to_webhooks,
+        gateway_http() as to_gateway,
         judging_http(PROBE_HEADERS, private_allowed=settings.private_providers_allowed) as to_providers,
         _mail_sender(settings, registry, log) as mail,
     ):
@@ -159,6 +163,7 @@ async def serve(settings: Settings, log: Logger) -> None:
             workbench=Workbench(workbench_threads),
         )
         app = make_app(services, registry=registry)
+        add_console(app, services, gateway_url=settings.gateway_url, http=to_gateway)
         bounds = Bounds(
             per_address_max=settings.control_plane_connections_per_address_max, many_behind=settings.trusted_proxies
         )
@@ -238,6 +243,7 @@ async def _keep_house(pool: asyncpg.Pool, log: Logger) -> None:
             await forget_old_answers(pool)
             await forget_old_uptakes(pool)
             await forget_old_log_ins(pool, utc_now())
+            await forget_old_console_sessions(pool, utc_now())
             await forget_old_events(pool, utc_now())
             await forget_old_states(pool, utc_now())
         except Trouble as error:

@@ -131,6 +131,13 @@ class VoucherRefusedError(RefusedError):
         super().__init__("This voucher cannot be redeemed.", [InvalidField("/code", why)])
 
 
+class GatewayUnavailableError(RefusedError):
+    """The gateway cannot be reached from here."""
+
+    def __init__(self) -> None:
+        super().__init__("The gateway cannot be reached. Try again in a moment.")
+
+
 class PaymentsUnavailableError(RefusedError):
     """Stripe does not answer, or not as we need it."""
 

@@ -78,6 +78,9 @@ class Settings(SealingSettings):
     # Pages of which origins may use the gateway; none, or `*` for all.
     cors_origins: Origins = ()
 
+    # Where the playground of the console reaches the gateway; empty: where Envoy is told to listen.
+    console_gateway_url: str = ""
+
     # What Envoy is told.
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
@@ -116,12 +119,24 @@ class Settings(SealingSettings):
             check_base_url(url)
         return url
 
+    @field_validator("console_gateway_url")
+    @classmethod
+    def _refuse_a_gateway_that_cannot_be_dialled(cls, url: str) -> str:
+        if url:
+            check_base_url(url)
+        return url.rstrip("/")
+
     @field_validator("stripe_api_base")
     @classmethod
     def _refuse_what_is_no_url(cls, url: str | None) -> str | None:
         if url is not None:
             check_base_url(url)
         return url
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the playground asks."""
+        return self.console_gateway_url or f"http://{self.gateway_host}:{self.gateway_port}"
 
     @property
     def translates(self) -> bool:

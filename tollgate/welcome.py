@@ -31,6 +31,7 @@ Tollgate is ready.
   API key             {endpoints.api_key}
   Control plane       {", ".join(endpoints.control_plane_urls)}
   Operator token      {endpoints.operator_token}
+  Console             {endpoints.control_plane_url}/console/sign-in#token={endpoints.operator_token}
   Providers           {", ".join(_described(provider) for provider in providers)}
 
 Try it from a shell:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from control_plane.accounts.actor import Actor, ActorKind
 from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_orgs import Standing, find_standing, hold_org
+from control_plane.api.asked import Asked
 from control_plane.api.authentication import Credential
 from control_plane.api.client_address import client_address
 from control_plane.api.context import SERVICES, Services
@@ -53,38 +54,81 @@ def handler_of(operation: Operation) -> Callable[[web.Request], Awaitable[web.St
     async def handle(request: web.Request) -> web.Response:
         services = request.app[SERVICES]
         credential = None if operation.access is Open.ANYONE else await services.authenticator.credential(request)
-        if not all(is_param(value) for value in request.match_info.values()):
-            raise NotFoundError
-        caller = Caller(operation, request, services, credential)
-        actor, role = await caller.admitted(services.pool)
-        # A PUT may be about something that is not there yet; its handler knows.
-        if operation.needs_revision and operation.method != "PUT" and "If-Match" not in request.headers:
-            raise RevisionRequiredError
-        pool = services.catalog_pool if operation.is_about_catalog else services.pool
-        call = Call(
-            request,
-            services,
-            actor,
-            RequestId(request[REQUEST_ID]),
-            pool,
-            pool,
-            role=role,
-            expected_revision=if_match(request),
-            has_precondition="If-Match" in request.headers,
+        asked = Asked(
+            method=request.method,
+            path=request.path,
+            path_qs=request.path_qs,
+            match_info=request.match_info,
+            address=address_of(request, services),
+            request_id=RequestId(request[REQUEST_ID]),
+            query=request.query,
+            headers=request.headers,
         )
-        if operation.body is not None:
-            # All of it, before a place is taken: nobody keeps one by sending slowly.
-            call.body = await read_body(request, bytes_max=operation.body_bytes_max, within_s=services.body_s)
-        if operation.is_heavy:
-            async with services.workbench.place():
-                kept = await _perform(caller, call, services.workbench.do)
-        else:
-            kept = await _perform(caller, call, asyncio.to_thread)
-        for action in call.after_commit:
-            await action()
+        kept = await perform(
+            operation,
+            asked,
+            services,
+            credential,
+            body=lambda: read_body(request, bytes_max=operation.body_bytes_max, within_s=services.body_s),
+        )
         return web.Response(status=kept.status, headers=kept.headers, body=kept.body or None)
 
     return handle
+
+
+def address_of(request: web.Request, services: Services) -> str:
+    """Where a request comes from, as far as proxies are trusted."""
+    forwarded = request.headers.getall("X-Forwarded-For", [])
+    return client_address(request.remote or "unknown", forwarded, services.trusted_proxies)
+
+
+async def perform(
+    operation: Operation,
+    asked: Asked,
+    services: Services,
+    credential: Credential | None,
+    *,
+    body: Callable[[], Awaitable[bytes]],
+) -> IdempotentAnswer:
+    """One call of an operation, from who asks to what it is answered.
+
+    Args:
+        operation: what is asked for.
+        asked: with what.
+        services: what it works with.
+        credential: whose call it is; None where nobody has to say.
+        body: reads it, once it is known who sends it.
+    """
+    if not all(is_param(value) for value in asked.match_info.values()):
+        raise NotFoundError
+    caller = Caller(operation, asked, services, credential)
+    actor, role = await caller.admitted(services.pool)
+    # A PUT may be about something that is not there yet; its handler knows.
+    if operation.needs_revision and operation.method != "PUT" and "If-Match" not in asked.headers:
+        raise RevisionRequiredError
+    pool = services.catalog_pool if operation.is_about_catalog else services.pool
+    call = Call(
+        asked,
+        services,
+        actor,
+        asked.request_id,
+        pool,
+        pool,
+        role=role,
+        expected_revision=if_match(asked),
+        has_precondition="If-Match" in asked.headers,
+    )
+    if operation.body is not None:
+        # All of it, before a place is taken: nobody keeps one by sending slowly.
+        call.body = await body()
+    if operation.is_heavy:
+        async with services.workbench.place():
+            kept = await _perform(caller, call, services.workbench.do)
+    else:
+        kept = await _perform(caller, call, asyncio.to_thread)
+    for action in call.after_commit:
+        await action()
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +140,7 @@ class Caller:
     """
 
     operation: Operation
-    request: web.Request
+    asked: Asked
     services: Services
     credential: Credential | None
 
@@ -112,8 +156,8 @@ class Caller:
             ClosedOrganizationError: only an operator may, because the organisation is closed.
         """
         if self.credential is None:
-            return Actor(ActorKind.ANONYMOUS, self._address()), None
-        org_id = self.request.match_info.get("org_id")
+            return Actor(ActorKind.ANONYMOUS, self.asked.address), None
+        org_id = self.asked.match_info.get("org_id")
         if hold and org_id is not None:
             await hold_org(db, org_id, hold)
         actor = await self.services.authenticator.actor(self.credential, db, hold=hold)
@@ -127,13 +171,8 @@ class Caller:
             case Open.KNOWN | Open.ANYONE:
                 return actor, None
 
-    def _address(self) -> str:
-        request = self.request
-        forwarded = request.headers.getall("X-Forwarded-For", [])
-        return client_address(request.remote or "unknown", forwarded, self.services.trusted_proxies)
-
     async def _role(self, actor: Actor, permission: Permission, db: Database, *, hold: Hold) -> Role | None:
-        org_id = self.request.match_info.get("org_id")
+        org_id = self.asked.match_info.get("org_id")
         standing = None if org_id is None else await standing_in(OrgId(org_id), actor, db, hold=hold)
         role = None if standing is None else standing.role
         if not actor.may(permission, role):

@@ -1,6 +1,6 @@
 """`GET /v1/models` and `GET /v1/models/{model}`: what the caller's key may use, in OpenAI's form."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -13,7 +13,7 @@ from gateway_core.mode import Mode
 
 async def list_models(request: web.Request) -> web.Response:
     """Every model that has a route and that the key's patterns admit."""
-    models = sorted(await _usable_models(request), key=lambda model: model.name)
+    models = await _usable_models(request)
     return web.json_response({"object": "list", "data": [_shown(model, model.name) for model in models]})
 
 
@@ -26,18 +26,12 @@ async def show_model(request: web.Request) -> web.Response:
     raise UnknownModelError(name)
 
 
-async def _usable_models(request: web.Request) -> Collection[Model]:
+async def _usable_models(request: web.Request) -> Sequence[Model]:
     services = request.app[SERVICES]
     key = await services.authenticator.api_key(request)
     if key.mode is Mode.TEST and not services.has_simulator:
         raise NoTestModeError
-    catalog = services.current_catalog()
-    servable = {deployment.model for deployment in catalog.deployments}
-    return [
-        model
-        for model in catalog.models.values()
-        if model.name in servable and model.is_visible_to(key.org_id) and key.may_use(model.name)
-    ]
+    return [model for model in services.current_catalog().offered_to(key.org_id) if key.may_use(model.name)]
 
 
 def _shown(model: Model, name: ModelName) -> dict[str, object]:

@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import Final, TypeVar, get_type_hints
 
 import asyncpg
-from aiohttp import web
 from pydantic import BaseModel
 
 from control_plane.accounts.actor import Actor
 from control_plane.accounts.permissions import Open, Permission, Role
 from control_plane.accounts.postgres_audit import Entry, write_entries, write_entry
+from control_plane.api.asked import Asked
 from control_plane.api.context import Services
 from control_plane.database import Database
 from control_plane.errors import InvalidField, NotFoundError, RevisionRequiredError, StaleRevisionError
@@ -194,7 +194,7 @@ class Call:
         faults: what `prepare` has found, for the handler to report with what it finds.
     """
 
-    request: web.Request
+    request: Asked
     services: Services
     actor: Actor
     request_id: RequestId

@@ -57,6 +57,7 @@ PROBLEM_BY_ERROR: Final[Mapping[type[Exception], Problem]] = {
     errors.IssuerUnavailableError: Problem(503, "issuer_unavailable", "The issuer cannot be reached"),
     errors.AnalyticsUnavailableError: Problem(503, "analytics_unavailable", "The analytics cannot be reached"),
     errors.CachedAnswersUnavailableError: Problem(503, "cache_unavailable", "Kept answers cannot be reached"),
+    errors.GatewayUnavailableError: Problem(503, "gateway_unavailable", "The gateway cannot be reached"),
     errors.PaymentsUnavailableError: Problem(503, "payments_unavailable", "The payment provider cannot be reached"),
     web.HTTPRequestEntityTooLarge: Problem(413, "body_too_large", "The body is too large"),
     web.HTTPMethodNotAllowed: Problem(405, "method_not_allowed", "This path has other methods"),

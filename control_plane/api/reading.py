@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from control_plane.api import strict_json
+from control_plane.api.asked import Asked
 from control_plane.circumstances import Circumstances
 from control_plane.errors import (
     BodyTooSlowError,
@@ -110,7 +111,7 @@ def _place(steps: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return steps[:-1] if steps and steps[-1] == _KEY_STEP else steps
 
 
-def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Sequence[str] = ()) -> ModelT | None:
+def read_query(request: Asked, model: type[ModelT] | None, *, extra: Sequence[str] = ()) -> ModelT | None:
     """The query as a value; `extra` names parameters that are read elsewhere.
 
     Raises:
@@ -141,7 +142,7 @@ def read_query(request: web.Request, model: type[ModelT] | None, *, extra: Seque
     return value
 
 
-def is_dry_run(request: web.Request) -> bool:
+def is_dry_run(request: Asked) -> bool:
     """Whether the caller only wants to know what would happen.
 
     Raises:
@@ -156,7 +157,7 @@ def is_dry_run(request: web.Request) -> bool:
             raise InvalidFieldsError(InvalidField("?dry_run", "must be true or false"))
 
 
-def if_match(request: web.Request) -> int | None:
+def if_match(request: Asked) -> int | None:
     """The revision that `If-Match` names; None for `*`, or without the header.
 
     Raises:
@@ -171,7 +172,7 @@ def if_match(request: web.Request) -> int | None:
     return int(match[1])
 
 
-def idempotency_key(request: web.Request) -> str | None:
+def idempotency_key(request: Asked) -> str | None:
     """The `Idempotency-Key`, or None.
 
     Raises:

@@ -272,6 +272,12 @@ class Catalog:
         chains = self._chains_of(model, deployments, translated=translated)
         return next((each for each in chains if (each.endpoint, each.name) == (endpoint, name)), None)
 
+    def offered_to(self, org_id: OrgId) -> list[Model]:
+        """The models that can be served and that an organisation may know of, by name."""
+        servable = {deployment.model for deployment in self.deployments}
+        offered = (each for each in self.models.values() if each.name in servable and each.is_visible_to(org_id))
+        return sorted(offered, key=lambda model: model.name)
+
     def is_paused(self, provider: ProviderName) -> bool:
         """Whether an operator wants it to get no requests at all."""
         state = self.states.get(Subject(provider))

@@ -3,7 +3,7 @@
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -26,6 +26,9 @@ from control_plane.api.authentication import Authenticator
 from control_plane.api.context import Services
 from control_plane.api.paging import Cursors
 from control_plane.catalog.addresses import Address
+from control_plane.catalog.model import Catalog
+from control_plane.console.app import add_console
+from control_plane.console.gateway import gateway_http
 from control_plane.oidc.issuer_client import IssuerClient, outgoing_http
 from control_plane.oidc.issuers import IssuerSettings
 from control_plane.payments.stripe_payments import StripePayments
@@ -236,6 +239,9 @@ async def running_api(
     trusted_proxies: Sequence[Network] = (),
     body_s: float = 30.0,
     hash_rounds: int = 1,
+    public_url: str = "http://gateway.test",
+    gateway_url: str = "http://127.0.0.1:9",
+    current_catalog: Callable[[], Catalog] = lambda: catalog([]),
 ) -> AsyncIterator[Api]:
     """The API on a database until the block ends; argon2id with the cheapest parameters it has, unless rounds are asked for.
 
@@ -248,6 +254,7 @@ async def running_api(
         threads(PLACES, "workbench") as workbench_threads,
         threads(PLACES, "analytics") as analytics_threads,
         outgoing_http() as http,
+        gateway_http() as to_gateway,
         certificates_for_a_while() as certificates,
     ):
         clock, mailbox = clock or Clock(), Mailbox()
@@ -271,7 +278,7 @@ async def running_api(
             else StripePayments(SecretStr("sk_test_1"), stripe_api_base, "http://gateway.test", http, QUIET),
             stripe_webhook_secret=stripe_webhook_secret,
             pepper=PEPPER,
-            public_url="http://gateway.test",
+            public_url=public_url,
             has_simulator=has_simulator,
             has_translator=False,
             require_verified_email=require_verified_email,
@@ -284,11 +291,12 @@ async def running_api(
             now=clock.now,
             random_bytes=secrets.token_bytes,
             log=QUIET,
-            current_catalog=lambda: catalog([]),
+            current_catalog=current_catalog,
             configuration_check=ConfigurationCheck(check_settings or settings(certificates=certificates.directory)),
             workbench=Workbench(workbench_threads),
         )
         registry = registry or CollectorRegistry()
         app = make_app(services, registry=registry)
+        add_console(app, services, gateway_url=gateway_url, http=to_gateway)
         async with serving(app, "127.0.0.1", port, registry=registry) as address, aiohttp.ClientSession() as session:
             yield Api(f"http://{address.host}:{address.port}", session, of_test, mailbox, clock)

@@ -76,4 +76,4 @@ def test_no_file_is_large_and_no_test_is_switched_off() -> None:
 
 def test_ci_runs_lint_and_all_tests() -> None:
     script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert {"make lint", "make test", "make test-clients"} <= set(script)
+    assert {"make lint", "make test", "make test-clients", "make test-console"} <= set(script)
