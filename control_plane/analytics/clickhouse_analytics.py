@@ -5,6 +5,7 @@ from typing import Final
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from pydantic import SecretStr
 
@@ -15,6 +16,7 @@ from control_plane.workbench import Workbench
 PLACES: Final = 4
 WAITING_MAX: Final = 32
 _CONNECT_S: Final = 2
+_TOO_MANY: Final = "TOO_MANY_ROWS_OR_BYTES"
 _TOO_LONG: Final = ("TIMEOUT_EXCEEDED", "MEMORY_LIMIT_EXCEEDED")
 
 
@@ -43,10 +45,10 @@ class ClickHouseAnalytics:
         async with self._bench.place():
             return await self._bench.do(self._read, statement)
 
-    async def parquet(self, statement: Statement) -> bytes:
-        """The same as a file of that format."""
+    async def parquet(self, statement: Statement, *, rows_max: int) -> bytes | None:
+        """The same as a file of that format; None if it has more rows than it may."""
         async with self._bench.place():
-            return await self._bench.do(self._read_parquet, statement)
+            return await self._bench.do(self._read_parquet, statement, rows_max)
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -60,9 +62,18 @@ class ClickHouseAnalytics:
         except (ClickHouseError, OSError) as error:
             raise self._refusal(error) from error
 
-    def _read_parquet(self, statement: Statement) -> bytes:
+    def _read_parquet(self, statement: Statement, rows_max: int) -> bytes | None:
         try:
-            return self._connected().raw_query(statement.sql, parameters=dict(statement.parameters), fmt="Parquet")
+            return self._connected().raw_query(
+                statement.sql,
+                parameters=dict(statement.parameters),
+                settings={"max_result_rows": rows_max, "result_overflow_mode": "throw"},
+                fmt="Parquet",
+            )
+        except DatabaseError as error:
+            if _TOO_MANY in str(error):
+                return None
+            raise self._refusal(error) from error
         except (ClickHouseError, OSError) as error:
             raise self._refusal(error) from error
 

@@ -197,8 +197,11 @@ async def _csv(call: Call, query: GroupedQuery) -> Csv:
 
 async def _parquet(call: Call, query: GroupedQuery) -> Parquet:
     question = await _question(call, query)
-    statement = plan.sums(question, rows_max=EXPORTED_ROWS_MAX, for_files=True)
-    return Parquet(filename=_file(query, "parquet"), content=await call.services.analytics.parquet(statement))
+    statement = plan.sums(question, rows_max=EXPORTED_ROWS_MAX + 1, for_files=True)
+    content = await call.services.analytics.parquet(statement, rows_max=EXPORTED_ROWS_MAX)
+    if content is None:
+        raise _too_many(EXPORTED_ROWS_MAX)
+    return Parquet(filename=_file(query, "parquet"), content=content)
 
 
 def _file(query: AnalyticsQuery, kind: str) -> str:
@@ -218,8 +221,12 @@ async def _question(call: Call, query: AnalyticsQuery) -> Question:
 async def _rows(call: Call, statement: Statement, rows_max: int = ROWS_MAX) -> Sequence[dict[str, Any]]:
     rows = await call.services.analytics.rows(statement)
     if len(rows) > rows_max:
-        raise InvalidFieldsError(InvalidField("?by", f"more than {rows_max} rows; ask for a shorter time, or by less"))
+        raise _too_many(rows_max)
     return [dict(row) for row in rows]
+
+
+def _too_many(rows_max: int) -> InvalidFieldsError:
+    return InvalidFieldsError(InvalidField("?by", f"more than {rows_max} rows; ask for a shorter time, or by less"))
 
 
 async def _frame(call: Call, question: Question) -> dict[str, Any]:

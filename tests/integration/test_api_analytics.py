@@ -21,6 +21,7 @@ from billing_sink.postgres_ledger import _row
 from billing_sink.postgres_roll_ups import ROLL_UPS as CURSOR
 from billing_sink.postgres_roll_ups import PostgresRollUps
 from billing_sink.roll_ups import ROLL_UPS, Adding
+from control_plane.api import analytics
 from gateway_core.money import parse_usd
 from local_stack.clickhouse import running_clickhouse
 from local_stack.ports import free_port
@@ -275,6 +276,22 @@ async def test_tables_have_the_same_numbers_for_spreadsheets_and_for_programs(
     assert sorted(map(tuple, read)) == sorted(
         (row["group"]["model"], row["group"]["tag:team"], row["requests"], Decimal(row["amount"])) for row in shown
     )
+
+
+@pytest.mark.parametrize("file", ["csv", "parquet"])
+async def test_a_file_has_all_rows_or_there_is_none(
+    api: Api, clickhouse_url: SecretStr, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    owner = await api.sign_up("o@example.com")
+    await use_many(api.pool, owner)
+    await copy(api.pool, clickhouse_url)
+    query = {**RANGE, "by": "model", "step": "day"}
+    rows = len((await owner.api.get(f"{owner.org}/analytics/timeseries", params=query))["data"])
+    assert rows > 1
+    monkeypatch.setattr(analytics, "EXPORTED_ROWS_MAX", rows - 1)
+    refused = await owner.api.get(f"{owner.org}/analytics/timeseries/{file}", params=query)
+    assert refused.status == 422
+    assert f"more than {rows - 1} rows" in refused.text
 
 
 async def test_members_see_their_own_and_no_cost_of_ours_and_operators_everything(
