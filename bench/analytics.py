@@ -79,7 +79,7 @@ def add_up(client: Client, begin: datetime, *, version: int) -> float:
         at = begin + timedelta(days=day)
         # More than a statement names, so that it reads the whole day of everybody.
         minutes = [at + timedelta(minutes=minute) for minute in range(24 * 60)]
-        stretch = Stretch(minutes, [str(each) for each in range(LISTED_MAX + 1)], Position(version, 0))
+        stretch = Stretch(minutes, [str(each) for each in range(LISTED_MAX + 1)], ROWS_AT_ONCE, Position(version, 0))
         for each in ROLL_UPS:
             client.command(statement(each, stretch), {"orgs": list(stretch.orgs)})
     return perf_counter() - began

@@ -50,6 +50,7 @@ POOL_SIZE_MAX = 12
 beginning them."""
 RETRY_S = 1.0
 BOOKS_S = 60.0
+KEPT_S = 60.0
 """How often what is posted is sealed and added up by provider, and asked whether the nightly inspection is due."""
 ASKED_S = 2.0
 """How often is asked whether somebody wants the books inspected."""
@@ -247,20 +248,21 @@ async def _copy(
         Exporter(PostgresExports(pool, table.name), client, table, batch_rows=settings.export_batch_rows)
         for table in TABLES
     ]
-    adding = Adding(PostgresExports(pool), PostgresExports(pool, ROLL_UPS), PostgresRollUps(pool), client)
-    added_up_at, has_all = -math.inf, False
+    adding = Adding(PostgresExports(pool), PostgresExports(pool, ROLL_UPS), PostgresRollUps(pool), client, utc_now)
+    added_up_at = kept_at = -math.inf
     while claim.is_held:
         copied = [await each.export_batch() for each in exporters]
         rows.inc(sum(copied))
         is_behind = max(copied) == settings.export_batch_rows
         if is_behind or monotonic() - added_up_at >= settings.roll_up_ms / 1000:
-            more = await adding.add_up()
+            if await adding.add_up():
+                continue
             added_up_at = monotonic()
-            # What is older may go again only once it has been added up.
-            if not (is_behind or more) and not has_all:
+            # What is older may go again only once it has been added up; whoever empties a table has it kept for ever at first.
+            if not is_behind and added_up_at - kept_at >= KEPT_S:
                 for table, days in settings.kept_in_clickhouse.items():
                     await asyncio.to_thread(clickhouse.keep, client, table, days)
-                has_all = True
+                kept_at = added_up_at
         if not is_behind:
             caught_up.set(utc_now().timestamp())
             await asyncio.sleep(settings.export_poll_ms / 1000)

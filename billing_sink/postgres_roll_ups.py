@@ -20,10 +20,12 @@ class Stretch:
     Attributes:
         minutes: in which they began, in their order.
         orgs: whose they are; an empty text where nobody knows.
+        rows: how many.
     """
 
     minutes: Sequence[datetime]
     orgs: Sequence[str]
+    rows: int
     end: Position
 
 
@@ -50,11 +52,12 @@ class PostgresRollUps:
             ), last AS (SELECT written_by, seq FROM copied ORDER BY written_by DESC, seq DESC LIMIT 1)
             SELECT last.written_by, last.seq,
                 (SELECT array_agg(DISTINCT date_trunc('minute', started_at, 'UTC')) FROM copied) AS minutes,
-                (SELECT array_agg(DISTINCT coalesce(org_id, '')) FROM copied) AS orgs
+                (SELECT array_agg(DISTINCT coalesce(org_id, '')) FROM copied) AS orgs,
+                (SELECT count(*) FROM copied) AS rows
             FROM last
             """,
             *(ROLL_UPS, rows_max),
         )
         if row is None:
             return None
-        return Stretch(row["minutes"], row["orgs"], Position(row["written_by"], row["seq"]))
+        return Stretch(row["minutes"], row["orgs"], row["rows"], Position(row["written_by"], row["seq"]))

@@ -16,6 +16,7 @@ from billing_sink.clickhouse import empty
 from billing_sink.exporter import BATCH_S
 from billing_sink.postgres_exports import Position, PostgresExports
 from billing_sink.postgres_roll_ups import PostgresRollUps, Stretch
+from gateway_core.clock import Now
 from gateway_core.histograms import counted_sql
 
 ROWS_AT_ONCE: Final = 50_000
@@ -62,20 +63,30 @@ ROLL_UPS: Final = (
 )
 """Each of the one before it."""
 
+MINUTES_SURE: Final = timedelta(days=31)
+"""Sums by the minute may be gone when they are older (`settings.py`): the hours of a request that comes as late are counted from requests."""
+
+_LATE: Final = (
+    ROLL_UPS[0],
+    RollUp(*("requests_by_hour", "requests", "started_at", "toStartOfHour"), timedelta(hours=1), _OF_REQUESTS),
+    ROLL_UPS[2],
+)
+
 
 class Adding:
     """Adds up one stretch at a time, behind the cursor of the requests that have been copied."""
 
     def __init__(
-        self, copied: PostgresExports, cursor: PostgresExports, stretches: PostgresRollUps, client: Client
+        self, copied: PostgresExports, cursor: PostgresExports, stretches: PostgresRollUps, client: Client, now: Now
     ) -> None:
         self._copied = copied
         self._cursor = cursor
         self._stretches = stretches
         self._client = client
+        self._now = now
 
     async def add_up(self, rows_max: int = ROWS_AT_ONCE) -> bool:
-        """Add up what the next rows have touched; whether there were any.
+        """Add up what the next rows have touched; whether there may be more of them.
 
         Raises:
             clickhouse_connect.driver.exceptions.Error, OSError, asyncpg.PostgresError: nothing is lost; call again.
@@ -88,10 +99,11 @@ class Adding:
             stretch = await self._stretches.next_stretch(rows_max)
             if stretch is None:
                 return False
-            for each in ROLL_UPS:
+            is_late = stretch.minutes[0] < self._now() - MINUTES_SURE
+            for each in _LATE if is_late else ROLL_UPS:
                 await asyncio.to_thread(self._client.command, statement(each, stretch), {"orgs": list(stretch.orgs)})
             await self._cursor.move(stretch.end)
-            return True
+            return stretch.rows == rows_max
 
 
 def statement(roll_up: RollUp, stretch: Stretch) -> str:

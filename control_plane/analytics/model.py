@@ -84,6 +84,7 @@ class AnalyticsQuery(BaseModel):
     status: int | None = Field(default=None, ge=0, le=999)
     error_code: str | None = Field(default=None, max_length=200)
     outcome: str | None = Field(default=None, max_length=40)
+    stream: bool | None = None
     cached: bool | None = None
     own_key: bool | None = None
     client: str | None = Field(default=None, max_length=200, description="The program, without its version.")

@@ -7,7 +7,9 @@ from control_plane.database import Database
 
 async def counted_until(db: Database, now: datetime) -> datetime:
     """What was recorded before this moment is counted."""
-    place = await db.fetchrow("SELECT written_by, seq FROM billing.export_cursors WHERE name = 'roll_ups'")
+    place = await db.fetchrow(
+        "SELECT written_by, seq FROM billing.export_cursors WHERE name = 'roll_ups' AND NOT begins_anew"
+    )
     first_behind: datetime | None = await db.fetchval(
         """
         SELECT recorded_at FROM billing.requests WHERE (written_by, seq) > ($1, $2) ORDER BY written_by, seq LIMIT 1

@@ -214,7 +214,9 @@ async def _question(call: Call, query: AnalyticsQuery) -> Question:
     if org_id is not None:
         zone = found(await time_zone_of(call.db, org_id))
         if Dimension.ORG in query.groups:
-            raise InvalidFieldsError(InvalidField("?by", "`org` is for operators"))
+            raise InvalidFieldsError(
+                InvalidField("?of" if isinstance(query, TopQuery) else "?by", "`org` is for operators")
+            )
     return Question(query, org_id, query.time_zone or zone, call.services.now())
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from control_plane.console import forms
 from control_plane.console.forms import Form
+from control_plane.errors import InvalidField, InvalidFieldsError
 
 _BLANK_ROWS: Final = 3
 ROWS_MAX: Final = 256
@@ -61,8 +62,9 @@ def spec_of(form: Form) -> dict[str, Any]:
         if provider is not None:
             number = forms.whole(form, f"group_{row}")
             weight = forms.whole(form, f"weight_{row}")
-            place = number if isinstance(number, int) else ROWS_MAX
-            groups.setdefault(place, []).append({"provider": provider, "weight": 1 if weight is None else weight})
+            if not isinstance(number, int):
+                raise InvalidFieldsError(InvalidField(f"/group_{row}", "a whole number, from 1 on"))
+            groups.setdefault(number, []).append({"provider": provider, "weight": 1 if weight is None else weight})
     statuses = [
         int(word) if word.isascii() and word.isdigit() else word for word in forms.words(form, "retry_statuses")
     ]

@@ -83,18 +83,25 @@ _CLIENT_ADDRESS: Final[Json] = {
 }
 
 
-def session_filters(*, behind_proxies: bool, attempts_log: JsonObject) -> list[Json]:
+def session_filters(
+    *, burst_requests_per_second_max: int, behind_proxies: bool, attempts_log: JsonObject
+) -> list[Json]:
     """The downstream filters of a WebSocket. It has no body that a limit could be of, no lease, and no answer that could say what it costs.
 
     The front filter that stands behind admission reads what the provider sends, and never waits for anybody; the first one reads the client's
     events, and asks ext_authz while what it has not to read goes on.
     """
     return [
+        *_bursts(burst_requests_per_second_max),
         http_filter(FRONT_FILTER, lua_config("front")),
         *_deciding(behind_proxies=behind_proxies),
         http_filter(BEHIND_ADMISSION, _keeping_leases()),
         _router(attempts_log),
     ]
+
+
+def _bursts(requests_per_second_max: int) -> list[Json]:
+    return [bursts_filter(requests_per_second_max)] if requests_per_second_max else []
 
 
 def listener_filters(
@@ -120,7 +127,7 @@ def listener_filters(
         # In front of what asks for a key, which a preflight never has; on the way back it marks refusals too.
         *([cors_filter()] if answers_browsers else []),
         # Before all that costs.
-        *([bursts_filter(burst_requests_per_second_max)] if burst_requests_per_second_max else []),
+        *_bursts(burst_requests_per_second_max),
         # Before what reads, so that nothing behind it ever holds more than the limit.
         http_filter(
             "body_size_limit",

@@ -44,7 +44,9 @@ def listener(settings: Settings) -> JsonObject:
             {
                 "upgrade_type": WEBSOCKET,
                 "filters": session_filters(
-                    behind_proxies=bool(settings.trusted_proxies), attempts_log=attempts_log(settings.spool_dir)
+                    burst_requests_per_second_max=settings.burst_requests_per_second_max,
+                    behind_proxies=bool(settings.trusted_proxies),
+                    attempts_log=attempts_log(settings.spool_dir),
                 ),
             }
         ],

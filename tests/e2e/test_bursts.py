@@ -69,6 +69,22 @@ async def test_a_burst_without_a_good_key_is_refused_without_asking(small: Stack
     assert stranger.statuses[401] <= BURST * (2 + took_s)
 
 
+async def test_sessions_are_counted_like_requests(small: Stack) -> None:
+    told: Counter[int] = Counter()
+
+    async def ask(session: aiohttp.ClientSession) -> None:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(
+                f"{small.url}/v1/realtime?model={MODEL}", headers={"Authorization": "Bearer sk-of-a-session"}
+            )
+        told[refused.value.status] += 1
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
+        for _ in range(OVER):
+            group.create_task(ask(session))
+    assert told[429] > 0
+
+
 @pytest.mark.parametrize(
     ("header", "path", "word"),
     [

@@ -59,7 +59,9 @@ async def copy(pool: asyncpg.Pool, url: SecretStr) -> None:
         exporter = Exporter(PostgresExports(pool), client, REQUESTS, batch_rows=1000)
         while await exporter.export_batch():
             pass
-        adding = Adding(PostgresExports(pool), PostgresExports(pool, CURSOR), PostgresRollUps(pool), client)
+        adding = Adding(
+            PostgresExports(pool), PostgresExports(pool, CURSOR), PostgresRollUps(pool), client, lambda: BEGIN
+        )
         while await adding.add_up():
             pass
 

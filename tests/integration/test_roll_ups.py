@@ -54,8 +54,10 @@ class DiesBeforeItsCursorMoves(PostgresExports):
         raise ConnectionResetError(f"before {to}")
 
 
-def adding(pool: asyncpg.Pool, client: Client, cursor: type[PostgresExports] = PostgresExports) -> Adding:
-    return Adding(PostgresExports(pool), cursor(pool, CURSOR), PostgresRollUps(pool), client)
+def adding(
+    pool: asyncpg.Pool, client: Client, cursor: type[PostgresExports] = PostgresExports, now: datetime = NOON
+) -> Adding:
+    return Adding(PostgresExports(pool), cursor(pool, CURSOR), PostgresRollUps(pool), client, lambda: now)
 
 
 def began(name: str, at: datetime, *, price: int, duration_ms: int = 10) -> Posting:
@@ -117,6 +119,20 @@ async def test_requests_are_added_up_by_the_time_in_which_they_began_whenever_th
     }
 
 
+async def test_a_request_that_comes_when_the_minutes_of_its_time_are_gone_is_added_to_the_hour_and_the_day(
+    pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
+) -> None:
+    await ledger.post(batch("one", began("a", NOON, price=1), began("b", NOON + timedelta(minutes=5), price=2)))
+    await copy(pool, client)
+    await add_up(pool, client)
+    client.command("TRUNCATE TABLE requests_by_minute")
+    await ledger.post(batch("two", began("c", NOON + timedelta(minutes=9), price=4)))
+    await copy(pool, client)
+    assert not await adding(pool, client, now=NOON + timedelta(days=41)).add_up()
+    for table in ("requests_by_hour", "requests_by_day"):
+        assert sums(client, table) == [await in_ledger(pool)] == [(3, 7)]
+
+
 async def test_what_is_added_up_again_after_a_crash_counts_once(
     pool: asyncpg.Pool, client: Client, ledger: PostgresLedger
 ) -> None:
@@ -161,10 +177,15 @@ async def test_a_refill_gives_the_same_numbers(pool: asyncpg.Pool, client: Clien
     await copy(pool, client)
     await add_up(pool, client)
     assert everything() == before
-    assert await pool.fetchval("SELECT count(*) FROM billing.export_cursors WHERE begins_anew") == 0
+    assert (
+        await pool.fetchval(
+            "SELECT count(*) FROM billing.export_cursors WHERE begins_anew AND name IN ('requests', 'attempts', 'roll_ups')"
+        )
+        == 0
+    )
 
 
-async def test_what_is_kept_for_some_days_is_said_to_clickhouse_once(client: Client) -> None:
+async def test_what_is_kept_for_some_days_is_said_to_clickhouse_and_taken_back(client: Client) -> None:
     def ttl() -> bool:
         [[created]] = client.query(
             "SELECT create_table_query FROM system.tables WHERE name = 'requests_by_minute'"

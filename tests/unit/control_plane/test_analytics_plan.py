@@ -2,12 +2,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from control_plane.analytics.model import GroupedQuery, TimeseriesQuery
+from control_plane.analytics.model import Dimension, GroupedQuery, PlatformBreakdownQuery, TimeseriesQuery
 from control_plane.analytics.plan import Question, sums
 from control_plane.analytics.steps import Step, begin, end
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 MOMENT = datetime(2026, 3, 29, 12, 34, 56, tzinfo=UTC)
+
+
+def test_whatever_can_be_grouped_by_is_a_filter_too() -> None:
+    assert set(Dimension) <= PlatformBreakdownQuery.model_fields.keys()
+    assert set(Dimension) - {Dimension.ORG} <= GroupedQuery.model_fields.keys()
 
 
 @pytest.mark.parametrize(

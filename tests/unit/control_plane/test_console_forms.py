@@ -6,7 +6,7 @@ from control_plane.console import forms
 from control_plane.console.guard import comes_from_us
 from control_plane.console.pages.sign_in import after_sign_in
 from control_plane.console.route_form import NEW, rows_of, spec_of
-from control_plane.errors import MalformedBodyError
+from control_plane.errors import InvalidFieldsError, MalformedBodyError
 
 
 def test_fields_become_what_the_api_reads() -> None:
@@ -16,6 +16,13 @@ def test_fields_become_what_the_api_reads() -> None:
     assert (forms.whole(form, "number"), forms.whole(form, "word"), forms.whole(form, "empty")) == (12, "twelve", None)
     assert (forms.ticked(form, "tick"), forms.ticked(form, "absent")) == (True, False)
     assert forms.moment(form, "at") == "2026-03-01T10:20:00Z"
+
+
+@pytest.mark.parametrize("group", ["", "first", "1.5"])
+def test_a_provider_whose_place_cannot_be_read_is_not_put_somewhere(group: str) -> None:
+    with pytest.raises(InvalidFieldsError) as refused:
+        spec_of({"match": "m", "provider_0": "a", "group_0": "1", "provider_1": "b", "group_1": group})
+    assert [field.pointer for field in refused.value.fields] == ["/group_1"]
 
 
 @pytest.mark.parametrize("raw", [b"a=%ff", b"\xff=1", b"&".join(b"a=1" for _ in range(1000))])
