@@ -11,6 +11,7 @@ from control_plane.errors import MalformedBodyError
 Form = Mapping[str, str]
 
 _FIELDS_MAX = 500
+_DIGITS_MAX = 18
 
 
 def parse_form(raw: bytes) -> Form:
@@ -34,7 +35,8 @@ def text(form: Form, name: str) -> str | None:
 def whole(form: Form, name: str) -> int | str | None:
     """A whole number; what is none stays text, so that the API says so."""
     value = text(form, name)
-    return int(value) if value is not None and value.isascii() and value.isdigit() else value
+    is_number = value is not None and value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX
+    return int(value) if value is not None and is_number else value
 
 
 def ticked(form: Form, name: str) -> bool:

@@ -13,8 +13,9 @@ BURSTS: Final = "bursts"
 REFUSED: Final = "local_rate_limited"
 """Details of the replies."""
 
-_CREDENTIALS_MAX: Final = 10_000
-"""Whose buckets an Envoy remembers; beyond it the one that was not seen for longest begins anew."""
+_CREDENTIALS_MAX: Final = 500
+"""Whose buckets an Envoy remembers, of each place; beyond it the one that was not seen for longest begins anew, which whoever floods never is. Values
+are remembered whole, up to 60 KiB, and twice: so this is what strangers may fill of its memory."""
 _REFILL: Final = "1s"
 _ALWAYS: Final[JsonObject] = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 

@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import web
 from pydantic import Field
 
+from control_plane.accounts.permissions import Permission
 from control_plane.api.context import SERVICES
 from control_plane.api.reading import parse_body, read_body
 from control_plane.console.gateway import chat
@@ -15,7 +16,7 @@ from control_plane.console.pages.organizations import org_of
 from control_plane.console.playground_keys import PlaygroundKeys
 from control_plane.console.rendering import page
 from control_plane.console.visitor import VISITOR
-from control_plane.errors import NotFoundError
+from control_plane.errors import ForbiddenError, NotFoundError
 from control_plane.fields import Body
 from gateway_core.contract import Header
 from gateway_core.endpoints import Endpoint
@@ -70,7 +71,11 @@ class Playground:
         services, visitor = request.app[SERVICES], request[VISITOR]
         raw = await read_body(request, bytes_max=QUESTION_BYTES_MAX, within_s=services.body_s)
         question = await parse_body(raw, Question, services.workbench.do, services.circumstances)
-        org_id = request.match_info["org_id"]
+        org = await org_of(request)
+        org_id = org["id"]
+        # A key of theirs may be kept from when they might make one.
+        if not visitor.may(Permission.KEYS_WRITE, org["role"]):
+            raise ForbiddenError("Your role may make no keys here, and the playground asks with one.")
         key = await self.keys.key_for(visitor, org_id, question.mode)
         body = {**question.model_dump(mode="json", exclude={"mode"}, exclude_none=True), "stream": True}
         async with chat(self.http, self.url, key, body) as answer:

@@ -18,7 +18,7 @@ def test_fields_become_what_the_api_reads() -> None:
     assert forms.moment(form, "at") == "2026-03-01T10:20:00Z"
 
 
-@pytest.mark.parametrize("group", ["", "first", "1.5"])
+@pytest.mark.parametrize("group", ["", "first", "1.5", "9" * 5000])
 def test_a_provider_whose_place_cannot_be_read_is_not_put_somewhere(group: str) -> None:
     with pytest.raises(InvalidFieldsError) as refused:
         spec_of({"match": "m", "provider_0": "a", "group_0": "1", "provider_1": "b", "group_1": group})
