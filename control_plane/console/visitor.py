@@ -22,8 +22,6 @@ from control_plane.errors import UnauthenticatedError
 from gateway_core.api_keys import KeyHash
 from gateway_core.ids import RequestId, new_id
 
-ANY_REVISION: Final = "*"
-
 
 @cache
 def _operations() -> Mapping[str, Operation]:
@@ -73,7 +71,7 @@ class Visitor:
             name: of the operation.
             body: its body.
             query: its query.
-            match: the revision it is meant for, `ANY_REVISION` for any; None without one.
+            match: the revision it is meant for; None without one.
             dry_run: whether nothing is to be kept of it.
             params: the parameters of its path.
 
@@ -101,7 +99,7 @@ class Visitor:
         asked_for = {**(query or {}), **({DRY_RUN: "true"} if dry_run else {})}
         headers: CIMultiDict[str] = CIMultiDict()
         if match is not None:
-            headers["If-Match"] = match if match == ANY_REVISION else f'"{match}"'
+            headers["If-Match"] = f'"{match}"'
         asked = Asked(
             method=operation.method,
             path=path,
