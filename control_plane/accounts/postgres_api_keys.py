@@ -35,14 +35,19 @@ class KeySettings:
 
 
 KEYS_PER_ORG_MAX: Final = 10_000
-"""Keys that are not revoked."""
+"""Keys that work or can work again: neither revoked nor expired."""
 
 
-async def has_room(db: Database, org_id: str) -> bool:
+async def has_room(db: Database, org_id: str, now: datetime) -> bool:
     """Whether an organisation may have one more key. Nobody else adds one to it until the transaction ends."""
     await db.execute(f"SELECT FROM accounts.organizations WHERE org_id = $1 {locked()}", org_id)
     keys: int = await db.fetchval(
-        "SELECT count(*) FROM accounts.api_keys WHERE org_id = $1 AND revoked_at IS NULL", org_id
+        """
+        SELECT count(*) FROM accounts.api_keys
+        WHERE org_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
+        """,
+        org_id,
+        now,
     )
     return keys < KEYS_PER_ORG_MAX
 

@@ -29,7 +29,7 @@ LOGIN_PER_ACCOUNT_AND_SOURCE: Final = Limit("login_account_source", 10, 900)
 LOGIN_PER_ACCOUNT: Final = Limit("login_account", 300, 900)
 """The same from everywhere. Much more, because whoever uses it up keeps the owner out as well."""
 LOGIN_PER_SOURCE: Final = Limit("login_source", 300, 900)
-"""Attempts with a password from one address of the network, right or wrong."""
+"""Attempts with a password, or with a token at the console, from one address of the network, right or wrong."""
 PASSWORD_CHANGE: Final = Limit("password_change", 10, 900)
 """Wrong passwords of one user who is logged in; a right one forgets them. Nobody else can use it up."""
 OIDC_PER_SOURCE: Final = Limit("oidc_source", 600, 900)

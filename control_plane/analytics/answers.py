@@ -45,21 +45,21 @@ def error_row_of(found: Found, groups: Sequence[str]) -> ErrorRow:
     )
 
 
-def csv_of(rows: Iterable[Row], groups: Sequence[str]) -> str:
-    """Rows as a table for spreadsheets: a column for each meter that there is."""
-    rows = list(rows)
+def csv_of(found: Iterable[Found], groups: Sequence[str], *, has_steps: bool) -> bytes:
+    """Rows as a table for spreadsheets, in UTF-8: a column for each meter that there is."""
+    row_of_one = timed_row_of if has_steps else row_of
+    rows = [row_of_one(each, groups) for each in found]
     meters = sorted({meter for row in rows for meter in row.meters})
-    timed = any(isinstance(row, TimedRow) for row in rows)
     has_cost = any(row.cost is not None for row in rows)
     head = [
-        *(["starts_at"] if timed else []),
+        *(["starts_at"] if has_steps else []),
         *groups,
         *("requests", "errors", "cached", "tokens"),
         *meters,
         *("amount_usd", "absorbed_usd"),
         *(["cost_usd"] if has_cost else []),
     ]
-    return csv_text(
+    text = csv_text(
         [
             head,
             *(
@@ -75,6 +75,7 @@ def csv_of(rows: Iterable[Row], groups: Sequence[str]) -> str:
             ),
         ]
     )
+    return text.encode()
 
 
 def _sums(found: Found, groups: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`/orgs/{org_id}/analytics/...`, and `/analytics/...` for operators: what requests came to, for charts and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from control_plane.accounts.permissions import Permission
@@ -151,54 +151,50 @@ async def rebuild_analytics(call: Call) -> None:
 
 
 async def _timeseries(call: Call, query: TimeseriesQuery) -> Timeseries:
-    question = await _question(call, query)
-    frame = await _frame(call, question)
-    rows = await _rows(call, plan.sums(question, rows_max=ROWS_MAX + 1))
+    question, frame = await _asked(call, query)
+    rows = await _rows(call, question, plan.sums(question, rows_max=ROWS_MAX + 1))
     return Timeseries(**frame, data=[answers.timed_row_of(row, query.groups) for row in rows])
 
 
 async def _breakdown(call: Call, query: GroupedQuery) -> Breakdown:
-    question = await _question(call, query)
-    frame = await _frame(call, question)
-    rows = await _rows(call, plan.sums(question, rows_max=ROWS_MAX + 1))
+    question, frame = await _asked(call, query)
+    rows = await _rows(call, question, plan.sums(question, rows_max=ROWS_MAX + 1))
     return Breakdown(**frame, data=[answers.row_of(row, query.groups) for row in rows])
 
 
 async def _top(call: Call, query: TopQuery) -> Breakdown:
-    question = await _question(call, query)
-    frame = await _frame(call, question)
-    rows = await _rows(call, plan.sums(question, rows_max=query.limit, metric=query.metric))
+    question, frame = await _asked(call, query)
+    rows = await _rows(call, question, plan.sums(question, rows_max=query.limit, metric=query.metric))
     return Breakdown(**frame, data=[answers.row_of(row, query.groups) for row in rows])
 
 
 async def _latency(call: Call, query: LatencyQuery) -> Latencies:
-    question = await _question(call, query)
-    frame = await _frame(call, question)
-    rows = await _rows(call, plan.durations(question, rows_max=ROWS_MAX + 1))
+    question, frame = await _asked(call, query)
+    rows = await _rows(call, question, plan.durations(question, rows_max=ROWS_MAX + 1))
     return Latencies(**frame, data=[answers.latency_row_of(row, query.groups) for row in rows])
 
 
 async def _errors(call: Call, query: GroupedQuery) -> Errors:
-    question = await _question(call, query)
-    frame = await _frame(call, question)
-    rows = await _rows(call, plan.errors(question, rows_max=ROWS_MAX + 1))
-    [counted] = await call.services.analytics.rows(plan.count(question))
+    question, frame = await _asked(call, query)
+    rows = await _rows(call, question, plan.errors(question, rows_max=ROWS_MAX + 1))
+    [counted] = await call.services.analytics.rows(plan.count(question), question.org_id)
     data: list[ErrorRow] = [answers.error_row_of(row, query.groups) for row in rows]
     return Errors(**frame, requests=counted["request_count"], data=data)
 
 
 async def _csv(call: Call, query: GroupedQuery) -> Csv:
     question = await _question(call, query)
-    rows = await _rows(call, plan.sums(question, rows_max=EXPORTED_ROWS_MAX + 1), EXPORTED_ROWS_MAX)
-    row_of = answers.row_of if query.interval is None else answers.timed_row_of
-    content = answers.csv_of((row_of(row, query.groups) for row in rows), query.groups)
-    return Csv(filename=_file(query, "csv"), content=content.encode())
+    rows = await _rows(call, question, plan.sums(question, rows_max=EXPORTED_ROWS_MAX + 1), EXPORTED_ROWS_MAX)
+    content = await call.services.analytics.aside(
+        question.org_id, answers.csv_of, rows, query.groups, has_steps=query.interval is not None
+    )
+    return Csv(filename=_file(query, "csv"), content=content)
 
 
 async def _parquet(call: Call, query: GroupedQuery) -> Parquet:
     question = await _question(call, query)
     statement = plan.sums(question, rows_max=EXPORTED_ROWS_MAX + 1, for_files=True)
-    content = await call.services.analytics.parquet(statement, rows_max=EXPORTED_ROWS_MAX)
+    content = await call.services.analytics.parquet(statement, question.org_id, rows_max=EXPORTED_ROWS_MAX)
     if content is None:
         raise _too_many(EXPORTED_ROWS_MAX)
     return Parquet(filename=_file(query, "parquet"), content=content)
@@ -220,20 +216,23 @@ async def _question(call: Call, query: AnalyticsQuery) -> Question:
     return Question(query, org_id, query.time_zone or zone, call.services.now())
 
 
-async def _rows(call: Call, statement: Statement, rows_max: int = ROWS_MAX) -> Sequence[dict[str, Any]]:
-    rows = await call.services.analytics.rows(statement)
+async def _rows(
+    call: Call, question: Question, statement: Statement, rows_max: int = ROWS_MAX
+) -> Sequence[Mapping[str, Any]]:
+    rows = await call.services.analytics.rows(statement, question.org_id)
     if len(rows) > rows_max:
         raise _too_many(rows_max)
-    return [dict(row) for row in rows]
+    return rows
 
 
 def _too_many(rows_max: int) -> InvalidFieldsError:
     return InvalidFieldsError(InvalidField("?by", f"more than {rows_max} rows; ask for a shorter time, or by less"))
 
 
-async def _frame(call: Call, question: Question) -> dict[str, Any]:
-    """Read before the rows, so that it promises nothing that they do not have."""
-    return {
+async def _asked(call: Call, query: AnalyticsQuery) -> tuple[Question, dict[str, Any]]:
+    """The question, and what stands around the answer: read before the rows, so that it promises nothing that they do not have."""
+    question = await _question(call, query)
+    return question, {
         "since": question.since,
         "until": question.until,
         "time_zone": question.zone,

@@ -87,12 +87,11 @@ async def list_keys(call: Call, query: PageQuery) -> Page[Key]:
 
 @operation("POST", "/orgs/{org_id}/keys", tag=TAG, access=Permission.KEYS_WRITE, status=201)
 async def create_key(call: Call, body: NewKey) -> KeyWithSecret:
-    """Create an API key. An organisation has at most 10,000 that are not revoked."""
+    """Create an API key. An organisation has at most 10,000 that are neither revoked nor expired."""
     services = call.services
     if body.mode is Mode.TEST and not services.has_simulator:
         raise NoTestModeError([InvalidField("/mode", "no test keys here")])
-    if not await postgres_api_keys.has_room(call.db, call.org_id):
-        raise ConflictError(f"The organisation has {postgres_api_keys.KEYS_PER_ORG_MAX} keys. Revoke some first.")
+    await _need_room(call)
     project_id = body.project_id
     if project_id is None:
         project_id = await postgres_orgs.first_project(call.db, call.org_id)
@@ -129,7 +128,10 @@ async def change_key(call: Call, body: KeyChange) -> Key:
     """Change an API key. Every Envoy follows within a second."""
     before = await _key_to_change(call)
     call.match(before.revision)
-    after = await postgres_api_keys.change_key(call.db, before.id, _settings(before, body))
+    settings = _settings(before, body)
+    if _has_expired(call, before.expires_at) and not _has_expired(call, settings.expires_at):
+        await _need_room(call)
+    after = await postgres_api_keys.change_key(call.db, before.id, settings)
     await call.audit("key.change", before.id, before=before, after=after)
     return after
 
@@ -168,6 +170,20 @@ async def revoke_key(call: Call) -> None:
 async def get_propagation(call: Call) -> Propagation:
     """How far the latest change of an API key has got, its revocation included."""
     return found(await postgres_propagation.find_propagation(call.db, call.org_id, call.param("key_id")))
+
+
+async def _need_room(call: Call) -> None:
+    """For one more key that works.
+
+    Raises:
+        ConflictError: there is none.
+    """
+    if not await postgres_api_keys.has_room(call.db, call.org_id, call.services.now()):
+        raise ConflictError(f"The organisation has {postgres_api_keys.KEYS_PER_ORG_MAX} keys. Revoke some first.")
+
+
+def _has_expired(call: Call, expires_at: datetime | None) -> bool:
+    return expires_at is not None and expires_at <= call.services.now()
 
 
 async def _key_to_change(call: Call) -> Key:

@@ -23,7 +23,9 @@ from control_plane.console.pages import (
 from control_plane.console.pages.playground import Playground
 from control_plane.console.playground_keys import PlaygroundKeys
 from control_plane.console.sessions import PATH
+from control_plane.console.spending import RecentSpending
 from control_plane.console.visitor import VISITOR
+from gateway_core.clock import monotonic
 
 _STATIC: Final = Path(__file__).parent / "static"
 _ASSETS: Final = ("console.css", "console.js", "htmx.min.js", "icon.svg")
@@ -45,6 +47,7 @@ def add_console(app: web.Application, services: Services, *, gateway_url: str, h
     console.on_response_prepare.append(add_headers)
     playground_keys = PlaygroundKeys()
     playground = Playground(gateway_url, http, playground_keys)
+    overview = organizations.Overview(RecentSpending(monotonic))
 
     async def sign_out(request: web.Request) -> web.Response:
         await playground_keys.revoke(request[VISITOR])
@@ -63,8 +66,8 @@ def add_console(app: web.Application, services: Services, *, gateway_url: str, h
             web.post("/sign-out", sign_out),
             web.get("/orgs", organizations.show_orgs),
             web.post("/orgs", organizations.create_org),
-            web.get(f"{_ORG}/", organizations.show_overview),
-            web.get(f"{_ORG}/figures", organizations.show_figures),
+            web.get(f"{_ORG}/", overview.show),
+            web.get(f"{_ORG}/figures", overview.show_figures),
             web.get(f"{_ORG}/keys", keys.show_keys),
             web.post(f"{_ORG}/keys", keys.create_key),
             web.get(f"{_ORG}/keys/{{key_id}}", keys.show_key),

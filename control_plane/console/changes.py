@@ -1,7 +1,13 @@
-"""Forms that change something: read, done, and shown again with what is wrong where the API refuses."""
+"""Forms that change something: read, done once, and shown again with what is wrong where the API refuses.
+
+Every page gives its forms an id of its own. The same form sent again with the same in it, by a double click or a way back, is the same
+attempt, and gets the same answer; a page that is loaded anew begins another one.
+"""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import wraps
+from hashlib import sha256
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -10,6 +16,7 @@ from control_plane.api.context import SERVICES
 from control_plane.api.reading import read_raw_body
 from control_plane.console.forms import Form, parse_form
 from control_plane.console.rendering import status_of
+from control_plane.console.visitor import VISITOR
 from control_plane.errors import RefusedError
 
 FORM_BYTES_MAX: Final = 256 * 1024
@@ -32,7 +39,10 @@ def change_on(show: Show) -> Callable[[Change], Handler]:
         @wraps(change)
         async def handle(request: web.Request) -> web.Response:
             within_s = request.app[SERVICES].body_s
-            form = parse_form(await read_raw_body(request, bytes_max=FORM_BYTES_MAX, within_s=within_s))
+            raw = await read_raw_body(request, bytes_max=FORM_BYTES_MAX, within_s=within_s)
+            form = dict(parse_form(raw))
+            if form.pop("form_id", ""):
+                request[VISITOR] = replace(request[VISITOR], attempt=sha256(raw).hexdigest())
             try:
                 return await change(request, form)
             except RefusedError as refused:

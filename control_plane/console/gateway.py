@@ -11,8 +11,9 @@ from control_plane.errors import GatewayUnavailableError
 from gateway_core.contract import Header
 
 CONNECTIONS_MAX: Final = 32
-"""Answers that are passed on at once; more wait."""
+"""Answers that are passed on at once."""
 _CONNECT_S: Final = 5
+"""For a connection of these to be free, and to be made."""
 _SILENT_S: Final = 300
 """As long as a provider may be silent, unless this installation says otherwise."""
 
@@ -22,7 +23,7 @@ async def gateway_http() -> AsyncIterator[aiohttp.ClientSession]:
     """The client for it: no cookies, no redirects to follow, no bound on how long an answer takes in all."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENT_S),
+        timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=_SILENT_S),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as http:
         yield http

@@ -61,7 +61,8 @@ class PlaygroundKeys:
         key = SecretStr(made["key"])
         self._kept.pop(owner, None)
         self._kept[owner] = _Kept(made["id"], key, expires_at)
-        while len(self._kept) > KEPT_MAX:
+        # All live as long, so the oldest end first.
+        while len(self._kept) > KEPT_MAX or next(iter(self._kept.values())).expires_at <= now:
             self._kept.popitem(last=False)
         return key
 

@@ -8,10 +8,12 @@ from urllib.parse import quote
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from control_plane.api.context import SERVICES
 from control_plane.api.problems import INTERNAL, problem_of
 from control_plane.console import figures
 from control_plane.console.visitor import VISITOR
 from control_plane.errors import RefusedError
+from gateway_core.ids import new_id
 
 _FOLDER: Final = Path(__file__).parent
 
@@ -56,6 +58,7 @@ def page(
         "org": None,
         "refused": None,
         "form": Written(form or {}),
+        "form_id": new_id("form", request.app[SERVICES].random_bytes),
     }
     text = _TEMPLATES.get_template(template).render({**around, **shown})
     return web.Response(status=status, text=text, content_type="text/html")

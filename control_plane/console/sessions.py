@@ -11,6 +11,7 @@ from control_plane.accounts.postgres_console_sessions import (
     open_console_session,
 )
 from control_plane.accounts.postgres_sessions import Session
+from control_plane.accounts.throttle import LOGIN_PER_SOURCE
 from control_plane.api.authentication import Credential
 from control_plane.api.context import Services
 from control_plane.api.dispatch import address_of
@@ -47,7 +48,9 @@ async def credential_of_token(visitor: Visitor, token: str) -> Credential:
 
     Raises:
         UnauthenticatedError: it is none, or none that is good.
+        ThrottledError: too many have been tried from there.
     """
+    await visitor.services.throttle.attempt(LOGIN_PER_SOURCE, visitor.address)
     if not is_well_formed(token):
         raise UnauthenticatedError("The token is not valid.")
     credential = hash_key(token, visitor.services.pepper)

@@ -38,6 +38,7 @@ class Visitor:
         cookie_hash: of what their browser holds; None if it holds nothing that is good.
         credential: what they have signed in with.
         actor: who that is.
+        attempt: which form of a page they send, and with what in it; None where they send none. What it asks for is done once.
     """
 
     services: Services
@@ -45,6 +46,7 @@ class Visitor:
     cookie_hash: KeyHash | None = None
     credential: Credential | None = None
     actor: Actor | None = None
+    attempt: str | None = None
 
     @property
     def is_user(self) -> bool:
@@ -100,6 +102,9 @@ class Visitor:
         headers: CIMultiDict[str] = CIMultiDict()
         if match is not None:
             headers["If-Match"] = f'"{match}"'
+        credential = None if operation.access is Open.ANYONE else self.credential
+        if self.attempt is not None and credential is not None:
+            headers["Idempotency-Key"] = f"{self.attempt}/{name}"
         asked = Asked(
             method=operation.method,
             path=path,
@@ -115,7 +120,6 @@ class Visitor:
         async def read() -> bytes:
             return written
 
-        credential = None if operation.access is Open.ANYONE else self.credential
         return await perform(operation, asked, self.services, credential, body=read)
 
 

@@ -96,7 +96,7 @@ local function endpoint_of(headers, path, query)
   local model = name and model_name(name, 1, #name)
   endpoint = model and ENDPOINTS[FOR_A_MODEL .. verb]
   if endpoint and not headers:get("authorization") then
-    local key = headers:get("x-goog-api-key") or match(query, "[?&]key=([^&]*)")
+    local key = headers:get("x-goog-api-key") or match("&" .. sub(query, 2), "&key=([^&]*)")
     if key then headers:replace("x-api-key", key) end
   end
   return endpoint, endpoint and model

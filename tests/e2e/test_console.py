@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
+from control_plane.console.pages.playground import ANSWERS_PER_VISITOR_MAX
 from tests.support.console import Browser, Page, browsing
 from tests.support.stack import Stack, eventually
 
@@ -103,3 +105,29 @@ async def test_who_leaves_in_the_middle_hangs_up_on_the_gateway(stack: Stack) ->
         async with asyncio.timeout(40):
             row = await stack.request_row(request_id)
         assert row["org_id"] == "org_console_leaving"
+
+
+async def test_a_visitor_has_four_answers_at_once_and_a_fifth_is_refused(stack: Stack) -> None:
+    async with browsing(stack.endpoints["control_plane_url"]) as browser, AsyncExitStack() as answers:
+        await browser.sign_in_with(stack.endpoints["operator_token"])
+        await stack.make_key("console_busy", balance="5.00")
+        question = {
+            "model": "gpt-4o-mini",
+            "messages": [{"role": "user", "content": "[[sim output_tokens=2000 token_delay_ms=50]]"}],
+        }
+        url = f"{browser.url}/console/orgs/org_console_busy/playground"
+        coming = []
+        for _ in range(ANSWERS_PER_VISITOR_MAX):
+            asking = browser.session.post(url, json=question, headers={"Origin": browser.url})
+            coming.append(await answers.enter_async_context(asking))
+        assert [answer.status for answer in coming] == [200] * ANSWERS_PER_VISITOR_MAX
+        async with browser.session.post(url, json=question, headers={"Origin": browser.url}) as refused:
+            assert refused.status == 429
+        coming[0].close()
+
+        async def takes_another() -> bool:
+            async with browser.session.post(url, json=question, headers={"Origin": browser.url}) as again:
+                again.close()
+                return again.status == 200
+
+        await eventually(takes_another, deadline_s=20)

@@ -44,12 +44,14 @@ async def test_ten_times_as_many_requests_as_a_key_may_begin_pass_as_often_as_th
     flood = await limited(pair, "asking", requests_per_minute_max=per_minute)
     before = await pair.requests_of_each_envoy()
     began = time.monotonic()
-    while len(flood.answers) < 10 * per_minute or time.monotonic() < began + UNSPENT_S:
-        assert time.monotonic() < began + WINDOW_S / 2
+    # What workers were lent and did not spend goes back after a while, and is spent then.
+    while len(flood.answers) < 10 * per_minute or flood.statuses[200] < 0.98 * per_minute:
+        assert time.monotonic() < began + WINDOW_S / 2, flood.statuses
         await flood.run(seconds=1, connections=CONNECTIONS, pause_s=0)
+    await flood.run(seconds=UNSPENT_S, connections=CONNECTIONS, pause_s=0)
     after = await pair.requests_of_each_envoy()
     assert all(more - less > per_minute for less, more in zip(before, after, strict=True)), (before, after)
-    assert 0.98 * per_minute <= flood.statuses[200] <= per_minute, flood.statuses
+    assert flood.statuses[200] <= per_minute, flood.statuses
     assert set(flood.statuses) == {200, 429}
     for refusal in flood.refusals:
         assert 1 <= int(refusal.headers["retry-after"]) <= WINDOW_S

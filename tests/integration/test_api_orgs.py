@@ -8,6 +8,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from control_plane.accounts import postgres_api_keys
 from control_plane.accounts.throttle import ORGS_PER_USER
 from gateway_core.api_keys import hash_key, is_well_formed
 from gateway_core.contract import Channel
@@ -159,6 +160,26 @@ async def test_a_revoked_key_is_gone_for_good(api: Api, owner: Account) -> None:
     found = await PostgresKeys(api.pool).find(hash_key(made["key"], PEPPER))
     assert found is not None
     assert not found.is_valid(api.clock.now())
+
+
+async def test_an_organisation_has_so_many_keys_that_work_and_those_that_expired_are_in_nobodys_way(
+    api: Api, owner: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_api_keys, "KEYS_PER_ORG_MAX", 2)
+    keys = f"{owner.org}/keys"
+    soon = (api.clock.now() + timedelta(minutes=5)).isoformat()
+    expiring = await owner.api.post(keys, {"name": "for a while", "expires_at": soon})
+    revoked = await owner.api.post(keys, {"name": "by mistake"})
+    assert (await owner.api.post(keys, {"name": "one too many"})).status == 409
+    assert (await owner.api.delete(f"{keys}/{revoked['id']}")).status == 204
+    assert (await owner.api.post(keys, {"name": "second"})).status == 201
+    assert (await owner.api.post(keys, {"name": "one too many"})).status == 409
+    api.clock.ahead = timedelta(minutes=5)
+    assert (await owner.api.post(keys, {"name": "third"})).status == 201
+    # Nor does one come back for which there is no room.
+    path = f"{keys}/{expiring['id']}"
+    assert (await owner.api.patch(path, {"expires_at": None}, match=1)).status == 409
+    assert (await owner.api.patch(path, {"name": "was for a while"}, match=1)).status == 200
 
 
 async def test_lists_come_in_pages_whose_cursor_fits_no_other_list(owner: Account) -> None:

@@ -1,5 +1,6 @@
 """The console over HTTP, without a browser: who gets in, what each may see and do, and what no page does."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -8,6 +9,7 @@ from typing import Final
 import asyncpg
 import pytest
 
+from control_plane.accounts.throttle import LOGIN_PER_SOURCE
 from control_plane.console.guard import HEADERS
 from control_plane.console.sessions import COOKIE, LIFETIME
 from tests.support.api import PASSWORD, Account, Api, running_api
@@ -98,6 +100,12 @@ async def test_a_wrong_password_lets_nobody_in(browser: Browser, owner: Account)
     assert cookie_of(browser) is None
     assert (await browser.sign_in_with("tg-op-nothing")).status == 401
     assert cookie_of(browser) is None
+
+
+async def test_tokens_are_not_tried_without_end(browser: Browser) -> None:
+    for _ in range(LOGIN_PER_SOURCE.attempts_max):
+        assert (await browser.sign_in_with("tg-op-nothing")).status == 401
+    assert (await browser.sign_in_with("tg-op-nothing")).status == 429
 
 
 async def test_who_is_not_signed_in_signs_in_and_gets_where_they_wanted_to(browser: Browser, owner: Account) -> None:
@@ -249,6 +257,37 @@ async def test_an_operator_gives_credit_and_the_tenant_sees_it(
     invoice = await browser.get(f"{owner.org}/invoices/draft/csv")
     assert invoice.headers["Content-Disposition"].startswith("attachment")
     assert "credit" in invoice.text
+
+
+async def test_the_same_form_sent_twice_is_done_once_and_another_page_begins_anew(
+    operator: Browser, owner: Account
+) -> None:
+    path = f"{owner.org}/credits"
+    form = {
+        "amount": "5.00",
+        "reason": "a double click",
+        "form_id": (await operator.get(f"{owner.org}/money")).written("form_id"),
+    }
+    both = await asyncio.gather(operator.post(path, form), operator.post(path, form))
+    assert [page.status for page in both] == [200, 200]
+    assert (await owner.api.get(f"{owner.org}/balance"))["available"] == "5.00"
+    assert (await operator.post(path, {**form, "amount": "1.00"})).status == 200
+    again = {**form, "form_id": (await operator.get(f"{owner.org}/money")).written("form_id")}
+    assert (await operator.post(path, again)).status == 200
+    assert (await owner.api.get(f"{owner.org}/balance"))["available"] == "11.00"
+
+
+async def test_a_key_made_by_a_double_click_is_one_key_and_both_answers_show_it(
+    browser: Browser, owner: Account
+) -> None:
+    await browser.sign_in(owner.email, PASSWORD)
+    path = f"{owner.org}/keys"
+    form = {"name": "laptop", "mode": "live", "form_id": (await browser.get(path)).written("form_id")}
+    first, second = await asyncio.gather(browser.post(path, form), browser.post(path, form))
+    shown = [re.findall(r"sk-tg-live-\w+", page.text) for page in (first, second)]
+    assert shown[0] == shown[1]
+    assert shown[0]
+    assert len((await owner.api.get(path))["data"]) == 1
 
 
 async def test_a_route_is_edited_compared_and_published(api: Api, operator: Browser) -> None:

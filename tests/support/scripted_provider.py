@@ -42,16 +42,17 @@ class ScriptedProvider:
         self.paths.append(request.path)
         self.headers.append(dict(request.headers))
         await self.answers.wait()
+        pieces, pause_s, is_cut = self.pieces, self.pause_s, self.cut
         response = web.StreamResponse(
             status=self.status, headers={**self.more_headers, "Content-Type": self.content_type}
         )
         if "event-stream" not in self.content_type.lower():
-            response.content_length = sum(map(len, self.pieces))
+            response.content_length = sum(map(len, pieces))
         await response.prepare(request)
-        for piece in self.pieces:
+        for piece in pieces:
             await response.write(piece)
-            await asyncio.sleep(self.pause_s)
-        if self.cut and request.transport is not None:
+            await asyncio.sleep(pause_s)
+        if is_cut and request.transport is not None:
             request.transport.abort()
         return response
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -16,6 +17,7 @@ from control_plane.console.figures import NONE, count, usd
 from control_plane.console.forms import Form
 from control_plane.console.rendering import page
 from control_plane.console.sessions import PATH
+from control_plane.console.spending import RecentSpending
 from control_plane.console.visitor import VISITOR, Visitor
 from control_plane.errors import RefusedError
 
@@ -59,26 +61,32 @@ async def create_org(request: web.Request, form: Form) -> web.Response:
     return to(f"{PATH}/orgs/{made['id']}/")
 
 
-async def show_overview(request: web.Request) -> web.Response:
-    """GET /orgs/{org_id}/."""
-    org = await org_of(request)
-    return page(request, "overview.html", org=org, **await _figures(request[VISITOR], org))
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The first page of an organisation."""
 
+    recent: RecentSpending
 
-async def show_figures(request: web.Request) -> web.Response:
-    """GET /orgs/{org_id}/figures: the part of it that changes by itself."""
-    org = await org_of(request)
-    return page(request, "_figures.html", org=org, **await _figures(request[VISITOR], org))
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /orgs/{org_id}/."""
+        org = await org_of(request)
+        return page(request, "overview.html", org=org, **await self._figures(request[VISITOR], org))
 
+    async def show_figures(self, request: web.Request) -> web.Response:
+        """GET /orgs/{org_id}/figures: the part of it that changes by itself."""
+        org = await org_of(request)
+        return page(request, "_figures.html", org=org, **await self._figures(request[VISITOR], org))
 
-async def _figures(visitor: Visitor, org: Any) -> dict[str, Any]:
-    requests = visitor.ask("list_requests", query={"limit": _LATEST}, org_id=org["id"])
-    if not visitor.may(Permission.BILLING_READ, org["role"]):
-        return {"balance": None, "spending": None, "requests": (await requests)["data"]}
-    latest, balance, spending = await asyncio.gather(
-        requests, visitor.ask("get_balance", org_id=org["id"]), spending_of(visitor, org, days=DAYS_SHOWN)
-    )
-    return {"balance": balance, "spending": spending, "requests": latest["data"]}
+    async def _figures(self, visitor: Visitor, org: Any) -> dict[str, Any]:
+        requests = visitor.ask("list_requests", query={"limit": _LATEST}, org_id=org["id"])
+        if not visitor.may(Permission.BILLING_READ, org["role"]):
+            return {"balance": None, "spending": None, "requests": (await requests)["data"]}
+        latest, balance, spending = await asyncio.gather(
+            requests,
+            visitor.ask("get_balance", org_id=org["id"]),
+            self.recent.of(org["id"], lambda: spending_of(visitor, org, days=DAYS_SHOWN)),
+        )
+        return {"balance": balance, "spending": spending, "requests": latest["data"]}
 
 
 async def spending_of(

@@ -55,6 +55,7 @@ if (form) {
     }
   };
 
+  const LAST = "data: [DONE]";
   const textOf = (line) => {
     if (!line.startsWith("data: {")) return "";
     const event = JSON.parse(line.slice(6));
@@ -88,11 +89,16 @@ if (form) {
     });
     if (!answer.ok) throw new Error(await refusalOf(answer));
     const priced = () => htmx.ajax("GET", form.dataset.prices + answer.headers.get("x-request-id"), article.querySelector(".cost"));
+    let isWhole = false;
     try {
-      for await (const line of lines(answer.body)) said.textContent += textOf(line);
+      for await (const line of lines(answer.body)) {
+        said.textContent += textOf(line);
+        isWhole ||= line.trimEnd() === LAST;
+      }
     } finally {
       priced();
     }
+    if (!isWhole) throw new Error("(the answer broke off)");
     messages.push({role: "assistant", content: said.textContent});
   };
 

@@ -26,9 +26,12 @@ def test_no_page_has_scripts_or_styles_in_itself_or_from_elsewhere(template: Pat
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
-def test_every_form_that_changes_something_says_where_it_goes(template: Path) -> None:
-    for form in re.findall(r"<form[^>]*method=\"post\"[^>]*>", template.read_text()):
-        assert re.search(r'action="/console/', form), form
+def test_every_form_that_changes_something_says_where_it_goes_and_is_done_once(template: Path) -> None:
+    for form in re.findall(r"<form[^>]*method=\"post\".*?</form>", template.read_text(), re.DOTALL):
+        found = re.match(r'[^>]*action="/console/([^"]*)"', form)
+        assert found, form
+        is_about_who_looks = found[1].startswith(("sign-", "register"))
+        assert ("{{ parts.once(form_id) }}" in form) is not is_about_who_looks, form
 
 
 def test_the_policy_admits_files_of_ours_alone() -> None:
