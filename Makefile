@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/*.proto)
 CLIENTS := .venv-clients
 PROGRAMS := tests/clients/programs
+SIDE_BY_SIDE := tests/unit tests/property tests/golden tests/integration
+ONE_BY_ONE := tests/chaos tests/e2e
 
 .PHONY: run test test-clients test-console lint format bench bench-edit bench-growth bench-sink bench-analytics bench-translator chaos failover soak openapi lock clean help
 
@@ -39,7 +41,15 @@ run: $(READY)    ## start the whole gateway on this machine (ARGS="--data-dir D 
 	@exec $(BIN)/tollgate up $(ARGS)
 
 test: $(READY)   ## every test but those with clients and a browser, on real parts (ARGS="tests/unit -k money")
+ifeq ($(strip $(ARGS)),)
+	@# What has parts of its own runs side by side; what measures a whole stack has the machine to itself.
+	@failed=0; set -x; \
+	$(BIN)/python -m pytest --numprocesses=logical --dist=loadfile $(SIDE_BY_SIDE) || failed=1; \
+	$(BIN)/python -m pytest $(ONE_BY_ONE) || failed=1; \
+	exit $$failed
+else
 	$(BIN)/python -m pytest --ignore=tests/clients --ignore=tests/console $(ARGS)
+endif
 
 test-clients: $(CLIENTS)/.ready ## the clients of our users against a local stack
 	MYPYPATH=$(PROGRAMS) $(BIN)/mypy --python-executable $(CLIENTS)/bin/python $(wildcard $(PROGRAMS)/*.py)
