@@ -242,7 +242,7 @@ class Authorization:
         key_hash = self._hash_of(asked)
         if key_hash is None:
             return await self._decide_of_key(asked, None)
-        if self._keys.remembers(key_hash):
+        if self._keys.is_at_hand(key_hash):
             key = await self._keys.find(key_hash)
         else:
             # Anybody can show what has a key's form, so those do not fill this process.
