@@ -378,7 +378,8 @@ class Authorization:
         if counting.cancelled() or counting.exception() is not None:
             return
         if isinstance(found := counting.result(), Reservation):
-            self._notes.put(org_id, Ended(found.tallies, request_id, found.at, -found.tokens))
+            # It goes on to count itself: Envoy may be asking another process about it.
+            self._notes.put(org_id, Ended(found.tallies, request_id, found.at, 0))
             self._notes.put(org_id, Amended(found.tallies, found.at, 1 - found.uses, (1 - found.uses) * found.tokens))
 
     async def _pay(self, asked: Asked, decision: Admitted) -> Admitted | Refused:
