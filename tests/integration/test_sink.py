@@ -78,7 +78,11 @@ async def test_what_requests_were_answered_with_and_what_they_cost_is_counted_as
         return registry.get_sample_value(f"tollgate_billing_sink_{name}_total", labels)
 
     assert {answer: counted("answers", answer=answer) for answer in ("2xx", "3xx", "4xx", "5xx", "none")} == {
-        **{"2xx": 2, "3xx": 0, "4xx": 1, "5xx": 1, "none": 1}
+        "2xx": 2,
+        "3xx": 0,
+        "4xx": 1,
+        "5xx": 1,
+        "none": 1,
     }
     at = {"mode": "live", "provider": "openai"}
     assert (counted("cost_nano_usd", **at), counted("price_nano_usd", **at)) == (40, 60)

@@ -166,7 +166,8 @@ def test_a_status_that_was_handed_out_never_changes(registry: NodeRegistry) -> N
         before.types[ROUTE_TYPE] = TypeStatus()  # type: ignore[index]
 
 
-def test_answers_of_each_type_are_counted_from_none_on(registry: NodeRegistry, metrics: CollectorRegistry) -> None:
+@pytest.mark.usefixtures("registry")
+def test_answers_of_each_type_are_counted_from_none_on(metrics: CollectorRegistry) -> None:
     for type_url in TYPES:
         labels = {"type": type_url.rpartition(".")[2], "answer": "nack"}
         assert metrics.get_sample_value("tollgate_control_plane_xds_answers_total", labels) == 0

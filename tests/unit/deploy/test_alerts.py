@@ -16,7 +16,7 @@ from gateway_core.contract import Service
 from tests.unit.deploy.test_compose import compose, read_yaml
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = (*Service, "gateway_core")
+PACKAGES = (*Service, "translator", "response_cache", "gateway_core")
 KINDS = {
     kind.__name__: kind for kind in (prometheus_client.Counter, prometheus_client.Gauge, prometheus_client.Histogram)
 }

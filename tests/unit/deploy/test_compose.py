@@ -1,6 +1,5 @@
 """compose.yaml and what it mounts, checked against the code it starts. No container runs here."""
 
-import json
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ from gateway_core.contract import Peer
 from gateway_core.settings import HostPort, ProcessSettings, ServiceSettings
 from response_cache.settings import Settings as ResponseCacheSettings
 from simulator.settings import SimulatorSettings
+from tests.support.grafana import boards
 from translator.settings import Settings as TranslatorSettings
 
 ROOT = Path(__file__).parents[3]
@@ -488,67 +488,13 @@ def test_secret_paths_in_variables_and_files_are_mounted() -> None:
         assert set(re.findall(r"/run/secrets/([\w.]+)", text)) <= set(service.secrets), name
 
 
-def dashboards() -> list[Path]:
-    return sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
-
-
-def panels(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["panels"]
-    return found
-
-
-@cache
-def clickhouse_columns() -> frozenset[str]:
-    migrations = sorted((ROOT / "billing_sink/migrations/clickhouse").glob("*.sql"))
-    text = "\n".join(path.read_text(encoding="utf-8") for path in migrations)
-    added = re.findall(r"ADD COLUMN (?:IF NOT EXISTS )?(\w+)", text)
-    return frozenset([*re.findall(r"^ {4}(\w+) +[A-Z]\w+", text, re.MULTILINE), *added])
-
-
-def columns_named(sql: str) -> set[str]:
-    """What is left of a query without its strings, macros, functions, aliases and keywords, which we write in capitals."""
-    sql = re.sub(r"'[^']*'|\$__\w+", " ", sql)
-    aliases = set(re.findall(r"\bAS (\w+)", sql))
-    sql = re.sub(r"\bFROM [\w.]+", " ", sql)
-    words = set(re.findall(r"(?<![\w.])([a-z_]\w*)\b(?!\s*\()", sql))
-    return words - aliases
-
-
-@pytest.mark.parametrize("path", dashboards(), ids=lambda path: path.stem)
-def test_dashboard_asks_for_columns_that_exist(path: Path) -> None:
-    found = [target["rawSql"] for panel in panels(path) for target in panel["targets"]]
-
-    assert found
-    for sql in found:
-        # Play money is in no sum of real money.
-        assert "mode = 'live'" in sql
-        assert re.findall(r"\bFROM ([\w.]+)", sql) == ["tollgate.requests"], sql
-        # Without FINAL a request that was inserted twice counts twice.
-        assert "tollgate.requests FINAL" in sql
-        assert columns_named(sql)
-        assert columns_named(sql) <= clickhouse_columns(), sql
-
-
-@pytest.mark.parametrize("path", dashboards(), ids=lambda path: path.stem)
-def test_dashboard_names_a_provisioned_source(path: Path) -> None:
-    provisioned = read_yaml("deploy/grafana/provisioning/datasources/tollgate.yaml")["datasources"]
-    named = {
-        (source["uid"], source["type"])
-        for panel in panels(path)
-        for source in (panel["datasource"], *(target["datasource"] for target in panel["targets"]))
-    }
-
-    assert named
-    assert named <= {(source["uid"], source["type"]) for source in provisioned}
-
-
 def test_grafana_reads_dashboards_from_where_they_are_mounted() -> None:
     (provider,) = read_yaml("deploy/grafana/provisioning/dashboards/tollgate.yaml")["providers"]
     mounts = {mount.target: mount.source for mount in compose().services["grafana"].mounts}
 
     assert mounts[provider["options"]["path"]] == "./deploy/grafana/dashboards"
     home = compose().services["grafana"].environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
-    assert home in {f"{provider['options']['path']}/{path.name}" for path in dashboards()}
+    assert home in {f"{provider['options']['path']}/{board}.json" for board in boards()}
 
 
 def copied_from_the_checkout() -> list[str]:
