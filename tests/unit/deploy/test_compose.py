@@ -21,6 +21,7 @@ import control_plane.settings
 import ext_authz.settings
 from deploy.make_secrets import make_missing
 from gateway_core.certificates import AUTHORITY_FILE, certificate_file, key_file
+from gateway_core.clusters import Cluster
 from gateway_core.contract import Peer
 from gateway_core.settings import HostPort, ProcessSettings, ServiceSettings
 from response_cache.settings import Settings as ResponseCacheSettings
@@ -363,13 +364,28 @@ def test_prometheus_asks_every_service_for_its_metrics(loader: Loader) -> None:
         (name, str(loader.load(name, (name,)).model_dump()[f"{name}_metrics_port"]))
         for name in ("control_plane", "ext_authz", "billing_sink", "translator", "response_cache")
     }
+    (listener,) = read_yaml("envoy/bootstrap.yaml")["static_resources"]["listeners"]
+    expected.add(("envoy", str(listener["address"]["socket_address"]["port_value"])))
     assert targets == expected
     assert all(share_a_network("prometheus", host) for host, _ in targets)
 
 
+def test_prometheus_asks_envoy_for_the_one_path_that_is_answered() -> None:
+    (job,) = (
+        job for job in read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"] if job["job_name"] == "envoy"
+    )
+    (listener,) = read_yaml("envoy/bootstrap.yaml")["static_resources"]["listeners"]
+    (manager,) = listener["filter_chains"][0]["filters"]
+    (host,) = manager["typed_config"]["route_config"]["virtual_hosts"]
+    (route,) = host["routes"]
+    assert route["match"]["path"] == job["metrics_path"]
+    # No port of the machine leads there.
+    assert len(compose().services["envoy"].ports) == 1
+
+
 def test_envoy_finds_the_control_plane(loader: Loader) -> None:
     bootstrap = read_yaml("envoy/bootstrap.yaml")
-    (cluster,) = bootstrap["static_resources"]["clusters"]
+    (cluster,) = (each for each in bootstrap["static_resources"]["clusters"] if each["name"] == Cluster.XDS)
     (locality,) = cluster["load_assignment"]["endpoints"]
     address = locality["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
     settings = loader.control_plane()
