@@ -8,6 +8,7 @@ from dashboards.panels import chart, stat
 from dashboards.queries import PrometheusQuery, promql, promql_now
 
 _ACTIVE = "and on (instance) tollgate_billing_sink_active == 1"
+_GATEWAY = '{envoy_http_conn_manager_prefix="gateway"}'
 _SHARES = (0.5, 0.95, 0.99)
 
 
@@ -34,6 +35,59 @@ def internals() -> Dashboard:
                         "ClickHouse is behind by",
                         promql_now(f"time() - tollgate_billing_sink_export_caught_up_timestamp_seconds {_ACTIVE}"),
                         unit=units.Seconds,
+                    ),
+                ],
+            ),
+            (
+                "Envoy",
+                [
+                    chart(
+                        "Requests, by class of status",
+                        promql(
+                            f"sum by (envoy_response_code_class) (rate(envoy_http_downstream_rq_xx{_GATEWAY}[$__rate_interval]))",
+                            "{{envoy_response_code_class}}xx",
+                        ),
+                        unit=units.RequestsPerSecond,
+                        is_stacked=True,
+                    ),
+                    chart(
+                        "Open",
+                        promql(f"sum(envoy_http_downstream_rq_active{_GATEWAY})", "requests"),
+                        promql(f"sum(envoy_http_downstream_cx_active{_GATEWAY})", "connections"),
+                        unit=units.Short,
+                    ),
+                    chart(
+                        "Scripts that failed",
+                        promql("sum(increase(envoy_http_lua_errors[$__rate_interval]))", "in front"),
+                        promql("sum(increase(envoy_cluster_lua_errors[$__rate_interval]))", "at providers"),
+                        unit=units.Short,
+                        description="Zero. What a script has not done for a request, nothing else does.",
+                    ),
+                    chart(
+                        "Memory",
+                        promql("envoy_server_memory_physical_size", "{{instance}}"),
+                        unit=units.BytesIEC,
+                    ),
+                    chart(
+                        "Overload",
+                        promql(
+                            "envoy_overload_envoy_resource_monitors_fixed_heap_pressure / 100", "memory, {{instance}}"
+                        ),
+                        promql(
+                            "envoy_overload_envoy_resource_monitors_global_downstream_max_connections_pressure / 100",
+                            "connections, {{instance}}",
+                        ),
+                        unit=units.PercentUnit,
+                        description="From 90 % of the memory on, requests are refused and the largest ones end.",
+                    ),
+                    chart(
+                        "Could not be reached",
+                        promql(
+                            "sum by (envoy_cluster_name) (increase(envoy_cluster_upstream_cx_connect_fail[$__rate_interval])) > 0",
+                            "{{envoy_cluster_name}}",
+                        ),
+                        unit=units.Short,
+                        description="Connections that did not come about, by cluster: a provider, or a part of the gateway.",
                     ),
                 ],
             ),
