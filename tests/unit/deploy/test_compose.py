@@ -1,5 +1,6 @@
 """compose.yaml and what it mounts, checked against the code it starts. No container runs here."""
 
+import hashlib
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
@@ -493,10 +495,37 @@ def test_stores_have_the_accounts_that_the_addresses_name(secret_files: Path) ->
         assert (url.username, url.path) == (user, f"/{database}")
 
 
+def test_grafana_reads_in_clickhouse_what_is_ours_and_does_nothing_else(secret_files: Path) -> None:
+    (source,) = (
+        source
+        for source in read_yaml("deploy/grafana/provisioning/datasources/tollgate.yaml")["datasources"]
+        if source["type"] == "grafana-clickhouse-datasource"
+    )
+    written = ET.parse(ROOT / "deploy/clickhouse/grafana.xml")  # noqa: S314 - our own file
+    (user,) = written.findall("users/*")
+    database = compose().services["clickhouse"].environment["CLICKHOUSE_DB"]
+
+    assert user.tag == source["jsonData"]["username"] != compose().services["clickhouse"].environment["CLICKHOUSE_USER"]
+    assert source["jsonData"]["defaultDatabase"] == database
+    assert [grant.text for grant in user.findall("grants/query")] == [f"GRANT SELECT ON {database}.*"]
+    assert written.findtext(f"profiles/{user.findtext('profile')}/readonly") == "2"
+    # What is included, and where Grafana has it from.
+    password = user.find("password_sha256_hex")
+    assert password is not None
+    included = Path(written.findtext("include_from") or "").name
+    hashed = ET.fromstring((secret_files / included).read_text(encoding="utf-8")).findtext(  # noqa: S314 - our own file
+        password.attrib["incl"]
+    )
+    given = Path(source["secureJsonData"]["password"].removeprefix("$__file{").removesuffix("}")).name
+    assert hashed == hashlib.sha256((secret_files / given).read_bytes()).hexdigest()
+    assert "tollgate_postgres_dsn" not in compose().services["grafana"].secrets
+
+
 def test_secret_paths_in_variables_and_files_are_mounted() -> None:
     mounted = {
         "grafana": (ROOT / "deploy/grafana/provisioning/datasources/tollgate.yaml").read_text(encoding="utf-8"),
         "envoy": (ROOT / "envoy/bootstrap.yaml").read_text(encoding="utf-8"),
+        "clickhouse": (ROOT / "deploy/clickhouse/grafana.xml").read_text(encoding="utf-8"),
     }
     for name, service in compose().services.items():
         text = " ".join([*(value or "" for value in service.environment.values()), *service.command])
