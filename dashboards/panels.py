@@ -70,6 +70,8 @@ def chart(
         panel.stacking(StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(30)
     for reference, query in zip("ABCDEF", queries, strict=False):
         panel.with_target(query if isinstance(query, ClickHouseQuery) else query.ref_id(reference))
+        if isinstance(query, ClickHouseQuery) and query.line:
+            panel.display_name(f"${{__field.labels.{query.line}}}")
     return panel.datasource(_source(queries[0])).title(title).description(description).height(8).span(width)
 
 

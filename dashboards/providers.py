@@ -195,4 +195,5 @@ def _attempts_over_time(by: str, where: str) -> ClickHouseQuery:
         f"SELECT $__timeInterval(started_at) AS time, {by}, count() AS attempt_count FROM {ATTEMPTS} AND {where}"
         f" GROUP BY time, {name} ORDER BY time, {name}",
         is_series=True,
+        line=name,
     )

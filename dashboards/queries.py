@@ -45,8 +45,9 @@ _SUMS: Final = f"""WITH dateDiff('second', $__fromTime, $__toTime) AS range_s,
   ),
   chosen AS (SELECT * FROM sums WHERE {_CHOSEN})
 """
-"""Requests added up: by the minute up to a day (and a month ago, since when they are kept in any case), by the hour up to 62 days, by the day beyond. ClickHouse reads one of the three, since the conditions
-of the others are false before anything is read. `step_s` is between two points of a chart: as Grafana likes it, but no less than what sums are of."""
+"""Requests added up: by the minute up to a day, if it is of the last 31, which they are kept for in any case; by the hour up to 62 days; by the day
+beyond. ClickHouse reads one of the three, since the conditions of the others are false before anything is read. `step_s` is between two points of a
+chart: as Grafana likes it, but no less than what sums are of."""
 
 TIME: Final = "toStartOfInterval(starts_at, toIntervalSecond(step_s))"
 RATE: Final = "sum(requests) / step_s"
@@ -78,10 +79,12 @@ class ClickHouseQuery(Builder[Dataquery], Dataquery):
     Attributes:
         sql: with the plugin's macros and the dashboard's variables.
         is_series: whether rows are points of a chart, of which the column `time` says when.
+        line: of a chart, the column that says which line a point belongs to; empty where there is a line for each value.
     """
 
     sql: str
     is_series: bool = False
+    line: str = ""
 
     def build(self) -> Dataquery:
         """Itself."""
@@ -112,7 +115,9 @@ def over_time(*values: str, by: str = "", where: str = "1") -> ClickHouseQuery:
     selected = ", ".join(filter(None, (f"{TIME} AS time", by, *values)))
     groups = ", ".join(filter(None, ("time", _name(by))))
     return ClickHouseQuery(
-        f"{_SUMS}SELECT {selected}\nFROM chosen WHERE {where}\nGROUP BY {groups} ORDER BY {groups}", is_series=True
+        f"{_SUMS}SELECT {selected}\nFROM chosen WHERE {where}\nGROUP BY {groups} ORDER BY {groups}",
+        is_series=True,
+        line=_name(by),
     )
 
 
