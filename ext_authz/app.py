@@ -16,7 +16,7 @@ from ext_authz.announcement import KeyChanged, OrgChanged, ProjectChanged, read_
 from ext_authz.attempt_limiter import AttemptLimiter
 from ext_authz.kept import Files
 from ext_authz.keys import KeyCache
-from ext_authz.leases import LeaseId
+from ext_authz.leases import LeaseId, parse_unspent
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.own_attempts import OwnAttempts
@@ -35,6 +35,7 @@ from ext_authz.session_uses import SessionUses
 from ext_authz.settings import Settings
 from ext_authz.shared_counts import SharedCounts
 from ext_authz.slices import Slices
+from ext_authz.strays import Strays
 from ext_authz.uptake import TakenUp, Uptake
 from ext_authz.uses import KeyUses
 from gateway_core.clock import monotonic, utc_now
@@ -87,7 +88,7 @@ async def serve(settings: Settings, log: Logger) -> None:
         )
         listener = Listener(
             settings.postgres_dsn,
-            [Channel.API_KEY, Channel.CATALOG],
+            [Channel.API_KEY, Channel.CATALOG, Channel.UNSPENT],
             service=Service.EXT_AUTHZ,
             registry=registry,
             log=log,
@@ -110,11 +111,13 @@ async def serve(settings: Settings, log: Logger) -> None:
         limiter = Limiter(shared, OwnLimits(monotonic), counts, registry=registry)
         attempts = AttemptLimiter(shared_attempts, OwnAttempts(monotonic), counts, registry=registry)
         notes = ReservationNotes(limiter, attempts, monotonic=monotonic, registry=registry)
+        strays = Strays(authorizers, registry=registry, log=log)
         service = Authorization(
             keys=keys,
             offers=offers,
             slices=slices,
             lender=lender,
+            strays=strays,
             holds=PostgresHolds(pool, utc_now),
             kept=PostgresKept(pool),
             files_max=Files(settings.files_max, settings.file_bytes_max),
@@ -144,11 +147,14 @@ async def serve(settings: Settings, log: Logger) -> None:
                 ),
                 asyncio.TaskGroup() as group,
             ):
-                group.create_task(_follow_changes(listener, keys, uptake, stale, foreign), name="follow_changes")
+                group.create_task(
+                    _follow_changes(listener, keys, service, uptake, stale, foreign), name="follow_changes"
+                )
                 group.create_task(_refresh_offers(offers, uptake, stale, log), name="refresh_offers")
                 group.create_task(_report(keys, uptake, authorizers, limiter, attempts, foreign, log), name="report")
                 group.create_task(_write_uses(uses, authorizers, log), name="write_uses")
                 group.create_task(slices.give_back(), name="give_back")
+                group.create_task(strays.tell(), name="tell_strays")
                 for _ in range(WORKERS):
                     group.create_task(notes.work(), name="note_reservations")
                 group.create_task(_put_away(slices), name="put_away")
@@ -168,7 +174,12 @@ def _shared(url: SecretStr | None) -> tuple[RedisLimits, RedisAttempts] | tuple[
 
 
 async def _follow_changes(
-    listener: Listener, keys: KeyCache, uptake: Uptake, stale: asyncio.Event, foreign: Counter
+    listener: Listener,
+    keys: KeyCache,
+    service: Authorization,
+    uptake: Uptake,
+    stale: asyncio.Event,
+    foreign: Counter,
 ) -> None:
     async for change in listener.notifications():
         match change:
@@ -189,6 +200,8 @@ async def _follow_changes(
                         uptake.lose_track()
             case Notification(channel=Channel.CATALOG):
                 stale.set()
+            case Notification(channel=Channel.UNSPENT, payload=payload):
+                service.take_back(parse_unspent(payload))
             case _:
                 # Something was missed.
                 keys.doubt_all()

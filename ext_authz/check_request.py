@@ -1,7 +1,7 @@
 """Envoy's question as a value. The edge: behind it there is no protobuf any more."""
 
 from ext_authz.asked import Asked
-from ext_authz.leases import LeaseId, Unspent
+from ext_authz.leases import parse_unspent
 from gateway_core.api_keys import credential_of
 from gateway_core.contract import Header, Metadata, RequestField
 from gateway_core.endpoints import FACTS, Endpoint
@@ -66,7 +66,7 @@ def parse_check(request: CheckRequest) -> Asked:
         named=_named(fields[RequestField.NAMED].string_value),
         provider=ProviderName(fields[RequestField.PROVIDER].string_value) or None,
         is_lease_wanted=fields[RequestField.LEASE_WANTED].bool_value,
-        unspent=_unspent(fields[RequestField.UNSPENT].string_value),
+        unspent=parse_unspent(fields[RequestField.UNSPENT].string_value),
         own_keys_as_of=(
             int(fields[RequestField.OWN_KEYS_AS_OF].number_value)
             if fields[RequestField.OWN_KEYS_AS_OF].HasField("number_value")
@@ -102,11 +102,6 @@ def _named(text: str) -> tuple[KeptName, ...]:
         return tuple(map(KeptName.parse, text.split(","))) if text else ()
     except InvalidKeptNameError as error:
         raise MalformedCheckError("a name of nothing that is kept") from error
-
-
-def _unspent(text: str) -> tuple[Unspent, ...]:
-    parts = (part.partition(":") for part in text.split(",") if part)
-    return tuple(Unspent(LeaseId(lease_id), int(uses)) for lease_id, _, uses in parts if uses.isdecimal())
 
 
 def _meters(text: str) -> frozenset[Meter]:

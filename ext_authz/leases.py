@@ -46,3 +46,12 @@ class Unspent:
 
     lease_id: LeaseId
     uses: int
+
+    def __str__(self) -> str:
+        return f"{self.lease_id}:{self.uses}"
+
+
+def parse_unspent(text: str) -> tuple[Unspent, ...]:
+    """What is written as `gateway_core.contract.RequestField.UNSPENT` says; what is not so written is passed over."""
+    parts = (part.partition(":") for part in text.split(",") if part)
+    return tuple(Unspent(LeaseId(lease_id), int(uses)) for lease_id, _, uses in parts if uses.isdecimal())

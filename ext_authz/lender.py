@@ -108,6 +108,10 @@ class Lender:
             self._lent.popitem(last=False)
         return Lease(lease_id, uses, self._ttl_ms, bounds)
 
+    def has_lent(self, lease_id: LeaseId) -> bool:
+        """Whether a lease is of this process, and was not taken back yet."""
+        return lease_id in self._lent
+
     def take_back(self, unspent: Iterable[Unspent]) -> Iterator[Back]:
         """Envoy will not spend these any more: what goes back into slices. Each lease is taken back once, and no more of it than was lent."""
         for each in unspent:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from ext_authz.uptake import TakenUp
+from gateway_core.contract import Channel
 from gateway_core.ids import KeyId
 
 
@@ -44,3 +45,7 @@ class PostgresAuthorizers:
     async def touch_keys(self, uses: Mapping[KeyId, datetime]) -> None:
         """Write down when keys were last used."""
         await self._pool.execute("SELECT accounts.touch_keys($1, $2)", list(uses), list(uses.values()))
+
+    async def tell_unspent(self, unspent: str) -> None:
+        """Tell every process what Envoy has given back, whichever of them has lent it."""
+        await self._pool.execute("SELECT pg_notify($1, $2)", Channel.UNSPENT, unspent)

@@ -4,7 +4,7 @@ Fail closed: whatever goes wrong here is an error to Envoy, and Envoy answers th
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,7 +21,7 @@ from ext_authz.crowds import STRANGERS, Crowds
 from ext_authz.decision import Admitted, Output, Refused, decide, expected
 from ext_authz.kept import Files, Owned
 from ext_authz.keys import KeyCache
-from ext_authz.leases import Bounds, body_bound
+from ext_authz.leases import Bounds, Unspent, body_bound
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
@@ -35,6 +35,7 @@ from ext_authz.running_requests import SERVICE as ACCESS_LOG_SERVICE
 from ext_authz.running_requests import RunningRequests
 from ext_authz.session_uses import SessionUses
 from ext_authz.slices import Payer, Slices, Taken
+from ext_authz.strays import Strays
 from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import ApiKey, KeyHash, hash_key, is_well_formed
@@ -133,6 +134,10 @@ class Kept(Protocol):
         """
 
 
+class StrangersCrowdError(Exception):
+    """As many keys are being looked up as may be."""
+
+
 class Authorization:
     """The gRPC service's one method, and what it asks."""
 
@@ -143,6 +148,7 @@ class Authorization:
         offers: OfferSource,
         slices: Slices,
         lender: Lender,
+        strays: Strays,
         holds: Holds,
         kept: Kept,
         files_max: Files,
@@ -162,6 +168,7 @@ class Authorization:
         self._offers = offers
         self._slices = slices
         self._lender = lender
+        self._strays = strays
         self._holds = holds
         self._kept = kept
         self._files_max = files_max
@@ -202,6 +209,8 @@ class Authorization:
         self._under_way += 1
         try:
             return await self._answer(request, context)
+        except StrangersCrowdError:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many keys are being looked up")
         finally:
             self._under_way -= 1
 
@@ -225,7 +234,27 @@ class Authorization:
         return replace(asked, choices=self._session_responses) if FACTS[asked.endpoint].is_session else asked
 
     async def _decide(self, asked: Asked) -> Admitted | Refused:
-        for back in self._lender.take_back(asked.unspent):
+        self._strays.put(each for each in asked.unspent if not self._lender.has_lent(each.lease_id))
+        self.take_back(asked.unspent)
+        key_hash = self._hash_of(asked)
+        if key_hash is None:
+            return await self._decide_of_key(asked, None)
+        if self._keys.is_at_hand(key_hash):
+            key = await self._keys.find(key_hash)
+        else:
+            # Anybody can show what has a key's form, so those do not fill this process.
+            with self._crowds.of(STRANGERS) as has_place:
+                if not has_place:
+                    raise StrangersCrowdError
+                key = await self._keys.find(key_hash)
+        if key is None:
+            return await self._decide_of_key(asked, None)
+        with self._crowds.of(key.org_id) as has_place:
+            return await self._decide_of_key(asked, key) if has_place else Refused(TOO_MANY_WAITING, key)
+
+    def take_back(self, unspent: Iterable[Unspent]) -> None:
+        """Envoy will not spend these any more, of what this process has lent: money and requests that count are free again."""
+        for back in self._lender.take_back(unspent):
             self._slices.put_in(back.slice, back.amount)
             self._leased.labels("given_back").inc(back.uses)
             if (counted := back.reservation) is not None:
@@ -233,21 +262,6 @@ class Authorization:
                     back.slice.payer.org_id,
                     Amended(counted.tallies, counted.at, -back.uses, -back.uses * counted.tokens),
                 )
-        key_hash = self._hash_of(asked)
-        if key_hash is None:
-            return await self._decide_of_key(asked, None)
-        if self._keys.remembers(key_hash):
-            key = await self._keys.find(key_hash)
-        else:
-            # Anybody can show what has a key's form, so those do not fill this process.
-            with self._crowds.of(STRANGERS) as has_place:
-                if not has_place:
-                    return Refused(TOO_MANY_WAITING)
-                key = await self._keys.find(key_hash)
-        if key is None:
-            return await self._decide_of_key(asked, None)
-        with self._crowds.of(key.org_id) as has_place:
-            return await self._decide_of_key(asked, key) if has_place else Refused(TOO_MANY_WAITING, key)
 
     async def _decide_of_key(self, asked: Asked, key: ApiKey | None) -> Admitted | Refused:
         if key is not None and asked.is_lease_wanted and self._may_lease(key):

@@ -429,6 +429,8 @@ class Channel:
     Numbers are committed, and so heard, in their order; what one transaction changes has one number.
     """
 
+    UNSPENT: Final = "leases_unspent"
+    """Payload: what Envoy gave back to a process of ext_authz that had not lent it, as `RequestField.UNSPENT` has it."""
     AUTHORIZER: Final = "authorizer_changed"
     """Payload: the catalogue revision that a process of ext_authz serves from now on."""
     ATTEMPTS: Final = "attempts_recorded"

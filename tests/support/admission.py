@@ -96,6 +96,25 @@ class Keys:
         return self.keys.get(key_hash)
 
 
+class Others:
+    """Other processes, as an `Announcer` tells them.
+
+    Attributes:
+        told: what they have heard.
+        trouble: raised instead.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.trouble: Exception | None = None
+
+    async def tell_unspent(self, unspent: str) -> None:
+        """Have them hear it."""
+        if self.trouble is not None:
+            raise self.trouble
+        self.told.append(unspent)
+
+
 class SliceDrawer:
     """A `SliceStore`.
 

@@ -20,7 +20,7 @@ from ext_authz.attempt_limiter import AttemptLimiter
 from ext_authz.decision import FLOOR_TOKENS
 from ext_authz.kept import Files, Place
 from ext_authz.keys import KeyCache
-from ext_authz.leases import LeaseId
+from ext_authz.leases import LeaseId, parse_unspent
 from ext_authz.lender import Lender
 from ext_authz.limiter import Limiter
 from ext_authz.offers import Offers
@@ -31,6 +31,7 @@ from ext_authz.reservations import OUTPUT_TOKENS, Limit
 from ext_authz.servicer import Authorization
 from ext_authz.shared_counts import CountsUnavailableError, SharedCounts
 from ext_authz.slices import Slices
+from ext_authz.strays import GATHERED_S, Strays
 from ext_authz.uses import KeyUses
 from gateway_core.api_keys import LIVE_PREFIX, TEST_PREFIX, hash_key, new_key
 from gateway_core.budgets import AllHeld, Budget, Budgets, Exhausted
@@ -53,6 +54,7 @@ from tests.support.admission import (
     VERSION,
     Counts,
     Keys,
+    Others,
     Purse,
     Registry,
     SliceDrawer,
@@ -108,6 +110,8 @@ class Gate:
         self.context = Context()
         self.uses = KeyUses(keys_max=10)
         self.metrics = CollectorRegistry()
+        self.others = Others()
+        self.strays = Strays(self.others, registry=self.metrics, log=structlog.get_logger())
         slices = Slices(
             self.slices,
             new_slice_id=lambda: SliceId("slice_1"),
@@ -131,6 +135,7 @@ class Gate:
             offers=self.offers,
             slices=slices,
             lender=Lender(ttl_ms=lease_ttl_ms, new_lease_id=lambda: LeaseId("lease_1"), monotonic=lambda: 0.0),
+            strays=self.strays,
             holds=self.purse,
             kept=self.registry,
             files_max=Files(10, 1000),
@@ -715,5 +720,25 @@ async def test_keys_that_are_not_known_here_yet_share_as_one_and_known_ones_pass
     await asyncio.sleep(0)
     assert (await gate.ask(from_client())).WhichOneof("http_response") == "ok_response"
     gate.keys.go.set()
-    statuses = [(await each).denied_response.status.code for each in asking]
-    assert statuses == [401, 401, 429]
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(answers.pop(), AbortedError)
+    assert gate.context.status is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert [cast("CheckResponse", each).denied_response.status.code for each in answers] == [401, 401]
+
+
+async def test_what_another_process_has_lent_is_told_to_the_others_and_of_what_they_tell_each_takes_back_its_own() -> (
+    None
+):
+    gate = await busy_gate(Limits(requests_per_minute=60))
+    await gate.ask(from_client(lease_wanted=True))
+    await gate.ask(from_client(unspent="lease_of_another:9,lease_1:1"))
+    telling = asyncio.create_task(gate.strays.tell())
+    await asyncio.sleep(GATHERED_S * 2)
+    telling.cancel()
+    assert gate.others.told == ["lease_of_another:9"]
+    await gate.ask(from_client(lease_wanted=True))
+    await gate.note()
+    before = gate.counts.counted
+    gate.service.take_back(parse_unspent("lease_of_another:9,lease_1:3"))
+    await gate.note()
+    assert gate.counts.counted == before - 3
