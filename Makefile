@@ -12,7 +12,7 @@ PROGRAMS := tests/clients/programs
 SIDE_BY_SIDE := tests/unit tests/property tests/golden tests/integration
 ONE_BY_ONE := tests/chaos tests/e2e
 
-.PHONY: run test test-clients test-console lint format bench bench-edit bench-growth bench-sink bench-analytics bench-translator chaos failover soak openapi lock clean help
+.PHONY: run test test-clients test-console lint format bench bench-edit bench-growth bench-sink bench-analytics bench-translator chaos failover soak openapi dashboards lock clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -97,6 +97,9 @@ soak: $(READY)   ## half an hour at 70 % load: memory stays flat, nothing goes w
 
 openapi: $(READY) ## copy the API's document to where the command line is made from it
 	$(BIN)/python -m pytest -q tests/golden/test_golden_openapi.py --update-golden
+
+dashboards: $(READY) ## write Grafana's dashboards anew
+	$(BIN)/python -m dashboards
 
 lock:            ## resolve pyproject.toml again, hashes and all
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target .tools uv==$(UV_VERSION)

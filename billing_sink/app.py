@@ -37,6 +37,7 @@ from billing_sink.quotes import Quotes
 from billing_sink.roll_ups import Adding
 from billing_sink.settings import Settings
 from billing_sink.sink import Sink
+from billing_sink.standing import StandingMetrics
 from gateway_core.clock import monotonic, utc_now
 from gateway_core.contract import Service
 from gateway_core.health import always_ready, serving, serving_health
@@ -191,7 +192,7 @@ async def _look_after_books(
     claim: SpoolClaim, books: PostgresBooks, inspection: Inspection, registry: CollectorRegistry, log: Logger
 ) -> None:
     """Only with the claim, so that it is done once."""
-    drift = DriftMetrics(registry)
+    drift, standing = DriftMetrics(registry), StandingMetrics(registry)
     while True:
         await asyncio.sleep(BOOKS_S)
         if not claim.is_held:
@@ -200,6 +201,7 @@ async def _look_after_books(
             await books.seal()
             await books.add_up_for_providers()
             drift.show(await books.drifts())
+            standing.show(await books.standing())
             await inspection.look()
         except (*Trouble, NotComparedError) as error:
             log.warning("books_unavailable", error=type(error).__name__)

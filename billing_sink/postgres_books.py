@@ -1,6 +1,6 @@
 """The books as a whole, in Postgres: sealing them, looking through them, and what was found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -11,6 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 from billing_sink.hourly import Hours, Sums
 from billing_sink.postgres_exports import Position
 from gateway_core.contract import InspectionFailure
+from gateway_core.mode import Mode
 
 SEAL_TRANSACTIONS_MAX: Final = 100_000
 ADDED_UP_AT_ONCE: Final = 20_000
@@ -49,6 +50,27 @@ class Drift:
     made_at: datetime
     drift_ppm: int
     beyond: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balances:
+    """All balances of a mode together; what is held of them is a part of what is posted."""
+
+    posted_nano_usd: int
+    held_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand.
+
+    Attributes:
+        balances: by mode; a mode that nobody has a balance in is missing.
+        quarantined: lines, of batches too, that nobody has decided about.
+    """
+
+    balances: Mapping[Mode, Balances]
+    quarantined: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +133,22 @@ class PostgresBooks:
             """
         )
         return [Drift(row["provider"], row["made_at"], row["drift_ppm"], row["beyond"]) for row in rows]
+
+    async def standing(self) -> Standing:
+        """What balances have, and what waits for a person."""
+        balances = await self._pool.fetch(
+            """
+            SELECT mode, sum(posted_nano_usd)::bigint AS posted, sum(held_nano_usd)::bigint AS held
+            FROM billing.accounts WHERE kind = 'balance' GROUP BY mode
+            """
+        )
+        quarantined = await self._pool.fetchval(
+            """
+            SELECT count(*) FROM billing.quarantine q
+            WHERE NOT EXISTS (SELECT FROM billing.quarantine_decisions d WHERE d.quarantine_id = q.quarantine_id)
+            """
+        )
+        return Standing({Mode(row["mode"]): Balances(row["posted"], row["held"]) for row in balances}, quarantined)
 
     async def check(self) -> list[Check]:
         """Everything that can be seen in Postgres alone."""

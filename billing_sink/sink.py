@@ -24,6 +24,10 @@ from gateway_core.postgres import Trouble
 RETRY_S = 0.5
 """How long to wait when Postgres is in trouble. The spool keeps everything meanwhile."""
 
+NO_ANSWER = "none"
+ANSWERS = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+"""By the hundreds of a status."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -81,6 +85,24 @@ class Sink:
         self._requests = Counter(
             "tollgate_billing_sink_requests_total", "Finished requests recorded", ["outcome"], registry=registry
         )
+        self._answers = Counter(
+            "tollgate_billing_sink_answers_total",
+            "The same by the class of the status they were answered with; none: without an answer",
+            ["answer"],
+            registry=registry,
+        )
+        self._price = Counter(
+            "tollgate_billing_sink_price_nano_usd_total",
+            "What requests cost their organisations, lines of batches apart; what no balance covered included",
+            ["mode", "provider"],
+            registry=registry,
+        )
+        self._cost = Counter(
+            "tollgate_billing_sink_cost_nano_usd_total",
+            "What the same requests cost us at their providers",
+            ["mode", "provider"],
+            registry=registry,
+        )
         self._quarantined = Counter("tollgate_billing_sink_quarantined_total", "Lines quarantined", registry=registry)
         self._beyond_hold = Counter(
             "tollgate_billing_sink_beyond_hold_total",
@@ -101,6 +123,8 @@ class Sink:
             registry=registry,
         )
         # There from the start: a series that begins with an amount has not grown, to Prometheus.
+        for answer in (*ANSWERS.values(), NO_ANSWER):
+            self._answers.labels(answer)
         for mode in Mode:
             self._beyond_hold.labels(mode)
             self._absorbed.labels(mode)
@@ -204,6 +228,11 @@ class Sink:
         self._offset = batch.end
         for outcome, count in Counts(posting.rated.outcome for posting in batch.postings).items():
             self._requests.labels(outcome).inc(count)
+        for rated in (posting.rated for posting in batch.postings):
+            self._answers.labels(ANSWERS.get(rated.line.status // 100, NO_ANSWER)).inc()
+            if rated.provider is not None:
+                self._price.labels(rated.mode, rated.provider).inc(rated.charge.price_nano_usd)
+                self._cost.labels(rated.mode, rated.provider).inc(rated.charge.cost_nano_usd)
         for mode, count in Counts(
             each.rated.mode for each in batch.postings if each.rated.is_estimated_with_references
         ).items():

@@ -6,6 +6,7 @@ files can be read by everybody, and the directory they are in only by its owner:
 """
 
 import base64
+import hashlib
 import secrets
 import sys
 from datetime import datetime
@@ -50,6 +51,13 @@ def make_missing(directory: Path, random_bytes: RandomBytes, now: datetime) -> l
     clickhouse = kept("clickhouse_password", random_bytes(32).hex())
     valkey = kept("valkey_password", random_bytes(32).hex())
     kept("grafana_admin_password", random_bytes(16).hex())
+    grafana = kept("clickhouse_grafana_password", random_bytes(32).hex())
+    # ClickHouse is told the hash; deploy/clickhouse/grafana.xml says what its owner may.
+    hashed = hashlib.sha256(grafana.encode()).hexdigest()
+    kept(
+        "clickhouse_grafana.xml",
+        f"<clickhouse><grafana_password_sha256>{hashed}</grafana_password_sha256></clickhouse>\n",
+    )
     kept("valkey.conf", f"requirepass {valkey}\n")
     kept("tollgate_postgres_dsn", f"postgresql://tollgate:{postgres}@postgres:5432/tollgate")
     kept("tollgate_clickhouse_url", f"http://tollgate:{clickhouse}@clickhouse:8123/tollgate")

@@ -29,6 +29,18 @@ def duration_of(bucket: int) -> float:
     return GROWTH ** (bucket - 1) * _MIDDLE - 1 if bucket else 0.0
 
 
+def percentile_sql(counts: str, share: float) -> str:
+    """What `percentiles` tells of one share, as an expression of ClickHouse; NULL where nothing was counted.
+
+    Args:
+        counts: an expression whose value is Map(UInt16, UInt64), ascending by bucket as sumMap makes it.
+        share: between 0 and 1.
+    """
+    reached = f"arrayFirstIndex(seen -> seen >= ceil({share} * arraySum(mapValues({counts}))), arrayCumSum(mapValues({counts})))"
+    bucket = f"mapKeys({counts})[{reached}]"
+    return f"multiIf(length({counts}) = 0, NULL, {bucket} = 0, 0, pow({GROWTH}, toFloat64({bucket}) - 1) * {_MIDDLE!r} - 1)"
+
+
 def percentiles(counts: Mapping[int, int], wanted: Sequence[float]) -> list[float] | None:
     """How long so large a share took at the most; None where nothing was counted.
 

@@ -77,7 +77,7 @@ class Envoy:
 
 
 def local_bootstrap(*, admin_port: int, xds_ports: Sequence[int], certificates: Path) -> dict[str, Any]:
-    """The repository's bootstrap for this machine.
+    """The repository's bootstrap for this machine, without the listener for statistics: who wants them here asks the admin interface.
 
     Args:
         admin_port: of Envoy's admin interface.
@@ -87,14 +87,16 @@ def local_bootstrap(*, admin_port: int, xds_ports: Sequence[int], certificates: 
     bootstrap: dict[str, Any] = yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))
     bootstrap["node"]["id"] = "local-1"
     bootstrap["admin"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": admin_port}
-    (cluster,) = (found for found in bootstrap["static_resources"]["clusters"] if found["name"] == _XDS_CLUSTER)
+    static = bootstrap["static_resources"]
+    (cluster,) = (found for found in static["clusters"] if found["name"] == _XDS_CLUSTER)
+    bootstrap["static_resources"] = {"secrets": static["secrets"], "clusters": [cluster]}
     cluster["type"] = "STATIC"
     (locality,) = cluster["load_assignment"]["endpoints"]
     locality["lb_endpoints"] = [
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
         for port in xds_ports
     ]
-    for secret in bootstrap["static_resources"]["secrets"]:
+    for secret in static["secrets"]:
         for source in _files_in(secret):
             source["filename"] = str(certificates / Path(source["filename"]).name)
     return bootstrap

@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from control_plane.xds.snapshot import TYPES
 from gateway_core.clock import Now
 
 SILENT_AFTER: Final = timedelta(seconds=10)
@@ -81,6 +82,10 @@ class NodeRegistry:
         self._answers = Counter(
             "tollgate_control_plane_xds_answers_total", "ACKs and NACKs received", ["type", "answer"], registry=registry
         )
+        # There from the start: a series that begins with a NACK has not grown, to Prometheus.
+        for type_url in TYPES:
+            for answer in ("ack", "nack"):
+                self._answers.labels(_short(type_url), answer)
 
     def connected(self, stream: int, node_id: str) -> None:
         """A node opened a stream."""

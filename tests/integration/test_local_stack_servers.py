@@ -6,11 +6,13 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 import redis.asyncio
+import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from local_stack import process
 from local_stack.data_directory import DataDirectory
-from local_stack.envoy import running_envoy
+from local_stack.envoy import BOOTSTRAP, Envoy, running_envoy
 from local_stack.ports import DEFAULTS, free_port
 from local_stack.probes import ask
 from local_stack.process import StartError
@@ -41,6 +43,31 @@ async def test_envoy_serves_the_bootstrap_it_is_given(tmp_path: Path) -> None:
             assert await answer.text() == "hello"
         async with session.get(f"{admin_url}/server_info") as info:
             assert (await info.json())["version"].split("/")[1] == "1.40.0"
+
+
+async def test_statistics_have_a_port_of_their_own_where_nothing_else_is_told(tmp_path: Path) -> None:
+    port, admin_port = free_port(), free_port()
+    static = yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))["static_resources"]
+    (listener,) = static["listeners"]
+    (cluster,) = (each for each in static["clusters"] if each["name"] == "statistics")
+    listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    endpoint["address"]["socket_address"]["port_value"] = admin_port
+    bootstrap = {
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
+        "static_resources": {"listeners": [listener], "clusters": [cluster]},
+    }
+    proxy = Envoy(tmp_path / "envoy.json", bootstrap)
+    async with process.running(proxy.service(ports={}), tmp_path / "envoy.log"), aiohttp.ClientSession() as session:
+        statistics = f"http://127.0.0.1:{port}/stats/prometheus"
+        async with session.get(statistics) as answer:
+            assert "\nenvoy_server_live{} 1\n" in await answer.text()
+        for method, path in (
+            *(("GET", path) for path in ("/", "/config_dump", "/stats", "/stats/prometheus/", "/ready", "/clusters")),
+            *(("POST", path) for path in ("/stats/prometheus", "/quitquitquit", "/logging")),
+        ):
+            async with session.request(method, f"http://127.0.0.1:{port}{path}") as refusal:
+                assert refusal.status == 404, (method, path)
 
 
 async def test_an_envoy_that_refuses_its_bootstrap_says_why(tmp_path: Path) -> None:

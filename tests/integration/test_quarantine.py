@@ -5,11 +5,14 @@ import json
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
+from billing_sink.postgres_books import PostgresBooks
 from billing_sink.postgres_ledger import PostgresLedger
 from billing_sink.postings import Posting, Quarantined, SpoolBatch
 from billing_sink.rating import Outcome
 from billing_sink.spool import SpoolId
+from billing_sink.standing import StandingMetrics
 from gateway_core.clock import utc_now
 from gateway_core.mode import Mode
 from tests.support.ledger import (
@@ -45,6 +48,24 @@ async def held(pool: asyncpg.Pool) -> asyncpg.Pool:
     await hold(pool, "running", 500)
     await post(pool, odd_line("r1"))
     return pool
+
+
+async def test_what_is_held_and_what_waits_for_a_decision_are_metrics(held: asyncpg.Pool) -> None:
+    registry = CollectorRegistry()
+    shown = StandingMetrics(registry)
+
+    async def standing() -> tuple[float | None, float | None, float | None]:
+        shown.show(await PostgresBooks(held).standing())
+        of_live = {"mode": "live"}
+        return (
+            registry.get_sample_value("tollgate_billing_sink_balances_nano_usd", of_live),
+            registry.get_sample_value("tollgate_billing_sink_held_nano_usd", of_live),
+            registry.get_sample_value("tollgate_billing_sink_quarantine_waiting"),
+        )
+
+    assert await standing() == (1000, 900, 1)
+    assert await decide(held, "r1", "charge") is not None
+    assert await standing() == (600, 500, 0)
 
 
 @pytest.mark.parametrize(

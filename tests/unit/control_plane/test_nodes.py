@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry
 
 from control_plane.xds.nodes import SILENT_AFTER, NodeRegistry, Rejection, TypeStatus
 from control_plane.xds.protobuf import CLUSTER_TYPE, ROUTE_TYPE
+from control_plane.xds.snapshot import TYPES
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -163,6 +164,13 @@ def test_a_status_that_was_handed_out_never_changes(registry: NodeRegistry) -> N
     assert before.types == seen
     with pytest.raises(TypeError):
         before.types[ROUTE_TYPE] = TypeStatus()  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("registry")
+def test_answers_of_each_type_are_counted_from_none_on(metrics: CollectorRegistry) -> None:
+    for type_url in TYPES:
+        labels = {"type": type_url.rpartition(".")[2], "answer": "nack"}
+        assert metrics.get_sample_value("tollgate_control_plane_xds_answers_total", labels) == 0
 
 
 def test_answers_and_nodes_are_counted(registry: NodeRegistry, metrics: CollectorRegistry) -> None:

@@ -13,10 +13,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from gateway_core.contract import Service
+from tests.support.envoy_statistics import OF_ENVOY
 from tests.unit.deploy.test_compose import compose, read_yaml
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = (*Service, "gateway_core")
+PACKAGES = (*Service, "translator", "response_cache", "gateway_core")
 KINDS = {
     kind.__name__: kind for kind in (prometheus_client.Counter, prometheus_client.Gauge, prometheus_client.Histogram)
 }
@@ -59,11 +60,13 @@ def exposed() -> Mapping[str, set[str]]:
                 if labels:
                     metric.labels(*labels)
     samples = [sample for metric in registry.collect() for sample in metric.samples]
-    return {sample.name: set(sample.labels) | OF_EVERY_TARGET for sample in samples} | OF_PROMETHEUS
+    ours = {sample.name: set(sample.labels) | OF_EVERY_TARGET for sample in samples}
+    return ours | OF_PROMETHEUS | {name: labels | OF_EVERY_TARGET for name, labels in OF_ENVOY.items()}
 
 
 def metrics_of(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:tollgate_\w+|up)\b", expression))
+    without_labels = re.sub(r"\{[^}]*\}|\b(?:by|on) \([^)]*\)", "", expression)
+    return set(re.findall(r"\b(?:tollgate_\w+|envoy_\w+|up)\b", without_labels))
 
 
 def test_metrics_are_found_in_the_code_as_they_are_exposed() -> None:
@@ -76,7 +79,7 @@ def test_every_metric_of_an_alert_is_one_of_ours_with_the_labels_it_is_asked_for
     metrics = metrics_of(rule["expr"])
     assert metrics
     assert metrics <= exposed().keys()
-    for name, selector in re.findall(r"\b(tollgate_\w+)\{([^}]*)\}", rule["expr"]):
+    for name, selector in re.findall(r"\b(\w+)\{([^}]*)\}", rule["expr"]):
         assert set(re.findall(r"(\w+)=", selector)) <= exposed()[name]
     labels = set.union(*(exposed()[name] for name in metrics))
     assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= labels
@@ -90,6 +93,14 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> 
     assert "\n" not in summary
 
 
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "RUNBOOKS.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == [rule["alert"] for rule in RULES]
+    assert [rule["annotations"]["runbook"] for rule in RULES] == [
+        f"docs/RUNBOOKS.md#{name.lower()}" for name in headings
+    ]
+
+
 @each_rule
 def test_what_an_alert_tells_to_look_for_in_a_log_is_logged(rule: dict[str, Any]) -> None:
     events = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", rule["annotations"]["summary"]))
@@ -97,6 +108,14 @@ def test_what_an_alert_tells_to_look_for_in_a_log_is_logged(rule: dict[str, Any]
         path.read_text(encoding="utf-8") for package in PACKAGES for path in (ROOT / package).rglob("*.py")
     )
     assert [event for event in events if f'"{event}"' not in source] == []
+
+
+def test_prometheus_keeps_what_is_asked_of_envoy() -> None:
+    (job,) = (
+        job for job in read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"] if job["job_name"] == "envoy"
+    )
+    (kept,) = job["metric_relabel_configs"]
+    assert [name for name in OF_ENVOY if not re.fullmatch(kept["regex"], name)] == []
 
 
 def test_names_of_alerts_are_their_own() -> None:

@@ -1,6 +1,6 @@
 """compose.yaml and what it mounts, checked against the code it starts. No container runs here."""
 
-import json
+import hashlib
 import os
 import re
 import shlex
@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
@@ -22,10 +23,12 @@ import control_plane.settings
 import ext_authz.settings
 from deploy.make_secrets import make_missing
 from gateway_core.certificates import AUTHORITY_FILE, certificate_file, key_file
+from gateway_core.clusters import Cluster
 from gateway_core.contract import Peer
 from gateway_core.settings import HostPort, ProcessSettings, ServiceSettings
 from response_cache.settings import Settings as ResponseCacheSettings
 from simulator.settings import SimulatorSettings
+from tests.support.grafana import boards
 from translator.settings import Settings as TranslatorSettings
 
 ROOT = Path(__file__).parents[3]
@@ -363,13 +366,28 @@ def test_prometheus_asks_every_service_for_its_metrics(loader: Loader) -> None:
         (name, str(loader.load(name, (name,)).model_dump()[f"{name}_metrics_port"]))
         for name in ("control_plane", "ext_authz", "billing_sink", "translator", "response_cache")
     }
+    (listener,) = read_yaml("envoy/bootstrap.yaml")["static_resources"]["listeners"]
+    expected.add(("envoy", str(listener["address"]["socket_address"]["port_value"])))
     assert targets == expected
     assert all(share_a_network("prometheus", host) for host, _ in targets)
 
 
+def test_prometheus_asks_envoy_for_the_one_path_that_is_answered() -> None:
+    (job,) = (
+        job for job in read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"] if job["job_name"] == "envoy"
+    )
+    (listener,) = read_yaml("envoy/bootstrap.yaml")["static_resources"]["listeners"]
+    (manager,) = listener["filter_chains"][0]["filters"]
+    (host,) = manager["typed_config"]["route_config"]["virtual_hosts"]
+    (route,) = host["routes"]
+    assert route["match"]["path"] == job["metrics_path"]
+    # No port of the machine leads there.
+    assert len(compose().services["envoy"].ports) == 1
+
+
 def test_envoy_finds_the_control_plane(loader: Loader) -> None:
     bootstrap = read_yaml("envoy/bootstrap.yaml")
-    (cluster,) = bootstrap["static_resources"]["clusters"]
+    (cluster,) = (each for each in bootstrap["static_resources"]["clusters"] if each["name"] == Cluster.XDS)
     (locality,) = cluster["load_assignment"]["endpoints"]
     address = locality["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
     settings = loader.control_plane()
@@ -477,69 +495,42 @@ def test_stores_have_the_accounts_that_the_addresses_name(secret_files: Path) ->
         assert (url.username, url.path) == (user, f"/{database}")
 
 
+def test_grafana_reads_in_clickhouse_what_is_ours_and_does_nothing_else(secret_files: Path) -> None:
+    (source,) = (
+        source
+        for source in read_yaml("deploy/grafana/provisioning/datasources/tollgate.yaml")["datasources"]
+        if source["type"] == "grafana-clickhouse-datasource"
+    )
+    written = ET.parse(ROOT / "deploy/clickhouse/grafana.xml")  # noqa: S314 - our own file
+    (user,) = written.findall("users/*")
+    database = compose().services["clickhouse"].environment["CLICKHOUSE_DB"]
+
+    assert user.tag == source["jsonData"]["username"] != compose().services["clickhouse"].environment["CLICKHOUSE_USER"]
+    assert source["jsonData"]["defaultDatabase"] == database
+    assert [grant.text for grant in user.findall("grants/query")] == [f"GRANT SELECT ON {database}.*"]
+    assert written.findtext(f"profiles/{user.findtext('profile')}/readonly") == "2"
+    # What is included, and where Grafana has it from.
+    password = user.find("password_sha256_hex")
+    assert password is not None
+    included = Path(written.findtext("include_from") or "").name
+    hashed = ET.fromstring((secret_files / included).read_text(encoding="utf-8")).findtext(  # noqa: S314 - our own file
+        password.attrib["incl"]
+    )
+    given = Path(source["secureJsonData"]["password"].removeprefix("$__file{").removesuffix("}")).name
+    assert hashed == hashlib.sha256((secret_files / given).read_bytes()).hexdigest()
+    assert "tollgate_postgres_dsn" not in compose().services["grafana"].secrets
+
+
 def test_secret_paths_in_variables_and_files_are_mounted() -> None:
     mounted = {
         "grafana": (ROOT / "deploy/grafana/provisioning/datasources/tollgate.yaml").read_text(encoding="utf-8"),
         "envoy": (ROOT / "envoy/bootstrap.yaml").read_text(encoding="utf-8"),
+        "clickhouse": (ROOT / "deploy/clickhouse/grafana.xml").read_text(encoding="utf-8"),
     }
     for name, service in compose().services.items():
         text = " ".join([*(value or "" for value in service.environment.values()), *service.command])
         text += mounted.get(name, "")
         assert set(re.findall(r"/run/secrets/([\w.]+)", text)) <= set(service.secrets), name
-
-
-def dashboards() -> list[Path]:
-    return sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
-
-
-def panels(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["panels"]
-    return found
-
-
-@cache
-def clickhouse_columns() -> frozenset[str]:
-    migrations = sorted((ROOT / "billing_sink/migrations/clickhouse").glob("*.sql"))
-    text = "\n".join(path.read_text(encoding="utf-8") for path in migrations)
-    added = re.findall(r"ADD COLUMN (?:IF NOT EXISTS )?(\w+)", text)
-    return frozenset([*re.findall(r"^ {4}(\w+) +[A-Z]\w+", text, re.MULTILINE), *added])
-
-
-def columns_named(sql: str) -> set[str]:
-    """What is left of a query without its strings, macros, functions, aliases and keywords, which we write in capitals."""
-    sql = re.sub(r"'[^']*'|\$__\w+", " ", sql)
-    aliases = set(re.findall(r"\bAS (\w+)", sql))
-    sql = re.sub(r"\bFROM [\w.]+", " ", sql)
-    words = set(re.findall(r"(?<![\w.])([a-z_]\w*)\b(?!\s*\()", sql))
-    return words - aliases
-
-
-@pytest.mark.parametrize("path", dashboards(), ids=lambda path: path.stem)
-def test_dashboard_asks_for_columns_that_exist(path: Path) -> None:
-    found = [target["rawSql"] for panel in panels(path) for target in panel["targets"]]
-
-    assert found
-    for sql in found:
-        # Play money is in no sum of real money.
-        assert "mode = 'live'" in sql
-        assert re.findall(r"\bFROM ([\w.]+)", sql) == ["tollgate.requests"], sql
-        # Without FINAL a request that was inserted twice counts twice.
-        assert "tollgate.requests FINAL" in sql
-        assert columns_named(sql)
-        assert columns_named(sql) <= clickhouse_columns(), sql
-
-
-@pytest.mark.parametrize("path", dashboards(), ids=lambda path: path.stem)
-def test_dashboard_names_a_provisioned_source(path: Path) -> None:
-    provisioned = read_yaml("deploy/grafana/provisioning/datasources/tollgate.yaml")["datasources"]
-    named = {
-        (source["uid"], source["type"])
-        for panel in panels(path)
-        for source in (panel["datasource"], *(target["datasource"] for target in panel["targets"]))
-    }
-
-    assert named
-    assert named <= {(source["uid"], source["type"]) for source in provisioned}
 
 
 def test_grafana_reads_dashboards_from_where_they_are_mounted() -> None:
@@ -548,7 +539,7 @@ def test_grafana_reads_dashboards_from_where_they_are_mounted() -> None:
 
     assert mounts[provider["options"]["path"]] == "./deploy/grafana/dashboards"
     home = compose().services["grafana"].environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
-    assert home in {f"{provider['options']['path']}/{path.name}" for path in dashboards()}
+    assert home in {f"{provider['options']['path']}/{board}.json" for board in boards()}
 
 
 def copied_from_the_checkout() -> list[str]:

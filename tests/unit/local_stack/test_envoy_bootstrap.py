@@ -7,7 +7,7 @@ import yaml
 from local_stack.envoy import BOOTSTRAP, local_bootstrap
 
 
-def test_only_the_addresses_and_the_name_differ_from_the_repositorys_bootstrap() -> None:
+def test_addresses_and_the_name_differ_from_the_repositorys_bootstrap() -> None:
     given = yaml.safe_load(BOOTSTRAP.read_text())
     local = local_bootstrap(admin_port=1, xds_ports=[2], certificates=Path("/data"))
 
@@ -24,8 +24,14 @@ def test_only_the_addresses_and_the_name_differ_from_the_repositorys_bootstrap()
     secrets = json.dumps(local["static_resources"]["secrets"])
     assert re.findall(r'"filename": "([^"]*)"', secrets) == ["/data/envoy.crt", "/data/envoy.key", "/data/ca.crt"]
     assert json.loads(secrets.replace("/data/", "/run/secrets/")) == given["static_resources"]["secrets"]
+    [theirs] = (each for each in given["static_resources"]["clusters"] if each["name"] == cluster["name"])
     for part in ("transport_socket", "typed_extension_protocol_options"):
-        assert cluster[part] == given["static_resources"]["clusters"][0][part]
+        assert cluster[part] == theirs[part]
+
+
+def test_statistics_have_no_listener_here() -> None:
+    local = local_bootstrap(admin_port=1, xds_ports=[2], certificates=Path("/data"))
+    assert local["static_resources"].keys() == {"secrets", "clusters"}
 
 
 def test_every_control_plane_is_dialled_in_turn() -> None:
