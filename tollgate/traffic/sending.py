@@ -38,7 +38,8 @@ class Sender:
     async def send(self, slots: list[Slot], written: Callable[[Slot], Planned]) -> None:
         """Send all of them, at most `AT_ONCE_MAX` at once."""
         places = asyncio.Semaphore(AT_ONCE_MAX)
-        connector = aiohttp.TCPConnector(limit=AT_ONCE_MAX)
+        # Each with a connection of its own, as from a program of its own: one that Envoy closes at that moment would lose a request.
+        connector = aiohttp.TCPConnector(limit=AT_ONCE_MAX, force_close=True)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         began_s = self.monotonic()
         async with (
