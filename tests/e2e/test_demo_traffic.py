@@ -61,7 +61,9 @@ async def test_rows_of_every_kind_are_in_the_ledger_and_in_clickhouse(stack: Sta
     assert all(story.value in ran.out for story in told)
 
     rows = await rows_behind(stack, before)
-    assert len(rows) == len(slots), ran.out
+    # Of who leaves at once the gateway may have heard nothing.
+    impatient = sum(slot.activity.story is Story.IMPATIENT for slot in slots)
+    assert len(slots) - impatient <= len(rows) <= len(slots), ran.out
     by_id = {row["request_id"]: row for row in rows}
     assert {row["outcome"] for row in rows} == {"settled", "released", "estimated", "refused", "free"}
     assert {(row["status"], row["error_code"]) for row in rows} >= {

@@ -22,7 +22,7 @@ OUT: Final = frozenset({MINI, LARGE})
 _LATENCY_MS: Final[Mapping[str, int]] = {MINI: 90, LARGE: 220, CLAUDE: 260, FLASH: 120}
 _USUAL_LATENCY_MS: Final = 110
 _LATENCY_MS_MAX: Final = 1500
-_PATIENCE_S: Final = 0.15
+_PATIENCE_S: Final = 0.4
 _NEVER_SO_SOON_MS: Final = 2000
 """Before the first byte, for a client that does not wait for it."""
 _WORDS_MAX: Final = 1500

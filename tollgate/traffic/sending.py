@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
@@ -31,7 +31,7 @@ class Sender:
     """
 
     url: str
-    keys: Mapping[App, str]
+    keys: Mapping[App, str] = field(repr=False)
     monotonic: Monotonic
     told: Callable[[Ended], None]
 
