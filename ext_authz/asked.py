@@ -70,8 +70,24 @@ class Asked:
 
     @property
     def shape(self) -> Hashable:
-        """What requests of one lease have in common beside their key."""
-        return (self.mode, self.endpoint, self.model, self.offering and str(self.offering), self.is_stream)
+        """What requests of one lease have in common beside their key: all that is decided by, but for what a lease bounds."""
+        return (
+            self.mode,
+            self.endpoint,
+            self.model,
+            self.offering and str(self.offering),
+            self.is_stream,
+            self.has_references,
+            self.may_search,
+            self.meters,
+            self.service_tier,
+            self.choices,
+            self.units,
+            self.files,
+            self.file_bytes,
+            self.query_bytes,
+            self.least_output_tokens,
+        )
 
     @property
     def text_bytes(self) -> int:

@@ -266,6 +266,7 @@ def decide(
     output = Output(worst, answers(asked, facts), output_max, least_tokens, one)
     rated_as = prices[0].provider if key.mode is Mode.TEST else None
     input_max = input_tokens(asked, facts, offer.context_tokens)
+    counted = [most for each in prices if (most := newest.tokens_per_minute(each.provider)) is not None]
     return Admitted(
         key,
         offer.model,
@@ -281,8 +282,9 @@ def decide(
         # Those of a model are about what its providers can take, and a test request asks none of them.
         limits=(*key.limits, *(() if key.mode is Mode.TEST else offer.limits)),
         session=_session(prices, terms, output) if facts.is_session else None,
-        expected_tokens=expected((), asked, output).tokens
-        if key.mode is Mode.LIVE and any(newest.counts_tokens(each.provider) for each in prices)
+        # No request takes more of a provider than it has in a minute: who asks for so much would else be in everybody's way for longer.
+        expected_tokens=min(expected((), asked, output).tokens, *counted)
+        if key.mode is Mode.LIVE and counted
         else None,
         own_keys=OwnKeys({each.provider: own_keys[each.provider] for each in prices if each.provider in own_keys}),
     )

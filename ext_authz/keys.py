@@ -1,7 +1,6 @@
 """A bounded memory of API keys."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -13,6 +12,12 @@ T = TypeVar("T")
 
 ASK_AGAIN_S: Final = 0.5
 """How often a store that is away is asked about one key."""
+
+CHANGES_MAX: Final = 100_000
+"""So many of the latest changes are told apart; what was read before those is read again."""
+
+READINGS_MAX: Final = 3
+"""How often a key is read that changes while it is."""
 
 ENTRIES_PER_ABSENT: Final = 10
 """For so many keys one is remembered that does not exist. Anybody can invent some, and pushes out only others by that."""
@@ -31,7 +36,14 @@ class KeyStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """A key as it was read.
+
+    Attributes:
+        as_of: how many changes had been announced when it was asked for.
+    """
+
     key: ApiKey
+    as_of: int
     read_s: float
     fresh_until_s: float
 
@@ -71,6 +83,9 @@ class KeyCache:
         self._entries: OrderedDict[KeyHash, _Entry] = OrderedDict()
         self._absent: OrderedDict[KeyHash, float] = OrderedDict()
         self._changes = 0
+        self._changed_as_of: OrderedDict[KeyHash | OrgId | ProjectId, int] = OrderedDict()
+        self._told_apart_from = 0
+        self._doubted_as_of = 0
         self._silence_s = silence_s
         self._heard_s = monotonic()
         self._is_doubting = False
@@ -80,65 +95,90 @@ class KeyCache:
         self._heard_s = self._monotonic()
         self._is_doubting = False
 
+    def remembers(self, key_hash: KeyHash) -> bool:
+        """Whether nobody has to be asked what this hash stands for, or that it stands for nothing."""
+        now_s = self._monotonic()
+        entry = self._entries.get(key_hash)
+        is_known = (
+            entry is not None and entry.fresh_until_s > now_s and self._is_unchanged(key_hash, entry.key, entry.as_of)
+        )
+        return is_known or self._absent.get(key_hash, now_s) > now_s
+
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
         """The key with this hash, from memory if it is fresh."""
         if not self._is_doubting and self._monotonic() > self._heard_s + self._silence_s:
             self._is_doubting = True
             self.doubt_all()
-        now_s = self._monotonic()
-        entry = self._entries.get(key_hash)
-        if entry is not None and entry.fresh_until_s > now_s:
+        if self.remembers(key_hash):
+            if (entry := self._entries.get(key_hash)) is None:
+                return None
             self._entries.move_to_end(key_hash)
             return entry.key
-        if self._absent.get(key_hash, now_s) > now_s:
-            return None
-        changes = self._changes
         try:
-            key = await self._store.find(key_hash)
+            return await self._read(key_hash)
         except self._trouble:
-            # Looked up again: it may have been forgotten meanwhile.
-            entry = self._entries.get(key_hash)
-            if entry is None or self._monotonic() >= entry.read_s + self._stale_s:
+            # Looked up only now: it may have changed meanwhile.
+            entry, now_s = self._entries.get(key_hash), self._monotonic()
+            if (
+                entry is None
+                or now_s >= entry.read_s + self._stale_s
+                or not self._is_unchanged(key_hash, entry.key, entry.as_of)
+            ):
                 raise
-            self._entries[key_hash] = replace(entry, fresh_until_s=self._monotonic() + ASK_AGAIN_S)
+            self._entries[key_hash] = replace(entry, fresh_until_s=now_s + ASK_AGAIN_S)
             return entry.key
-        # A change announced while the store was being asked may be newer than its answer: do not keep that.
-        if changes == self._changes:
-            self._remember(key_hash, key)
-        return key
 
-    def _remember(self, key_hash: KeyHash, key: ApiKey | None) -> None:
+    async def _read(self, key_hash: KeyHash) -> ApiKey | None:
+        readings = 0
+        while True:
+            as_of = self._changes
+            key = await self._store.find(key_hash)
+            readings += 1
+            # A change announced while the store was being asked may be newer than its answer.
+            if as_of >= self._doubted_as_of and self._is_unchanged(key_hash, key, as_of):
+                self._remember(key_hash, key, as_of)
+                return key
+            if readings == READINGS_MAX:
+                return key
+
+    def _is_unchanged(self, key_hash: KeyHash, key: ApiKey | None, as_of: int) -> bool:
+        changed = (key_hash,) if key is None else (key_hash, key.org_id, key.project_id)
+        return as_of >= self._told_apart_from and all(self._changed_as_of.get(each, 0) <= as_of for each in changed)
+
+    def _remember(self, key_hash: KeyHash, key: ApiKey | None, as_of: int) -> None:
         now_s = self._monotonic()
         if key is None:
             self._entries.pop(key_hash, None)
             _put(self._absent, key_hash, now_s + self._ttl_s, self._absent_max)
         else:
             self._absent.pop(key_hash, None)
-            _put(self._entries, key_hash, _Entry(key, now_s, now_s + self._ttl_s), self._entries_max)
+            _put(self._entries, key_hash, _Entry(key, as_of, now_s, now_s + self._ttl_s), self._entries_max)
 
     def forget(self, key_hash: KeyHash) -> None:
         """This key has changed."""
-        self._changes += 1
+        self._has_changed(key_hash)
         self._entries.pop(key_hash, None)
         self._absent.pop(key_hash, None)
 
     def forget_org(self, org_id: OrgId) -> None:
         """Every key of this organisation has changed."""
-        self._forget_all(lambda key: key.org_id == org_id)
+        self._has_changed(org_id)
 
     def forget_project(self, project_id: ProjectId) -> None:
         """Every key of this project has changed."""
-        self._forget_all(lambda key: key.project_id == project_id)
+        self._has_changed(project_id)
 
-    def _forget_all(self, is_meant: Callable[[ApiKey], bool]) -> None:
+    def _has_changed(self, what: KeyHash | OrgId | ProjectId) -> None:
         self._changes += 1
-        gone = [key_hash for key_hash, entry in self._entries.items() if is_meant(entry.key)]
-        for key_hash in gone:
-            del self._entries[key_hash]
+        self._changed_as_of[what] = self._changes
+        self._changed_as_of.move_to_end(what)
+        if len(self._changed_as_of) > CHANGES_MAX:
+            _, self._told_apart_from = self._changed_as_of.popitem(last=False)
 
     def doubt_all(self) -> None:
         """Changes may have been missed: each key is read again before it is used, if the store can be asked."""
         self._changes += 1
+        self._doubted_as_of = self._changes
         self._absent.clear()
         for key_hash, entry in self._entries.items():
             self._entries[key_hash] = replace(entry, fresh_until_s=float("-inf"))

@@ -9,7 +9,7 @@ from typing import Final, NewType
 
 LeaseId = NewType("LeaseId", str)
 
-BODY_BYTES_MIN: Final = 4096
+BODY_BYTES_MIN: Final = 1024
 """A lease holds for bodies of this size at least, and for the next power of two where one is larger."""
 
 

@@ -95,10 +95,10 @@ class Offers:
     former: tuple["Offers", ...] = field(default=())
     until: datetime | None = None
 
-    def counts_tokens(self, provider: ProviderName) -> bool:
-        """Whether a provider has a limit of tokens."""
+    def tokens_per_minute(self, provider: ProviderName) -> int | None:
+        """The limit of tokens that a provider has; None if it has none."""
         limits = self.provider_limits.get(provider)
-        return limits is not None and limits.tokens_per_minute is not None
+        return None if limits is None else limits.tokens_per_minute
 
     def terms(self, org_id: OrgId, model: ModelName, provider: ProviderName) -> Terms:
         """What an organisation pays for a deployment."""

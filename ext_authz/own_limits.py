@@ -85,6 +85,7 @@ class OwnLimits:
                 share, used.requests, used.tokens, (used.seconds[0].at if used.seconds else now) + WINDOW_S - now
             )
             if (limit := _in_the_way(room, tokens)) is not None:
+                self._forget_others(now)
                 return Exceeded(limit, each.tally.scope, _wait_s(used, room, limit, tokens, now), room)
             counted.append((used, room))
         for used, _ in counted:

@@ -11,6 +11,8 @@ from gateway_core.usage import BYTES_PER_TOKEN
 
 OUTPUT_TOKENS: Final = 1024
 """What an answer is expected to have if the client names no bound."""
+TOKENS_MAX: Final = 1 << 32
+"""No request counts as more, whatever it asks for: Redis has to be able to add a minute of them up."""
 OPEN_S: Final = 30
 """After so long without a word of it what is open is given up: its Envoy has died, which would have spoken of it every ten seconds."""
 
@@ -132,7 +134,7 @@ class Expected:
     def of(cls, limits: Iterable[ScopedLimits], *, body_bytes: int, output_tokens: int, output_tokens_max: int) -> Self:
         """Of a request with so long a body, and so much output as it will about have, and at most."""
         read = body_bytes // BYTES_PER_TOKEN
-        tokens, at_most = read + output_tokens, read + output_tokens_max
+        tokens, at_most = min(read + output_tokens, TOKENS_MAX), min(read + output_tokens_max, TOKENS_MAX)
         for each in limits:
             if (most := each.limits.tokens_per_minute) is not None:
                 tokens, at_most = min(tokens, most), min(at_most, most)

@@ -55,5 +55,5 @@ def parse_use(entry: HTTPAccessLogEntry) -> TokensUsed | None:
         or common.access_log_type == AccessLogType.DOWNSTREAM_PERIODIC
     ):
         return None
-    used = used_tokens(told, entry.response.response_code.value, int(expected))
+    used = used_tokens(entry, int(expected))
     return None if used is None else TokensUsed(ProviderName(provider), used - int(expected))

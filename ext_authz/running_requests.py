@@ -70,7 +70,7 @@ def parse_entry(entry: HTTPAccessLogEntry) -> Heard | None:
     if not (tallies and org_id and at.isdecimal() and expected.isdecimal()):
         return None
     counted = int(told.fields[Metadata.COUNTED_TOKENS].number_value) or int(expected)
-    used = used_tokens(told, entry.response.response_code.value, counted) or 0
+    used = used_tokens(entry, counted) or 0
     return Heard(
         Counted(OrgId(org_id), tallies, int(at)),
         RequestId(entry.request.request_id),

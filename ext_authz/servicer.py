@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Protocol, assert_never
 
 import grpc
@@ -16,7 +17,7 @@ from pydantic import SecretStr
 from ext_authz.asked import Asked
 from ext_authz.check_request import MalformedCheckError, parse_check
 from ext_authz.check_response import render_decision
-from ext_authz.crowds import Crowds
+from ext_authz.crowds import STRANGERS, Crowds
 from ext_authz.decision import Admitted, Output, Refused, decide, expected
 from ext_authz.kept import Files, Owned
 from ext_authz.keys import KeyCache
@@ -36,7 +37,7 @@ from ext_authz.session_uses import SessionUses
 from ext_authz.slices import Payer, Slices, Taken
 from ext_authz.turns import Turns
 from ext_authz.uses import KeyUses
-from gateway_core.api_keys import ApiKey, hash_key, is_well_formed
+from gateway_core.api_keys import ApiKey, KeyHash, hash_key, is_well_formed
 from gateway_core.budgets import AllHeld, Exhausted
 from gateway_core.clock import Monotonic, Now
 from gateway_core.contract import SESSION_S_MAX, SESSIONS_SERVICE, USE_METHOD, Peer
@@ -71,6 +72,10 @@ SESSION_TTL: Final = timedelta(seconds=SESSION_S_MAX + 60)
 
 BEHIND_S_MAX: Final = 0.5
 """How long a request waits for the revision that its route is of."""
+
+CALLS_PER_CHECK: Final = 4
+"""For every check that may be under way, so many calls: checks that are refused at once, questions about providers and sessions, access logs. Those let
+attempts pass where they are not answered, so a flood of checks is not to be in their way."""
 
 NOTHING: Final = NanoUsd(0)
 """Held where only a balance is asked for."""
@@ -162,7 +167,10 @@ class Authorization:
         self._files_max = files_max
         self._limiter = limiter
         self._notes = notes
+        self._given_up: set[asyncio.Task[Reservation | Exceeded]] = set()
         self._turns = Turns()
+        self._checks_max = checks_max
+        self._under_way = 0
         self._crowds = Crowds(checks_max)
         self._uses = uses
         self._pepper = pepper
@@ -188,7 +196,18 @@ class Authorization:
     async def check(
         self, request: CheckRequest, context: "grpc.aio.ServicerContext[CheckRequest, CheckResponse]"
     ) -> CheckResponse:
-        """Decide about one request."""
+        """Decide about one request, unless as many are under way as may be."""
+        if self._under_way >= self._checks_max:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many checks")
+        self._under_way += 1
+        try:
+            return await self._answer(request, context)
+        finally:
+            self._under_way -= 1
+
+    async def _answer(
+        self, request: CheckRequest, context: "grpc.aio.ServicerContext[CheckRequest, CheckResponse]"
+    ) -> CheckResponse:
         began = self._monotonic()
         try:
             asked = self._bounded(parse_check(request))
@@ -214,7 +233,17 @@ class Authorization:
                     back.slice.payer.org_id,
                     Amended(counted.tallies, counted.at, -back.uses, -back.uses * counted.tokens),
                 )
-        key = await self._find_key(asked)
+        key_hash = self._hash_of(asked)
+        if key_hash is None:
+            return await self._decide_of_key(asked, None)
+        if self._keys.remembers(key_hash):
+            key = await self._keys.find(key_hash)
+        else:
+            # Anybody can show what has a key's form, so those do not fill this process.
+            with self._crowds.of(STRANGERS) as has_place:
+                if not has_place:
+                    return Refused(TOO_MANY_WAITING)
+                key = await self._keys.find(key_hash)
         if key is None:
             return await self._decide_of_key(asked, None)
         with self._crowds.of(key.org_id) as has_place:
@@ -270,9 +299,13 @@ class Authorization:
             return None
         reservation: Reservation | None = None
         if decision.limits:
-            found = await self._reserve(asked, decision, decision.output, uses=taken.uses)
-            admitted = found.uses if isinstance(found, Reservation) else 0
-            self._slices.put_in(taken.slice, NanoUsd((taken.uses - admitted) * amount))
+            admitted = 0
+            try:
+                # Each as large as the largest of them may be.
+                found = await self._reserve(widest, decision, decision.output, uses=taken.uses)
+                admitted = found.uses if isinstance(found, Reservation) else 0
+            finally:
+                self._slices.put_in(taken.slice, NanoUsd((taken.uses - admitted) * amount))
             if isinstance(found, Exceeded):
                 return Refused(limit_exceeded(found), key, room=found.room)
             reservation, taken = found, Taken(taken.slice, admitted)
@@ -310,20 +343,29 @@ class Authorization:
     async def _reserve(
         self, asked: Asked, decision: Admitted, output: Output | None, *, uses: int = 1
     ) -> Reservation | Exceeded:
-        """Count a request, or several like it, against its limits."""
+        """Count a request, or several like it, against its limits. What is lent to an Envoy that does not wait for the answer does not count."""
+        org_id = decision.key.org_id
+        counting = asyncio.create_task(
+            self._limiter.reserve(
+                org_id, asked.request_id, decision.limits, expected(decision.limits, asked, output), uses=uses
+            ),
+            name="reserve",
+        )
         try:
-            return await self._limiter.reserve(
-                decision.key.org_id,
-                asked.request_id,
-                decision.limits,
-                expected(decision.limits, asked, output),
-                uses=uses,
-            )
+            return await asyncio.shield(counting)
         except asyncio.CancelledError:
-            # It may be open already, and when it began to count nobody here knows.
-            tallies = tuple(each.tally for each in decision.limits)
-            self._notes.put(decision.key.org_id, Ended(tallies, asked.request_id, at=0, more_tokens=0))
+            # Whether they count by now, only the end of it can tell; Redis has to answer within a moment.
+            self._given_up.add(counting)
+            counting.add_done_callback(partial(self._give_up, org_id, asked.request_id))
             raise
+
+    def _give_up(self, org_id: OrgId, request_id: RequestId, counting: "asyncio.Task[Reservation | Exceeded]") -> None:
+        self._given_up.discard(counting)
+        if counting.cancelled() or counting.exception() is not None:
+            return
+        if isinstance(found := counting.result(), Reservation):
+            self._notes.put(org_id, Ended(found.tallies, request_id, found.at, -found.tokens))
+            self._notes.put(org_id, Amended(found.tallies, found.at, 1 - found.uses, (1 - found.uses) * found.tokens))
 
     async def _pay(self, asked: Asked, decision: Admitted) -> Admitted | Refused:
         """Set aside what it may cost."""
@@ -371,10 +413,10 @@ class Authorization:
             if not await self._offers.wait_for_next(deadline_s - self._monotonic()):
                 return decision
 
-    async def _find_key(self, asked: Asked) -> ApiKey | None:
+    def _hash_of(self, asked: Asked) -> KeyHash | None:
         if asked.credential is None or not is_well_formed(asked.credential):
             return None
-        return await self._keys.find(hash_key(asked.credential, self._pepper))
+        return hash_key(asked.credential, self._pepper)
 
 
 def limit_exceeded(found: Exceeded) -> ApiError:
@@ -401,13 +443,13 @@ async def start_server(
     *,
     checks_max: int,
 ) -> grpc.aio.Server:
-    """Serve Envoy on `host:port`; more than `checks_max` checks at once are refused, which it answers with 503.
+    """Serve Envoy on `host:port`. More than `CALLS_PER_CHECK` calls for each check that may be under way are refused unread.
 
     Raises:
         RuntimeError: the address cannot be bound.
         OSError: a file of the certificates cannot be read.
     """
-    server = grpc.aio.server(maximum_concurrent_rpcs=checks_max, options=_OPTIONS)
+    server = grpc.aio.server(maximum_concurrent_rpcs=CALLS_PER_CHECK * checks_max, options=_OPTIONS)
     handler = grpc.unary_unary_rpc_method_handler(
         only_for(Peer.ENVOY, service.check),
         request_deserializer=CheckRequest.FromString,

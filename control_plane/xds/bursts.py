@@ -13,9 +13,11 @@ BURSTS: Final = "bursts"
 REFUSED: Final = "local_rate_limited"
 """Details of the replies."""
 
-_CREDENTIALS_MAX: Final = 500
-"""Whose buckets an Envoy remembers, of each place; beyond it the one that was not seen for longest begins anew, which whoever floods never is. Values
-are remembered whole, up to 60 KiB, and twice: so this is what strangers may fill of its memory."""
+_CREDENTIALS_MAX: Final = 300
+"""Whose buckets an Envoy remembers, of each place; beyond it the one that was not seen for longest begins anew. Values are remembered whole, up to 60 KiB, and
+twice, for requests and for sessions: in all places together strangers may fill some 350 MB of its memory with them."""
+_SUBPROTOCOL: Final = "sec-websocket-protocol"
+"""Where browsers write the key of a session, beside other things; the session's own filters move it."""
 _REFILL: Final = "1s"
 _ALWAYS: Final[JsonObject] = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 
@@ -32,7 +34,10 @@ def bursts_filter(requests_per_second_max: int) -> JsonObject:
         "fill_interval": _REFILL,
     }
     places: dict[str, JsonObject] = {
-        **{name: {"request_headers": {"header_name": name, "descriptor_key": name}} for name in KEY_HEADERS},
+        **{
+            name: {"request_headers": {"header_name": name, "descriptor_key": name}}
+            for name in (*KEY_HEADERS, _SUBPROTOCOL)
+        },
         KEY_PARAMETER: {"query_parameters": {"query_parameter_name": KEY_PARAMETER, "descriptor_key": KEY_PARAMETER}},
     }
     # Any value there, each for itself.

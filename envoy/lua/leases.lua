@@ -28,10 +28,17 @@ local function now_ms()
   return tonumber(time[0].seconds) * 1000 + floor(tonumber(time[0].nanoseconds) / 1000000)
 end
 
+local function give_back(lease)
+  if lease.left > 0 and #unspent < UNSPENT_MAX then unspent[#unspent + 1] = lease.id .. ":" .. lease.left end
+end
+
 local function put(key, lease)
   if young[key] == nil then count = count + 1 end
   young[key] = lease
-  if count >= ENTRIES_MAX then young, old, count = {}, young, 0 end
+  if count >= ENTRIES_MAX then
+    for _, forgotten in pairs(old) do give_back(forgotten) end
+    young, old, count = {}, young, 0
+  end
 end
 
 local function find_lease(key)
@@ -47,7 +54,8 @@ local function find_lease(key)
 end
 
 local function give_up(key, lease)
-  if lease.left > 0 and #unspent < UNSPENT_MAX then unspent[#unspent + 1] = lease.id .. ":" .. lease.left end
+  give_back(lease)
+  old[key] = nil
   if young[key] then
     young[key] = nil
     count = count - 1

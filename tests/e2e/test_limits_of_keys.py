@@ -344,7 +344,7 @@ async def test_what_a_session_uses_counts_while_it_lasts_and_ends_it_when_the_li
     headers = {"Authorization": f"Bearer {who.key}"}
     path = f"{pair.url}{FACTS[Endpoint.REALTIME].path}?model={TALKER}"
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         session.ws_connect(path, headers=headers) as first,
         session.ws_connect(path, headers=headers) as second,
     ):

@@ -301,7 +301,7 @@ async def test_a_pause_is_in_force_within_a_second_under_load_and_a_running_stre
 
         async with asyncio.TaskGroup() as group:
             streamed = group.create_task(stream())
-            await eventually(lambda: asyncio.sleep(0, bool(scripted.paths)))
+            await eventually(lambda: asyncio.sleep(0, bool(asked_for_answers(scripted))))
             scripted.content_type, scripted.pause_s, scripted.pieces = "application/json", 0.0, [ANSWER]
             for _ in range(8):
                 group.create_task(ask())

@@ -91,7 +91,7 @@ class Client:
 @asynccontextmanager
 async def connected(stack: Stack, model: str) -> AsyncIterator[Client]:
     gateway = URL(stack.url)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
         handshake = {
             "Host": "gateway",

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from ext_authz.redis_limits import LEASE_PART, RedisLimits
-from ext_authz.reservations import Amended, Ended, Exceeded, Limit, Reservation, Running
+from ext_authz.reservations import Amended, Ended, Exceeded, Expected, Limit, Reservation, Running
 from ext_authz.shared_counts import CountsUnavailableError
 from gateway_core.ids import OrgId, RequestId
 from gateway_core.limits import Limits, Scope, ScopedLimits, scoped
@@ -54,6 +54,17 @@ async def test_of_many_requests_at_once_over_two_processes_just_as_many_pass_as_
     assert all(55 < each.retry_after_s <= 61 for each in beyond)
     for process in processes:
         await process.close()
+
+
+async def test_requests_that_ask_for_absurdly_much_are_counted_like_any_other(empty: SecretStr) -> None:
+    limits, most = RedisLimits(empty), Limits(requests_per_minute=100_000)
+    asked = Expected.of(key(most), body_bytes=1, output_tokens=10**19, output_tokens_max=10**19)
+    for number in range(20):
+        found = await limits.reserve(ORG, RequestId(f"request {number}"), key(most), tokens=asked.tokens, uses=256)
+        assert isinstance(found, Reservation)
+        assert found.uses == 256
+        await limits.tell(ORG, Amended(found.tallies, found.at, 0, -found.uses * found.tokens))
+    await limits.close()
 
 
 async def test_a_request_no_longer_counts_when_the_window_has_passed_over_it(empty: SecretStr) -> None:

@@ -1,5 +1,6 @@
 """Shorthand for admission: keys, prices, questions as Envoy asks them, and stores that are dictionaries."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -76,16 +77,20 @@ class Keys:
     Attributes:
         asked: every hash that was looked up, in order.
         trouble: raised instead of an answer.
+        go: until this is set, as it is at first, nobody is answered.
     """
 
     def __init__(self, keys: Mapping[KeyHash, ApiKey] | None = None) -> None:
         self.keys = dict(keys or {})
         self.asked: list[KeyHash] = []
         self.trouble: Exception | None = None
+        self.go = asyncio.Event()
+        self.go.set()
 
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
         """The key with this hash, or None."""
         self.asked.append(key_hash)
+        await self.go.wait()
         if self.trouble is not None:
             raise self.trouble
         return self.keys.get(key_hash)
@@ -136,9 +141,12 @@ class Counts:
         used: tokens that were told of while a session lasted.
         uses_max: as many are admitted at once.
         trouble: raised instead of an answer.
+        go: until this is set, as it is at first, no reservation is answered.
     """
 
     def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
         self.exceeded: Limit | None = None
         self.open: dict[RequestId, int] = {}
         self.counted = 0
@@ -152,6 +160,7 @@ class Counts:
         """Count requests, unless something is to be in the way."""
         assert org_id == KEY.org_id
         [only] = limits
+        await self.go.wait()
         if self.trouble is not None:
             raise self.trouble
         if self.exceeded is not None:

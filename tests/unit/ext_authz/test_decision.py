@@ -1,8 +1,9 @@
 """Who may pass, and what is held for them."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from gateway_core.api_keys import ApiKey
 from gateway_core.endpoints import Endpoint
 from gateway_core.extent import SEARCHES_HELD
 from gateway_core.ids import ModelName, OrgId, PriceVersion, ProviderName
+from gateway_core.limits import Limits
 from gateway_core.mode import Mode
 from gateway_core.money import MAX_NANO_USD, NanoUsd
 from gateway_core.offering import Offering
@@ -515,3 +517,45 @@ def test_a_session_is_worth_having_with_one_response_and_is_told_by_what_it_is_c
 def test_what_nobody_could_be_charged_for_is_refused(endpoint: Endpoint, price_row: PriceRow, code: str) -> None:
     asked = replace(ASKED, endpoint=endpoint, units=1)
     assert decided(asked, offered=offers(**{str(endpoint): (price_row,)})) == (400, code)
+
+
+def test_a_lease_is_for_what_admission_sees_as_equal_but_for_its_bounds() -> None:
+    others: dict[str, Any] = {
+        "mode": Mode.TEST,
+        "endpoint": Endpoint.MESSAGES,
+        "model": ModelName("another"),
+        "has_references": True,
+        "choices": 2,
+        "files": 1,
+        "file_bytes": 1,
+        "units": 1,
+        "query_bytes": 1,
+        "is_stream": True,
+        "least_output_tokens": 1,
+        "service_tier": ServiceTier("flex"),
+        "may_search": True,
+        "meters": frozenset({Meter.WEB_SEARCH}),
+        "offering": Offering(MODEL, {PROVIDER: "up/0"}),
+    }
+    bounded = {"body_bytes", "max_output_tokens"}
+    of_this_question = {"request_id", "address", "credential", "is_lease_wanted", "unspent", "own_keys_as_of"}
+    never_lent = {"named", "provider"}
+    assert {each.name for each in fields(ASKED)} == {*others} | bounded | of_this_question | never_lent
+    shapes = {replace(ASKED, **{name: value}).shape for name, value in others.items()} | {ASKED.shape}
+    assert len(shapes) == len(others) + 1
+
+
+def test_a_request_is_expected_to_take_no_more_than_a_minute_of_a_provider() -> None:
+    found = offers(chat=(price(input_=1, output=1), price(input_=1, output=1)))
+    limited = replace(
+        found,
+        provider_limits={
+            ProviderName("p0"): Limits(tokens_per_minute=700),
+            ProviderName("p1"): Limits(tokens_per_minute=500),
+        },
+    )
+    asked = replace(ASKED, choices=1000, max_output_tokens=1000)
+    for offered, expected in ((found, None), (limited, 500)):
+        decision = decide(asked, KEY, offered, now=NOW)
+        assert isinstance(decision, Admitted)
+        assert decision.expected_tokens == expected

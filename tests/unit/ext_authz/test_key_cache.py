@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ext_authz.keys import ASK_AGAIN_S, KeyCache
+from ext_authz.keys import ASK_AGAIN_S, CHANGES_MAX, READINGS_MAX, KeyCache
 from gateway_core.api_keys import ApiKey, KeyHash
 from gateway_core.ids import OrgId, ProjectId
 from tests.support.admission import KEY, Keys
@@ -27,12 +27,12 @@ class SlowKeys(Keys):
 
     def __init__(self) -> None:
         super().__init__({HASH: KEY})
-        self.go = asyncio.Event()
+        self.go.clear()
 
     async def find(self, key_hash: KeyHash) -> ApiKey | None:
-        found = await super().find(key_hash)
-        await self.go.wait()
-        return found
+        known = self.keys.get(key_hash)
+        await super().find(key_hash)
+        return known
 
 
 def cache(
@@ -197,7 +197,7 @@ async def test_when_changes_may_have_been_missed_everything_is_asked_for_again()
 
 
 @pytest.mark.parametrize("everything", [False, True])
-async def test_an_answer_that_was_on_its_way_when_the_key_changed_is_not_remembered(everything: bool) -> None:
+async def test_a_key_that_changed_while_it_was_asked_for_is_asked_for_again(everything: bool) -> None:
     store = SlowKeys()
     keys = cache(store)
     finding = asyncio.create_task(keys.find(HASH))
@@ -211,8 +211,57 @@ async def test_an_answer_that_was_on_its_way_when_the_key_changed_is_not_remembe
         keys.forget(HASH)
     store.go.set()
 
+    assert await finding is None
+    assert store.asked == [HASH, HASH]
+
+
+async def test_a_key_that_changes_all_the_time_is_not_remembered() -> None:
+    class Changing(Keys):
+        async def find(self, key_hash: KeyHash) -> ApiKey | None:
+            keys.forget(key_hash)
+            return await super().find(key_hash)
+
+    store = Changing({HASH: KEY})
+    keys = cache(store)
+    assert await keys.find(HASH) == KEY
+    assert store.asked == [HASH] * READINGS_MAX
+    assert not keys.remembers(HASH)
+
+
+async def test_changes_of_others_do_not_keep_a_key_from_being_remembered() -> None:
+    store = SlowKeys()
+    keys = cache(store)
+    finding = asyncio.create_task(keys.find(HASH))
+    await asyncio.sleep(0)
+    keys.forget(OTHER)
+    keys.forget_org(OrgId("org_2"))
+    store.go.set()
     assert await finding == KEY
-    assert await keys.find(HASH) is None
+    assert keys.remembers(HASH)
+    assert store.asked == [HASH]
+
+
+async def test_what_was_read_before_changes_that_are_no_longer_told_apart_is_read_again() -> None:
+    store = Keys({HASH: KEY, OTHER: KEY})
+    keys = cache(store)
+    await keys.find(HASH)
+    for number in range(CHANGES_MAX):
+        keys.forget_org(OrgId(f"org_of_others_{number}"))
+    assert keys.remembers(HASH)
+    keys.forget_org(OrgId("org_one_more"))
+    assert not keys.remembers(HASH)
+    await keys.find(HASH)
+    assert keys.remembers(HASH)
+
+
+async def test_a_key_whose_organisation_changed_does_not_work_while_the_store_is_away() -> None:
+    store = Keys({HASH: KEY})
+    keys = cache(store)
+    await keys.find(HASH)
+    store.trouble = OSError("gone")
+    keys.forget_org(KEY.org_id)
+    with pytest.raises(OSError, match="gone"):
+        await keys.find(HASH)
 
 
 async def test_a_store_in_trouble_is_not_remembered_as_an_answer() -> None:

@@ -72,6 +72,22 @@ def test_a_request_that_is_over_used_what_the_provider_counts_or_what_was_expect
     assert parse_entry(told) == Heard(COUNTED, RequestId("request 1"), is_over=True, is_leased=False, more_tokens=more)
 
 
+@pytest.mark.parametrize("flag", ["downstream_connection_termination", "downstream_remote_reset"])
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [({}, 20 + 60), ({Metadata.USAGE_FIRST: '{"input_tokens": 300, "output_tokens": 1}'}, 301)],
+)
+def test_of_a_client_that_left_no_more_counts_than_it_sent_and_got(
+    flag: str, usage: dict[str, str], tokens: int
+) -> None:
+    told = entry({Metadata.REQUEST: {"endpoint": "messages", "stream": True, "body_bytes": 80}, **usage})
+    told.response.response_body_bytes = 60
+    setattr(told.common_properties.response_flags, flag, True)
+    found = parse_entry(told)
+    assert found is not None
+    assert found.more_tokens == tokens - 1200
+
+
 SESSION = (
     '{"responses": 2, "transcriptions": 0, "usage": {"input_tokens": 3000, "output_tokens": 12, "total_tokens": 3012}}'
 )

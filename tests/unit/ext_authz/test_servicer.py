@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from random import Random
 from typing import NoReturn, cast
 
 import asyncpg
@@ -97,7 +98,7 @@ class CurrentOffers:
 class Gate:
     """The service under test and everything it leans on: a key, a model at 1 nano-USD a token, a balance."""
 
-    def __init__(self, balance: int = 10_000, *, lease_ttl_ms: int = 0) -> None:
+    def __init__(self, balance: int = 10_000, *, lease_ttl_ms: int = 0, checks_max: int = 1000) -> None:
         self.keys = Keys({hash_key(SECRET, PEPPER): KEY})
         self.purse = Purse(balance)
         self.counts = Counts()
@@ -139,7 +140,7 @@ class Gate:
             pepper=PEPPER,
             hold_ttl=timedelta(minutes=15),
             session_responses=4,
-            checks_max=1000,
+            checks_max=checks_max,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
             monotonic=lambda: 0.0,
             registry=self.metrics,
@@ -580,10 +581,10 @@ async def test_a_key_without_limits_is_not_counted(gate: Gate) -> None:
     assert headers(await gate.ask(from_client())) == {}
 
 
-async def busy_gate(limits: Limits) -> Gate:
+async def busy_gate(limits: Limits, slice_nano_usd: int = 1_000_000) -> Gate:
     """One at which a key with limits has asked before, so that it is lent more than it asks for."""
     gate = Gate(lease_ttl_ms=500)
-    gate.slices.size = 1_000_000
+    gate.slices.size = slice_nano_usd
     within_limits(gate, limits)
     await gate.ask(from_client(lease_wanted=True))
     return gate
@@ -671,3 +672,48 @@ async def test_a_client_that_leaves_while_money_is_asked_for_leaves_no_place_tak
         await gate.ask(from_client())
     await gate.note()
     assert gate.counts.open == {}
+
+
+async def test_a_client_that_leaves_while_a_lease_is_counted_leaves_neither_money_nor_requests_taken() -> None:
+    # What is left is good for ten requests of a lease, as large as they may be, and takes a fourth of it.
+    gate = await busy_gate(Limits(requests_per_minute=60), slice_nano_usd=1067 + 10 * 4 * (1024 + 1000))
+    gate.counts.go.clear()
+    asking = asyncio.create_task(gate.ask(from_client(lease_wanted=True)))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    gate.counts.go.set()
+    await asyncio.sleep(0.01)
+    await gate.note()
+    await gate.note()
+    # The one that asked counts, as any that was refused does.
+    assert (gate.counts.open, gate.counts.counted) == ({}, 2)
+    response = await gate.ask(from_client(lease_wanted=True))
+    assert response.dynamic_metadata[GrantField.LEASE_USES] == 10 - 1
+
+
+async def test_more_checks_than_may_be_under_way_are_refused_at_once() -> None:
+    gate = Gate(checks_max=1)
+    gate.keys.go.clear()
+    asking = asyncio.create_task(gate.ask(from_client()))
+    await asyncio.sleep(0)
+    with pytest.raises(AbortedError):
+        await gate.ask(from_client())
+    assert gate.context.status is grpc.StatusCode.RESOURCE_EXHAUSTED
+    gate.keys.go.set()
+    assert (await asking).WhichOneof("http_response") == "ok_response"
+    assert (await gate.ask(from_client())).WhichOneof("http_response") == "ok_response"
+
+
+async def test_keys_that_are_not_known_here_yet_share_as_one_and_known_ones_pass_beside_them() -> None:
+    gate = Gate(checks_max=4)
+    assert (await gate.ask(from_client())).WhichOneof("http_response") == "ok_response"
+    gate.keys.go.clear()
+    strangers = [new_key(LIVE_PREFIX, Random(seed).randbytes).get_secret_value() for seed in range(3)]
+    asking = [asyncio.create_task(gate.ask(from_client(stranger))) for stranger in strangers]
+    await asyncio.sleep(0)
+    assert (await gate.ask(from_client())).WhichOneof("http_response") == "ok_response"
+    gate.keys.go.set()
+    statuses = [(await each).denied_response.status.code for each in asking]
+    assert statuses == [401, 401, 429]
