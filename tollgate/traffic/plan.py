@@ -12,7 +12,7 @@ from gateway_core.endpoints import Endpoint
 from gateway_core.mode import Mode
 from tollgate.traffic.bodies import Question
 from tollgate.traffic.day import moments
-from tollgate.traffic.mix import CLAUDE, FLASH, LARGE, MINI, Activity, Story, drawn
+from tollgate.traffic.mix import ASSISTANT, CLAUDE, FLASH, LARGE, MINI, Activity, Story, drawn
 from tollgate.traffic.tenants import HURRIED, PENNILESS, TESTER, App, Project, apps
 
 OUTAGE: Final = (0.62, 0.66)
@@ -36,8 +36,11 @@ _FAILING_PERCENT: Final = 50
 """Of the attempts of a request whose provider fails; drawn anew at the next provider."""
 _CACHED_PERCENT: Final = 30
 """Of conversations have a part that the provider has read before."""
+_CACHES: Final = frozenset({MINI, LARGE, CLAUDE, FLASH, ASSISTANT})
+"""What has a price for that. Usage that has none is set aside for a person to decide."""
 _REASONING_PERCENT: Final = 25
 _REASONS: Final = frozenset({MINI, LARGE, FLASH})
+"""The same for what a model thinks."""
 _FEATURES: Final = ("answers", "summaries", "drafts", "search", "onboarding")
 _STAGES: Final = ("production", "production", "production", "staging")
 _ASKED_AGAIN: Final = (
@@ -182,7 +185,7 @@ def _knobs(rng: random.Random, activity: Activity, tokens: int) -> Mapping[str, 
     }
     if activity.is_stream:
         knobs["token_delay_ms"] = rng.randint(4, 18)
-    if rng.randrange(100) < _CACHED_PERCENT:
+    if activity.model in _CACHES and rng.randrange(100) < _CACHED_PERCENT:
         knobs["cached_tokens"] = rng.randint(16, 256)
     if activity.model in _REASONS and rng.randrange(100) < _REASONING_PERCENT:
         knobs["reasoning_tokens"] = rng.randint(8, 64)

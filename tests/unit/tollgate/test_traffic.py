@@ -5,13 +5,15 @@ from collections import Counter
 
 import pytest
 
+from control_plane import demo
 from gateway_core.contract import Header
 from gateway_core.endpoints import FACTS
 from gateway_core.mode import Mode
+from gateway_core.usage import Meter
 from simulator.knobs import Fault, Knobs, take_directives, turn
 from tollgate.demo_commands import RATE, SECONDS
-from tollgate.traffic.mix import MIX, MODELS, Story
-from tollgate.traffic.plan import OUTAGE, Planned, plan, written
+from tollgate.traffic.mix import MIX, MODELS, Activity, Story
+from tollgate.traffic.plan import OUTAGE, Planned, Slot, plan, written
 from tollgate.traffic.tally import Ended, Tally
 from tollgate.traffic.tenants import HURRIED, PENNILESS, TENANTS, TESTER, apps
 
@@ -60,6 +62,19 @@ def test_what_may_fail_over_fails_for_one_provider_as_likely_as_not() -> None:
     turned = [knobs(planned) for planned in requests(Story.FALLBACK)]
     assert {each.error_rate for each in turned} == {50}
     assert len({each.error for each in turned}) == 5
+
+
+def test_nothing_is_counted_that_the_demo_has_no_price_for() -> None:
+    priced = {model.name: set(model.usd_per_million) for model in demo.MODELS}
+    meters = {"cached_tokens": Meter.CACHED_INPUT, "reasoning_tokens": Meter.REASONING}
+    for activity in MIX:
+        if activity.model in priced:
+            turned = {knob for number in range(40) for knob in meters if knob in text(number, activity)}
+            assert {meters[knob] for knob in turned} <= priced[activity.model], activity
+
+
+def text(number: int, activity: Activity) -> str:
+    return written(SEED, Slot(number, 0.0, activity)).body.decode()
 
 
 def test_refusals_come_with_what_is_refused() -> None:
