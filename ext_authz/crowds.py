@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 STRANGERS: Final = "strangers"
-"""All whose key is not known here yet, together."""
+"""All who show keys that have to be looked up, together."""
 
 
 class Crowds:

@@ -1,6 +1,6 @@
 """A bounded memory of API keys."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -82,6 +82,7 @@ class KeyCache:
         self._monotonic = monotonic
         self._entries: OrderedDict[KeyHash, _Entry] = OrderedDict()
         self._absent: OrderedDict[KeyHash, float] = OrderedDict()
+        self._asking: Counter[KeyHash] = Counter()
         self._changes = 0
         self._changed_as_of: OrderedDict[KeyHash | OrgId | ProjectId, int] = OrderedDict()
         self._told_apart_from = 0
@@ -95,8 +96,11 @@ class KeyCache:
         self._heard_s = self._monotonic()
         self._is_doubting = False
 
-    def remembers(self, key_hash: KeyHash) -> bool:
-        """Whether nobody has to be asked what this hash stands for, or that it stands for nothing."""
+    def is_at_hand(self, key_hash: KeyHash) -> bool:
+        """Whether nobody has to be asked anew what this hash stands for, or that it stands for nothing: it is known, or asked for already."""
+        return key_hash in self._asking or self._is_known(key_hash)
+
+    def _is_known(self, key_hash: KeyHash) -> bool:
         now_s = self._monotonic()
         entry = self._entries.get(key_hash)
         is_known = (
@@ -109,11 +113,12 @@ class KeyCache:
         if not self._is_doubting and self._monotonic() > self._heard_s + self._silence_s:
             self._is_doubting = True
             self.doubt_all()
-        if self.remembers(key_hash):
+        if self._is_known(key_hash):
             if (entry := self._entries.get(key_hash)) is None:
                 return None
             self._entries.move_to_end(key_hash)
             return entry.key
+        self._asking[key_hash] += 1
         try:
             return await self._read(key_hash)
         except self._trouble:
@@ -127,6 +132,10 @@ class KeyCache:
                 raise
             self._entries[key_hash] = replace(entry, fresh_until_s=now_s + ASK_AGAIN_S)
             return entry.key
+        finally:
+            self._asking[key_hash] -= 1
+            if not self._asking[key_hash]:
+                del self._asking[key_hash]
 
     async def _read(self, key_hash: KeyHash) -> ApiKey | None:
         readings = 0

@@ -133,6 +133,10 @@ class Kept(Protocol):
         """
 
 
+class StrangersCrowdError(Exception):
+    """As many keys are being looked up as may be."""
+
+
 class Authorization:
     """The gRPC service's one method, and what it asks."""
 
@@ -202,6 +206,8 @@ class Authorization:
         self._under_way += 1
         try:
             return await self._answer(request, context)
+        except StrangersCrowdError:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many keys are being looked up")
         finally:
             self._under_way -= 1
 
@@ -236,13 +242,13 @@ class Authorization:
         key_hash = self._hash_of(asked)
         if key_hash is None:
             return await self._decide_of_key(asked, None)
-        if self._keys.remembers(key_hash):
+        if self._keys.is_at_hand(key_hash):
             key = await self._keys.find(key_hash)
         else:
             # Anybody can show what has a key's form, so those do not fill this process.
             with self._crowds.of(STRANGERS) as has_place:
                 if not has_place:
-                    return Refused(TOO_MANY_WAITING)
+                    raise StrangersCrowdError
                 key = await self._keys.find(key_hash)
         if key is None:
             return await self._decide_of_key(asked, None)

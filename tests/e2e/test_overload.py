@@ -68,8 +68,14 @@ async def test_an_organisation_that_floods_it_leaves_places_for_others(small: St
 async def test_more_than_it_can_decide_about_is_answered_503_and_nothing_is_let_in(
     small: Stack, path: str, told: str
 ) -> None:
-    names = [f"{who}-{path.rpartition('/')[2]}" for who in ("one", "two", "three", "four")]
+    # More organisations than there are places, or each would find those of the others taken by itself.
+    names = [f"org{number}-{path.rpartition('/')[2]}" for number in range(PLACES + 4)]
     asking = await floods(small, *names)
+    async with aiohttp.ClientSession() as session:
+        assert [await flood.one(session) for flood in asking] == [200] * len(asking)
+    await small.settled()
+    for flood in asking:
+        flood.answers.clear()
     await small.forget_provider_requests()
     connector = aiohttp.TCPConnector(limit=0)
     body = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
@@ -79,7 +85,7 @@ async def test_more_than_it_can_decide_about_is_answered_503_and_nothing_is_let_
         asyncio.TaskGroup() as group,
         balances_locked(small, *names),
     ):
-        for _ in range(AT_ONCE // 4):
+        for _ in range(AT_ONCE // len(asking)):
             for flood in asking:
                 group.create_task(flood.one(session))
         await asyncio.sleep(0.5)

@@ -225,7 +225,7 @@ async def test_a_key_that_changes_all_the_time_is_not_remembered() -> None:
     keys = cache(store)
     assert await keys.find(HASH) == KEY
     assert store.asked == [HASH] * READINGS_MAX
-    assert not keys.remembers(HASH)
+    assert not keys.is_at_hand(HASH)
 
 
 async def test_changes_of_others_do_not_keep_a_key_from_being_remembered() -> None:
@@ -237,7 +237,7 @@ async def test_changes_of_others_do_not_keep_a_key_from_being_remembered() -> No
     keys.forget_org(OrgId("org_2"))
     store.go.set()
     assert await finding == KEY
-    assert keys.remembers(HASH)
+    assert keys.is_at_hand(HASH)
     assert store.asked == [HASH]
 
 
@@ -247,11 +247,11 @@ async def test_what_was_read_before_changes_that_are_no_longer_told_apart_is_rea
     await keys.find(HASH)
     for number in range(CHANGES_MAX):
         keys.forget_org(OrgId(f"org_of_others_{number}"))
-    assert keys.remembers(HASH)
+    assert keys.is_at_hand(HASH)
     keys.forget_org(OrgId("org_one_more"))
-    assert not keys.remembers(HASH)
+    assert not keys.is_at_hand(HASH)
     await keys.find(HASH)
-    assert keys.remembers(HASH)
+    assert keys.is_at_hand(HASH)
 
 
 async def test_a_key_whose_organisation_changed_does_not_work_while_the_store_is_away() -> None:
@@ -350,3 +350,16 @@ async def test_one_silence_is_one_doubt() -> None:
     clock.seconds += 5
     assert [await keys.find(HASH) for _ in range(3)] == [KEY] * 3
     assert store.asked == [HASH] * 2
+
+
+async def test_a_key_that_somebody_asks_for_is_at_hand_for_others() -> None:
+    store = SlowKeys()
+    keys = cache(store)
+    finding = asyncio.create_task(keys.find(HASH))
+    assert not keys.is_at_hand(HASH)
+    await asyncio.sleep(0)
+    assert keys.is_at_hand(HASH)
+    assert not keys.is_at_hand(OTHER)
+    finding.cancel()
+    await asyncio.gather(finding, return_exceptions=True)
+    assert not keys.is_at_hand(HASH)
