@@ -7,12 +7,16 @@ import typer
 from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperGroup
 
-from tollgate import account_commands, books_commands, catalog_commands, stack_commands
+from tollgate import account_commands, books_commands, catalog_commands, demo_commands, stack_commands
 from tollgate.api.commands import groups
 from tollgate.api.document import Document
 
 API = "The API"
-SECTIONS = {"Local stack": stack_commands.app, "You": account_commands.app}
+LOCAL_STACK = "Local stack"
+SECTIONS = {LOCAL_STACK: stack_commands.app, "You": account_commands.app}
+
+LOCAL_NOUNS = {demo_commands.NOUN: demo_commands.app}
+"""Nouns of the local stack. The API has none of these names."""
 
 OWN = {catalog_commands.NOUN: catalog_commands.app}
 """Nouns whose commands are not made from the document."""
@@ -35,6 +39,7 @@ class Root(TyperGroup):
     def sections(self) -> dict[str, list[str]]:
         """Names of commands, by the section they are in."""
         named = {title: [_name(each) for each in app.registered_commands] for title, app in SECTIONS.items()}
+        named[LOCAL_STACK] += LOCAL_NOUNS
         local = {name for names in named.values() for name in names}
         return {**named, API: [name for name in self.commands if name not in local]}
 
@@ -64,6 +69,8 @@ def root(document: Document) -> TyperGroup:
     for section in SECTIONS.values():
         app.registered_commands.extend(section.registered_commands)
     made = typer.main.get_group(app)
+    for noun in LOCAL_NOUNS.values():
+        made.add_command(typer.main.get_group(noun))
     for group in groups(document):
         # In their place among the others, and only if the API has them.
         made.add_command(typer.main.get_group(OWN[group.name]) if group.name in OWN else group)

@@ -404,6 +404,8 @@ async def test_shells_complete_commands_options_and_values(
         ("tollgate catalog ", 2, {"export", "diff", "apply", "check", "import"}),
         ("tollgate catalog import ", 3, {"litellm", "openrouter"}),
         ("tollgate catalog apply file --", 4, {"--prune", "--yes", "--no-wait"}),
+        ("tollgate demo ", 2, {"traffic"}),
+        ("tollgate demo traffic --", 3, {"--seconds", "--rate", "--seed", "--data-dir"}),
     ],
 )
 async def test_bash_completes(nobody: CommandLine, words: str, cword: int, expected: set[str]) -> None:
@@ -413,7 +415,14 @@ async def test_bash_completes(nobody: CommandLine, words: str, cword: int, expec
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["keys", "--help"], ["keys", "create", "--help"], ["catalog", "apply", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["keys", "--help"],
+        ["keys", "create", "--help"],
+        ["catalog", "apply", "--help"],
+        ["demo", "traffic", "--help"],
+    ],
 )
 def test_help_imports_nothing_slow(arguments: list[str]) -> None:
     program = f"""

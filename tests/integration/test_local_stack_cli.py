@@ -66,6 +66,12 @@ def test_status_of_nothing_has_its_own_exit_code(tmp_path: Path) -> None:
     assert json.loads(status.stdout) == {"running": False, "pid": None, "data_dir": str(tmp_path), "services": []}
 
 
+def test_traffic_to_nothing_ends_with_the_same_one(tmp_path: Path) -> None:
+    sent = tollgate("demo", "traffic", "--data-dir", str(tmp_path))
+    assert (sent.returncode, sent.stdout) == (3, "")
+    assert sent.stderr.startswith(f"Error: no stack is running in {tmp_path};")
+
+
 def test_down_says_so_when_nothing_runs(tmp_path: Path) -> None:
     down = tollgate("down", "--data-dir", str(tmp_path))
     assert (down.returncode, down.stdout) == (0, f"No stack is running in {tmp_path}; {ELSEWHERE}.\n")

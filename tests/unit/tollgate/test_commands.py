@@ -14,7 +14,7 @@ from tollgate.api.names import NameTakenError, commands
 from tollgate.api.options import RESERVED, flag
 from tollgate.errors import NotAppliedError
 from tollgate.output import COLUMNS
-from tollgate.root import OWN, OWN_VERBS, root
+from tollgate.root import API, LOCAL_STACK, OWN, OWN_VERBS, Root, root
 
 PACKAGED = Document.packaged()
 
@@ -92,7 +92,11 @@ def test_nothing_of_the_api_hides_a_command_of_another_kind() -> None:
         "login",
         "logout",
         "whoami",
+        "demo",
     } <= tree.commands.keys() - api
+    assert isinstance(tree, Root)
+    assert "demo" in tree.sections()[LOCAL_STACK]
+    assert "demo" not in tree.sections()[API]
 
 
 def test_the_catalogue_has_commands_of_its_own_for_all_that_the_api_has_there() -> None:
