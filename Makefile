@@ -9,8 +9,10 @@ READY := $(VENV)/.ready
 PROTOS := $(wildcard proto/*.proto)
 CLIENTS := .venv-clients
 PROGRAMS := tests/clients/programs
-SIDE_BY_SIDE := tests/unit tests/property tests/golden tests/integration
-ONE_BY_ONE := tests/chaos tests/e2e
+# These have a clock in their hand.
+TIMED := $(patsubst %,tests/integration/test_%.py,api_document claim local_stack_cli local_stack_supervisor propagation redis_attempts simulator)
+SIDE_BY_SIDE := tests/unit tests/property tests/golden tests/integration $(addprefix --ignore=,$(TIMED))
+ONE_BY_ONE := $(TIMED) tests/chaos tests/e2e
 
 .PHONY: run test test-clients test-console lint format bench bench-edit bench-growth bench-sink bench-analytics bench-translator chaos failover soak openapi dashboards lock clean help
 
@@ -42,7 +44,7 @@ run: $(READY)    ## start the whole gateway on this machine (ARGS="--data-dir D 
 
 test: $(READY)   ## every test but those with clients and a browser, on real parts (ARGS="tests/unit -k money")
 ifeq ($(strip $(ARGS)),)
-	@# What has parts of its own runs side by side; what measures a whole stack has the machine to itself.
+	@# What has parts of its own runs side by side; what measures time or a whole stack has the machine to itself.
 	@failed=0; set -x; \
 	$(BIN)/python -m pytest --numprocesses=logical --dist=loadfile $(SIDE_BY_SIDE) || failed=1; \
 	$(BIN)/python -m pytest $(ONE_BY_ONE) || failed=1; \
