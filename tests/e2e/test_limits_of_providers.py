@@ -108,7 +108,8 @@ async def test_a_provider_reads_and_writes_as_many_tokens_as_it_may_also_in_stre
     lasted_s = (ended - since).total_seconds()
     asked = await asked_of(pair.stack, "wordy", since, ended)
     one = asked.tokens / asked.requests
-    assert asked.tokens >= 0.98 * per_minute * lasted_s / 60 - one, (asked, lasted_s)
+    # Each has to end before it is known how much of what it was expected to take is there for the next one, on slow machines later.
+    assert asked.tokens >= 0.9 * per_minute * lasted_s / 60 - 2 * one, (asked, lasted_s)
     assert asked.tokens <= per_minute * lasted_s / 60 + tokens_kept(per_minute) + one, (asked, lasted_s)
 
 
